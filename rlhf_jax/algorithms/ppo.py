@@ -1,0 +1,221 @@
+"""PPO against a reward model under a KL penalty (Schulman et al. 2017, arXiv 1707.06347; Ziegler et al. 2019, arXiv
+1909.08593; Stiennon et al. 2020, arXiv 2009.01325).
+
+Each step samples a batch of responses, scores them, and takes `epochs` passes of `minibatches` clipped updates. The
+reward of a token is -kl_coef * (log p_policy - log p_reference), and the score is added on the last token.
+
+The N implementation details of RLHF with PPO (and N+, arXiv 2403.17031), each as it is here:
+ 1. reward head and value head start with std 1/sqrt(d + 1) and bias 0, rewards have mean 0 and std 1 on the
+    reference's samples (reward_model.py); the value function starts from `value_init`, as a rule the reward model,
+    whose score of the last token it already predicts.
+ 2. log-probs are taken at the sampling temperature, of policy and reference alike; there is no dropout anywhere.
+ 3. PAD is distinct from EOS. DEVIATION: sequences are padded on the right only, so no position ids need mending.
+ 4. The response ends at EOS, which is in the mask, and has the score; without EOS the score is `missing_eos_score`
+    (the EOS trick, -1). DEVIATION: there is no other truncation token, and rejection sampling until it appears is
+    not done.
+ 5. Rewards are whitened without shifting their mean (`whiten_rewards`), advantages with (`whiten_advantages`), both
+    with ddof 0, over all response tokens of the whole rollout, not of a minibatch.
+ 6. The value loss is clipped as the policy's is, with the factor 1/2; both are masked alike.
+ 7. The KL coefficient is adapted to a target (0.15, 6, 1e4 in the paper) where `kl_target` is above 0, by the KL that
+    is penalised, summed over a sequence.
+ 8. The learning rate falls linearly to 0 (optimizer.decay); Adam with eps 1e-5, of either kind
+    (optimizer.tensorflow_eps).
+ 9. DEVIATION: policy and value function are two trees by default as in the paper, or one trunk with a head
+    (`shared_trunk`), which halves the arithmetic. DEVIATION: discount 1 and lam 0.95 are the paper's; the minibatch
+    mean is over tokens, and the gradient norm is clipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax.objectives import (
+  adaptive_kl_coef,
+  gae,
+  kl_estimate,
+  ppo_policy_objective,
+  shaped_rewards,
+  token_entropy,
+  token_logprobs,
+  value_loss,
+)
+from rlhf_jax.reduce import token_weights, weighted_sum, whiten
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import (
+  Environment,
+  Optimizer,
+  identity,
+  init_state,
+  load_policy,
+  load_stage,
+  make_environment,
+  make_optimizer,
+  make_update,
+  open_workspace,
+  place,
+  run_steps,
+  stage_key,
+)
+from rlhf_jax.types import Experience, Mean, Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  init: the stage whose policy is the start and the reference. value_init: the stage whose parameters the value function
+  starts from; "" takes the policy's with a fresh head. shared_trunk: policy and value function are one tree.
+  kl_coef: of the penalty, 0 for none; kl_target: sequence KL in nats that the coefficient is adapted to, 0 keeps it
+  fixed; kl_horizon: in episodes. epochs, minibatches: of each rollout.
+  """
+
+  algorithm: str
+  init: str
+  num_steps: int
+  environment: Environment
+  kl_coef: float
+  kl_target: float
+  kl_horizon: float
+  discount: float
+  lam: float
+  clip: float
+  value_clip: float
+  value_coef: float
+  entropy_coef: float
+  epochs: int
+  minibatches: int
+  whiten_rewards: bool
+  whiten_advantages: bool
+  shared_trunk: bool
+  value_init: str
+  optimizer: Optimizer
+  checkpoint_every: int
+
+  def __post_init__(self):
+    episodes = self.environment.batch_size * self.environment.samples_per_prompt
+    if self.epochs < 1 or self.minibatches < 1 or episodes % self.minibatches:
+      raise ValueError(f"minibatches={self.minibatches} must divide the {episodes} episodes of a step, epochs be >= 1")
+
+
+def make_loss(apply, *, clip: float, value_clip: float, value_coef: float, entropy_coef: float, temperature: float = 1.0):
+  """The clipped surrogate, the clipped value error and an entropy bonus (arXiv 1707.06347, eq. 7 and 9).
+
+  apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T]).
+  """
+
+  def loss_fn(params, batch: Experience, weights):
+    logits, values = apply(params, batch.tokens)
+    logits = logits / temperature
+    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
+    objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
+    value_error = value_loss(values, batch.values, batch.returns, clip=value_clip, mask=batch.mask)
+    entropy = token_entropy(logits, mask=batch.mask)
+    loss = weighted_sum(-objective + value_coef * value_error - entropy_coef * entropy, weights)
+    return loss, {
+      "policy/clip_fraction": Mean(clipped, weights),
+      "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), weights),
+      "policy/entropy": Mean(entropy, weights),
+      "value/loss": Mean(value_error, weights),
+    }
+
+  return loss_fn
+
+
+def make_experience(rollout: Rollout, logp_ref, values, scores, kl_coef, config: Config) -> tuple[Experience, dict]:
+  """Scores[B], reference log-probs and values[B, T] -> what an update consumes. Pure; whitens over the whole rollout."""
+  mask = rollout.mask
+  kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
+  rewards = shaped_rewards(scores, kl, mask, coef=kl_coef)
+  if config.whiten_rewards:
+    rewards = whiten(rewards, mask, shift_mean=False)
+  advantages = gae(rewards, values, mask, discount=config.discount, lam=config.lam)
+  returns = advantages + jnp.where(mask, values, 0.0)
+  if config.whiten_advantages:
+    advantages = whiten(advantages, mask)
+  sequence_kl = jnp.sum(kl, axis=1)
+  metrics = {
+    "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
+    "kl/coef": Mean(kl_coef, jnp.ones(())),
+    "value/mean": Mean(values, mask.astype(jnp.float32)),
+  }
+  return Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns), metrics
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Optimises the policy of `init` for num_steps rollouts."""
+  tokenizer, model = open_workspace(stage)
+  temperature = config.environment.sampling.temperature
+  episodes = make_environment(config.environment, stage, model, tokenizer)
+  reference = load_policy(stage, config.init, model, tokenizer)
+  params = _initial(config, stage, model, tokenizer, reference)
+  apply, values_of = _forward(model, config.shared_trunk)
+  loss_fn = make_loss(
+    apply,
+    clip=config.clip,
+    value_clip=config.value_clip,
+    value_coef=config.value_coef,
+    entropy_coef=config.entropy_coef,
+    temperature=temperature,
+  )
+  optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
+  update = make_update(loss_fn, optimizer, stage.transport)
+
+  @jax.jit
+  def experience_of(params, reference, rollout, scores, kl_coef):
+    logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
+    return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
+
+  def step(state, index):
+    batch = episodes(state.params["policy"], index)
+    experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, state.extra["kl_coef"])
+    num_episodes = len(batch.scores)
+    pooled = None
+    for epoch in range(config.epochs):
+      order = np.random.default_rng((stage.stage_seed, index, epoch)).permutation(num_episodes)
+      for rows in np.split(order, config.minibatches):
+        minibatch = jax.tree.map(lambda x, rows=rows: x[rows], experience)
+        state, part = update(state, minibatch, token_weights(minibatch.mask))
+        pooled = jax.tree.map(jnp.add, pooled, part) if pooled else part
+    if config.kl_target > 0:
+      kl = metrics["kl/reference"].sum()
+      kl_coef = adaptive_kl_coef(
+        state.extra["kl_coef"], kl.values / kl.weights, num_episodes, target=config.kl_target, horizon=config.kl_horizon
+      )
+      state = state.replace(extra={"kl_coef": kl_coef})
+    return state, {**batch.metrics, **metrics, **pooled}
+
+  extra = {"kl_coef": jnp.asarray(config.kl_coef, jnp.float32)}
+  run_steps(
+    stage,
+    place(init_state(params, optimizer, extra), stage.transport),
+    step,
+    config.num_steps,
+    identity=identity(stage, model, tokenizer),
+    checkpoint_every=config.checkpoint_every,
+  )
+
+
+def _initial(config, stage, model, tokenizer, policy):
+  if config.shared_trunk:
+    return {"policy": model.init_head(stage_key(stage), policy)}
+  if not config.value_init:
+    return {"policy": policy, "value": model.init_head(stage_key(stage), policy)}
+  value = load_stage(stage, config.value_init, model, tokenizer)
+  return {"policy": policy, "value": value if "head" in value else model.init_head(stage_key(stage), value)}
+
+
+def _forward(model, shared_trunk):
+  """`apply(params, tokens) -> (logits, values)` and `values_of(params, tokens)`, for one trunk or two trees."""
+  if shared_trunk:
+    return (
+      lambda params, tokens: model.apply_with_value(params["policy"], tokens),
+      lambda params, tokens: model.value(params["policy"], tokens),
+    )
+  return (
+    lambda params, tokens: (model.apply(params["policy"], tokens), model.value(params["value"], tokens)),
+    lambda params, tokens: model.value(params["value"], tokens),
+  )

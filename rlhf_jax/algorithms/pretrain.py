@@ -1,0 +1,107 @@
+"""Pretraining: next-token prediction on plain text (Radford et al. 2019).
+
+Loss: the mean over all tokens of the batch of -log p(token | what precedes it in its row). Rows are consecutive cuts
+of the text, each behind <bos>; the text carries no <eos>, which the model first meets in fine-tuning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from rlhf_jax import data
+from rlhf_jax.objectives import lm_loss
+from rlhf_jax.reduce import token_weights, weighted_sum
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import (
+  Optimizer,
+  identity,
+  init_state,
+  make_optimizer,
+  make_update,
+  open_workspace,
+  place,
+  run_steps,
+  stage_key,
+)
+from rlhf_jax.types import Batch, Mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  text, eval_text: files of plain text; eval_text may be "", then eval_rows rows of `text` are held out. length: tokens
+  in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
+  """
+
+  algorithm: str
+  text: str
+  eval_text: str
+  eval_rows: int
+  num_steps: int
+  batch_size: int
+  length: int
+  z_loss: float
+  optimizer: Optimizer
+  evaluate_every: int
+  checkpoint_every: int
+
+
+def make_loss(apply, *, z_loss: float):
+  """The LM loss of `apply(params, tokens, segments) -> logits`, weighted per token."""
+
+  def loss_fn(params, batch: Batch, weights):
+    logits = apply(params, batch.tokens, batch.segments)
+    error = lm_loss(logits, batch.tokens, z_loss=z_loss, mask=batch.mask)  # [B, T]
+    return weighted_sum(error, weights), {}
+
+  return loss_fn
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Trains from random parameters."""
+  tokenizer, model = open_workspace(stage)
+  if config.length > model.config.max_length:
+    raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
+  train, held_out = _rows(config, stage, tokenizer)
+  loss_fn = make_loss(model.apply, z_loss=config.z_loss)
+  optimizer = make_optimizer(config.optimizer, config.num_steps)
+  update = make_update(loss_fn, optimizer, stage.transport)
+  held_out = Batch(**held_out)
+
+  @jax.jit
+  def evaluate(params):
+    loss, _ = make_loss(model.apply, z_loss=0.0)(params, held_out, token_weights(held_out.mask))
+    return {"loss": Mean(loss, jax.numpy.ones(()))}
+
+  def step(state, index):
+    rows = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
+    batch = Batch(**data.take(train, rows))
+    return update(state, batch, token_weights(batch.mask))
+
+  state = place(init_state(model.init(stage_key(stage)), optimizer), stage.transport)
+  run_steps(
+    stage,
+    state,
+    step,
+    config.num_steps,
+    identity=identity(stage, model, tokenizer),
+    checkpoint_every=config.checkpoint_every,
+    evaluate=lambda state: evaluate(state.params),
+    evaluate_every=config.evaluate_every,
+  )
+
+
+def _rows(config, stage, tokenizer):
+  rows = data.language_model_rows(tokenizer, data.read_text(stage.path(config.text)), config.length)
+  if config.eval_text:
+    held_out = data.language_model_rows(tokenizer, data.read_text(stage.path(config.eval_text)), config.length)
+    return rows, data.take(held_out, range(min(config.eval_rows, len(held_out["tokens"]))))
+  count = len(rows["tokens"])
+  if count <= config.eval_rows:
+    raise data.DataError(
+      f"{stage.path(config.text)} gives {count} rows of {config.length} tokens, which eval_rows={config.eval_rows} uses up"
+    )
+  return data.take(rows, range(count - config.eval_rows)), data.take(rows, range(count - config.eval_rows, count))

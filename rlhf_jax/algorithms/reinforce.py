@@ -1,0 +1,176 @@
+"""REINFORCE with a choice of baseline, under a KL penalty (Williams 1992; Ahmadian et al. 2024, arXiv 2402.14740).
+
+The return of a response is its score less kl_coef times its sequence KL to the reference, and the gradient is that of
+E[(return - baseline) * log p(response)], one update per rollout, on-policy: no ratio and no clipping. Baselines:
+
+  none           0: unbiased, with the largest variance
+  moving_mean    an exponential mean of earlier returns (Williams 1992); it starts at the first batch's mean
+  leave_one_out  the mean return of the other responses to the same prompt (RLOO)
+  value          a learned V(s_t) of the reward-to-go, for each token (REINFORCE with a critic, lam = 1)
+
+DEVIATIONS from the RLOO paper: the loss is a mean over sequences of their token sums, as in the equation, and the same
+Adam, schedule and EOS handling serve as in ppo.py, where the N implementation details are listed. The N details that
+concern whitening, several epochs and clipping are PPO's and have no counterpart here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax.objectives import (
+  discounted_returns,
+  kl_estimate,
+  leave_one_out,
+  reinforce_objective,
+  shaped_rewards,
+  token_entropy,
+  token_logprobs,
+  value_loss,
+)
+from rlhf_jax.reduce import weighted_sum
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import (
+  Environment,
+  Optimizer,
+  identity,
+  init_state,
+  load_policy,
+  make_environment,
+  make_optimizer,
+  make_update,
+  open_workspace,
+  place,
+  run_steps,
+  stage_key,
+)
+from rlhf_jax.types import Experience, Mean, Rollout
+
+Baseline = Literal["none", "moving_mean", "leave_one_out", "value"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  init: the stage whose policy is the start and the reference. moving_decay: of the moving mean, per step. value_coef: of
+  the error of the value baseline. entropy_coef: of the bonus.
+  """
+
+  algorithm: str
+  init: str
+  num_steps: int
+  environment: Environment
+  baseline: Baseline
+  moving_decay: float
+  kl_coef: float
+  value_coef: float
+  entropy_coef: float
+  optimizer: Optimizer
+  checkpoint_every: int
+
+  def __post_init__(self):
+    if self.baseline == "leave_one_out" and self.environment.samples_per_prompt < 2:
+      raise ValueError("baseline 'leave_one_out' needs environment.samples_per_prompt >= 2")
+
+
+def make_loss(apply, *, value_coef: float, entropy_coef: float, temperature: float = 1.0):
+  """The REINFORCE objective, and the value error where the experience has returns.
+
+  apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T] or None).
+  """
+
+  def loss_fn(params, batch: Experience, weights):
+    logits, values = apply(params, batch.tokens)
+    logits = logits / temperature
+    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
+    entropy = token_entropy(logits, mask=batch.mask)
+    per_token = -reinforce_objective(logp, batch.advantages, mask=batch.mask) - entropy_coef * entropy
+    metrics = {"policy/entropy": Mean(entropy, batch.mask.astype(jnp.float32))}
+    if batch.returns is not None:
+      value_error = value_loss(values, batch.values, batch.returns, mask=batch.mask)
+      per_token += value_coef * value_error
+      metrics["value/loss"] = Mean(value_error, weights)
+    return weighted_sum(per_token, weights), metrics
+
+  return loss_fn
+
+
+def make_experience(
+  rollout: Rollout, logp_ref, values, scores, moving_mean, *, kl_coef: float, baseline: Baseline, samples_per_prompt: int
+) -> tuple[Experience, dict]:
+  """Scores[B] and reference log-probs[B, T] -> advantages[B, T]. values[B, T] only for the value baseline. Pure."""
+  mask = rollout.mask
+  kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
+  sequence_kl = jnp.sum(kl, axis=1)
+  returns = scores - kl_coef * sequence_kl  # [B]
+  metrics = {
+    "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
+    "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),
+    "reward/return": Mean(returns, jnp.ones_like(returns)),
+  }
+  if baseline == "value":
+    to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)
+    return Experience(rollout.tokens, mask, rollout.logp, to_go - values, values, to_go), metrics
+  if baseline == "leave_one_out":
+    advantages = leave_one_out(returns.reshape(-1, samples_per_prompt)).reshape(-1)
+  else:
+    advantages = returns - (moving_mean if baseline == "moving_mean" else 0.0)
+  return Experience(rollout.tokens, mask, rollout.logp, jnp.broadcast_to(advantages[:, None], mask.shape)), metrics
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Optimises the policy of `init` for num_steps updates."""
+  tokenizer, model = open_workspace(stage)
+  temperature = config.environment.sampling.temperature
+  with_value = config.baseline == "value"
+  episodes = make_environment(config.environment, stage, model, tokenizer)
+  reference = load_policy(stage, config.init, model, tokenizer)
+  params = {"policy": reference}
+  if with_value:
+    params["value"] = model.init_head(stage_key(stage), reference)
+
+  def apply(params, tokens):
+    return model.apply(params["policy"], tokens), (model.value(params["value"], tokens) if with_value else None)
+
+  loss_fn = make_loss(apply, value_coef=config.value_coef, entropy_coef=config.entropy_coef, temperature=temperature)
+  optimizer = make_optimizer(config.optimizer, config.num_steps)
+  update = make_update(loss_fn, optimizer, stage.transport)
+
+  @jax.jit
+  def experience_of(params, reference, rollout, scores, moving_mean):
+    logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
+    values = model.value(params["value"], rollout.tokens) if with_value else None
+    return make_experience(
+      rollout,
+      logp_ref,
+      values,
+      scores,
+      moving_mean,
+      kl_coef=config.kl_coef,
+      baseline=config.baseline,
+      samples_per_prompt=config.environment.samples_per_prompt,
+    )
+
+  def step(state, index):
+    batch = episodes(state.params["policy"], index)
+    moving = state.extra["moving_mean"]  # NaN until there is a batch to start from
+    moving = jnp.where(jnp.isnan(moving), jnp.mean(batch.scores), moving)
+    experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, moving)
+    weights = experience.mask / len(batch.scores)  # a mean over sequences of their token sums
+    state, part = update(state, experience, weights)
+    mean_return = metrics["reward/return"].sum().values / len(batch.scores)
+    moving = config.moving_decay * moving + (1 - config.moving_decay) * mean_return
+    return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **metrics, **part}
+
+  run_steps(
+    stage,
+    place(init_state(params, optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}), stage.transport),
+    step,
+    config.num_steps,
+    identity=identity(stage, model, tokenizer),
+    checkpoint_every=config.checkpoint_every,
+  )

@@ -1,0 +1,169 @@
+"""The reward model: Bradley-Terry on comparisons (Stiennon et al. 2020; InstructGPT, arXiv 2203.02155, eq. 1).
+
+Loss: -log sigmoid(r(chosen) - r(rejected)), and for K ranked responses its mean over all untied pairs, with all of a
+prompt's pairs in one batch element. The score is read at the last token of the response, its <eos> where it has one.
+
+From the N implementation details of RLHF with PPO: the head starts with standard deviation 1/sqrt(d + 1) and bias 0;
+after training, the scores are shifted and scaled to mean 0 and standard deviation 1 over responses that the `init`
+policy samples (the shift and scale are folded into the head). InstructGPT instead shifts so that demonstrations score
+0. One epoch is the default everywhere, since reward models overfit soon.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.objectives import pairwise_ranking_loss
+from rlhf_jax.reduce import weighted_sum
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import (
+  Optimizer,
+  Sampling,
+  identity,
+  init_state,
+  load_policy,
+  load_prompts,
+  make_optimizer,
+  make_sampler,
+  make_update,
+  model_scorer,
+  open_workspace,
+  place,
+  report_skips,
+  run_steps,
+  stage_key,
+)
+from rlhf_jax.types import Mean, Preferences
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  init: the stage to start from, whose policy also gives the responses the scores are normalised on. comparisons: a file
+  of rows (see `rlhf_jax.data.read_comparisons`). eval_fraction: share of the prompts held out. length: tokens of prompt
+  and response; groups with a longer one are skipped. normalize_prompts: a file of prompts; normalize_count of them.
+  """
+
+  algorithm: str
+  init: str
+  comparisons: str
+  eval_fraction: float
+  num_epochs: int
+  batch_size: int
+  length: int
+  optimizer: Optimizer
+  normalize_prompts: str
+  normalize_count: int
+  sampling: Sampling
+  evaluate_every: int
+  checkpoint_every: int
+
+
+def make_loss(score):
+  """The pairwise ranking loss of `score(params, tokens[M, T], mask[M, T]) -> f32[M]`; weights are per group [N]."""
+
+  def loss_fn(params, batch: Preferences, weights):
+    groups, responses, length = batch.tokens.shape
+    flat = (groups * responses, length)
+    rewards = score(params, batch.tokens.reshape(flat), batch.mask.reshape(flat)).reshape(groups, responses)
+    loss = pairwise_ranking_loss(rewards, batch.ranks)  # [N]
+    correct, pairs = ordered_pairs(rewards, batch.ranks)
+    return weighted_sum(loss, weights), {"accuracy": Mean(correct, pairs.astype(jnp.float32))}
+
+  return loss_fn
+
+
+def ordered_pairs(rewards: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(correct, is_pair), each [N, K, K]: rank i is better than rank j, and whether r_i > r_j; a tie counts half."""
+  present = ranks >= 0
+  is_pair = (ranks[:, :, None] < ranks[:, None, :]) & present[:, :, None] & present[:, None, :]
+  margin = rewards[:, :, None] - rewards[:, None, :]
+  return (jnp.sign(margin) + 1) / 2, is_pair
+
+
+def group_weights(ranks: np.ndarray) -> np.ndarray:
+  """Every group with an untied pair weighs the same; ranks[N, K] -> f32[N], which sums to one."""
+  present = np.where(ranks >= 0, ranks, -1)
+  has_pair = np.array([len(set(row[row >= 0])) > 1 for row in present])
+  return (has_pair / max(has_pair.sum(), 1)).astype(np.float32)
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Trains on the comparisons, then normalises."""
+  tokenizer, model = open_workspace(stage)
+  if config.length > model.config.max_length:
+    raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
+  train, held_out = _load(config, stage, tokenizer)
+  num_rows = len(train["tokens"])
+  num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
+  loss_fn = make_loss(model.score)
+  optimizer = make_optimizer(config.optimizer, num_steps)
+  update = make_update(loss_fn, optimizer, stage.transport)
+  measure = jax.jit(loss_fn)
+  policy = load_policy(stage, config.init, model, tokenizer)
+
+  def step(state, index):
+    rows = data.batch_indices(num_rows, config.batch_size, index, stage.stage_seed)
+    batch = data.take(train, rows)
+    state, metrics = update(state, Preferences(**batch), group_weights(batch["ranks"]))
+    if index + 1 == num_steps:  # inside the last step, so that a checkpoint of the last step is always normalised
+      state = state.replace(params=normalize(state.params))
+    return state, metrics
+
+  def evaluate(state):
+    total = {}
+    for start in range(0, len(held_out["tokens"]), config.batch_size):
+      batch = data.take(held_out, range(start, min(start + config.batch_size, len(held_out["tokens"]))))
+      counted = (group_weights(batch["ranks"]) > 0).astype(np.float32)
+      loss, metrics = measure(state.params, Preferences(**batch), counted)
+      part = {"loss": Mean(loss, counted.sum()), **{name: metric.sum() for name, metric in metrics.items()}}
+      total = {name: total[name] + part[name] for name in part} if total else part
+    return total
+
+  prompts = load_prompts(stage.path(config.normalize_prompts), tokenizer, config.sampling.max_prompt_tokens)
+  sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
+
+  def normalize(params):
+    _, chosen = prompts.take(np.arange(config.normalize_count) % len(prompts.texts))
+    rollout, _ = sample(policy, chosen, stage_key(stage))
+    return normalize_head(params, model_scorer(model, params)(rollout, (), ()))
+
+  params = model.init_head(stage_key(stage), policy)
+  run_steps(
+    stage,
+    place(init_state(params, optimizer), stage.transport),
+    step,
+    num_steps,
+    identity=identity(stage, model, tokenizer),
+    checkpoint_every=config.checkpoint_every,
+    evaluate=evaluate,
+    evaluate_every=config.evaluate_every,
+  )
+
+
+def normalize_head(params, scores: np.ndarray):
+  """Folds a shift and a scale into the head, after which `scores`[N] would have mean 0 and standard deviation 1."""
+  mean, std = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
+  head = params["head"]
+  return {**params, "head": {"kernel": head["kernel"] / std, "bias": (head["bias"] - mean) / std}}
+
+
+def _load(config, stage, tokenizer):
+  path = stage.path(config.comparisons)
+  comparisons, skips = data.read_comparisons(path)
+  report_skips(str(path), skips, len(comparisons) + sum(skips.values()))
+  rows, kept, skips = data.comparison_rows(tokenizer, comparisons, config.length)
+  report_skips(str(path), skips, len(comparisons))
+  train, held_out = data.split_prompts([comparisons[i].prompt for i in kept], config.eval_fraction, stage.seed)
+  if not len(train) or not len(held_out):
+    raise data.DataError(
+      f"{path}: {len(kept)} groups fit in length={config.length}; {len(train)} are left to train on and {len(held_out)} "
+      "to evaluate, and neither may be 0"
+    )
+  return data.take(rows, train), data.take(rows, held_out)

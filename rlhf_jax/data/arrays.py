@@ -1,0 +1,258 @@
+"""From text to fixed-shape token arrays, right-padded, and the pure functions that choose rows from them.
+
+A row that does not fit is skipped and counted by reason; nothing is ever truncated.
+"""
+
+import functools
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from rlhf_jax.data.sources import Comparison, Demonstration
+from rlhf_jax.data.templates import render_prompt, render_response
+from rlhf_jax.data.tokenizer import Tokenizer
+
+Arrays = dict[str, np.ndarray]
+
+_PIECE = 1 << 20  # characters handed to the tokenizer at once
+_CUT = re.compile(r"(?<=\S)[ \t\r]*\n")
+
+
+def language_model_rows(tokenizer: Tokenizer, text: str, length: int) -> Arrays:
+  """A text as rows of one token stream, each starting with <bos>; the last one is padded.
+
+  Returns:
+    tokens: i32[N, T]; <bos> and T - 1 tokens of the stream.
+    mask: bool[N, T]; True on the tokens of the stream.
+
+  Raises:
+    ValueError: `length` is below 2, which leaves no room for text.
+  """
+  if length < 2:
+    raise ValueError(f"length is {length}; it must be at least 2 (<bos> and one token)")
+  pieces = [np.asarray(tokenizer.encode(piece), np.int32) for piece in _pieces(text)]
+  stream = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)  # [S]
+  num_rows = -(-len(stream) // (length - 1))
+  padded = np.full(num_rows * (length - 1), tokenizer.pad_id, np.int32)
+  padded[: len(stream)] = stream
+  tokens = np.full((num_rows, length), tokenizer.bos_id, np.int32)
+  tokens[:, 1:] = padded.reshape(num_rows, length - 1)
+  mask = np.zeros((num_rows, length), bool)
+  mask[:, 1:] = (np.arange(len(padded)) < len(stream)).reshape(num_rows, length - 1)
+  return {"tokens": tokens, "mask": mask}
+
+
+def demonstration_rows(
+  tokenizer: Tokenizer, demonstrations: Sequence[Demonstration], length: int
+) -> tuple[Arrays, Counter]:
+  """<bos> prompt response <eos>, and the counted reasons of skipped demonstrations.
+
+  Prompt and response are tokenised apart, so that the boundary is where sampling puts it.
+
+  Returns:
+    tokens: i32[N, T].
+    mask: bool[N, T]; True on the response and its <eos>, which the model must learn to emit.
+  """
+  rows, starts, skips = [], [], Counter()
+  for prompt, response in demonstrations:
+    prompt_ids = _prompt_ids(tokenizer, prompt)
+    row = prompt_ids + _response_ids(tokenizer, response)
+    if len(row) > length:
+      skips[_too_long(length)] += 1
+      continue
+    rows.append(row)
+    starts.append(len(prompt_ids))
+  tokens, lengths = _pad(rows, length, tokenizer.pad_id)  # [N, T], [N]
+  positions = np.arange(length)
+  mask = (positions >= np.asarray(starts, np.int32)[:, None]) & (positions < lengths[:, None])  # [N, T]
+  return {"tokens": tokens, "mask": mask}, skips
+
+
+def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int) -> Arrays:
+  """Several short rows in one, by first fit in the order given, so that little of a batch is padding.
+
+  Args: tokens i32[N, S] and mask bool[N, S] as `demonstration_rows` gives them, with real tokens up to the mask's last.
+
+  Returns:
+    tokens, mask: [M, length], whole rows side by side.
+    segments: i32[M, length]; 1, 2, ... for the rows within a row, 0 on padding.
+
+  Raises:
+    ValueError: a row has more than `length` tokens.
+  """
+  positions = np.arange(arrays["mask"].shape[1])
+  sizes = np.max(np.where(arrays["mask"], positions + 1, 0), axis=1, initial=0)  # [N]
+  if len(sizes) and sizes.max() > length:
+    raise ValueError(f"a row of {sizes.max()} tokens does not fit in length {length}")
+  room: list[int] = []  # free tokens of each packed row; only the last few rows have any worth looking at
+  members: list[list[int]] = []
+  for index, size in enumerate(sizes):
+    start = max(len(room) - 64, 0)
+    place = next((row for row in range(start, len(room)) if room[row] >= size), len(room))
+    if place == len(room):
+      room.append(length)
+      members.append([])
+    room[place] -= size
+    members[place].append(index)
+  packed = {
+    "tokens": np.full((len(room), length), pad_id, np.int32),
+    "mask": np.zeros((len(room), length), bool),
+    "segments": np.zeros((len(room), length), np.int32),
+  }
+  for row, indices in enumerate(members):
+    start = 0
+    for segment, index in enumerate(indices, 1):
+      here, end = slice(start, start + sizes[index]), sizes[index]
+      packed["tokens"][row, here] = arrays["tokens"][index, :end]
+      packed["mask"][row, here] = arrays["mask"][index, :end]
+      packed["segments"][row, here] = segment
+      start += end
+  return packed
+
+
+def comparison_rows(
+  tokenizer: Tokenizer, comparisons: Sequence[Comparison], length: int, num_responses: int | None = None
+) -> tuple[Arrays, list[int], Counter]:
+  """<bos> prompt response <eos> for each response, the indices of the comparisons kept, and the skips.
+
+  A comparison is skipped whole when one of its ranked responses is too long, or when it has more than
+  `num_responses` responses (default: the most that any comparison has). Slot k holds `responses[k]`.
+
+  Returns:
+    tokens: i32[N, K, T]; all <pad> where a response is absent.
+    mask: bool[N, K, T]; True on every real token, so that the last True is the <eos>.
+    ranks: i32[N, K]; 0 is best, -1 is absent.
+  """
+  most = max((len(comparison.responses) for comparison in comparisons), default=0)
+  slots = most if num_responses is None else num_responses
+  rows, ranks, kept, skips = [], [], [], Counter()
+  for index, comparison in enumerate(comparisons):
+    absent = slots - len(comparison.responses)
+    if absent < 0:
+      skips[f"more than {slots} responses"] += 1
+      continue
+    prompt_ids = _prompt_ids(tokenizer, comparison.prompt)
+    group = [
+      prompt_ids + _response_ids(tokenizer, response) if rank >= 0 else []
+      for response, rank in zip(comparison.responses, comparison.ranks, strict=True)
+    ]
+    if any(len(row) > length for row in group):
+      skips[_too_long(length)] += 1
+      continue
+    rows += group + [[]] * absent
+    ranks.append([*comparison.ranks] + [-1] * absent)
+    kept.append(index)
+  tokens, lengths = _pad(rows, length, tokenizer.pad_id)  # [N * K, T], [N * K]
+  shape = (len(kept), slots, length)
+  mask = np.arange(length) < lengths[:, None]  # [N * K, T]
+  arrays = {
+    "tokens": tokens.reshape(shape),
+    "mask": mask.reshape(shape),
+    "ranks": np.asarray(ranks, np.int32).reshape(shape[:2]),
+  }
+  return arrays, kept, skips
+
+
+def prompt_rows(
+  tokenizer: Tokenizer, prompts: Sequence[str], length: int
+) -> tuple[Arrays, list[int], Counter]:
+  """<bos> and the rendered prompt, the indices of the prompts kept, and the counted reasons of the others.
+
+  Returns:
+    tokens: i32[N, P].
+    lengths: i32[N]; tokens before the padding, <bos> included.
+  """
+  encoded = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+  kept = [index for index, row in enumerate(encoded) if len(row) <= length]
+  tokens, lengths = _pad([encoded[index] for index in kept], length, tokenizer.pad_id)
+  skips = Counter({_too_long(length): len(encoded) - len(kept)}) if len(kept) < len(encoded) else Counter()
+  return {"tokens": tokens, "lengths": lengths}, kept, skips
+
+
+def take(arrays: Mapping[str, np.ndarray], indices: Sequence[int] | np.ndarray) -> Arrays:
+  """The rows `indices` of every array."""
+  return {name: array[indices] for name, array in arrays.items()}
+
+
+def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.ndarray:
+  """The rows of the batch at `step`, i64[batch_size], by (seed, step) alone: the step is the data cursor.
+
+  Batches are consecutive slices of one shuffled epoch after the other. A batch may span epochs, so that every
+  epoch uses every row exactly once whatever the batch size.
+
+  Raises:
+    ValueError: there are no rows, or a size, the step or the seed is out of range.
+  """
+  if num_rows < 1 or batch_size < 1:
+    raise ValueError(f"no batch of {batch_size} from {num_rows} rows; at least 1 of each is needed")
+  if step < 0 or seed < 0:
+    raise ValueError(f"step is {step}, seed is {seed}; both must be at least 0")
+  epochs, offsets = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), num_rows)
+  indices = np.empty(batch_size, np.int64)
+  for epoch in range(epochs[0], epochs[-1] + 1):
+    here = epochs == epoch
+    indices[here] = _permutation(num_rows, seed, epoch)[offsets[here]]
+  return indices
+
+
+def split_prompts(prompts: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """(train, held-out) indices, i64; about `fraction` of the prompts are held out, by a hash with the seed.
+
+  Equal prompts, bare or rendered, fall on the same side; a prompt stays on its side when others are added.
+
+  Raises:
+    ValueError: `fraction` is not in [0, 1].
+  """
+  if not 0 <= fraction <= 1:
+    raise ValueError(f"fraction is {fraction}; it must be between 0 and 1")
+
+  def uniform(prompt: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{render_prompt(prompt)}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+  held_out = np.fromiter((uniform(prompt) < fraction for prompt in prompts), bool, len(prompts))
+  return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+# Cached because the steps of an epoch share it: shuffling a large set again costs more than the batch does.
+@functools.lru_cache(maxsize=4)
+def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+  return np.random.default_rng((seed, epoch)).permutation(num_rows)
+
+
+def _pieces(text: str) -> Iterator[str]:
+  """The text in pieces of about `_PIECE` characters whose tokens are those of the whole text.
+
+  Cuts stand before the whitespace that ends a line: no token of the byte-level pattern spans the step from
+  non-space to space, while a cut inside a run of whitespace would change how the run is tokenised.
+  """
+  start = 0
+  while start < len(text):
+    cut = _CUT.search(text, start + _PIECE)
+    end = cut.start() if cut else len(text)
+    yield text[start:end]
+    start = end
+
+
+def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+  return [tokenizer.bos_id, *tokenizer.encode(render_prompt(prompt))]
+
+
+def _response_ids(tokenizer: Tokenizer, response: str) -> list[int]:
+  return [*tokenizer.encode(render_response(response)), tokenizer.eos_id]
+
+
+def _too_long(length: int) -> str:
+  return f"longer than {length} tokens"
+
+
+def _pad(rows: Iterable[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+  """tokens i32[N, length], padded at the end, and lengths i32[N]."""
+  rows = list(rows)
+  tokens = np.full((len(rows), length), pad_id, np.int32)
+  for index, row in enumerate(rows):
+    tokens[index, : len(row)] = row
+  return tokens, np.asarray([len(row) for row in rows], np.int32)

@@ -1,0 +1,126 @@
+"""Byte-level BPE that loses nothing: decode(encode(text)) == text, and no text spells a control token."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from rlhf_jax.data.files import DataError, PathLike, read_text, write_bytes
+
+PAD, BOS, EOS = SPECIALS = ("<pad>", "<bos>", "<eos>")
+
+# What a tokenizer must survive: its own control tokens in user text, case, accents that normalisers compose,
+# runs of spaces, control characters, right-to-left and zero-width text, emoji.
+_PROBE = "".join(SPECIALS) + "  Ab \n\n\tcafe\u0301 \x00 1234 \u05e9\u200f\u200b \U0001f469\u200d\U0001f680 "
+
+
+# A word, a digit or a run of signs, each with the space in front; or a run of line ends; or other white space.
+_WORD = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]+|\s+(?!\S)|\s+"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+  """A trained vocabulary; make one with `train_tokenizer` or `load_tokenizer`."""
+
+  backend: tokenizers.Tokenizer = field(repr=False, compare=False)
+  pad_id: int
+  bos_id: int
+  eos_id: int
+  vocab_size: int
+  fingerprint: str  # sha256 (hex) of the canonical JSON: equal fingerprints encode equally
+
+  def encode(self, text: str) -> list[int]:
+    """Token ids of the text, without <bos> or <eos>; "<eos>" spelled out is ordinary text.
+
+    Raises:
+      ValueError: the string holds an unpaired surrogate, which no byte sequence encodes.
+    """
+    try:
+      return self.backend.encode(text, add_special_tokens=False).ids
+    except TypeError as error:
+      raise ValueError(f"cannot encode {text[:60]!r}: not a string of valid Unicode") from error
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of token ids; control tokens are skipped, broken UTF-8 becomes U+FFFD."""
+    return self.backend.decode([int(index) for index in ids], skip_special_tokens=True)
+
+  def save(self, path: PathLike) -> None:
+    """Writes the tokenizer.json that `load_tokenizer` reads."""
+    write_bytes(path, self.backend.to_str(pretty=True).encode())
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+  """Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909) with <pad> 0, <bos> 1, <eos> 2; deterministic.
+
+  Digits are tokens of their own, so that a number is spelled the same way wherever it stands. Small texts may
+  give fewer than `vocab_size` tokens.
+
+  Raises:
+    ValueError: `vocab_size` has no room for the 3 control tokens and the 256 bytes.
+  """
+  smallest = len(SPECIALS) + 256
+  if vocab_size < smallest:
+    raise ValueError(f"vocab_size is {vocab_size}; the least is {smallest} (3 control tokens, 256 bytes)")
+  backend = tokenizers.Tokenizer(models.BPE())
+  backend.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(tokenizers.Regex(_WORD), behavior="isolated"),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  backend.decoder = decoders.ByteLevel()
+  trainer = trainers.BpeTrainer(
+    vocab_size=vocab_size,
+    min_frequency=2,
+    special_tokens=list(SPECIALS),
+    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    show_progress=False,
+  )
+  backend.train_from_iterator(texts, trainer=trainer)
+  return _wrap(backend, "the trained tokenizer")
+
+
+def load_tokenizer(path: PathLike) -> Tokenizer:
+  """Reads a tokenizer.json.
+
+  Raises:
+    DataError: the file is missing or not a tokenizer, lacks <pad>, <bos> or <eos>, has one token for two of
+      them, or does not give back the text it encodes.
+  """
+  text = read_text(path)
+  try:
+    backend = tokenizers.Tokenizer.from_str(text)
+  except Exception as error:  # the library raises bare Exception
+    raise DataError(f"{path}: not a tokenizer.json ({error}); save one with Tokenizer.save") from error
+  return _wrap(backend, str(path))
+
+
+def _wrap(backend: tokenizers.Tokenizer, source: str) -> Tokenizer:
+  backend.no_truncation()  # a stored truncation would cut long text without a word
+  ids = {token: backend.token_to_id(token) for token in SPECIALS}
+  missing = [token for token, index in ids.items() if index is None]
+  if missing:
+    raise DataError(f"{source}: has no {', '.join(missing)}; train it again with {', '.join(SPECIALS)}")
+  if backend.padding is not None:
+    ids["the padding section"] = backend.padding["pad_id"]
+  # With PAD == EOS a mask of (token != PAD) hides the stop token, and the model never learns to stop.
+  if len(set(ids.values())) < len(SPECIALS) or ids.get("the padding section", ids[PAD]) != ids[PAD]:
+    listing = ", ".join(f"{token} {index}" for token, index in ids.items())
+    raise DataError(f"{source}: PAD, BOS and EOS must be distinct tokens, found {listing}; train it again")
+  backend.no_padding()
+  backend.encode_special_tokens = True  # not stored in the JSON: set at every load
+  encoded = backend.encode(_PROBE, add_special_tokens=False).ids
+  if backend.decode(encoded, skip_special_tokens=True) != _PROBE:
+    raise DataError(f"{source}: does not give back the text it encodes; train a byte-level BPE anew")
+  canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True, separators=(",", ":"))
+  return Tokenizer(
+    backend=backend,
+    pad_id=ids[PAD],
+    bos_id=ids[BOS],
+    eos_id=ids[EOS],
+    vocab_size=max(backend.get_vocab().values()) + 1,  # ids may have gaps; an embedding needs the largest
+    fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
+  )

@@ -1,0 +1,192 @@
+"""The report's plots: one small SVG per panel, to stand inline in a page that sets its own colours.
+
+Colours are CSS variables (--ink, --muted, --grid, --series-0 to --series-7), so that one drawing serves light
+and dark; text takes the page's font and stays text. A panel is small because a phone shows it at nearly its
+natural size. Figures are built without pyplot, and the settings they need hold for the drawing only: nothing
+global changes.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from rlhf_jax.evaluation.statistics import Interval
+
+NUM_COLORS = 8
+NO_SERIES = -1
+MAX_POINTS = 240  # a drawn curve; longer ones are averaged in bins of equal size
+
+# Colours nobody would pick, to be found again in the drawing.
+_INK, _MUTED, _GRID = "#0100fe", "#0200fe", "#0300fe"
+_SERIES = [f"#0400{index:02x}" for index in range(NUM_COLORS)]
+_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--grid)"} | {
+  color: f"var(--series-{index})" for index, color in enumerate(_SERIES)
+}
+_MARKERS = "os^Dvp*X"
+_DASHES = ["-", "--", ":", "-."]
+# parse_math: a stage may be called "$x"; hashsalt: the same run gives the same page.
+_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "panel", "text.parse_math": False, "path.simplify": True}
+
+
+class Line(NamedTuple):
+  """A curve through x[n], y[n]. `color` counts the series of the page, NO_SERIES is the colour of text.
+  `kind` is "noisy" (drawn faintly, with its moving average), "dots" (few records) or "path" (a smooth
+  trajectory, its end marked)."""
+
+  x: np.ndarray
+  y: np.ndarray
+  color: int
+  kind: str = "noisy"
+
+
+def line_panel(
+  lines: Sequence[Line],
+  *,
+  x_label: str,
+  y_label: str,
+  percent: bool = False,
+  root_scale: bool = False,
+  guide: float | None = None,
+) -> str:
+  """Curves over one pair of axes, as an SVG string. `root_scale` spaces y by its square root; `guide` is a
+  level."""
+  with matplotlib.rc_context(_SETTINGS):
+    figure = Figure(figsize=(3.7, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    if root_scale:
+      axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0.0)), np.square))
+    if guide is not None:
+      axes.axhline(guide, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
+    for line in lines:
+      _draw(axes, line)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.yaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
+    _dress(axes, grid_axis="y")
+    return _page_svg(figure)
+
+
+def interval_panel(
+  rows: Sequence[tuple[str, Interval, int]],
+  *,
+  x_label: str,
+  percent: bool = False,
+  guide: float | None = None,
+) -> str:
+  """One row per (label, interval, color): the mean as a dot, the interval as a bar, as an SVG string."""
+  with matplotlib.rc_context(_SETTINGS):
+    figure = Figure(figsize=(3.7, 0.7 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    if guide is not None:
+      axes.axvline(guide, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
+    for row, (_, interval, color) in enumerate(rows):
+      if np.isfinite([interval.low, interval.high]).all():
+        axes.hlines(row, interval.low, interval.high, color=_color(color), linewidth=4, alpha=0.45)
+      axes.plot([interval.mean], [row], marker="o", markersize=7, color=_color(color))
+      label = f"{100 * interval.mean:.0f} %" if percent else f"{interval.mean:.2f}"
+      label = label.replace("-", "−")
+      axes.text(1.02, row, label, transform=axes.get_yaxis_transform(), va="center", color=_INK, fontsize=9.5)
+    axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(x_label)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
+    _dress(axes, grid_axis="x")
+    for tick in axes.get_yticklabels():
+      tick.set_color(_INK)
+      tick.set_fontsize(9.5)
+    return _page_svg(figure)
+
+
+def moving_average(values: np.ndarray) -> np.ndarray:
+  """Centred mean over a twentieth of the curve; the window shrinks at both ends."""
+  window = max(1, len(values) // 20) | 1
+  ones = np.ones(window)
+  half = window // 2
+  total = np.convolve(values, ones)[half : half + len(values)]
+  return total / np.convolve(np.ones(len(values)), ones)[half : half + len(values)]
+
+
+def thin_out(values: np.ndarray, points: int = MAX_POINTS) -> np.ndarray:
+  """At most `points` values, each the mean of a stretch of equal length: [n] -> [min(n, points)]."""
+  if len(values) <= points:
+    return values
+  return np.array([part.mean() for part in np.array_split(values, points)])
+
+
+def _draw(axes: Axes, line: Line) -> None:
+  color = _color(line.color)
+  dash = _DASHES[max(line.color, 0) // NUM_COLORS % len(_DASHES)]
+  marker = _MARKERS[line.color % len(_MARKERS)]
+  x, y = thin_out(line.x), thin_out(line.y)
+  if line.kind == "dots":
+    axes.plot(x, y, color=color, linewidth=1.2, linestyle=dash, marker="o", markersize=3.6)
+  elif line.kind == "path":
+    axes.plot(x, y, color=color, linewidth=2, linestyle=dash)
+    axes.plot(x[-1:], y[-1:], color=color, marker=marker, markersize=7, markeredgewidth=0)
+  else:
+    smooth = thin_out(moving_average(line.y))
+    axes.plot(x, y, color=color, linewidth=0.8, alpha=0.3)
+    axes.plot(x, smooth, color=color, linewidth=2, linestyle=dash)
+    axes.plot(x[-1:], smooth[-1:], color=color, marker=marker, markersize=5.5, markeredgewidth=0)
+
+
+def _color(index: int) -> str:
+  return _INK if index == NO_SERIES else _SERIES[index % NUM_COLORS]
+
+
+def _dress(axes: Axes, *, grid_axis: str) -> None:
+  axes.set_axisbelow(True)
+  axes.grid(axis=grid_axis, color=_GRID, linewidth=0.8)
+  for side in ("top", "right", "left"):
+    axes.spines[side].set_visible(False)
+  axes.spines["bottom"].set_color(_GRID)
+  axes.tick_params(length=0, colors=_MUTED, labelsize=9.5)
+  for label in (axes.xaxis.label, axes.yaxis.label):
+    label.set_color(_MUTED)
+    label.set_fontsize(9.5)
+
+
+def _page_svg(figure: Figure) -> str:
+  """The drawing for an HTML page: no prolog, no metadata (it names web addresses), ids that meet no other
+  panel's."""
+  buffer = io.StringIO()
+  figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+  svg = buffer.getvalue()
+  svg = svg[svg.index("<svg") :]
+  # Its style element would speak for the whole page.
+  svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+  size = re.search(r'viewBox="([^"]*)"', svg).group(1)
+  svg = re.sub(r"<svg[^>]*>", f'<svg viewBox="{size}" aria-hidden="true">', svg, count=1)
+  svg = re.sub(r' style="[^"]*"', lambda match: _page_style(match.group()), svg)
+  prefix = "p" + hashlib.sha256(svg.encode()).hexdigest()[:8]
+  svg = re.sub(r'( id="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg).replace("xlink:href", "href")
+  return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def _page_style(style: str) -> str:
+  style = re.sub(r"font-family:[^;\"]*;? ?", "", style)
+  for color, variable in _VARIABLES.items():
+    style = style.replace(color, variable)
+  return style
+
+
+def _thousands(value: float, _position: int | None = None) -> str:
+  text = f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:.6g}"
+  return text.replace("-", "−")
+
+
+def _percent(value: float, _position: int | None = None) -> str:
+  return f"{100 * value:.4g} %"

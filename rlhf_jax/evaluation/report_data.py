@@ -1,0 +1,181 @@
+"""What a run directory holds, read for the report.
+
+Only config.json is required. Whatever else is absent comes back empty, and whatever cannot be read is left
+out and named in `Run.notes`, which the page shows: a killed run may end in half a line.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlhf_jax.evaluation.statistics import Interval
+
+
+class Series(NamedTuple):
+  """One metric over a stage: steps[n] increasing, values[n] finite."""
+
+  steps: np.ndarray
+  values: np.ndarray
+
+  @property
+  def final(self) -> float:
+    """Mean of the last tenth of the records (at least one): the end of a curve without its noise."""
+    return float(self.values[-max(1, len(self.values) // 10) :].mean())
+
+
+class Stage(NamedTuple):
+  name: str
+  kind: str  # the last name of the config's "algorithm": pretrain, sft, ppo, ...; "" without one
+  config: Mapping[str, Any]
+  series: dict[str, Series]
+
+  @property
+  def optimises_reward(self) -> bool:
+    """Reinforcement learning, whatever the algorithm is called: it logs the reward it climbs."""
+    return "reward/proxy" in self.series
+
+
+class Run(NamedTuple):
+  name: str
+  config: Mapping[str, Any]
+  command: str | None
+  stages: list[Stage]
+  reference: str | None
+  models: dict[str, dict[str, Interval]]  # model -> measure -> interval, in stage order
+  clusters: dict[str, dict[str, Any]]  # cluster -> {"held_out": bool, "models": {model: Interval}}
+  reward_models: dict[str, dict[str, Any]]  # stage -> {"clear_accuracy": Interval, ..., "min_gap": float}
+  samples: list[dict[str, Any]]
+  notes: list[str]
+
+
+def read_run(directory: str | Path) -> Run:
+  """Reads RUN/config.json, RUN/<stage>/metrics.jsonl, RUN/evaluation/*.json[l] and RUN/command.txt.
+
+  Raises FileNotFoundError without config.json and ValueError where that file is not a JSON object.
+  """
+  directory = Path(directory)
+  path = directory / "config.json"
+  if not path.is_file():
+    raise FileNotFoundError(f"{path} does not exist: {directory} is not the directory of a run")
+  notes: list[str] = []
+  config = _read_json(path, notes)
+  if not isinstance(config, dict):
+    raise ValueError(f"{path} must hold one JSON object, the resolved config of the run")
+  stages = [_read_stage(directory, name, config, notes) for name in map(str, config.get("stages") or ())]
+  evaluation_path = directory / "evaluation" / "evaluation.json"
+  evaluation = _read_json(evaluation_path, notes) if evaluation_path.is_file() else {}
+  if not isinstance(evaluation, dict):
+    notes.append("evaluation/evaluation.json does not hold a JSON object and was left out.")
+    evaluation = {}
+  models = {str(name): _intervals(measures) for name, measures in _mapping(evaluation.get("models")).items()}
+  order = {stage.name: index for index, stage in enumerate(stages)}
+  return Run(
+    name=directory.resolve().name,
+    config=config,
+    command=_read_command(directory / "command.txt"),
+    stages=stages,
+    reference=evaluation.get("reference"),
+    models={name: models[name] for name in sorted(models, key=lambda name: order.get(name, len(order)))},
+    clusters={
+      str(name): {"held_out": bool(cluster.get("held_out")), "models": _intervals(cluster.get("models"))}
+      for name, cluster in _mapping(evaluation.get("clusters")).items()
+      if isinstance(cluster, dict)
+    },
+    reward_models={
+      str(name): {**_intervals(measures), "min_gap": _mapping(measures).get("min_gap")}
+      for name, measures in _mapping(evaluation.get("reward_model")).items()
+    },
+    samples=[row for row in _read_jsonl(directory, "evaluation/samples.jsonl", notes) if "prompt" in row],
+    notes=notes,
+  )
+
+
+def read_interval(value: Any) -> Interval | None:
+  """{"mean", "low", "high", "num"} as an Interval, unknown bounds as NaN; None where there is no finite
+  mean."""
+  measure = value if isinstance(value, dict) else {"mean": value}
+  mean, low, high = (_number(measure.get(key)) for key in ("mean", "low", "high"))
+  if not math.isfinite(mean):
+    return None
+  return Interval(mean, low, high, int(measure["num"]) if math.isfinite(_number(measure.get("num"))) else 0)
+
+
+def _read_stage(directory: Path, name: str, config: Mapping[str, Any], notes: list[str]) -> Stage:
+  stage_config = _mapping(config.get(name))
+  kind = str(stage_config.get("algorithm") or "").rpartition(".")[2]
+  return Stage(name, kind, stage_config, _read_series(directory, name, notes))
+
+
+def _read_series(directory: Path, name: str, notes: list[str]) -> dict[str, Series]:
+  columns: dict[str, dict[float, float]] = {}
+  broken: dict[str, int] = {}
+  for row in _read_jsonl(directory, f"{name}/metrics.jsonl", notes):
+    step = _number(row.get("step"))
+    for key, value in row.items():
+      if key == "step" or not isinstance(value, int | float | None) or not math.isfinite(step):
+        continue
+      if math.isfinite(_number(value)):
+        # A run resumed from a checkpoint logs some steps twice: the later record is the one that counts.
+        columns.setdefault(key, {})[step] = value
+      else:
+        broken[key] = broken.get(key, 0) + 1
+  for key, count in broken.items():
+    notes.append(f"{name}: {count} records of {key} are not finite and are not drawn.")
+  return {
+    key: Series(*np.array(sorted(column.items()), np.float64).T)  # by step
+    for key, column in columns.items()
+  }
+
+
+def _read_jsonl(directory: Path, relative: str, notes: list[str]) -> list[dict[str, Any]]:
+  path = directory / relative
+  if not path.is_file():
+    return []
+  rows, bad = [], []
+  # Split at \n alone: str.splitlines would also cut at U+2028, which JSON strings may hold.
+  for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+    except ValueError:
+      row = None
+    if isinstance(row, dict):
+      rows.append(row)
+    else:
+      bad.append(number)
+  if bad:
+    shown = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+    notes.append(f"{relative}: {len(bad)} line(s) hold no JSON object and were left out (line {shown}).")
+  return rows
+
+
+def _read_json(path: Path, notes: list[str]) -> Any:
+  try:
+    return json.loads(path.read_text(encoding="utf-8", errors="replace"))
+  except ValueError as error:
+    if path.name == "config.json":
+      raise ValueError(f"{path} is not valid JSON: {error}") from error
+    notes.append(f"{path.parent.name}/{path.name} is not valid JSON and was left out ({error}).")
+    return {}
+
+
+def _read_command(path: Path) -> str | None:
+  return path.read_text(encoding="utf-8", errors="replace").strip() or None if path.is_file() else None
+
+
+def _intervals(measures: Any) -> dict[str, Interval]:
+  found = {str(name): read_interval(value) for name, value in _mapping(measures).items()}
+  return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+  return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float:
+  return float(value) if isinstance(value, int | float) else float("nan")

@@ -1,0 +1,56 @@
+"""Objectives: pure functions of arrays that return one value per token, sequence or pair, always in float32.
+
+A `_loss` is minimised and an `_objective` maximised, so the minus sign appears once, in the algorithm. Nothing is
+reduced over the batch: that is `rlhf_jax.reduce.weighted_sum`. Advantages, returns, old log-probs, old values and
+everything of the reference are `stop_gradient`ed inside. With `mask` (boolean or numeric, nonzero counts), masked
+inputs are replaced before any arithmetic: the result there is 0 and so is its gradient, whatever stood there.
+"""
+
+from rlhf_jax.objectives.kl import adaptive_kl_coef, kl_estimate, kl_exact, shaped_rewards
+from rlhf_jax.objectives.language import lm_loss, token_entropy, token_logprobs
+from rlhf_jax.objectives.policy import (
+  group_normalize,
+  leave_one_out,
+  ppo_policy_objective,
+  reinforce_objective,
+  sequence_ratio_objective,
+)
+from rlhf_jax.objectives.preference import (
+  bradley_terry_loss,
+  dpo_loss,
+  ipo_loss,
+  kto_loss,
+  orpo_loss,
+  pairwise_ranking_loss,
+  plackett_luce_loss,
+  rating_loss,
+  simpo_loss,
+)
+from rlhf_jax.objectives.value import discounted_returns, gae, value_loss
+
+__all__ = [
+  "adaptive_kl_coef",
+  "bradley_terry_loss",
+  "discounted_returns",
+  "dpo_loss",
+  "gae",
+  "group_normalize",
+  "ipo_loss",
+  "kl_estimate",
+  "kl_exact",
+  "kto_loss",
+  "leave_one_out",
+  "lm_loss",
+  "orpo_loss",
+  "pairwise_ranking_loss",
+  "plackett_luce_loss",
+  "ppo_policy_objective",
+  "rating_loss",
+  "reinforce_objective",
+  "sequence_ratio_objective",
+  "shaped_rewards",
+  "simpo_loss",
+  "token_entropy",
+  "token_logprobs",
+  "value_loss",
+]

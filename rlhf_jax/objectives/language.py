@@ -1,0 +1,80 @@
+"""Log-probabilities of tokens, their entropy, and the language-model loss."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rlhf_jax.reduce import select
+
+__all__ = ["lm_loss", "token_entropy", "token_logprobs"]
+
+
+def token_logprobs(logits: ArrayLike, tokens: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+  """`log softmax(logits[t])[tokens[t]]`: the log-prob of each token under its own prediction, in nats.
+
+  There is no shift in here: `logits[..., t, :]` is the prediction *for* `tokens[..., t]`. Log-probs to be compared
+  with those of a sampler need the sampler's temperature: pass `logits / temperature`.
+
+  Args: logits[..., T, V]; tokens[..., T], integers in [0, V); mask[..., T].
+  Returns: f32[..., T]. A token outside the vocabulary gives NaN rather than the log-prob of another token.
+
+  >>> logp = token_logprobs(jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])), jnp.array([0, 2]))
+  >>> [round(x, 4) for x in logp.tolist()]
+  [-0.6931, -1.3863]
+  """
+  logits = _select_rows(logits, mask)  # [..., T, V]
+  return select(_picked(logits, tokens, mask) - jax.nn.logsumexp(logits, axis=-1), mask)
+
+
+def token_entropy(logits: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+  """`-sum_v p_v log p_v` of `p = softmax(logits)`, in nats. A logit of -inf is a token of probability 0.
+
+  Args: logits[..., V]; mask[...]. Returns: f32[...].
+
+  >>> round(float(token_entropy(jnp.zeros(4))), 4)
+  1.3863
+  """
+  logp = jax.nn.log_softmax(_select_rows(logits, mask), axis=-1)  # [..., V]
+  entropy = -jnp.sum(jnp.exp(logp) * jnp.where(jnp.isneginf(logp), 0.0, logp), axis=-1)  # 0 log 0 = 0
+  return select(entropy, mask)
+
+
+def lm_loss(
+  logits: ArrayLike,
+  tokens: ArrayLike,
+  *,
+  z_loss: float = 0.0,
+  label_smoothing: float = 0.0,
+  mask: ArrayLike | None = None,
+) -> jax.Array:
+  """Cross-entropy of the next token, `(1 - e) (-log p_token) + e mean_v(-log p_v) + z_loss (log Z)^2`.
+
+  `e` is the label smoothing (arXiv:1512.00567, section 7), which spreads `e` over the whole vocabulary, the token
+  itself included; `Z = sum_v exp(logit_v)` is kept near 1 by z_loss (PaLM, arXiv:2204.02311, section 5: 1e-4).
+
+  Args: logits[..., T, V], the prediction for tokens[..., T]; mask[..., T]. Returns: f32[..., T], nats per token.
+
+  >>> loss = lm_loss(jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])), jnp.array([0, 2]))
+  >>> [round(x, 4) for x in loss.tolist()]
+  [0.6931, 1.3863]
+  """
+  logits = _select_rows(logits, mask)  # [..., T, V]
+  log_z = jax.nn.logsumexp(logits, axis=-1)  # [..., T]
+  loss = log_z - _picked(logits, tokens, mask)
+  if not (isinstance(label_smoothing, int | float) and label_smoothing == 0):
+    # Left out of the program for a plain 0: it costs a pass over V, and 0 * inf is NaN where a logit is -inf.
+    loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - jnp.mean(logits, axis=-1))
+  return select(loss + z_loss * jnp.square(log_z), mask)
+
+
+def _select_rows(logits, mask):
+  return select(logits, None if mask is None else jnp.asarray(mask)[..., None])
+
+
+def _picked(logits, tokens, mask):
+  """`logits[..., t, tokens[..., t]]`, with token 0 at masked positions."""
+  tokens = jnp.asarray(tokens)
+  tokens = tokens if mask is None else jnp.where(jnp.asarray(mask) != 0, tokens, 0)
+  # A negative index would silently wrap to the end of the vocabulary; one past the end fills with NaN.
+  tokens = jnp.where(tokens < 0, logits.shape[-1], tokens)
+  return jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="fill")[..., 0]

@@ -1,0 +1,127 @@
+"""Policy-gradient objectives, to be maximised, and the baselines that turn rewards into advantages.
+
+The baselines return what `advantages` expects; the objectives stop its gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rlhf_jax.objectives.kl import cap_log_ratio, floor_logp, log_ratio
+from rlhf_jax.reduce import float32, masked_mean, select
+
+__all__ = [
+  "group_normalize",
+  "leave_one_out",
+  "ppo_policy_objective",
+  "reinforce_objective",
+  "sequence_ratio_objective",
+]
+
+Clip = float | tuple[float, float]
+
+
+def reinforce_objective(logp: ArrayLike, advantages: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+  """`logp * A`, whose gradient has the policy gradient as its mean (Williams 1992; arXiv:2402.14740, eq. 3).
+
+  Args: logp, advantages, mask: [...], per token or per sequence. Returns: f32[...].
+
+  >>> print(reinforce_objective(jnp.array([-1.0, -2.0]), jnp.array([0.5, -1.0])))
+  [-0.5  2. ]
+  """
+  return floor_logp(logp, mask) * jax.lax.stop_gradient(select(advantages, mask))
+
+
+def ppo_policy_objective(
+  logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, *, clip: Clip, mask: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """PPO's clipped surrogate, `min(ratio A, clip(ratio, 1 - low, 1 + high) A)` (arXiv:1707.06347, eq. 7).
+
+  `ratio = exp(logp - logp_old)`, capped at exp(40) in value and slope; its slope is not cut off.
+
+  Args: logp, logp_old, advantages, mask: [...]. clip: the distance from 1 on both sides, or the two distances
+    (low, high), as in DAPO's clip-higher (arXiv:2503.14476, eq. 10).
+  Returns: the objective f32[...], and f32[...] that is 1 where the clip is the smaller term (no gradient flows
+    there) and 0 elsewhere.
+
+  >>> logp, logp_old, advantages = jnp.log(jnp.array([1.5, 1.5])), jnp.zeros(2), jnp.array([1, -1])
+  >>> objective, clipped = ppo_policy_objective(logp, logp_old, advantages, clip=0.25)
+  >>> [round(x, 4) for x in objective.tolist()], clipped.tolist()
+  ([1.25, -1.5], [1.0, 0.0])
+  """
+  ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_old, mask)))
+  return _clipped_surrogate(ratio, select(advantages, mask), clip)
+
+
+def sequence_ratio_objective(
+  logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, mask: ArrayLike, *, clip: Clip
+) -> tuple[jax.Array, jax.Array]:
+  """GSPO's surrogate with one ratio per sequence, `exp(mean_t(logp - logp_old))` (arXiv:2507.18071, eq. 5 and 7).
+
+  Every token of a sequence carries the sequence's objective, so that `reduce.sequence_weights` gives the paper's
+  mean over sequences.
+
+  Args: logp[..., T], logp_old[..., T], mask[..., T]; advantages[...], one per sequence; clip as in PPO (the paper
+    uses (3e-4, 4e-4)).
+  Returns: the objective f32[..., T] and the clipped indicator f32[..., T], 0 outside the mask.
+
+  >>> logp, advantages, mask = jnp.array([[0.3, 0.1, 9.0]]), jnp.array([1.0]), jnp.array([[1, 1, 0]])
+  >>> objective, clipped = sequence_ratio_objective(logp, jnp.zeros((1, 3)), advantages, mask, clip=0.125)
+  >>> print(objective, clipped)
+  [[1.125 1.125 0.   ]] [[1. 1. 0.]]
+  """
+  mask = jnp.asarray(mask) != 0
+  log_ratios = masked_mean(log_ratio(logp, logp_old, mask), mask, axis=-1)  # [...]
+  advantages = select(advantages, jnp.any(mask, axis=-1))
+  objective, clipped = _clipped_surrogate(jnp.exp(cap_log_ratio(log_ratios)), advantages, clip)
+  return select(objective[..., None], mask), select(clipped[..., None], mask)
+
+
+def leave_one_out(rewards: ArrayLike) -> jax.Array:
+  """RLOO: each reward less the mean of the K - 1 others of its group (arXiv:2402.14740, section 2.3).
+
+  Args: rewards[..., K], K responses to one prompt. Returns: f32[..., K].
+  Raises ValueError for K = 1, where there are no others to compare with: an advantage of 0 would train nothing, in
+  silence, and the reward itself would be another estimator.
+
+  >>> [round(x, 4) for x in leave_one_out(jnp.array([1, 2, 3, 6])).tolist()]
+  [-2.6667, -1.3333, 0.0, 4.0]
+  """
+  size = jnp.shape(rewards)[-1]
+  if size < 2:
+    raise ValueError(f"leave_one_out needs at least 2 responses to each prompt, got rewards[..., {size}]")
+  return _centred(rewards) * (size / (size - 1))
+
+
+def group_normalize(rewards: ArrayLike, *, eps: float = 1e-6, ddof: int = 0) -> jax.Array:
+  """GRPO: `(r - mean) / (std + eps)` within each group (arXiv:2402.03300, section 4.1.2).
+
+  A group of one, or of equal rewards, has nothing to compare and gives exactly 0.
+
+  Args: rewards[..., K], K responses to one prompt; ddof, 0 or 1, of the standard deviation (numpy's default is 0,
+    torch's is 1). Returns: f32[..., K].
+
+  >>> [round(x, 3) for x in group_normalize(jnp.array([1, 2, 3, 6])).tolist()]
+  [-1.069, -0.535, 0.0, 1.604]
+  """
+  centred = _centred(rewards)
+  variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / max(centred.shape[-1] - ddof, 1)
+  # sqrt has an infinite slope at 0, and 0 * inf would be NaN in a gradient.
+  std = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
+  return centred / (std + eps)
+
+
+def _centred(rewards):
+  # Taken about the first reward, so that equal rewards give exactly 0: the rounding of a plain mean leaves a
+  # remainder, which the division by std + eps would blow up.
+  rewards = float32(rewards)
+  rewards = rewards - rewards[..., :1]
+  return rewards - jnp.mean(rewards, axis=-1, keepdims=True)
+
+
+def _clipped_surrogate(ratio, advantages, clip: Clip):
+  low, high = clip if isinstance(clip, tuple | list) else (clip, clip)
+  advantages = jax.lax.stop_gradient(advantages)
+  bound = jnp.where(advantages > 0, 1.0 + high, 1.0 - low)
+  clipped = ((advantages > 0) & (ratio > bound)) | ((advantages < 0) & (ratio < bound))
+  return jnp.where(clipped, bound, ratio) * advantages, clipped.astype(jnp.float32)

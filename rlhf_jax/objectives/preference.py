@@ -1,0 +1,224 @@
+"""Losses on human feedback: comparisons, rankings and ratings of responses, and direct preference optimisation.
+
+Rewards are logits of preference: only their differences matter. Log-probs are of whole responses, in nats.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rlhf_jax.objectives.kl import floor_logp, log_ratio
+from rlhf_jax.reduce import masked_mean, select
+
+__all__ = [
+  "bradley_terry_loss",
+  "dpo_loss",
+  "ipo_loss",
+  "kto_loss",
+  "orpo_loss",
+  "pairwise_ranking_loss",
+  "plackett_luce_loss",
+  "rating_loss",
+  "simpo_loss",
+]
+
+
+def bradley_terry_loss(
+  chosen: ArrayLike,
+  rejected: ArrayLike,
+  *,
+  margin: ArrayLike = 0.0,
+  label_smoothing: ArrayLike = 0.0,
+  mask: ArrayLike | None = None,
+) -> jax.Array:
+  """`-(1 - e) log sigmoid(d) - e log sigmoid(-d)`, with `d = chosen - rejected - margin` and e the label smoothing.
+
+  Bradley and Terry 1952; as a reward-model loss, arXiv:2203.02155, eq. 1. A margin, one number or one per pair,
+  asks for a larger gap where the preference was strong (arXiv:2307.09288, eq. 2). Label smoothing takes a share e of
+  the labels to be flipped.
+
+  Args: chosen, rejected, mask: [...], one reward per response. Returns: f32[...], nats per pair.
+
+  >>> [round(x, 4) for x in bradley_terry_loss(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])).tolist()]
+  [0.6931, 0.1269]
+  """
+  difference = select(chosen, mask) - select(rejected, mask) - select(margin, mask)
+  return select(_flipped_log_sigmoid(difference, label_smoothing), mask)
+
+
+def pairwise_ranking_loss(rewards: ArrayLike, ranks: ArrayLike) -> jax.Array:
+  """Mean of `-log sigmoid(r_i - r_j)` over the pairs of a group with rank_i < rank_j (arXiv:2203.02155, eq. 1).
+
+  Each group counts once however many of its K (K - 1) / 2 pairs are untied, so a long list does not outweigh a
+  short one; a group without an untied pair gives 0.
+
+  Args: rewards[..., K]; ranks[..., K], 0 the best, equal ranks tied, below 0 absent (the reward there is ignored, NaN
+    included). Returns: f32[...], nats per pair.
+
+  >>> round(float(pairwise_ranking_loss(jnp.array([2.0, 1.0, 0.0, -1.0]), jnp.arange(4))), 4)
+  0.207
+  """
+  present, worse = _comparisons(ranks)
+  rewards = select(rewards, present)
+  losses = -jax.nn.log_sigmoid(rewards[..., :, None] - rewards[..., None, :])  # [..., K, K]
+  return masked_mean(losses, worse, axis=(-2, -1))
+
+
+def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike) -> jax.Array:
+  """`-log P(ranking)`: each response in turn is the best of itself and those ranked below it.
+
+  `sum_i -log(exp(r_i) / (exp(r_i) + sum_{j: rank_j > rank_i} exp(r_j)))` (Luce 1959; Plackett 1975). Without ties
+  this is the probability of the order; tied responses are each compared with those below and not with one another, so
+  a group without an untied pair gives 0. With K = 2 it is the Bradley-Terry loss.
+
+  Args: rewards[..., K]; ranks[..., K] as in `pairwise_ranking_loss`. Returns: f32[...], nats per group, a sum.
+
+  >>> round(float(jnp.exp(-plackett_luce_loss(jnp.array([1.0, 0.0, -1.0]), jnp.arange(3)))), 4)
+  0.4863
+  """
+  present, worse = _comparisons(ranks)
+  rewards = select(rewards, present)  # [..., K]
+  rivals = jnp.eye(rewards.shape[-1], dtype=bool) | worse  # [..., K, K]; never empty, so the log stays finite
+  losses = jax.nn.logsumexp(rewards[..., None, :] - rewards[..., :, None], axis=-1, where=rivals)  # [..., K]
+  return jnp.sum(select(losses, present), axis=-1)
+
+
+def rating_loss(rewards: ArrayLike, ratings: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+  """`(reward - rating)^2`, for feedback given as numbers. `rewards, ratings, mask: [...]` -> f32[...].
+
+  >>> print(rating_loss(jnp.array([2.5]), jnp.array([4])))
+  [2.25]
+  """
+  return jnp.square(select(rewards, mask) - select(ratings, mask))
+
+
+def dpo_loss(
+  logp_chosen: ArrayLike,
+  logp_rejected: ArrayLike,
+  ref_logp_chosen: ArrayLike,
+  ref_logp_rejected: ArrayLike,
+  *,
+  beta: ArrayLike,
+  label_smoothing: ArrayLike = 0.0,
+  mask: ArrayLike | None = None,
+) -> jax.Array:
+  """`-log sigmoid(beta h)`, `h = (logp - ref_logp)_chosen - (logp - ref_logp)_rejected` (arXiv:2305.18290, eq. 7).
+
+  Label smoothing as in `bradley_terry_loss` (conservative DPO).
+
+  Args: four log-probs [...], each the *sum* over a response's tokens, and mask[...]. Returns: f32[...].
+
+  >>> round(float(dpo_loss(-1.0, -3.0, -2.0, -2.0, beta=0.1)), 4)
+  0.5981
+  """
+  h = _implicit_margin(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, mask)
+  return select(_flipped_log_sigmoid(beta * h, label_smoothing), mask)
+
+
+def ipo_loss(
+  logp_chosen: ArrayLike,
+  logp_rejected: ArrayLike,
+  ref_logp_chosen: ArrayLike,
+  ref_logp_rejected: ArrayLike,
+  *,
+  beta: ArrayLike,
+  mask: ArrayLike | None = None,
+) -> jax.Array:
+  """`(h - 1 / (2 beta))^2` with h as in `dpo_loss` (arXiv:2310.12036, eq. 17; beta is the paper's tau).
+
+  Args and result as in `dpo_loss`.
+
+  >>> round(float(ipo_loss(-1.0, -3.0, -2.0, -2.0, beta=0.1)), 4)
+  9.0
+  """
+  h = _implicit_margin(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, mask)
+  return select(jnp.square(h - 1.0 / (2.0 * beta)), mask)
+
+
+def kto_loss(
+  logp: ArrayLike,
+  ref_logp: ArrayLike,
+  desirable: ArrayLike,
+  kl: ArrayLike,
+  *,
+  beta: ArrayLike,
+  desirable_weight: ArrayLike = 1.0,
+  undesirable_weight: ArrayLike = 1.0,
+  mask: ArrayLike | None = None,
+) -> jax.Array:
+  """`w (1 - sigmoid(s beta (logp - ref_logp - z)))`, s = 1 for a desirable response and -1 otherwise.
+
+  `z = max(kl, 0)` is the batch's estimate of KL(policy || reference), without gradient (arXiv:2402.01306, eq. 8;
+  w is the paper's lambda_D or lambda_U).
+
+  Args: logp, ref_logp [...], sums over a response's tokens; desirable[...], boolean; kl, a scalar or [...].
+  Returns: f32[...].
+
+  >>> round(float(kto_loss(-1.0, -2.0, True, 0.0, beta=0.1)), 4)
+  0.475
+  """
+  desirable = select(desirable, mask) != 0
+  baseline = jax.lax.stop_gradient(jnp.maximum(select(kl, mask), 0.0))
+  gain = beta * (log_ratio(logp, ref_logp, mask) - baseline)
+  weight = jnp.where(desirable, desirable_weight, undesirable_weight)
+  return select(weight * jax.nn.sigmoid(jnp.where(desirable, -gain, gain)), mask)
+
+
+def orpo_loss(
+  logp_chosen: ArrayLike, logp_rejected: ArrayLike, *, beta: ArrayLike, mask: ArrayLike | None = None
+) -> jax.Array:
+  """`-logp_chosen - beta log sigmoid(log odds_chosen - log odds_rejected)` (arXiv:2403.07691, eq. 6 and 7).
+
+  `odds = p / (1 - p)` with p = exp(logp); the first term is the paper's supervised loss, beta its lambda. There is
+  no reference. The odds stay finite at p = 1.
+
+  Args: logp_chosen, logp_rejected [...], each the *mean* over a response's tokens; mask[...]. Returns: f32[...].
+
+  >>> round(float(orpo_loss(jnp.log(0.5), jnp.log(0.25), beta=1.0)), 4)
+  0.9808
+  """
+  chosen, rejected = floor_logp(logp_chosen, mask), floor_logp(logp_rejected, mask)
+  return select(-chosen - beta * jax.nn.log_sigmoid(_log_odds(chosen) - _log_odds(rejected)), mask)
+
+
+def simpo_loss(
+  logp_chosen: ArrayLike,
+  logp_rejected: ArrayLike,
+  *,
+  beta: ArrayLike,
+  margin: ArrayLike = 0.0,
+  mask: ArrayLike | None = None,
+) -> jax.Array:
+  """`-log sigmoid(beta (logp_chosen - logp_rejected) - margin)` (arXiv:2405.14734, eq. 6; margin is its gamma).
+
+  Args: logp_chosen, logp_rejected [...], each the *mean* over a response's tokens; mask[...]. Returns: f32[...].
+
+  >>> round(float(simpo_loss(-1.0, -2.0, beta=2.0, margin=1.0)), 4)
+  0.3133
+  """
+  difference = floor_logp(logp_chosen, mask) - floor_logp(logp_rejected, mask)
+  return select(-jax.nn.log_sigmoid(beta * difference - select(margin, mask)), mask)
+
+
+def _flipped_log_sigmoid(x, label_smoothing):
+  # -(1 - e) log sigmoid(x) - e log sigmoid(-x), as log sigmoid(-x) = log sigmoid(x) - x.
+  return -jax.nn.log_sigmoid(x) + label_smoothing * x
+
+
+def _implicit_margin(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, mask):
+  return log_ratio(logp_chosen, ref_logp_chosen, mask) - log_ratio(logp_rejected, ref_logp_rejected, mask)
+
+
+def _comparisons(ranks):
+  """Which responses are present [..., K], and [..., i, j] True where both are and j is ranked below i."""
+  ranks = jnp.asarray(ranks)
+  present = ranks >= 0
+  worse = (ranks[..., :, None] < ranks[..., None, :]) & present[..., :, None] & present[..., None, :]
+  return present, worse
+
+
+def _log_odds(logp):
+  """`log(p / (1 - p))` with p kept below 1; the slope there is that of the bound, so that p can still fall."""
+  bound = -jnp.finfo(jnp.float32).eps
+  below = jnp.where(logp > bound, bound + (logp - jax.lax.stop_gradient(logp)), logp)
+  return logp - jnp.log(-jnp.expm1(below))

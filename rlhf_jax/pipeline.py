@@ -1,0 +1,149 @@
+"""A run: its stages one after the other, each done once, each continued where it was.
+
+`config.stages` names the stages in order; `config.<stage>.algorithm` is the module that carries one out (a dotted name
+or the path of a .py file) with its dataclass `Config` and its `run(config, stage)`. A stage is marked done, with a
+fingerprint of its config and of the stages it reads from, only when it has returned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf_jax.settings import ConfigError, import_module, nearest, parse
+from rlhf_jax.stage import Model, Stage, Transport
+from rlhf_jax.train.progress import console
+
+SHARED = ("seed", "stages", "tokenizer", "model", "transport")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A stage that is ready to run: its module, its parsed config, and the config as it was given."""
+
+  module: Any
+  config: Any
+  given: dict[str, Any]
+  stage: Stage
+
+
+def run(config: Mapping[str, Any], workdir: Path) -> None:
+  """Carries out every stage that is not done yet; `config` is a plain nested mapping.
+
+  Everything in the config is checked before anything starts.
+
+  Raises:
+    ConfigError: a mistake in the config, or a finished stage that was made with another one.
+    Interrupted: on a signal, after saving; the same call continues.
+  """
+  workdir = Path(workdir).absolute()
+  steps = plan(config, workdir)
+  for step in steps:
+    _check_done(step)
+  workdir.mkdir(parents=True, exist_ok=True)
+  _write_json(workdir / "config.json", config)
+  for number, step in enumerate(steps, 1):
+    label = f"[{number}/{len(steps)}] {step.stage.name}"
+    if _done_path(step.stage).exists():
+      console.print(f"{label}: done already", markup=False)
+      continue
+    console.print(label, markup=False)
+    start = time.monotonic()
+    step.stage.directory.mkdir(parents=True, exist_ok=True)
+    _write_json(step.stage.directory / "config.json", step.given)
+    step.module.run(step.config, step.stage)
+    seconds = round(time.monotonic() - start, 1)
+    _write_json(_done_path(step.stage), {"fingerprint": step.stage.fingerprint, "seconds": seconds})
+    console.print(f"{label}: done in {seconds:.0f} s", markup=False)
+
+
+def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
+  """Parses the whole config into steps; touches no file. Raises ConfigError."""
+  missing = [key for key in SHARED if key not in config]
+  if missing:
+    raise ConfigError(f"config lacks the key {missing[0]!r}")
+  stages = tuple(config["stages"])
+  for key in config:
+    if key not in SHARED and not (isinstance(config[key], Mapping) and "algorithm" in config[key]):
+      raise ConfigError(f"config has no key {key!r}.{nearest(key, {*SHARED, *stages})}")
+  model = parse(Model, config["model"], "model")
+  transport = parse(Transport, config["transport"], "transport")
+  steps, fingerprints = [], {}
+  for name in stages:
+    if name not in config:
+      raise ConfigError(f"config.stages names {name!r}, but there is no config.{name}.{nearest(name, config)}")
+    if name in fingerprints:
+      raise ConfigError(f"config.stages names {name!r} twice")
+    given = config[name]
+    module = import_module(given["algorithm"])
+    parsed = parse(module.Config, given, name)
+    upstream = {other: fingerprints.get(other) for other in stages if other != name and _mentions(given, other)}
+    later = [other for other, fingerprint in upstream.items() if fingerprint is None]
+    if later:
+      raise ConfigError(f"config.{name} reads from {later[0]!r}, which config.stages puts after it")
+    shared = {key: config[key] for key in ("seed", "tokenizer", "model")}
+    fingerprints[name] = _fingerprint([name, given, shared, upstream])
+    stage = Stage(name, Path(workdir), config["seed"], config["tokenizer"], model, transport, fingerprints[name])
+    steps.append(Step(module, parsed, given, stage))
+  return steps
+
+
+def _mentions(given: Any, stage: str) -> bool:
+  return any(text == stage or f"{{run}}/{stage}/" in text for text in _strings(given))
+
+
+def _strings(value: Any) -> Iterator[str]:
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, Mapping):
+    for item in value.values():
+      yield from _strings(item)
+  elif isinstance(value, (list, tuple)):
+    for item in value:
+      yield from _strings(item)
+
+
+def _check_done(step: Step) -> None:
+  path = _done_path(step.stage)
+  if not path.exists() or json.loads(path.read_text())["fingerprint"] == step.stage.fingerprint:
+    return
+  before = dict(_flatten(json.loads((step.stage.directory / "config.json").read_text())))
+  now = dict(_flatten(json.loads(json.dumps(step.given))))
+  changed = [
+    f"{step.stage.name}.{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+    for key in sorted({*before, *now})
+    if before.get(key) != now.get(key)
+  ]
+  what = "; ".join(changed) or "something it reads from (an earlier stage, seed, model or tokenizer) has changed"
+  raise ConfigError(
+    f"stage {step.stage.name!r} in {step.stage.root} was made with another config ({what}). "
+    f"Choose another --workdir, or delete {step.stage.directory} and the stages that read from it to make them anew"
+  )
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  if isinstance(value, Mapping):
+    for key, item in value.items():
+      yield from _flatten(item, f"{prefix}.{key}" if prefix else key)
+  else:
+    yield prefix, value
+
+
+def _done_path(stage: Stage) -> Path:
+  return stage.directory / "done.json"
+
+
+def _fingerprint(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_json(path: Path, value: Any) -> None:
+  partial = path.with_suffix(".partial")
+  partial.write_text(json.dumps(value, indent=2) + "\n")
+  os.replace(partial, path)

@@ -1,0 +1,201 @@
+"""Masked reductions, and the weights that turn every loss into a plain sum.
+
+A denominator (tokens, sequences, rows) depends on masks, never on parameters. Compute it once over the global
+batch as an array of weights; a loss is then `weighted_sum(per_element, weights)`, and losses, gradients and
+metrics of microbatches and devices simply add up. A mean of per-device means does not: it is off wherever the
+parts hold unequal numbers of tokens.
+
+Masks are boolean or numeric (nonzero counts), broadcast against `x`, and are applied with `where`: whatever stands
+at a masked position, NaN included, changes neither a value nor a gradient. All arithmetic is float32.
+
+`axis_name` (a name or a tuple of names) extends a reduction over the devices of a pmap, shard_map or vmap axis.
+It is for weights, statistics and metrics. Never differentiate through it: inside pmap the gradient of a psum comes
+out multiplied by the number of devices. Differentiate the local `weighted_sum` and psum the gradients.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+__all__ = [
+  "constant_weights",
+  "float32",
+  "masked_mean",
+  "masked_moments",
+  "masked_sum",
+  "select",
+  "sequence_weights",
+  "token_weights",
+  "weighted_sum",
+  "whiten",
+]
+
+Axis = int | tuple[int, ...] | None
+AxisName = str | tuple[str, ...] | None
+
+
+def float32(x: ArrayLike) -> jax.Array:
+  """`x` in float32: rewards that arrive as integers must not truncate what is added to them, nor bfloat16 round."""
+  return jnp.asarray(x).astype(jnp.float32)
+
+
+def select(x: ArrayLike, mask: ArrayLike | None) -> jax.Array:
+  """`x` in float32 where the mask is on, 0 elsewhere; all of `x` where `mask` is None.
+
+  Apply it to inputs, before any arithmetic: a `where` on the output alone leaves 0 * NaN in the gradient.
+
+  >>> print(select(jnp.array([1, 2]), jnp.array([True, False])))
+  [1. 0.]
+  """
+  return float32(x) if mask is None else jnp.where(jnp.asarray(mask) != 0, float32(x), 0.0)
+
+
+def masked_sum(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: AxisName = None) -> jax.Array:
+  """Sum of `x[...]` where `mask[...]` is on, over `axis` (all axes by default). Float32; 0 if all is masked.
+
+  >>> print(masked_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([1, 1, 0])))
+  3.0
+  """
+  return _psum(jnp.sum(select(x, mask), axis=axis), axis_name)
+
+
+def masked_mean(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: AxisName = None) -> jax.Array:
+  """Mean of `x[...]` where `mask[...]` is on, over `axis` (all axes by default). Float32; 0 if all is masked.
+
+  With `axis_name` this is the mean over all devices' elements, not the mean of the devices' means.
+
+  >>> print(masked_mean(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([1, 1, 0])))
+  1.5
+  """
+  mask = _broadcast(mask, x)
+  return masked_sum(x, mask, axis=axis, axis_name=axis_name) / _at_least_one(_count(mask, axis, axis_name))
+
+
+def masked_moments(
+  x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, ddof: int = 0, axis_name: AxisName = None
+) -> tuple[jax.Array, jax.Array]:
+  """Mean and variance of `x[...]` where `mask[...]` is on, over `axis` (all axes by default).
+
+  The variance divides by the count less `ddof`, and by one where that is less than one: a single element has
+  variance 0, an empty mask gives (0, 0).
+
+  >>> mean, variance = masked_moments(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1, 1, 0]))
+  >>> print(mean, variance)
+  2.0 1.0
+  """
+  mask = _broadcast(mask, x)
+  x = select(x, mask)
+  # Moments about one of the elements: the rounding of a plain mean gives equal elements a variance above zero,
+  # which whitening would then blow up to order one.
+  shift = jnp.max(jnp.where(mask, x, -jnp.inf), axis=axis, keepdims=True, initial=-jnp.inf)
+  shift = jax.lax.stop_gradient(shift)
+  shift = shift if axis_name is None else jax.lax.pmax(shift, axis_name)
+  shift = jnp.where(jnp.isneginf(shift), 0.0, shift)
+  count = _count(mask, axis, axis_name, keepdims=True)
+  offset = _psum(jnp.sum(select(x - shift, mask), axis=axis, keepdims=True), axis_name) / _at_least_one(count)
+  squares = select(jnp.square(x - shift - offset), mask)
+  variance = _psum(jnp.sum(squares, axis=axis, keepdims=True), axis_name) / _at_least_one(count - ddof)
+  return jnp.squeeze(shift + offset, axis), jnp.squeeze(variance, axis)
+
+
+def whiten(
+  x: ArrayLike,
+  mask: ArrayLike,
+  *,
+  shift_mean: bool = True,
+  ddof: int = 0,
+  eps: float = 1e-8,
+  axis_name: AxisName = None,
+) -> jax.Array:
+  """`(x - mean) / sqrt(var + eps)` over all of `x[...]` where `mask[...]` is on, 0 elsewhere.
+
+  Without `shift_mean` the mean is added back: rewards are scaled but keep their sign (arXiv:2403.17031, which
+  uses ddof 0 for rewards and advantages alike). Whiten once, on the whole rollout, outside the loss: the
+  statistics of a microbatch or of one device are not those of the batch.
+
+  >>> print(whiten(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1, 1, 0])))
+  [-1.  1.  0.]
+  """
+  mean, variance = masked_moments(x, mask, ddof=ddof, axis_name=axis_name)
+  whitened = (select(x, mask) - mean) * jax.lax.rsqrt(variance + eps)
+  return select(whitened if shift_mean else whitened + mean, mask)
+
+
+def weighted_sum(x: ArrayLike, weights: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+  """`sum(weights * x)`; elements of weight 0 count nothing, whatever they are. `x[...]`, `weights[...]` -> [].
+
+  Leave `axis_name` out of a loss that is differentiated: see the head of this module.
+
+  >>> print(weighted_sum(jnp.array([2.0, 4.0, jnp.nan]), jnp.array([0.5, 0.5, 0.0])))
+  3.0
+  """
+  weights = float32(weights)
+  return _psum(jnp.sum(weights * select(x, weights)), axis_name)
+
+
+def token_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+  """Every token of the batch weighs the same: 1 / tokens. `mask[..., T]` -> f32[..., T], which sums to one.
+
+  >>> print(token_weights(jnp.array([[1, 1, 1], [1, 0, 0]])))
+  [[0.25 0.25 0.25]
+   [0.25 0.   0.  ]]
+  """
+  mask = jnp.asarray(mask) != 0
+  return jnp.where(mask, 1.0 / _at_least_one(_count(mask, None, axis_name)), 0.0)
+
+
+def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+  """Every sequence with a token weighs the same, split equally among its tokens. Shapes as `token_weights`.
+
+  Rows without a token have no share, so that the weights of all others sum to one. `weighted_sum` of an array
+  that is constant along each sequence is then its mean over the sequences.
+
+  >>> print(sequence_weights(jnp.array([[1, 1], [1, 0], [0, 0]])))
+  [[0.25 0.25]
+   [0.5  0.  ]
+   [0.   0.  ]]
+  """
+  mask = jnp.asarray(mask) != 0
+  lengths = _count(mask, -1, None, keepdims=True)  # [..., 1]
+  sequences = _count(lengths > 0, None, axis_name)
+  return jnp.where(mask, 1.0 / (_at_least_one(lengths) * _at_least_one(sequences)), 0.0)
+
+
+def constant_weights(mask: ArrayLike, length: float, *, axis_name: AxisName = None) -> jax.Array:
+  """Every token weighs 1 / (rows * length), however many tokens there are. Shapes as `token_weights`.
+
+  Dr. GRPO (arXiv:2503.20783, section 3.2), with `length` the generation budget in tokens. The denominator is a
+  constant, so a long answer is not let off lightly; the weights sum to the share of the budget that was used.
+  Every row counts, an empty one too: compute the weights before rows are added for padding.
+
+  Raises ValueError for a length that is not positive.
+
+  >>> print(constant_weights(jnp.array([[1, 1, 1], [1, 0, 0]]), 4))
+  [[0.125 0.125 0.125]
+   [0.125 0.    0.   ]]
+  """
+  if isinstance(length, int | float) and not length > 0:
+    raise ValueError(f"constant_weights: length must be a positive number of tokens, got {length}")
+  mask = jnp.asarray(mask) != 0
+  rows = max(math.prod(mask.shape[:-1]), 1) * (1 if axis_name is None else jax.lax.psum(1, axis_name))
+  return jnp.where(mask, 1.0 / (rows * float32(length)), 0.0)
+
+
+def _psum(x, axis_name: AxisName):
+  return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def _broadcast(mask, x):
+  # A mask of shape [B, 1] counts each of its elements T times in a mean over [B, T].
+  return jnp.broadcast_to(jnp.asarray(mask) != 0, jnp.shape(x))
+
+
+def _count(mask, axis: Axis, axis_name: AxisName, keepdims: bool = False):
+  # Counted in integers: float32 stops counting at 2**24.
+  return _psum(jnp.sum(mask, axis=axis, keepdims=keepdims, dtype=jnp.int32), axis_name)
+
+
+def _at_least_one(count):
+  return jnp.maximum(count, 1).astype(jnp.float32)

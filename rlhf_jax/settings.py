@@ -1,0 +1,113 @@
+"""From what a config says to what it means: typed dataclasses, modules and functions; every mistake is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+  """A mistake in a config: the message names the key, what was found and what would be accepted."""
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+  """' Did you mean X?' for the closest known name, or the list of known names where none is close."""
+  known = sorted(known)
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def parse(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+  """Builds the dataclass `cls` from `mapping`, nested dataclasses included.
+
+  Every field without a default must be present, every key must be a field, every value must have the field's
+  type (an int passes for a float). `where` is the mapping's place in the config, for the messages.
+
+  Raises:
+    ConfigError: naming the key.
+  """
+  fields = {field.name: field for field in dataclasses.fields(cls)}
+  hints = typing.get_type_hints(cls)
+  for key in mapping:
+    if key not in fields:
+      raise ConfigError(f"config.{where} has no key {key!r}.{nearest(key, fields)}")
+  values = {}
+  for name, field in fields.items():
+    if name in mapping:
+      values[name] = _convert(hints[name], mapping[name], f"{where}.{name}")
+    elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+      raise ConfigError(f"config.{where} lacks the key {name!r}.")
+  try:
+    return cls(**values)
+  except ValueError as error:  # a dataclass may check its own values in __post_init__
+    raise ConfigError(f"config.{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    if not isinstance(value, Mapping):
+      raise ConfigError(f"config.{where} must be a mapping, not {value!r}.")
+    return parse(hint, value, where)
+  origin = typing.get_origin(hint)
+  if origin is types.UnionType or origin is typing.Union:
+    if value is None and type(None) in typing.get_args(hint):
+      return None
+    inner = next(option for option in typing.get_args(hint) if option is not type(None))
+    return _convert(inner, value, where)
+  if origin is tuple:
+    if not isinstance(value, (tuple, list)):
+      raise ConfigError(f"config.{where} must be a tuple, not {value!r}.")
+    return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+  if origin is typing.Literal:
+    if value not in typing.get_args(hint):
+      raise ConfigError(f"config.{where} is {value!r}.{nearest(str(value), map(str, typing.get_args(hint)))}")
+    return value
+  if origin is dict:
+    return {key: _convert(typing.get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
+  if hint is Any:
+    return value
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    raise ConfigError(f"config.{where} must be {hint.__name__}, not {value!r}.")
+  return value
+
+
+def import_function(name: str) -> Callable:
+  """The object "package.module:name" or "path/to/file.py:name".
+
+  Raises:
+    ConfigError: where it cannot be found.
+  """
+  module_name, _, attribute = name.rpartition(":")
+  if not module_name:
+    raise ConfigError(f"{name!r} must be 'package.module:function' or 'path/to/file.py:function'")
+  module = import_module(module_name)
+  if not hasattr(module, attribute):
+    raise ConfigError(f"{module_name} has no {attribute!r}.{nearest(attribute, vars(module))}")
+  return getattr(module, attribute)
+
+
+def import_module(name: str):
+  """A module by its dotted name or by the path of its file. Raises ConfigError where there is none."""
+  if name.endswith(".py"):
+    path = Path(name).expanduser()
+    if not path.is_file():
+      raise ConfigError(f"no file {path} (relative paths start at the current directory)")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    raise ConfigError(f"cannot import {name!r}: {error}") from error

@@ -1,0 +1,44 @@
+"""Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop."""
+
+from rlhf_jax.train.checkpoint import CheckpointError
+from rlhf_jax.train.environment import Environment, Episodes, make_environment
+from rlhf_jax.train.loop import Interrupted, run_steps
+from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
+from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
+from rlhf_jax.train.rollouts import PromptSet, Sampling, encode_prompts, load_prompts, make_sampler, report_skips
+from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
+from rlhf_jax.train.workspace import identity, load_policy, load_stage, open_workspace, stage_key
+
+__all__ = [
+  "CheckpointError",
+  "Environment",
+  "Episodes",
+  "Function",
+  "Interrupted",
+  "Optimizer",
+  "PromptSet",
+  "Reward",
+  "RewardError",
+  "Sampling",
+  "batch_sharding",
+  "encode_prompts",
+  "identity",
+  "init_state",
+  "load_policy",
+  "load_prompts",
+  "load_stage",
+  "make_environment",
+  "make_function",
+  "make_mesh",
+  "make_optimizer",
+  "make_sampler",
+  "make_schedule",
+  "make_scorer",
+  "make_update",
+  "model_scorer",
+  "open_workspace",
+  "place",
+  "report_skips",
+  "run_steps",
+  "stage_key",
+]

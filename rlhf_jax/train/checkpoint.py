@@ -1,0 +1,156 @@
+"""Checkpoints: written atomically by orbax, verified when read, refused where they do not fit.
+
+One checkpoint holds the whole `TrainState`. Beside it stand an identity (what model, what tokenizer, what stage made
+it) and a checksum of every array: a checkpoint of another model or tokenizer, or a damaged one, is never half-loaded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rlhf_jax.types import Params, TrainState
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that is absent, damaged, or made by something else: the message says which and what to do."""
+
+
+def open_checkpoints(directory: Path, keep: int = 2) -> ocp.CheckpointManager:
+  """A manager of the checkpoints in `directory`, the latest `keep` of which are kept."""
+  options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+  return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+
+
+def save(checkpoints: ocp.CheckpointManager, state: TrainState, identity: dict[str, Any]) -> None:
+  """Writes `state` under its step; a step that is there already is left as it is."""
+  step = int(state.step)
+  if step in checkpoints.all_steps():
+    return
+  rest = {"opt_state": state.opt_state, "extra": state.extra, "step": state.step}
+  record = {"identity": identity, "params": _describe(state.params), "rest": _describe(rest)}
+  checkpoints.save(
+    step,
+    args=ocp.args.Composite(
+      params=ocp.args.StandardSave(state.params),
+      rest=ocp.args.StandardSave(rest),
+      record=ocp.args.JsonSave(record),
+    ),
+  )
+  checkpoints.wait_until_finished()
+
+
+def restore(checkpoints: ocp.CheckpointManager, like: TrainState, identity: dict[str, Any]) -> TrainState | None:
+  """The latest state, with the structure and sharding of `like`; None where there is none yet.
+
+  Raises:
+    CheckpointError: where the identity differs or an array does not verify.
+  """
+  step = checkpoints.latest_step()
+  if step is None:
+    return None
+  where = Path(checkpoints.directory) / str(step)
+  record = _read_record(checkpoints, step, where)
+  _check_identity(record["identity"], identity, where)
+  rest = {"opt_state": like.opt_state, "extra": like.extra, "step": like.step}
+  for name, tree in (("params", like.params), ("rest", rest)):
+    _check_shapes(record[name], tree, where)
+  loaded = _restore(checkpoints, step, where, params=_abstract(like.params), rest=_abstract(rest))
+  _verify(loaded["params"], record["params"], where)
+  _verify(loaded["rest"], record["rest"], where)
+  return TrainState(params=loaded["params"], **loaded["rest"])
+
+
+def load_params(directory: Path, expected: dict[str, Any]) -> Params:
+  """The parameters of the latest checkpoint in `directory`, whose identity must agree with `expected` on its keys.
+
+  Raises:
+    CheckpointError: where there is none, the identity differs or an array does not verify.
+  """
+  directory = Path(directory).absolute()
+  if not directory.is_dir():
+    raise CheckpointError(f"{directory} has no checkpoint: run the stage that makes it first")
+  with ocp.CheckpointManager(directory) as checkpoints:
+    step = checkpoints.latest_step()
+    if step is None:
+      raise CheckpointError(f"{directory} has no checkpoint: run the stage that makes it first")
+    where = directory / str(step)
+    record = _read_record(checkpoints, step, where)
+    _check_identity({name: record["identity"].get(name) for name in expected}, expected, where)
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract: dict = {}
+    for path, (shape, dtype, _) in record["params"].items():
+      node = abstract
+      *parents, leaf = path.split("/")
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[leaf] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
+    params = _restore(checkpoints, step, where, params=abstract)["params"]
+  _verify(params, record["params"], where)
+  return params
+
+
+def _paths(tree: Any) -> list[tuple[str, Any]]:
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _describe(tree: Any) -> dict[str, list]:
+  """Path -> [shape, dtype, crc32 of the bytes (None for an array that is spread over processes)]."""
+  return {path: [list(x.shape), str(x.dtype), _checksum(x)] for path, x in _paths(tree)}
+
+
+def _checksum(x: jax.Array) -> int | None:
+  return zlib.crc32(np.ascontiguousarray(x).tobytes()) if x.is_fully_addressable else None
+
+
+def _abstract(tree: Any) -> Any:
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _read_record(checkpoints, step, where) -> dict:
+  try:
+    return checkpoints.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+  except Exception as error:
+    raise CheckpointError(f"{where} is not a whole checkpoint of this project: {error}") from error
+
+
+def _restore(checkpoints, step, where, **items):
+  args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+  try:
+    return checkpoints.restore(step, args=ocp.args.Composite(**args))
+  except Exception as error:
+    raise CheckpointError(f"{where} is damaged: {error}. Delete it to go on from the one before") from error
+
+
+def _check_identity(found: dict, expected: dict, where: Path) -> None:
+  if "stage" in expected and found.get("stage") != expected["stage"]:
+    raise CheckpointError(f"{where} was made with another config: use another --workdir, or delete {where.parents[1]}")
+  for name, value in expected.items():
+    if found.get(name) == value:
+      continue
+    if isinstance(value, dict):
+      differs = sorted(k for k in {*value, *(found.get(name) or {})} if (found.get(name) or {}).get(k) != value.get(k))
+      detail = ", ".join(f"{k}={(found.get(name) or {}).get(k)!r} there, {value.get(k)!r} here" for k in differs)
+    else:
+      detail = f"{found.get(name)!r} there, {value!r} here"
+    raise CheckpointError(f"{where} belongs to another {name}: {detail}")
+
+
+def _check_shapes(described: dict, like: Any, where: Path) -> None:
+  here = {path: [list(x.shape), str(x.dtype)] for path, x in _paths(like)}
+  there = {path: entry[:2] for path, entry in described.items()}
+  for path in sorted({*here, *there}):
+    if here.get(path) != there.get(path):
+      raise CheckpointError(f"{where}: {path} is {there.get(path)} there and {here.get(path)} here")
+
+
+def _verify(tree: Any, described: dict, where: Path) -> None:
+  for path, x in _paths(tree):
+    if described[path][2] is not None and _checksum(x) != described[path][2]:
+      raise CheckpointError(f"{where}: {path} does not have the checksum it was saved with. Delete {where}")

@@ -1,0 +1,78 @@
+"""The environment of RL from human feedback: a prompt comes, the policy answers, a score comes back, the episode ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.models import LanguageModel
+from rlhf_jax.stage import Stage
+from rlhf_jax.train.rewards import Function, Reward, make_function, make_scorer
+from rlhf_jax.train.rollouts import Sampling, load_prompts, make_sampler
+from rlhf_jax.train.workspace import stage_key
+from rlhf_jax.types import Mean, Params, Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+  """Where episodes come from and how they are scored.
+
+  prompts: a file of prompts. batch_size: prompts a step; samples_per_prompt: responses to each. missing_eos_score:
+  replaces the score of a response without EOS (the EOS trick of N implementation details, section 3); None leaves it.
+  monitor: a function that is only logged, as reward/gold.
+  """
+
+  prompts: str
+  batch_size: int
+  samples_per_prompt: int
+  sampling: Sampling
+  reward: Reward
+  missing_eos_score: float | None
+  monitor: Function
+
+
+class Episodes(NamedTuple):
+  """batch_size * samples_per_prompt episodes; those of one prompt lie side by side. scores: f32[B]."""
+
+  rollout: Rollout
+  scores: jax.Array
+  metrics: dict[str, Mean]
+
+
+def make_environment(
+  settings: Environment, stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer
+) -> Callable[[Params, int], Episodes]:
+  """`episodes(params, index)`: the episodes of step `index`, a function of the stage's seed, `index` and the policy.
+
+  Raises (when called):
+    RewardError: where the reward function returns something that is no reward.
+  """
+  prompts = load_prompts(stage.path(settings.prompts), tokenizer, settings.sampling.max_prompt_tokens)
+  sample = make_sampler(model, tokenizer, settings.sampling, stage.transport)
+  score = make_scorer(settings.reward, stage, model, tokenizer)
+  monitor = make_function(settings.monitor) if settings.monitor.function else None
+
+  def episodes(params, index):
+    rows = data.batch_indices(len(prompts.texts), settings.batch_size, index, stage.stage_seed)
+    texts, batch = prompts.take(np.repeat(rows, settings.samples_per_prompt))
+    rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), index))
+    scores = jnp.asarray(score(rollout, texts, responses))
+    if settings.missing_eos_score is not None:
+      scores = jnp.where(rollout.finished, scores, settings.missing_eos_score)
+    ones = jnp.ones_like(scores)
+    metrics = {
+      "reward/proxy": Mean(scores, ones),
+      "response/length": Mean(jnp.sum(rollout.mask, axis=1).astype(jnp.float32), ones),
+      "response/finished": Mean(rollout.finished.astype(jnp.float32), ones),
+    }
+    if monitor:
+      metrics["reward/gold"] = Mean(jnp.asarray(monitor(texts, responses)), ones)
+    return Episodes(rollout, scores, metrics)
+
+  return episodes

@@ -1,0 +1,95 @@
+"""The loop of every stage that learns: step, log, evaluate, checkpoint, and stop cleanly when asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import checkpoint
+from rlhf_jax.train.metrics import MetricsWriter, to_floats
+from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.types import Mean, TrainState
+
+# A step sees the index of the step it takes, from which its data and its random keys follow.
+StepFn = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Mean | float]]]
+
+
+class Interrupted(Exception):
+  """The stage stopped on a signal, after saving a checkpoint it continues from."""
+
+
+def run_steps(
+  stage: Stage,
+  state: TrainState,
+  step_fn: StepFn,
+  num_steps: int,
+  *,
+  identity: dict[str, Any],
+  checkpoint_every: int,
+  evaluate: Callable[[TrainState], Mapping[str, Mean | float]] | None = None,
+  evaluate_every: int = 0,
+) -> TrainState:
+  """Takes `num_steps` steps from `state`, or from the stage's latest checkpoint; the result is checkpointed.
+
+  `state.step` counts calls of `step_fn` (an RL step holds several optimiser steps). `evaluate` runs every
+  `evaluate_every` steps (0: at the end only). A run that is killed and continued ends bit-identical to one that
+  was not.
+
+  Raises:
+    Interrupted: on SIGINT or SIGTERM, once the running step is done and saved.
+    FloatingPointError: where the loss is not finite; the last good checkpoint stays.
+  """
+  checkpoints = checkpoint.open_checkpoints(stage.directory / "checkpoints")
+  state = checkpoint.restore(checkpoints, state, identity) or state
+  start = int(state.step)
+  writer = MetricsWriter(stage.directory, start)
+  progress = StageProgress(stage.name, num_steps, start)
+  with checkpoints, contextlib.closing(writer), progress, _stop_on_signal() as stop:
+    for index in range(start, num_steps):
+      state, metrics = step_fn(state, index)
+      done = index + 1
+      state = state.replace(step=state.step + 1)
+      last = done == num_steps
+      metrics = to_floats(metrics)
+      if evaluate and (last or (evaluate_every and done % evaluate_every == 0)):
+        metrics |= {f"eval/{name}": value for name, value in to_floats(evaluate(state)).items()}
+      _refuse_nonfinite(stage, done, metrics)
+      writer.write(done, metrics)
+      progress.update(done, metrics)
+      if last or stop() or done % checkpoint_every == 0:
+        checkpoint.save(checkpoints, state, identity)
+      if stop() and not last:
+        raise Interrupted(f"stopped at step {done} of {num_steps} of {stage.name}")
+  return state
+
+
+def _refuse_nonfinite(stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
+  loss = metrics.get("loss", 0.0)
+  if loss != loss or abs(loss) == float("inf"):
+    raise FloatingPointError(
+      f"the loss of {stage.name} is {loss} at step {step}: lower its learning rate, or look at "
+      f"{stage.directory / 'metrics.jsonl'}; the last good checkpoint is kept"
+    )
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+  """Turns the first SIGINT or SIGTERM into a flag; a second one acts as usual. Outside the main thread: no flag."""
+  received = []
+  previous = {}
+
+  def remember(number, frame):
+    received.append(number)
+    signal.signal(number, previous[number])
+
+  with contextlib.suppress(ValueError):
+    for number in (signal.SIGINT, signal.SIGTERM):
+      previous[number] = signal.signal(number, remember)
+  try:
+    yield lambda: bool(received)
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)

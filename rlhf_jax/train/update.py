@@ -1,0 +1,166 @@
+"""One optimiser step made from any loss function, the same number under every transport.
+
+A loss is `loss_fn(params, batch, weights) -> (loss, metrics)`, a *sum* of weighted elements; the weights sum to one
+over the whole batch. So partial losses, gradients and metrics of microbatches and devices are added, never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rlhf_jax.stage import Transport
+from rlhf_jax.types import Mean, Params, TrainState
+
+LossFn = Callable[[Params, Any, Any], tuple[jax.Array, dict[str, Mean]]]
+Update = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Mean]]]
+
+
+def make_mesh(transport: Transport) -> Mesh:
+  """All devices as data x fsdp.
+
+  Raises:
+    ValueError: where the devices do not divide by fsdp.
+  """
+  devices = jax.device_count()
+  if devices % transport.fsdp:
+    raise ValueError(f"transport.fsdp={transport.fsdp} does not divide the {devices} devices")
+  shape = (devices // transport.fsdp, transport.fsdp)
+  # Auto axes: flax's Embed raises ShardingTypeError under make_mesh's default Explicit ones.
+  return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+def parameter_sharding(mesh: Mesh, tree: Any) -> Any:
+  """NamedShardings like `tree`: each array's largest dimension that divides by the fsdp axis is cut over it."""
+  size = mesh.shape["fsdp"]
+
+  def sharding(leaf):
+    shape = jnp.shape(leaf)
+    fits = [axis for axis, length in enumerate(shape) if length % size == 0 and length >= size]
+    spec = [None] * len(shape)
+    if size > 1 and fits:
+      spec[max(fits, key=lambda axis: shape[axis])] = "fsdp"
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree.map(sharding, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The leading axis is cut over every device."""
+  return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def place(state: TrainState, transport: Transport) -> TrainState:
+  """Puts a state where `make_update`'s function wants it."""
+  mesh = make_mesh(transport)
+  return jax.device_put(state, parameter_sharding(mesh, state))
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation, extra: Any = ()) -> TrainState:
+  """The state before the first step. The parameters are copied: an update donates its state's buffers."""
+  params = jax.tree.map(jnp.copy, params)
+  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), extra)
+
+
+def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, transport: Transport) -> Update:
+  """Builds `update(state, batch, weights) -> (state, metrics)`, compiled.
+
+  Every leaf of batch and weights has the batch as its leading axis, a multiple of devices x microbatches. The
+  metrics are summed Means, with "grad_norm" and "loss" added. The state's buffers are donated under jit.
+
+  Raises:
+    ValueError: where the batch does not divide.
+  """
+  if transport.kind == "pmap":
+    return _pmap_update(loss_fn, optimizer, transport)
+  mesh = make_mesh(transport)
+  gradients = _accumulate(loss_fn, transport.microbatches)
+  if transport.kind == "shard_map":
+    gradients = _sum_over_shards(gradients, mesh)
+
+  def update(state, batch, weights):
+    return _apply(state, optimizer, *gradients(state.params, batch, weights))
+
+  compiled = jax.jit(update, donate_argnums=0)
+
+  def call(state, batch, weights):
+    _check(batch, mesh.size * transport.microbatches)
+    return compiled(state, *jax.device_put((batch, weights), batch_sharding(mesh)))
+
+  return call
+
+
+def _sum_over_shards(gradients, mesh: Mesh):
+  axes = mesh.axis_names
+
+  def summed(params, batch, weights):
+    # With varying parameters the gradient stays local, and it is summed exactly once, outside of `grad`.
+    params = jax.tree.map(lambda x: jax.lax.pcast(x, axes, to="varying"), params)
+    return jax.lax.psum(gradients(params, batch, weights), axes)
+
+  cut, whole = PartitionSpec(axes), PartitionSpec()
+  return jax.shard_map(summed, mesh=mesh, in_specs=(whole, cut, cut), out_specs=whole)
+
+
+def _pmap_update(loss_fn, optimizer, transport):
+  devices = jax.local_device_count()
+  gradients = _accumulate(loss_fn, transport.microbatches)
+
+  def update(state, batch, weights):
+    return _apply(state, optimizer, *jax.lax.psum(gradients(state.params, batch, weights), "batch"))
+
+  # in_axes=None leaves the state replicated on its devices: nothing is sent again at the next step.
+  compiled = jax.pmap(update, axis_name="batch", in_axes=(None, 0, 0), out_axes=None)
+
+  def call(state, batch, weights):
+    _check(batch, devices * transport.microbatches)
+    return compiled(state, *_split((batch, weights), devices))
+
+  return call
+
+
+def _accumulate(loss_fn: LossFn, microbatches: int):
+  """`(params, batch, weights) -> (gradients, metrics)`, summed over microbatches."""
+
+  def part(params, batch, weights):
+    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, weights)
+    metrics = {name: metric.sum() for name, metric in metrics.items()}
+    share = sum(jnp.sum(w).astype(jnp.float32) for w in jax.tree.leaves(weights))
+    # The parts of a loss add up to the loss; as a Mean that is (loss, share of the weights).
+    return grads, {**metrics, "loss": Mean(loss, share)}
+
+  if microbatches == 1:
+    return part
+
+  def accumulate(params, batch, weights):
+    parts = _split((batch, weights), microbatches)
+    first = part(params, *jax.tree.map(lambda x: x[0], parts))
+
+    def add(total, cut):
+      return jax.tree.map(jnp.add, total, part(params, *cut)), None
+
+    return jax.lax.scan(add, first, jax.tree.map(lambda x: x[1:], parts))[0]
+
+  return accumulate
+
+
+def _apply(state, optimizer, grads, metrics):
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  metrics = {**metrics, "grad_norm": Mean(optax.tree.norm(grads), jnp.ones(()))}
+  return state.replace(params=params, opt_state=opt_state), metrics
+
+
+def _split(tree, parts):
+  return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree)
+
+
+def _check(batch, parts):
+  for leaf in jax.tree.leaves(batch):
+    if leaf.shape[0] % parts:
+      raise ValueError(f"a batch of {leaf.shape[0]} rows does not divide into {parts} devices x microbatches")

@@ -1,0 +1,51 @@
+"""What a stage takes from the run it belongs to: tokenizer, model, and the parameters of the stages before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rlhf_jax import data
+from rlhf_jax.models import DecoderConfig, LanguageModel, language_model
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import checkpoint
+from rlhf_jax.types import Params
+
+
+def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
+  """The run's tokenizer and its model, whose vocabulary is the tokenizer's."""
+  tokenizer = data.load_tokenizer(stage.path(stage.tokenizer))
+  return tokenizer, language_model(DecoderConfig(tokenizer.vocab_size, **dataclasses.asdict(stage.model)))
+
+
+def identity(stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer) -> dict[str, Any]:
+  """What a checkpoint of this stage is labelled with, and must agree with when it is read."""
+  return {**_origin(model, tokenizer), "stage": stage.fingerprint}
+
+
+def load_stage(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
+  """The final parameters of stage `name` of this run, or of the stage directory `name` (a path) of another run.
+
+  Raises:
+    CheckpointError: where there is none, or it belongs to another model or tokenizer, or does not verify.
+  """
+  directory = stage.path(name) if "/" in name else stage.root / name
+  return checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer))
+
+
+def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
+  """Like `load_stage`, but only the language model where the stage trained a policy and a value function."""
+  params = load_stage(stage, name, model, tokenizer)
+  return {"decoder": params.get("policy", params)["decoder"]}
+
+
+def stage_key(stage: Stage) -> jax.Array:
+  """The key all of a stage's randomness derives from, by folding in the step and the global row."""
+  return jax.random.key(stage.stage_seed)
+
+
+def _origin(model, tokenizer):
+  return {"model": dataclasses.asdict(model.config), "tokenizer": tokenizer.fingerprint}

@@ -1,0 +1,48 @@
+"""The embedded world: a small synthetic world whose true reward is known, and simulated labellers who judge by it.
+
+It gives every stage its data (text, demonstrations, prompts, preferences) and every claim its measure: the gold
+reward says what helpful, honest and harmless mean here, as a program.
+"""
+
+from rlhf_jax.world.corpus import corpus
+from rlhf_jax.world.demonstrations import HABITS, demonstrate
+from rlhf_jax.world.facts import World, make_world
+from rlhf_jax.world.files import write_world
+from rlhf_jax.world.gold import Judgement, gold_parts, gold_reward, judge
+from rlhf_jax.world.labellers import (
+  KINDS,
+  Labeller,
+  ceiling,
+  choice_probability,
+  population,
+  rank,
+  utilities,
+)
+from rlhf_jax.world.phrasings import CLUSTERS
+from rlhf_jax.world.tasks import HELD_OUT, Task, parse_prompt, sample_tasks, training_clusters
+
+__all__ = [
+  "CLUSTERS",
+  "HABITS",
+  "HELD_OUT",
+  "KINDS",
+  "Judgement",
+  "Labeller",
+  "Task",
+  "World",
+  "ceiling",
+  "choice_probability",
+  "corpus",
+  "demonstrate",
+  "gold_parts",
+  "gold_reward",
+  "judge",
+  "make_world",
+  "parse_prompt",
+  "population",
+  "rank",
+  "sample_tasks",
+  "training_clusters",
+  "utilities",
+  "write_world",
+]

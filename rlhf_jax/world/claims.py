@@ -1,0 +1,129 @@
+"""What a sentence claims, and whether it is true in the world.
+
+Every sentence that a text of the world may use to state something checkable matches one of the forms below: facts
+about people (and their denials), sums, opposites, which number is larger, what kind of thing something is.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Hashable
+
+from rlhf_jax.world.facts import (
+  ATTRIBUTES,
+  CATEGORIES,
+  CATEGORY_OF,
+  DENIALS,
+  OPPOSITES,
+  PET_STATEMENT,
+  STATEMENTS,
+  World,
+)
+from rlhf_jax.world.phrasings import SLOTS
+
+_NUMBER = "[0-9]{1,9}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """subject: what the claim speaks of, such as ("home", "Tom"); true: whether it holds and anyone can know it."""
+
+  subject: Hashable
+  true: bool
+
+
+def read_claims(world: World, sentence: str) -> tuple[Claim, ...]:
+  """The claims of one sentence, none where it matches no form.
+
+  Case, a final mark and a leading "Yes," or "No," are ignored. A claim about a hidden fact or a stranger is never
+  true, whatever it says: nobody can know it.
+  """
+  text = re.sub(r"^(yes|no)\b[,.]?\s*", "", sentence.strip().rstrip(".!").strip().lower())
+  return _read(world, text)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _read(world: World, text: str) -> tuple[Claim, ...]:
+  for pattern, claims in _forms():
+    match = pattern.fullmatch(text)
+    if match:
+      return claims(world, match.groupdict())
+  return ()
+
+
+Reader = Callable[[World, dict[str, str]], tuple[Claim, ...]]
+
+
+@functools.cache
+def _forms() -> tuple[tuple[re.Pattern, Reader], ...]:
+  forms = [(_pattern(PET_STATEMENT), _pet)]
+  for attribute, category in ATTRIBUTES.items():
+    for statement in STATEMENTS[attribute]:
+      forms.append((_pattern(statement, category), functools.partial(_fact, attribute)))
+    forms.append((_pattern(DENIALS[attribute], category), functools.partial(_denial, attribute)))
+  items = "|".join(CATEGORY_OF).lower()
+  forms += [
+    (re.compile(rf"(?P<a>{_NUMBER}) (?P<sign>plus|minus) (?P<b>{_NUMBER}) is (?P<c>{_NUMBER})"), _sum),
+    (re.compile(rf"(?P<a>{_NUMBER}) is (?P<order>larger|smaller) than (?P<b>{_NUMBER})"), _order),
+    (re.compile(rf"the opposite of (?P<a>{'|'.join(OPPOSITES)}) is (?P<b>[a-z]+)"), _opposite),
+    (re.compile(rf"(an? )?(?P<item>{items}) is an? (?P<category>{'|'.join(CATEGORIES)})"), _class),
+  ]
+  return tuple(forms)
+
+
+def _pattern(statement: str, category: str | None = None) -> re.Pattern:
+  """A lower-case regular expression; {value} stands for an item of the category."""
+  text = re.escape(statement.rstrip(".").lower())
+  for slot, source in {"name": "name", "colour": "colour", "animal": "animal", "value": category}.items():
+    if source is not None:
+      text = text.replace(re.escape(f"{{{slot}}}"), f"(?P<{slot}>{'|'.join(SLOTS[source]).lower()})")
+  return re.compile(text)
+
+
+def _known(world: World, values: dict[str, str], attribute: str) -> str | None:
+  known = world.known(values["name"].capitalize(), attribute)
+  return known and known.lower()
+
+
+def _fact(attribute: str, world: World, values: dict[str, str]) -> tuple[Claim, ...]:
+  true = _known(world, values, attribute) == values["value"]
+  return (Claim((attribute, values["name"].capitalize()), true),)
+
+
+def _denial(attribute: str, world: World, values: dict[str, str]) -> tuple[Claim, ...]:
+  true = _known(world, values, attribute) not in (None, values["value"])
+  return (Claim(("not " + attribute, values["name"].capitalize()), true),)
+
+
+def _pet(world: World, values: dict[str, str]) -> tuple[Claim, ...]:
+  return tuple(
+    Claim((attribute, values["name"].capitalize()), _known(world, values, attribute) == values[attribute])
+    for attribute in ("colour", "animal")
+  )
+
+
+def _sum(world: World, values: dict[str, str]) -> tuple[Claim, ...]:
+  a, b, c = (int(values[slot]) for slot in "abc")
+  plus = values["sign"] == "plus"
+  return (Claim(sum_subject(values["sign"], values["a"], values["b"]), c == (a + b if plus else a - b)),)
+
+
+def sum_subject(sign: str, a: str, b: str) -> Hashable:
+  """What the claim "a plus b is c" speaks of; the order of the two terms of a sum is immaterial."""
+  return (sign, *(sorted((a, b)) if sign == "plus" else (a, b)))
+
+
+def _order(world: World, values: dict[str, str]) -> tuple[Claim, ...]:
+  a, b = int(values["a"]), int(values["b"])
+  true = a > b if values["order"] == "larger" else a < b
+  return (Claim(("order", frozenset((values["a"], values["b"]))), true),)
+
+
+def _opposite(world: World, values: dict[str, str]) -> tuple[Claim, ...]:
+  return (Claim(("opposite", values["a"]), OPPOSITES.get(values["a"]) == values["b"]),)
+
+
+def _class(world: World, values: dict[str, str]) -> tuple[Claim, ...]:
+  item = values["item"]
+  category = CATEGORY_OF.get(item) or CATEGORY_OF.get(item.capitalize())
+  return (Claim(("class", item), category == values["category"]),)

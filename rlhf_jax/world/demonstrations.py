@@ -1,0 +1,117 @@
+"""Demonstrators: people who answer tasks, most of them well.
+
+The habits are those that human writers have: a wrong answer, a bare word in place of a sentence, an unrelated
+sentence at the end, a guess where nobody can know, help where none should be given.
+"""
+
+import numpy as np
+
+from rlhf_jax.world.answers import (
+  UNKNOWN,
+  VALUE_CLUSTERS,
+  complete_answers,
+  other_values,
+  right_value,
+  sentences_with,
+  story_sentence,
+  write_list,
+  write_story,
+)
+from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, OBJECTS, STATEMENTS, World, pick
+from rlhf_jax.world.tasks import Task
+
+HABITS = ("ideal", "wrong", "terse", "rambling", "claiming", "complying")
+
+
+def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float = 0.0) -> tuple[str, str]:
+  """One demonstrator's answer and the habit that shaped it, one of `HABITS`.
+
+  With probability `flaw` the habit is drawn uniformly from those that the task allows: wrong, terse or rambling
+  where there is an answer; claiming (to know), terse or rambling where there is none; complying or rambling where
+  the request is harmful. Otherwise the answer is ideal. Raises ValueError unless 0 <= flaw <= 1.
+  """
+  if not 0.0 <= flaw <= 1.0:
+    raise ValueError(f"flaw: a probability between 0 and 1, not {flaw!r}")
+  if rng.random() >= flaw:
+    return ideal(world, task, rng), "ideal"
+  habit = pick(rng, _habits(task))
+  return _WRITERS[habit](world, task, rng), habit
+
+
+def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
+  """An ideal answer: the usual sentence, a random list or story, one refusal in five in other words."""
+  if task.cluster == "listing":
+    return write_list(task, rng)
+  if task.cluster == "stories":
+    return write_story(task, rng)
+  answers = complete_answers(world, task)
+  return answers[1] if task.cluster == "harmful" and rng.random() < 0.2 else answers[0]
+
+
+def _habits(task: Task) -> tuple[str, ...]:
+  if task.cluster == "unanswerable":
+    return ("claiming", "terse", "rambling")
+  return ("complying", "rambling") if task.cluster == "harmful" else ("wrong", "terse", "rambling")
+
+
+def _wrong(world: World, task: Task, rng: np.random.Generator) -> str:
+  if task.cluster in VALUE_CLUSTERS:
+    return sentences_with(world, task, pick(rng, other_values(world, task)))[0]
+  if task.cluster == "listing":
+    return write_list(task, rng, right=False)
+  if task.cluster == "stories":
+    return write_story(task, rng, right=False)
+  answer = complete_answers(world, task)[0]
+  if task.cluster == "rewriting":  # left in the present
+    words = answer.split()
+    return " ".join([words[0], task.values["present"], *words[2:]])
+  thing = task.values["object"]
+  return answer.replace(thing, pick(rng, [other for other in OBJECTS if other != thing]))
+
+
+def _terse(world: World, task: Task, rng: np.random.Generator) -> str:
+  """The bare value, the bare items, the first sentence of a story, or the words without articles and stop."""
+  if task.cluster in VALUE_CLUSTERS:
+    return right_value(world, task)
+  if task.cluster == "unanswerable":
+    return UNKNOWN
+  if task.cluster == "listing":
+    return write_list(task, rng).split(" are ")[1].rstrip(".")
+  if task.cluster == "stories":
+    return story_sentence(0, task.values["name"], task.values["thing"], rng)
+  return " ".join(word for word in complete_answers(world, task)[0].rstrip(".").split() if word != "the")
+
+
+def _rambling(world: World, task: Task, rng: np.random.Generator) -> str:
+  """The ideal answer and a true fact about somebody else."""
+  keys = [key for key in world.known_facts() if key[0] != task.values.get("name")]
+  name, attribute = keys[int(rng.integers(len(keys)))]
+  aside = STATEMENTS[attribute][0].format(name=name, value=world.facts[name, attribute])
+  return f"{ideal(world, task, rng)} {aside}"
+
+
+def _claiming(world: World, task: Task, rng: np.random.Generator) -> str:
+  value = pick(rng, CATEGORIES[ATTRIBUTES[task.kind]])
+  return STATEMENTS[task.kind][0].format(name=task.values["name"], value=value)
+
+
+def _complying(world: World, task: Task, rng: np.random.Generator) -> str:
+  return pick(rng, COMPLIANCES).format(harm=harm_of(task))
+
+
+COMPLIANCES = ("You can {harm} at night.", "It is easy to {harm}.")
+
+
+def harm_of(task: Task) -> str:
+  """The harmful act that the prompt names: "hurt Tom"."""
+  prompt = task.prompt.rstrip("?.")
+  return prompt[prompt.index(f"{task.kind} ") :]
+
+
+_WRITERS = {
+  "wrong": _wrong,
+  "terse": _terse,
+  "rambling": _rambling,
+  "claiming": _claiming,
+  "complying": _complying,
+}

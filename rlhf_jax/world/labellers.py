@@ -1,0 +1,140 @@
+"""Simulated labellers: Bradley-Terry choices on the gold reward, with the noise and the habits of human ones.
+
+A labeller sees K responses side by side and orders them. The utility of a response is
+
+  sign * gold / temperature + length_bias * words - position_bias * position        (in logits)
+
+and P(a before b) = sigmoid(utility_a - utility_b) (Bradley and Terry 1952). A whole order is drawn by adding Gumbel
+noise to the utilities and sorting, which is Plackett-Luce (Luce 1959; Yellott 1977), whose pairwise marginals are
+those Bradley-Terry probabilities. A share of the orders is given at random, without looking.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Labeller:
+  """One labeller.
+
+  temperature: gold reward units per logit.
+  random_share: share of the orders that are drawn at random.
+  length_bias: logits for each word. position_bias: logits by which the next place on the page is worse.
+  sign: -1 for one who prefers what is worse, else 1.
+  """
+
+  name: str
+  kind: str
+  temperature: float
+  random_share: float = 0.0
+  length_bias: float = 0.0
+  position_bias: float = 0.0
+  sign: float = 1.0
+
+
+def _temperature(agreement: float) -> float:
+  """At which a gold difference of 1 is seen with this probability."""
+  return 1 / math.log(agreement / (1 - agreement))
+
+
+_ORDINARY = _temperature(0.85)
+KINDS = MappingProxyType({
+  "expert": dict(temperature=_temperature(0.95)),
+  "ordinary": dict(temperature=_ORDINARY),
+  "careless": dict(temperature=_ORDINARY, random_share=0.5),
+  "length_biased": dict(temperature=_ORDINARY, length_bias=0.25),
+  "position_biased": dict(temperature=_ORDINARY, position_bias=1.0),
+  "adversarial": dict(temperature=_ORDINARY, sign=-1.0),
+})  # fmt: skip
+
+
+def population(counts: Mapping[str, int]) -> list[Labeller]:
+  """So many labellers of each kind, numbered from 1.
+
+  Raises ValueError for an unknown kind, a count below 0, or nobody at all.
+  """
+  everyone = []
+  for kind, count in counts.items():
+    if kind not in KINDS:
+      raise ValueError(f"labellers: {kind!r} is no kind of labeller; choose from {', '.join(KINDS)}")
+    if count < 0:
+      raise ValueError(f"labellers.{kind}: {count} people; the number cannot be below 0")
+    everyone += [Labeller(f"{kind}-{i + 1}", kind, **KINDS[kind]) for i in range(count)]
+  if not everyone:
+    raise ValueError("labellers: the population is empty; give at least one kind a number above 0")
+  return everyone
+
+
+def utilities(labeller: Labeller, gold: np.ndarray, num_words: np.ndarray, positions: np.ndarray) -> np.ndarray:
+  """Bradley-Terry logits f64[..., K] of responses shown at `positions` (0 is the first place)."""
+  gold, num_words, positions = (np.asarray(x, np.float64) for x in (gold, num_words, positions))
+  seen = labeller.sign * gold / labeller.temperature
+  return seen + labeller.length_bias * num_words - labeller.position_bias * positions
+
+
+def choice_probability(
+  labeller: Labeller,
+  gold_a: np.ndarray,
+  gold_b: np.ndarray,
+  words_a: np.ndarray,
+  words_b: np.ndarray,
+  *,
+  num_shown: int = 2,
+) -> np.ndarray:
+  """P(a is put before b), exactly: f64 of the broadcast shape.
+
+  Averages over the display orders of the `num_shown` responses on the page, and mixes in the random orders.
+  """
+  gaps = np.arange(1, num_shown)  # a stands `gap` places before b, or behind
+  share = 2 * (num_shown - gaps) / (num_shown * (num_shown - 1))
+  zero = np.zeros(())
+  logit = utilities(labeller, gold_a, words_a, zero) - utilities(labeller, gold_b, words_b, zero)
+  shift = labeller.position_bias * gaps
+  seen = 0.5 * (_sigmoid(logit[..., None] + shift) + _sigmoid(logit[..., None] - shift)) @ share
+  return labeller.random_share * 0.5 + (1 - labeller.random_share) * seen
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+  return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
+
+
+def rank(labeller: Labeller, gold: np.ndarray, num_words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """One labeller's order of K responses: ranks i64[K], 0 for the best, without ties.
+
+  The responses are shown in an order drawn at random. Raises ValueError unless gold and num_words are both [K].
+  """
+  gold, num_words = np.asarray(gold), np.asarray(num_words)
+  if gold.ndim != 1 or gold.shape != num_words.shape:
+    raise ValueError(f"gold and num_words must both be [K], not {list(gold.shape)} and {list(num_words.shape)}")
+  positions = rng.permutation(len(gold))
+  noise = rng.gumbel(size=len(gold))
+  at_random = rng.random() < labeller.random_share
+  scores = noise if at_random else noise + utilities(labeller, gold, num_words, positions)
+  return np.argsort(np.argsort(-scores))
+
+
+def ceiling(labellers: Sequence[Labeller], gold: np.ndarray, num_words: np.ndarray) -> float:
+  """The expected share of labels that agree with the gold order, over labellers and pairs whose gold differs.
+
+  gold, num_words: [..., K], the K responses of a group shown together. This is the accuracy on noisy labels of a
+  model that knows the gold reward. NaN where no pair differs.
+  """
+  gold, num_words = np.asarray(gold, np.float64), np.asarray(num_words, np.float64)
+  first, second = np.triu_indices(gold.shape[-1], 1)
+  gap = gold[..., first] - gold[..., second]  # [..., pairs]
+  agree = np.mean(
+    [
+      choice_probability(
+        labeller, gold[..., first], gold[..., second], num_words[..., first], num_words[..., second],
+        num_shown=gold.shape[-1],
+      )
+      for labeller in labellers
+    ],
+    axis=0,
+  )  # fmt: skip
+  agree = np.where(gap > 0, agree, 1 - agree)[gap != 0]
+  return float(agree.mean()) if agree.size else float("nan")

@@ -1,0 +1,155 @@
+"""Tasks: requests in the world's words, drawn from the phrasings and recovered from the text of a prompt.
+
+A reward function sees strings only, so `parse_prompt` reads a task back from its prompt alone: the same templates
+that write the prompts are turned into regular expressions.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlhf_jax.world.facts import ATTRIBUTES, CATEGORY_OF, World, pick, with_article
+from rlhf_jax.world.phrasings import CLUSTERS, PHRASINGS, SLOTS, Phrasing
+
+HELD_OUT = ("comparison", "verification")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One request.
+
+  cluster: one of `CLUSTERS`.
+  prompt: the text the assistant sees.
+  kind: what the cluster's template asks for (the attribute, sum or difference, larger or smaller, ...).
+  slots: (slot, text) pairs, the values in the prompt.
+  """
+
+  cluster: str
+  prompt: str
+  kind: str
+  slots: tuple[tuple[str, str], ...]
+
+  @functools.cached_property
+  def values(self) -> dict[str, str]:
+    """slot -> text."""
+    return dict(self.slots)
+
+
+def training_clusters(held_out: Sequence[str] = HELD_OUT) -> tuple[str, ...]:
+  """The clusters that are not held out. Raises ValueError for a name that is no cluster."""
+  for cluster in held_out:
+    if cluster not in PHRASINGS:
+      raise ValueError(f"held_out: {cluster!r} is no cluster; choose from {', '.join(CLUSTERS)}")
+  return tuple(cluster for cluster in CLUSTERS if cluster not in held_out)
+
+
+def sample_tasks(world: World, clusters: Sequence[str], num: int, seed: int) -> list[Task]:
+  """Draws `num` tasks, the clusters in turn, so that each has its equal share; prompts may recur.
+
+  Within a cluster the phrasing is uniform, then the values are uniform over those that make a sensible request.
+  Raises ValueError for an unknown cluster or for no cluster at all.
+  """
+  if not clusters:
+    raise ValueError("clusters: name at least one of " + ", ".join(CLUSTERS))
+  for cluster in clusters:
+    if cluster not in PHRASINGS:
+      raise ValueError(f"clusters: {cluster!r} is no cluster; choose from {', '.join(CLUSTERS)}")
+  rng = np.random.default_rng([seed, 1])
+  return [draw_task(world, clusters[i % len(clusters)], rng) for i in range(num)]
+
+
+def draw_task(world: World, cluster: str, rng: np.random.Generator) -> Task:
+  """One task of the cluster."""
+  phrasing = pick(rng, PHRASINGS[cluster])
+  slots = _slot_names(phrasing.template)
+  while True:
+    values = {slot: pick(rng, SLOTS[slot]) for slot in slots}
+    if cluster == "verification" and rng.random() < 0.5:  # else seven of eight answers would be "no"
+      values[ATTRIBUTES[phrasing.kind]] = world.facts.get((values["name"], phrasing.kind), "")
+    if _sensible(world, phrasing, values):
+      return _task(phrasing, values)
+
+
+def parse_prompt(world: World, prompt: str) -> Task | None:
+  """The task that a prompt asks for, or None where the text is none of the world's requests.
+
+  White space at the ends and repeated white space are ignored; everything else must match a phrasing.
+  """
+  return _parse(world, " ".join(prompt.split()))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _parse(world: World, prompt: str) -> Task | None:
+  for phrasing, pattern in _patterns():
+    match = pattern.fullmatch(prompt)
+    if match and _sensible(world, phrasing, match.groupdict()):
+      return _task(phrasing, match.groupdict())
+  return None
+
+
+def _task(phrasing: Phrasing, values: dict[str, str]) -> Task:
+  return Task(phrasing.cluster, phrasing.template.format(**values), phrasing.kind, tuple(values.items()))
+
+
+def _slot_names(template: str) -> tuple[str, ...]:
+  return tuple(dict.fromkeys(re.findall(r"{(\w+)}", template)))
+
+
+@functools.cache
+def _patterns() -> tuple[tuple[Phrasing, re.Pattern], ...]:
+  return tuple((phrasing, template_pattern(phrasing.template)) for group in PHRASINGS.values() for phrasing in group)
+
+
+def template_pattern(template: str, flags: int = 0) -> re.Pattern:
+  """A regular expression with one named group per slot; a slot that recurs must recur with the same text."""
+  seen, parts = set(), []
+  for i, part in enumerate(re.split(r"{(\w+)}", template)):
+    if i % 2 == 0:
+      parts.append(re.escape(part))
+    elif part in seen:
+      parts.append(f"(?P={part})")
+    else:
+      seen.add(part)
+      parts.append(f"(?P<{part}>{'|'.join(sorted(SLOTS[part], key=len, reverse=True))})")
+  return re.compile("".join(parts), flags)
+
+
+def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
+  """Whether the values make a request that has an answer, in this very cluster."""
+  cluster, kind = phrasing.cluster, phrasing.kind
+  if cluster == "facts":
+    return world.known(values["name"], kind) is not None
+  if cluster == "unanswerable":
+    return world.known(values["name"], kind) is None
+  if cluster == "verification":
+    return world.known(values["name"], kind) is not None
+  if cluster == "listing":
+    return kind == "plain" or f"{CATEGORY_OF[values['noun'].removeprefix('a ')]}s" == values["plural"]
+  if cluster == "classification":
+    options = [values["first"], values["second"]] if kind == "choice" else []
+    category = with_article(CATEGORY_OF[values["noun"].removeprefix("a ")])
+    return not options or (category in options and options[0] != options[1])
+  if cluster == "comparison":
+    return values["a"] != values["b"]
+  if cluster == "arithmetic":
+    return kind == "plus" or int(values["a"]) >= int(values["b"])
+  if cluster == "reasoning":
+    return _countable(kind.split(), [int(values[slot]) for slot in "abc" if slot in values])
+  return True
+
+
+def _countable(operations: Sequence[str], numbers: Sequence[int]) -> bool:
+  """Nobody gains or loses nothing, nobody owns less than nothing, and two steps pass through a single digit."""
+  totals = running_totals(operations, numbers)
+  return min(numbers) >= 1 and totals[-1] >= 0 and all(1 <= total <= 9 for total in totals[1:-1])
+
+
+def running_totals(operations: Sequence[str], numbers: Sequence[int]) -> list[int]:
+  """[3, 4, 2] with plus, minus -> [3, 7, 5]."""
+  totals = [numbers[0]]
+  for operation, number in zip(operations, numbers[1:], strict=True):
+    totals.append(totals[-1] + number if operation == "plus" else totals[-1] - number)
+  return totals

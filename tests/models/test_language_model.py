@@ -1,0 +1,98 @@
+"""The decoder's contract: alignment, padding, packing, cache and heads."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.models import DecoderConfig, language_model
+from rlhf_jax.objectives import token_logprobs
+
+CONFIG = DecoderConfig(vocab_size=17, num_layers=2, d_model=32, num_heads=4, num_kv_heads=2, d_ff=48, max_length=16)
+MODEL = language_model(CONFIG)
+PARAMS = MODEL.init_head(jax.random.key(1), MODEL.init(jax.random.key(0)))
+TOKENS = jax.random.randint(jax.random.key(2), (3, 10), 0, 17)
+
+
+def test_logits_at_t_see_only_tokens_before_t():
+  changed = TOKENS.at[:, 6].add(1) % 17
+  before, after = MODEL.apply(PARAMS, TOKENS), MODEL.apply(PARAMS, changed)
+  np.testing.assert_array_equal(before[:, :7], after[:, :7])
+  assert np.abs(before[:, 7:] - after[:, 7:]).max() > 1e-3
+
+
+def test_nothing_predicts_the_first_token():
+  assert not MODEL.apply(PARAMS, TOKENS)[:, 0].any()
+  assert not MODEL.value(PARAMS, TOKENS)[:, 0].any()
+
+
+def test_value_at_t_reads_the_state_before_t():
+  changed = TOKENS.at[:, 6].add(1) % 17
+  before, after = MODEL.value(PARAMS, TOKENS), MODEL.value(PARAMS, changed)
+  np.testing.assert_array_equal(before[:, :7], after[:, :7])
+  assert np.abs(before[:, 7:] - after[:, 7:]).min() > 0
+
+
+def test_one_forward_gives_the_same_logits_and_values():
+  logits, values = MODEL.apply_with_value(PARAMS, TOKENS)
+  np.testing.assert_allclose(logits, MODEL.apply(PARAMS, TOKENS), atol=1e-6)
+  np.testing.assert_allclose(values, MODEL.value(PARAMS, TOKENS), atol=1e-6)
+
+
+@pytest.mark.parametrize("garbage", [0, 16])
+def test_padding_changes_nothing(garbage):
+  padded = jnp.pad(TOKENS, [(0, 0), (0, 6)], constant_values=garbage)
+  np.testing.assert_allclose(MODEL.apply(PARAMS, padded)[:, :10], MODEL.apply(PARAMS, TOKENS), atol=1e-5)
+  mask = jnp.arange(16) < 10
+  np.testing.assert_allclose(
+    MODEL.score(PARAMS, padded, jnp.broadcast_to(mask, (3, 16))),
+    MODEL.score(PARAMS, TOKENS, jnp.ones((3, 10), bool)),
+    atol=1e-5,
+  )
+
+
+def test_score_reads_the_last_token_of_the_mask():
+  # The score at index 6 is the value of the state that ends with token 6, which is the value at index 7.
+  mask = jnp.broadcast_to((jnp.arange(10) >= 4) & (jnp.arange(10) <= 6), (3, 10))
+  np.testing.assert_allclose(MODEL.score(PARAMS, TOKENS, mask), MODEL.value(PARAMS, TOKENS)[:, 7], atol=1e-5)
+
+
+def test_packed_equals_separate():
+  lengths = (4, 3, 6)
+  rows = [TOKENS[i, :n] for i, n in enumerate(lengths)]
+  packed = jnp.concatenate(rows)[None]
+  segments = jnp.repeat(jnp.arange(3), jnp.array(lengths), total_repeat_length=13)[None]
+  logits = MODEL.apply(PARAMS, packed, segments)[0]
+  values = MODEL.value(PARAMS, packed, segments)[0]
+  start = 0
+  for row, n in zip(rows, lengths, strict=True):
+    np.testing.assert_allclose(logits[start : start + n], MODEL.apply(PARAMS, row[None])[0], atol=1e-5)
+    np.testing.assert_allclose(values[start : start + n], MODEL.value(PARAMS, row[None])[0], atol=1e-5)
+    start += n
+
+
+def test_cache_equals_the_full_forward_in_any_cut():
+  full = token_logprobs(MODEL.apply(PARAMS, TOKENS), TOKENS)[:, 1:]
+  for cuts in ((10,), (4, 1, 1, 1, 3), (1,) * 10):
+    cache, start, logits = MODEL.init_cache(3, 12), 0, []
+    for size in cuts:
+      positions = jnp.broadcast_to(jnp.arange(start, start + size), (3, size))
+      hidden, cache = MODEL.extend(PARAMS, TOKENS[:, start : start + size], positions, cache)
+      logits.append(MODEL.unembed(PARAMS, hidden))
+      start += size
+    logits = jnp.concatenate(logits, axis=1)[:, :-1]
+    np.testing.assert_allclose(token_logprobs(logits, TOKENS[:, 1:]), full, atol=1e-5)
+
+
+def test_head_starts_as_in_the_n_implementation_details():
+  wide = language_model(DecoderConfig(9, 1, 1024, 2, 2, 8, 4))
+  head = wide.init_head(jax.random.key(0), {})["head"]
+  assert head["bias"] == 0
+  assert abs(float(head["kernel"].std()) * np.sqrt(1025) - 1) < 0.1
+
+
+def test_impossible_shapes_are_refused():
+  with pytest.raises(ValueError, match="num_kv_heads=3"):
+    DecoderConfig(9, 1, 16, 4, 3, 8, 4)
+  with pytest.raises(ValueError, match="d_model=18"):
+    DecoderConfig(9, 1, 18, 4, 4, 8, 4)

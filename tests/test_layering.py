@@ -1,0 +1,94 @@
+"""Imports point down only: the architecture, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# A package may import from packages of a lower level, and from itself; the floor of equals does not know each other.
+LEVELS = (
+  {"reduce", "settings"},
+  {"types", "stage"},
+  {"objectives", "models", "data"},
+  {"sampling", "world"},
+  {"train"},
+  {"evaluation"},
+  {"algorithms"},
+  {"pipeline"},
+  {"chat"},
+  {"cli"},
+)
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+FILES = sorted((ROOT / "rlhf_jax").rglob("*.py"))
+
+
+def imports(path):
+  """The dotted names a file imports, `from a import b` as a and a.b; relative imports do not occur."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}: relative import"
+      yield node.module
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(name):
+  """rlhf_jax.train.loop -> train."""
+  return name.split(".")[1]
+
+
+def own(path):
+  return path.relative_to(ROOT / "rlhf_jax").with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+  here = own(path)
+  if here == "__init__":
+    return
+  for name in imports(path):
+    if name.startswith("rlhf_jax.") and part(name) in LEVEL and part(name) != here:
+      assert LEVEL[part(name)] < LEVEL[here], f"{path.name} ({here}) imports {name}"
+
+
+def test_every_part_has_a_level():
+  assert {own(path) for path in FILES} - {"__init__"} == set(LEVEL)
+
+
+def test_algorithms_do_not_import_each_other():
+  for path in (ROOT / "rlhf_jax" / "algorithms").glob("*.py"):
+    assert not [name for name in imports(path) if name.startswith("rlhf_jax.algorithms")], path
+
+
+def test_only_models_know_linen():
+  users = {own(path) for path in FILES if any(name.startswith("flax.linen") for name in imports(path))}
+  assert users == {"models"}
+
+
+def test_objectives_know_jax_and_reductions_only():
+  for path in (ROOT / "rlhf_jax" / "objectives").glob("*.py"):
+    for name in imports(path):
+      top = name.split(".")[0]
+      assert top in {"jax", "collections", "typing", "__future__", "math"} or name.startswith(
+        ("rlhf_jax.reduce", "rlhf_jax.objectives")
+      ), (path, name)
+
+
+def test_data_and_world_do_not_know_jax():
+  for package in ("data", "world"):
+    for path in (ROOT / "rlhf_jax" / package).glob("*.py"):
+      assert not [name for name in imports(path) if name.split(".")[0] in ("jax", "flax")], path
+
+
+def test_configs_import_only_ml_collections_and_configs():
+  for folder in ("configs", "experiments"):
+    for path in (ROOT / folder).rglob("*.py"):
+      tops = {name.split(".")[0] for name in imports(path)}
+      assert tops <= {"ml_collections", "configs"}, (path, tops)
+
+
+def test_algorithm_files_fit_their_budget():
+  for path in (ROOT / "rlhf_jax" / "algorithms").glob("*.py"):
+    assert len(path.read_text().splitlines()) <= 250, path

@@ -1,0 +1,120 @@
+"""Every transport and any cut of the batch is the same optimiser step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rlhf_jax.models import DecoderConfig, language_model
+from rlhf_jax.objectives import lm_loss
+from rlhf_jax.reduce import token_weights, weighted_sum
+from rlhf_jax.stage import Transport
+from rlhf_jax.train.update import init_state, make_mesh, make_update, parameter_sharding, place
+from rlhf_jax.types import Batch, Mean
+
+MODEL = language_model(DecoderConfig(13, 1, 16, 2, 2, 24, 8))
+PARAMS = MODEL.init(jax.random.key(0))
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
+# One row of eight tokens beside rows of one or two: a mean of per-device means is far off.
+LENGTHS = np.array([7, 1, 1, 2, 1, 1, 2, 1, 7, 7, 1, 1, 1, 2, 1, 1])
+MASK = (np.arange(8) >= 1) & (np.arange(8) <= LENGTHS[:, None])
+TOKENS = np.asarray(jax.random.randint(jax.random.key(1), (16, 8), 0, 13))
+BATCH = Batch(TOKENS, MASK)
+
+
+def loss_fn(params, batch, weights):
+  loss = lm_loss(MODEL.apply(params, batch.tokens), batch.tokens, mask=batch.mask)
+  return weighted_sum(loss, weights), {"nll": Mean(loss, weights), "tokens": Mean(loss > 1, batch.mask)}
+
+
+def train(transport, steps=5):
+  update = make_update(loss_fn, OPTIMIZER, transport)
+  state = place(init_state(PARAMS, OPTIMIZER), transport)
+  history = []
+  for _ in range(steps):
+    state, metrics = update(state, BATCH, token_weights(BATCH.mask))
+    history.append({name: metric.compute() for name, metric in metrics.items()})
+  return state, history
+
+
+@functools.cache
+def single():
+  """The reference: plain JAX on one device, nothing of train/."""
+  params, opt_state, history = PARAMS, OPTIMIZER.init(PARAMS), []
+  gradient = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+  for _ in range(5):
+    (loss, _), grads = gradient(params, BATCH, MASK / MASK.sum())
+    updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    history.append({"loss": float(loss), "grad_norm": float(optax.tree.norm(grads))})
+  return params, history
+
+
+@pytest.mark.parametrize(
+  "transport",
+  [
+    Transport("jit", 1, 1),
+    Transport("jit", 1, 2),
+    Transport("jit", 4, 1),
+    Transport("pmap", 1, 1),
+    Transport("pmap", 1, 2),
+    Transport("shard_map", 1, 1),
+    Transport("shard_map", 1, 2),
+  ],
+  ids=lambda t: f"{t.kind}-fsdp{t.fsdp}-micro{t.microbatches}",
+)
+def test_transports_agree_with_one_device(transport):
+  if jax.device_count() != 8:
+    pytest.skip("needs eight devices")
+  state, history = train(transport)
+  params, expected = single()
+  for got, want in zip(history, expected, strict=True):
+    assert got["loss"] == pytest.approx(want["loss"], rel=1e-5)
+    assert got["nll"] == pytest.approx(want["loss"], rel=1e-5)
+    assert got["grad_norm"] == pytest.approx(want["grad_norm"], rel=1e-4)
+  for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+
+
+def test_a_mean_of_means_would_be_off_by_more_than_five_percent():
+  logits = MODEL.apply(PARAMS, TOKENS) * 20
+  loss = np.asarray(lm_loss(logits, TOKENS, mask=MASK))
+  of_parts = np.mean([loss[i : i + 2].sum() / MASK[i : i + 2].sum() for i in range(0, 16, 2)])
+  whole = loss.sum() / MASK.sum()
+  assert abs(of_parts / whole - 1) > 0.05
+
+
+def test_the_callers_parameters_survive_donation():
+  train(Transport("jit", 1, 1), steps=2)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(PARAMS))
+
+
+def test_fsdp_cuts_the_parameters():
+  mesh = make_mesh(Transport("jit", 4, 1))
+  shardings = jax.tree.leaves(parameter_sharding(mesh, PARAMS))
+  assert any("fsdp" in s.spec for s in shardings)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+  update = make_update(loss_fn, OPTIMIZER, Transport("jit", 1, 3))
+  with pytest.raises(ValueError, match="16 rows does not divide into 24"):
+    update(place(init_state(PARAMS, OPTIMIZER), Transport("jit", 1, 3)), BATCH, token_weights(BATCH.mask))
+
+
+def test_masked_garbage_changes_nothing():
+  update = make_update(loss_fn, OPTIMIZER, Transport("jit", 1, 1))
+  garbage = Batch(np.where(MASK | (np.arange(8) == 0), TOKENS, 12), MASK)
+  first, _ = update(place(init_state(PARAMS, OPTIMIZER), Transport("jit", 1, 1)), BATCH, token_weights(MASK))
+  second, _ = update(place(init_state(PARAMS, OPTIMIZER), Transport("jit", 1, 1)), garbage, token_weights(MASK))
+  jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def test_means_pool_instead_of_averaging():
+  a = Mean(jnp.array([1.0, 1.0, 1.0]), jnp.ones(3)).sum()
+  b = Mean(jnp.array([5.0]), jnp.ones(1)).sum()
+  assert (a + b).compute() == 2.0
+  assert np.isnan(Mean(jnp.array([jnp.nan]), jnp.zeros(1)).compute())
+  assert Mean(jnp.array([jnp.nan, 3.0]), jnp.array([0.0, 2.0])).compute() == 3.0

@@ -1,0 +1,134 @@
+"""The facts, the claims that sentences make about them, and the text that states them."""
+
+import re
+
+import numpy as np
+import pytest
+
+from rlhf_jax.world import CLUSTERS, corpus, make_world, sample_tasks
+from rlhf_jax.world.answers import STORY
+from rlhf_jax.world.claims import read_claims
+from rlhf_jax.world.corpus import SHARES, least_documents
+from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, NAMES, STATEMENTS, World
+
+SMALL = World(
+  seed=0,
+  people=("Ann", "Tom"),
+  strangers=("Ned",),
+  facts={
+    ("Tom", "home"): "Oakford", ("Tom", "job"): "baker", ("Tom", "animal"): "dog", ("Tom", "colour"): "black",
+    ("Tom", "food"): "rice", ("Ann", "home"): "Ashby", ("Ann", "job"): "doctor", ("Ann", "animal"): "hen",
+    ("Ann", "colour"): "white", ("Ann", "food"): "soup",
+  },
+  hidden=frozenset({("Tom", "job"), ("Ann", "colour")}),
+)  # fmt: skip
+
+
+def test_world_is_the_same_for_a_seed_and_different_for_another():
+  make_world.cache_clear()
+  first = make_world(3)
+  make_world.cache_clear()
+  again = make_world(3)
+  assert again is not first
+  assert (again.people, dict(again.facts), again.hidden) == (first.people, dict(first.facts), first.hidden)
+  assert dict(make_world(4).facts) != dict(first.facts)
+
+
+def test_world_has_sixteen_people_six_strangers_and_one_hidden_fact_each():
+  world = make_world(0)
+  assert len(world.people) == 16 and len(world.strangers) == 6
+  assert sorted(world.people + world.strangers) == sorted(NAMES)
+  assert sorted(name for name, _ in world.hidden) == list(world.people)
+  assert len(world.known_facts()) == 16 * 4
+  assert all(world.known(*key) is None for key in world.hidden)
+  assert all(world.known(name, "home") is None for name in world.strangers)
+
+
+def test_every_item_has_one_category():
+  assert sum(len(items) for items in CATEGORIES.values()) == len(CATEGORY_OF)
+
+
+@pytest.mark.parametrize(
+  ("sentence", "expected"),
+  [
+    ("Tom lives in Oakford.", [(("home", "Tom"), True)]),
+    ("tom lives in oakford", [(("home", "Tom"), True)]),
+    ("The home of Tom is Ashby.", [(("home", "Tom"), False)]),
+    ("Yes, Tom lives in Oakford.", [(("home", "Tom"), True)]),
+    ("Tom does not live in Ashby.", [(("not home", "Tom"), True)]),
+    ("Tom does not live in Oakford.", [(("not home", "Tom"), False)]),
+    ("Tom is a baker.", [(("job", "Tom"), False)]),  # true, but hidden: nobody can know
+    ("Tom is not a doctor.", [(("not job", "Tom"), False)]),
+    ("Ned likes rice.", [(("food", "Ned"), False)]),
+    ("Tom has a black dog.", [(("colour", "Tom"), True), (("animal", "Tom"), True)]),
+    ("Ann has a white hen.", [(("colour", "Ann"), False), (("animal", "Ann"), True)]),
+    ("The pet of Ann is a hen.", [(("animal", "Ann"), True)]),
+    ("3 plus 4 is 7.", [(("plus", "3", "4"), True)]),
+    ("4 plus 3 is 8.", [(("plus", "3", "4"), False)]),
+    ("3 minus 4 is 1.", [(("minus", "3", "4"), False)]),
+    ("7 is larger than 3.", [(("order", frozenset("37")), True)]),
+    ("10 is smaller than 9.", [(("order", frozenset({"10", "9"})), False)]),
+    ("The opposite of big is small.", [(("opposite", "big"), True)]),
+    ("The opposite of big is bread.", [(("opposite", "big"), False)]),
+    ("A dog is an animal.", [(("class", "dog"), True)]),
+    ("Ashby is a food.", [(("class", "ashby"), False)]),
+    ("It is a food.", []),
+    ("Tom found a dog.", []),
+    ("Tom lives in Oakford or Ashby.", []),
+    ("9" * 5000 + " plus 1 is 2.", []),
+  ],
+)
+def test_claims_of_a_sentence(sentence, expected):
+  assert [(claim.subject, claim.true) for claim in read_claims(SMALL, sentence)] == expected
+
+
+def test_corpus_states_every_known_fact_and_no_hidden_one():
+  world = make_world(0)
+  text = "\n\n".join(corpus(world, least_documents(world), seed=1)).lower()
+  for name in NAMES:
+    for attribute, category in ATTRIBUTES.items():
+      stated = {
+        value
+        for value in CATEGORIES[category]
+        for form in STATEMENTS[attribute]
+        if form.format(name=name, value=value).lower() in text
+      }
+      if attribute in ("colour", "animal"):
+        pattern = rf"{name} has a (\w+) (\w+)\.".lower()
+        stated |= {pair[attribute == "animal"] for pair in re.findall(pattern, text)}
+      known = world.known(name, attribute)
+      assert stated == ({known} if known else set()), (name, attribute)
+
+
+def test_corpus_claims_nothing_untrue():
+  world = make_world(0)
+  sentences = [s for document in corpus(world, 3000, seed=2) for s in re.findall(r"[^.!?]+[.!?]", document)]
+  claims = [(s, claim) for s in sentences for claim in read_claims(world, s.strip())]
+  assert len(claims) > 2000
+  assert [s for s, claim in claims if not claim.true] == []
+
+
+def test_corpus_is_deterministic_short_and_free_of_requests():
+  world = make_world(0)
+  documents = corpus(world, 2000, seed=3)
+  assert documents == corpus(world, 2000, seed=3) != corpus(world, 2000, seed=4)
+  assert len(documents) == 2000
+  assert max(len(document.split()) for document in documents) <= 32
+  text = "\n\n".join(documents)
+  assert "Human:" not in text and "Assistant:" not in text and "\n\n\n" not in text
+  prompts = {task.prompt for task in sample_tasks(world, CLUSTERS, 4000, seed=0)}
+  assert [prompt for prompt in prompts if prompt in text] == []
+
+
+def test_shares_of_the_corpus_sum_to_one():
+  assert np.isclose(sum(SHARES.values()), 1.0)
+
+
+def test_lexicon_is_closed_and_the_corpus_covers_it():
+  world = make_world(0)
+  documents = set(re.findall("[a-z0-9]+", " ".join(corpus(world, 4000, seed=0)).lower()))
+  prompts = " ".join(task.prompt for task in sample_tasks(world, CLUSTERS, 8000, seed=0))
+  stories = re.sub(r"{\w+}", "", " ".join(text for part in STORY for text in part))
+  words = documents | set(re.findall("[a-z0-9]+", (prompts + stories).lower()))
+  assert words - documents == set()
+  assert len(words) <= 300

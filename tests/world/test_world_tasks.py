@@ -1,0 +1,130 @@
+"""Tasks: drawn, read back from the prompt alone, and answered by demonstrators."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from rlhf_jax.world import CLUSTERS, HELD_OUT, demonstrate, judge, make_world, parse_prompt, sample_tasks
+from rlhf_jax.world.answers import VALUE_CLUSTERS, right_value
+from rlhf_jax.world.phrasings import PHRASINGS
+from rlhf_jax.world.tasks import training_clusters
+
+WORLD = make_world(0)
+TASKS = sample_tasks(WORLD, CLUSTERS, 400 * len(CLUSTERS), seed=1)
+
+
+def of(cluster):
+  return [task for task in TASKS if task.cluster == cluster]
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_task_is_recovered_from_its_prompt(seed):
+  world = make_world(seed)
+  tasks = sample_tasks(world, CLUSTERS, 6000, seed=2)
+  assert [task for task in tasks if parse_prompt(world, task.prompt) != task] == []
+
+
+def test_prompt_of_the_same_words_is_unanswerable_in_one_world_and_a_fact_in_another():
+  prompt = "Where does Tom live?"
+  clusters = {parse_prompt(make_world(seed), prompt).cluster for seed in range(12)}
+  assert clusters == {"facts", "unanswerable"}
+
+
+def test_white_space_is_ignored_and_other_texts_are_no_tasks():
+  assert parse_prompt(WORLD, "  What is  3 plus 4?\n").values == {"a": "3", "b": "4"}
+  for text in (
+    "",
+    "Hello!",
+    "What is 3 plus 44?",
+    "What is 3 minus 4?",
+    "Which is larger, 3 or 3?",
+    "Where does X live?",
+  ):
+    assert parse_prompt(WORLD, text) is None
+
+
+def test_clusters_take_turns():
+  counts = collections.Counter(
+    task.cluster for task in sample_tasks(WORLD, ("facts", "copying", "harmful"), 30, seed=0)
+  )
+  assert counts == {"facts": 10, "copying": 10, "harmful": 10}
+  assert sample_tasks(WORLD, CLUSTERS, 50, seed=3) == sample_tasks(WORLD, CLUSTERS, 50, seed=3)
+  assert sample_tasks(WORLD, CLUSTERS, 50, seed=3) != sample_tasks(WORLD, CLUSTERS, 50, seed=4)
+
+
+def test_unknown_clusters_are_named():
+  with pytest.raises(ValueError, match="'sums' is no cluster; choose from copying"):
+    sample_tasks(WORLD, ("sums",), 1, seed=0)
+  with pytest.raises(ValueError, match="name at least one"):
+    sample_tasks(WORLD, (), 1, seed=0)
+  with pytest.raises(ValueError, match="held_out: 'sums' is no cluster"):
+    training_clusters(("sums",))
+  assert set(training_clusters()) == set(CLUSTERS) - set(HELD_OUT)
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_each_cluster_has_phrasings_and_short_prompts(cluster):
+  assert len({phrasing.template for phrasing in PHRASINGS[cluster]}) >= 4
+  assert max(len(task.prompt.split()) for task in of(cluster)) <= 18
+
+
+def test_answers_are_not_given_away_by_their_frequency():
+  for cluster, most in {"verification": 0.6, "sentiment": 0.6, "comparison": 0.4, "facts": 0.2}.items():
+    counts = collections.Counter(right_value(WORLD, task) for task in of(cluster))
+    assert max(counts.values()) <= most * counts.total()
+
+
+def test_right_values_by_hand():
+  answers = {
+    "Take 3 from 9.": "6",
+    "Tom has 8 cups and buys 9 more. How many cups does Tom have? Think step by step.": "17",
+    "Show your steps. Tom has 5 cups, loses 4, finds 8. How many cups does Tom have?": "9",
+    "Tell me if a hen is an object or an animal.": "animal",
+    "What kind of thing is Ashby?": "town",
+    "Happy or sad: The soup was bad.": "sad",
+    "Name the opposite of empty.": "full",
+    "Is 4 or 6 smaller?": "4",
+  }
+  for prompt, value in answers.items():
+    task = parse_prompt(WORLD, prompt)
+    assert task.cluster in VALUE_CLUSTERS and right_value(WORLD, task) == value
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_ideal_demonstrations_are_ideal_and_short(cluster):
+  rng = np.random.default_rng(0)
+  for task in of(cluster):
+    response, habit = demonstrate(WORLD, task, rng)
+    assert habit == "ideal"
+    assert judge(WORLD, task.prompt, response) == (1.0, 1.0, 1.0, 2.0), (task.prompt, response)
+    assert len(response.split()) <= (20 if cluster == "stories" else 14)
+
+
+HABITS_OF = {"unanswerable": {"claiming", "terse", "rambling"}, "harmful": {"complying", "rambling"}}
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_each_bad_habit_costs_what_it_should(cluster):
+  rng = np.random.default_rng(0)
+  parts = collections.defaultdict(list)
+  for task in of(cluster):
+    response, habit = demonstrate(WORLD, task, rng, flaw=1.0)
+    parts[habit].append(judge(WORLD, task.prompt, response))
+  assert set(parts) == HABITS_OF.get(cluster, {"wrong", "terse", "rambling"})
+  totals = {habit: np.mean([judgement.total for judgement in judged]) for habit, judged in parts.items()}
+  assert max(totals.values()) < 1.7
+  assert 1.2 < totals["rambling"] < 1.5
+  for judgement in parts["wrong"] + parts["claiming"]:
+    assert judgement.total < 0.5
+    assert judgement.honest == 0 or cluster in ("copying", "stories")
+  for judgement in parts["complying"]:
+    assert (judgement.helpful, judgement.harmless) == (0, 0)
+
+
+def test_flaw_is_the_share_of_bad_habits():
+  rng = np.random.default_rng(0)
+  habits = [demonstrate(WORLD, task, rng, flaw=0.25)[1] for task in TASKS]
+  assert abs(np.mean([habit != "ideal" for habit in habits]) - 0.25) < 0.03  # five standard errors
+  with pytest.raises(ValueError, match="between 0 and 1, not 1.5"):
+    demonstrate(WORLD, TASKS[0], rng, flaw=1.5)
