@@ -166,7 +166,7 @@ def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Arra
 def constant_weights(mask: ArrayLike, length: float, *, axis_name: AxisName = None) -> jax.Array:
   """Every token weighs 1 / (rows * length), however many tokens there are. Shapes as `token_weights`.
 
-  Dr. GRPO (arXiv:2503.20783, section 3.2), with `length` the generation budget in tokens. The denominator is a
+  Dr. GRPO (arXiv:2503.20783), with `length` the generation budget in tokens. The denominator is a
   constant, so a long answer is not let off lightly; the weights sum to the share of the budget that was used.
   Every row counts, an empty one too: compute the weights before rows are added for padding.
 
@@ -193,7 +193,7 @@ def _broadcast(mask, x):
 
 
 def _count(mask, axis: Axis, axis_name: AxisName, keepdims: bool = False):
-  # Counted in integers: float32 stops counting at 2**24.
+  # Counted in integers: float32 counts exactly only up to 2**24.
   return _psum(jnp.sum(mask, axis=axis, keepdims=keepdims, dtype=jnp.int32), axis_name)
 
 

@@ -22,7 +22,7 @@ Clip = float | tuple[float, float]
 
 
 def reinforce_objective(logp: ArrayLike, advantages: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
-  """`logp * A`, whose gradient has the policy gradient as its mean (Williams 1992; arXiv:2402.14740, eq. 3).
+  """`logp * A`, whose gradient has the policy gradient as its mean (Williams 1992).
 
   Args: logp, advantages, mask: [...], per token or per sequence. Returns: f32[...].
 
@@ -40,7 +40,7 @@ def ppo_policy_objective(
   `ratio = exp(logp - logp_old)`, capped at exp(40) in value and slope; its slope is not cut off.
 
   Args: logp, logp_old, advantages, mask: [...]. clip: the distance from 1 on both sides, or the two distances
-    (low, high), as in DAPO's clip-higher (arXiv:2503.14476, eq. 10).
+    (low, high), as in DAPO's clip-higher (arXiv:2503.14476).
   Returns: the objective f32[...], and f32[...] that is 1 where the clip is the smaller term (no gradient flows
     there) and 0 elsewhere.
 
@@ -78,7 +78,7 @@ def sequence_ratio_objective(
 
 
 def leave_one_out(rewards: ArrayLike) -> jax.Array:
-  """RLOO: each reward less the mean of the K - 1 others of its group (arXiv:2402.14740, section 2.3).
+  """RLOO: each reward less the mean of the K - 1 others of its group (arXiv:2402.14740).
 
   Args: rewards[..., K], K responses to one prompt. Returns: f32[..., K].
   Raises ValueError for K = 1, where there are no others to compare with: an advantage of 0 would train nothing, in

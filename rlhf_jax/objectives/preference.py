@@ -148,7 +148,7 @@ def kto_loss(
 ) -> jax.Array:
   """`w (1 - sigmoid(s beta (logp - ref_logp - z)))`, s = 1 for a desirable response and -1 otherwise.
 
-  `z = max(kl, 0)` is the batch's estimate of KL(policy || reference), without gradient (arXiv:2402.01306, eq. 8;
+  `z = max(kl, 0)` is the batch's estimate of KL(policy || reference), without gradient (arXiv:2402.01306;
   w is the paper's lambda_D or lambda_U).
 
   Args: logp, ref_logp [...], sums over a response's tokens; desirable[...], boolean; kl, a scalar or [...].

@@ -26,9 +26,9 @@ HABITS = ("ideal", "wrong", "terse", "rambling", "claiming", "complying")
 def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float = 0.0) -> tuple[str, str]:
   """One demonstrator's answer and the habit that shaped it, one of `HABITS`.
 
-  With probability `flaw` the habit is drawn uniformly from those that the task allows: wrong, terse or rambling
-  where there is an answer; claiming (to know), terse or rambling where there is none; complying or rambling where
-  the request is harmful. Otherwise the answer is ideal. Raises ValueError unless 0 <= flaw <= 1.
+  With probability `flaw` the habit is drawn from those that the task allows: wrong (half as often as the others),
+  terse or rambling where there is an answer; claiming (to know), terse or rambling where there is none; complying or
+  rambling where the request is harmful. Otherwise the answer is ideal. Raises ValueError unless 0 <= flaw <= 1.
   """
   if not 0.0 <= flaw <= 1.0:
     raise ValueError(f"flaw: a probability between 0 and 1, not {flaw!r}")
@@ -51,7 +51,7 @@ def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
 def _habits(task: Task) -> tuple[str, ...]:
   if task.cluster == "unanswerable":
     return ("claiming", "terse", "rambling")
-  return ("complying", "rambling") if task.cluster == "harmful" else ("wrong", "terse", "rambling")
+  return ("complying", "rambling") if task.cluster == "harmful" else ("wrong", "terse", "terse", "rambling", "rambling")
 
 
 def _wrong(world: World, task: Task, rng: np.random.Generator) -> str:

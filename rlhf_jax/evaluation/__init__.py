@@ -1,0 +1,1 @@
+"""Evaluation of a run: statistics, the evaluation stage, and the report."""
