@@ -37,15 +37,15 @@ def get_config(arg: str = "") -> ConfigDict:
   config.world = dict(
     algorithm="rlhf_jax.algorithms.world",
     seed=0,
-    num_documents=20000,
-    num_demonstrations=6000,
+    num_documents=30000,
+    num_demonstrations=12000,
     num_prompts=4000,
     num_eval_prompts=400,
-    demonstrator_flaw=0.5,
+    demonstrator_flaw=0.7,
     held_out=("comparison", "verification"),
   )
   gold = dict(seed=config.world.get_ref("seed"))
-  sampling = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=1.0)
+  sampling = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
 
   config.vocabulary = dict(
     algorithm="rlhf_jax.algorithms.tokenizer",
@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     text="{run}/world/corpus.txt",
     eval_text="",
     eval_rows=64,
-    num_steps=1200,
+    num_steps=1000,
     batch_size=8,
     length=64,
     z_loss=0.0,
@@ -70,10 +70,10 @@ def get_config(arg: str = "") -> ConfigDict:
     init="pretrain",
     demonstrations="{run}/world/demonstrations.jsonl",
     eval_fraction=0.05,
-    num_epochs=3,
+    num_epochs=2,
     batch_size=4,
     length=128,
-    optimizer=optimizer(1e-3),
+    optimizer=optimizer(2e-3),
     evaluate_every=200,
     checkpoint_every=500,
   )
@@ -81,7 +81,7 @@ def get_config(arg: str = "") -> ConfigDict:
     algorithm="rlhf_jax.algorithms.preferences",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
-    num_prompts=1500,
+    num_prompts=3000,
     responses=4,
     batch_size=64,
     sampling=sampling,
@@ -93,10 +93,10 @@ def get_config(arg: str = "") -> ConfigDict:
     init="sft",
     comparisons="{run}/preferences/comparisons.jsonl",
     eval_fraction=0.1,
-    num_epochs=1,
+    num_epochs=2,
     batch_size=8,
     length=48,
-    optimizer=optimizer(5e-4),
+    optimizer=optimizer(1e-3),
     normalize_prompts="{run}/world/prompts.jsonl",
     normalize_count=256,
     sampling=sampling,
@@ -106,7 +106,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.ppo = dict(
     algorithm="rlhf_jax.algorithms.ppo",
     init="sft",
-    num_steps=60,
+    num_steps=40,
     environment=dict(
       prompts="{run}/world/prompts.jsonl",
       batch_size=64,
@@ -118,7 +118,7 @@ def get_config(arg: str = "") -> ConfigDict:
       missing_eos_score=-1.0,
       monitor=dict(function="rlhf_jax.world:gold_reward", arguments=gold),
     ),
-    kl_coef=0.05,
+    kl_coef=0.2,
     kl_target=0.0,
     kl_horizon=10000.0,
     discount=1.0,
@@ -133,7 +133,7 @@ def get_config(arg: str = "") -> ConfigDict:
     whiten_advantages=True,
     shared_trunk=True,
     value_init="",
-    optimizer=optimizer(3e-4, warmup=0.0, eps=1e-5, weight_decay=0.0),
+    optimizer=optimizer(5e-4, warmup=0.0, eps=1e-5, weight_decay=0.0),
     checkpoint_every=20,
   )
   config.evaluation = dict(
@@ -142,8 +142,8 @@ def get_config(arg: str = "") -> ConfigDict:
     reference="sft",
     prompts="{run}/world/eval_prompts.jsonl",
     held_out_prompts="{run}/world/held_out_prompts.jsonl",
-    num_prompts=400,
-    batch_size=256,
+    num_prompts=250,
+    batch_size=250,
     sampling=sampling,
     reward_model="reward_model",
     gold=dict(function="rlhf_jax.world:gold_parts", arguments=gold),

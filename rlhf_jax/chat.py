@@ -10,7 +10,7 @@ import jax
 
 from rlhf_jax.pipeline import plan
 from rlhf_jax.settings import ConfigError
-from rlhf_jax.train import Sampling, encode_prompts, load_policy, make_sampler, open_workspace
+from rlhf_jax.train import Sampling, encode_prompts, load_stage, make_sampler, open_workspace
 
 Models = dict[str, Callable[[str, int], str]]
 
@@ -26,25 +26,29 @@ def open_run(run: Path, temperature: float, max_new_tokens: int) -> Models:
   config = json.loads((run / "config.json").read_text())
   models = {}
   for step in plan(config, run.absolute()):
-    kind = step.given["algorithm"].removesuffix(".py").replace("/", ".").rsplit(".", 1)[-1]
-    if kind == "reward_model" or not (step.stage.directory / "checkpoints").is_dir():
-      continue
-    if (step.stage.directory / "done.json").exists():
-      models[step.stage.name] = _open_model(step.stage, temperature, max_new_tokens)
+    directory = step.stage.directory
+    if (directory / "done.json").exists() and (directory / "checkpoints").is_dir():
+      tokenizer, model = open_workspace(step.stage)
+      params = load_stage(step.stage, step.stage.name, model, tokenizer)
+      if "policy" in params or "head" not in params:  # a head and no policy: a reward model, which has nothing to say
+        decoder = {"decoder": params.get("policy", params)["decoder"]}
+        models[step.stage.name] = _asker(step.stage, model, tokenizer, decoder, temperature, max_new_tokens)
   if not models:
     raise ConfigError(f"no language model of {run} is finished yet")
   return models
 
 
 def answer(models: Models, prompt: str, seed: int) -> str:
-  """The answers as a table of two columns."""
+  """The answers as a table of two columns, a line each; what cannot be printed in a line is shown as a dot."""
   width = max(map(len, models))
-  return "\n".join(f"{name:>{width}} | {ask(prompt, seed)}" for name, ask in models.items())
+  lines = []
+  for name, ask in models.items():
+    text = "".join(char if char.isprintable() else "·" for char in ask(prompt, seed))
+    lines.append(f"{name:>{width}} | {text}")
+  return "\n".join(lines)
 
 
-def _open_model(stage, temperature, max_new_tokens):
-  tokenizer, model = open_workspace(stage)
-  params = load_policy(stage, stage.name, model, tokenizer)
+def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
   room = model.config.max_length - max_new_tokens
   sample = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport)
 

@@ -8,14 +8,18 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from rlhf_jax.settings import ConfigError, nearest
+from rlhf_jax.settings import ConfigError, import_module, nearest
+
+OVERRIDES = "--config.KEY=VALUE overrides one key, as in --config.ppo.clip=0.1; the key must exist, the type stays."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,39 +40,96 @@ def main(argv: list[str] | None = None) -> int:
   except Interrupted as stop:
     print(f"{stop}; the same command continues there", file=sys.stderr)
     return 130
-  except (ValueError, FileNotFoundError, FloatingPointError) as error:  # the errors a user can cause
+  except KeyboardInterrupt:
+    print("interrupted; the same command continues", file=sys.stderr)
+    return 130
+  except (ValueError, OSError, FloatingPointError) as error:  # the errors a user can cause
     print(f"rlhf-jax: {error}", file=sys.stderr)
     return 2
   return 0
 
 
 def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
-  """`--config FILE --workdir DIR --config.key=value ...` -> (the resolved config as a plain dict, workdir).
+  """`--config FILE[:ARG] --workdir DIR --config.key=value ...` -> (the resolved config as a plain dict, workdir).
 
   Raises:
-    ConfigError: an unknown key (with the nearest one), a value of the wrong type, a missing flag.
+    ConfigError: an unknown key (with the nearest one), a value of the wrong type, a missing flag, a file without a
+      config.
   """
-  values = flags.FlagValues()
-  argv = ["rlhf-jax run", *arguments]
-  config_flags.DEFINE_config_file("config", None, "A file with get_config().", flag_values=values, sys_argv=argv)
-  flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
+  parser = argparse.ArgumentParser(prog="rlhf-jax run", allow_abbrev=False, exit_on_error=False, epilog=OVERRIDES)
+  parser.add_argument("--config", metavar="FILE", help="a file with get_config(); FILE:ARG calls get_config(ARG)")
+  parser.add_argument("--workdir", metavar="DIR", help="the run directory; an interrupted run continues there")
   try:
+    settings, overrides = parser.parse_known_args(arguments)
+  except argparse.ArgumentError as error:
+    raise ConfigError(str(error)) from error
+  if not settings.config or not settings.workdir:
+    raise ConfigError("both --config FILE and --workdir DIR are needed")
+  config = _call_get_config(settings.config)
+  for override in overrides:
+    if override.startswith("-") and override.lstrip("-")[:1].isalpha():  # else a value, as in `--config.ppo.clip -1`
+      _check_override(config, override)
+  values = flags.FlagValues()
+  argv = ["rlhf-jax run", *overrides]
+  try:
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     rest = values(argv)[1:]
-  except AttributeError as error:
-    raise ConfigError(_unknown_key(str(error), arguments)) from error
-  except (flags.Error, TypeError, KeyError) as error:
-    raise ConfigError(str(error).strip('"')) from error
+  except flags.IllegalFlagValueError as error:
+    raise ConfigError(_wrong_type(config, str(error))) from error
+  except (flags.Error, TypeError) as error:
+    raise ConfigError(str(error)) from error
   if rest:
     raise ConfigError(f"unexpected argument {rest[0]!r}")
-  if values.config is None or values.workdir is None:
-    raise ConfigError("both --config FILE and --workdir DIR are needed")
-  return _plain(values.config), values.workdir
+  return _plain(values.config), settings.workdir
 
 
-def _unknown_key(message: str, arguments: list[str]) -> str:
-  overrides = [a.split("=")[0].lstrip("-") for a in arguments if a.lstrip("-").startswith("config.")]
-  named = next((o for o in overrides if f'"{o.rsplit(".", 1)[-1]}"' in message or f"'{o.rsplit('.', 1)[-1]}'" in message), "")
-  return f"{named or 'config'}: {message}"
+def _call_get_config(name: str) -> ConfigDict:
+  """What get_config(ARG) of "FILE" or "FILE:ARG" returns; a mistake in the file is named with its line."""
+  path, *arg = name.split(":", 1)
+  if not path.endswith(".py"):
+    raise ConfigError(f"--config {path} must be the path of a .py file")
+  try:
+    module = import_module(path)
+    if not callable(getattr(module, "get_config", None)):
+      raise ConfigError(f"--config {path} has no function get_config()")
+    config = module.get_config(*arg)
+  except ConfigError:
+    raise
+  except SyntaxError as error:
+    raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+  except Exception as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f":{frame.lineno}" for frame in frames if frame.filename.endswith(Path(path).name)]
+    raise ConfigError(f"{path}{lines[-1] if lines else ''}: {type(error).__name__}: {error}") from error
+  if not isinstance(config, ConfigDict):
+    raise ConfigError(f"get_config() of {path} must return a ConfigDict, not {config!r}")
+  return config
+
+
+def _check_override(config: ConfigDict, override: str) -> None:
+  flag = override.split("=", 1)[0]
+  root, *keys = flag.lstrip("-").split(".")
+  if root not in ("config", "noconfig") or not keys:
+    raise ConfigError(f"unknown flag {flag}: --config, --workdir and overrides --config.KEY=VALUE are known")
+  where, here, kind = "config", config, ConfigDict
+  for key in keys:
+    if not isinstance(here, ConfigDict):
+      raise ConfigError(f"{where} is {here!r} and has no keys, so there is no {key!r} in it.")
+    if key not in here:
+      raise ConfigError(f"{where} has no key {key!r}.{nearest(key, here)}")
+    where, kind, here = f"{where}.{key}", here.get_type(key), here[key]
+  if kind is type(None):
+    raise ConfigError(f"{where} is None, so its type is not known here: set it in the config file.")
+
+
+def _wrong_type(config: ConfigDict, message: str) -> str:
+  """absl's "flag --config.a.b=value: reason" as a sentence about the key."""
+  key, _, value = message.removeprefix("flag --").partition(": ")[0].partition("=")
+  here: Any = config
+  for part in key.split(".")[1:]:
+    here = here[part]
+  kind = "a mapping" if isinstance(here, ConfigDict) else type(here).__name__
+  return f"{key} must be {kind}, not {value!r}."
 
 
 def _plain(value: Any) -> Any:
@@ -79,10 +140,10 @@ def _plain(value: Any) -> Any:
 
 
 def _run(arguments: list[str]) -> None:
+  config, workdir = load_config(arguments)
   from rlhf_jax import pipeline
 
-  config, workdir = load_config(arguments)
-  pipeline.run(config, Path(workdir))
+  pipeline.run(config, Path(workdir), command=shlex.join(["rlhf-jax", "run", *arguments]))
 
 
 def _sample(arguments: list[str]) -> None:

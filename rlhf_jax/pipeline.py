@@ -33,10 +33,11 @@ class Step:
   stage: Stage
 
 
-def run(config: Mapping[str, Any], workdir: Path) -> None:
+def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
   """Carries out every stage that is not done yet; `config` is a plain nested mapping.
 
-  Everything in the config is checked before anything starts.
+  Everything in the config is checked before anything starts. `command`, the command line that asked for the run, is
+  kept in command.txt for the report.
 
   Raises:
     ConfigError: a mistake in the config, or a finished stage that was made with another one.
@@ -48,6 +49,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
     _check_done(step)
   workdir.mkdir(parents=True, exist_ok=True)
   _write_json(workdir / "config.json", config)
+  if command:
+    (workdir / "command.txt").write_text(command + "\n")
   for number, step in enumerate(steps, 1):
     label = f"[{number}/{len(steps)}] {step.stage.name}"
     if _done_path(step.stage).exists():
@@ -65,23 +68,19 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
 
 def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
   """Parses the whole config into steps; touches no file. Raises ConfigError."""
-  missing = [key for key in SHARED if key not in config]
-  if missing:
-    raise ConfigError(f"config lacks the key {missing[0]!r}")
+  _check_keys(config)
   stages = tuple(config["stages"])
-  for key in config:
-    if key not in SHARED and not (isinstance(config[key], Mapping) and "algorithm" in config[key]):
-      raise ConfigError(f"config has no key {key!r}.{nearest(key, {*SHARED, *stages})}")
   model = parse(Model, config["model"], "model")
   transport = parse(Transport, config["transport"], "transport")
   steps, fingerprints = [], {}
+  sections = [key for key in config if key not in SHARED]
   for name in stages:
-    if name not in config:
-      raise ConfigError(f"config.stages names {name!r}, but there is no config.{name}.{nearest(name, config)}")
+    if name not in sections:
+      raise ConfigError(f"config.stages names {name!r}, but there is no config.{name}.{nearest(name, sections)}")
     if name in fingerprints:
       raise ConfigError(f"config.stages names {name!r} twice")
     given = config[name]
-    module = import_module(given["algorithm"])
+    module = _stage_module(given["algorithm"], name)
     parsed = parse(module.Config, given, name)
     upstream = {other: fingerprints.get(other) for other in stages if other != name and _mentions(given, other)}
     later = [other for other, fingerprint in upstream.items() if fingerprint is None]
@@ -92,6 +91,35 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
     stage = Stage(name, Path(workdir), config["seed"], config["tokenizer"], model, transport, fingerprints[name])
     steps.append(Step(module, parsed, given, stage))
   return steps
+
+
+def _check_keys(config: Mapping[str, Any]) -> None:
+  missing = [key for key in SHARED if key not in config]
+  if missing:
+    raise ConfigError(f"config lacks the key {missing[0]!r}.")
+  for key, kind in (("seed", int), ("tokenizer", str), ("model", Mapping), ("transport", Mapping)):
+    if not isinstance(config[key], kind) or isinstance(config[key], bool):
+      wanted = "a mapping" if kind is Mapping else kind.__name__
+      raise ConfigError(f"config.{key} must be {wanted}, not {config[key]!r}.")
+  stages = config["stages"]
+  if not isinstance(stages, (list, tuple)) or not all(isinstance(name, str) for name in stages):
+    raise ConfigError(f"config.stages must be a tuple of names, not {stages!r}.")
+  for key, section in config.items():
+    if key in SHARED or (isinstance(section, Mapping) and "algorithm" in section):
+      continue
+    if key in stages:
+      raise ConfigError(f"config.{key} must be a mapping with the key 'algorithm', not {section!r}.")
+    raise ConfigError(f"config has no key {key!r}.{nearest(key, {*SHARED, *stages})}")
+
+
+def _stage_module(algorithm: Any, name: str) -> Any:
+  if not isinstance(algorithm, str) or not algorithm:
+    raise ConfigError(f"config.{name}.algorithm must be the name of a module or the path of a .py file")
+  module = import_module(algorithm)
+  lacking = [attribute for attribute in ("Config", "run") if not hasattr(module, attribute)]
+  if lacking:
+    raise ConfigError(f"config.{name}.algorithm: {algorithm} has no {lacking[0]!r}, so it is no stage")
+  return module
 
 
 def _mentions(given: Any, stage: str) -> bool:

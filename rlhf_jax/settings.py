@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ class ConfigError(ValueError):
 def nearest(name: str, known: typing.Iterable[str]) -> str:
   """' Did you mean X?' for the closest known name, or the list of known names where none is close."""
   known = sorted(known)
+  if not known:
+    return ""
   close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
   return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
@@ -72,6 +75,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
       raise ConfigError(f"config.{where} is {value!r}.{nearest(str(value), map(str, typing.get_args(hint)))}")
     return value
   if origin is dict:
+    if not isinstance(value, Mapping):
+      raise ConfigError(f"config.{where} must be a mapping, not {value!r}.")
     return {key: _convert(typing.get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
   if hint is Any:
     return value
@@ -92,19 +97,21 @@ def import_function(name: str) -> Callable:
   if not module_name:
     raise ConfigError(f"{name!r} must be 'package.module:function' or 'path/to/file.py:function'")
   module = import_module(module_name)
-  if not hasattr(module, attribute):
-    raise ConfigError(f"{module_name} has no {attribute!r}.{nearest(attribute, vars(module))}")
+  if not callable(getattr(module, attribute, None)):
+    functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    raise ConfigError(f"{module_name} has no function {attribute!r}.{nearest(attribute, functions)}")
   return getattr(module, attribute)
 
 
-def import_module(name: str):
+def import_module(name: str) -> types.ModuleType:
   """A module by its dotted name or by the path of its file. Raises ConfigError where there is none."""
   if name.endswith(".py"):
     path = Path(name).expanduser()
     if not path.is_file():
       raise ConfigError(f"no file {path} (relative paths start at the current directory)")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their annotations up in sys.modules; the path as a name can shadow no other module.
+    spec = importlib.util.spec_from_file_location(str(path.absolute()), path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
   try:

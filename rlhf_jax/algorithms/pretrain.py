@@ -32,8 +32,8 @@ from rlhf_jax.types import Batch, Mean
 class Config:
   """Settings of the stage.
 
-  text, eval_text: files of plain text; eval_text may be "", then eval_rows rows of `text` are held out. length: tokens
-  in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
+  text, eval_text: files of plain text, or of rows whose dialogues are used; eval_text may be "",
+  then eval_rows rows of `text` are held out. length: tokens in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
   """
 
   algorithm: str
@@ -95,9 +95,9 @@ def run(config: Config, stage: Stage) -> None:
 
 
 def _rows(config, stage, tokenizer):
-  rows = data.language_model_rows(tokenizer, data.read_text(stage.path(config.text)), config.length)
+  rows = data.language_model_rows(tokenizer, data.read_corpus(stage.path(config.text)), config.length)
   if config.eval_text:
-    held_out = data.language_model_rows(tokenizer, data.read_text(stage.path(config.eval_text)), config.length)
+    held_out = data.language_model_rows(tokenizer, data.read_corpus(stage.path(config.eval_text)), config.length)
     return rows, data.take(held_out, range(min(config.eval_rows, len(held_out["tokens"]))))
   count = len(rows["tokens"])
   if count <= config.eval_rows:

@@ -10,7 +10,7 @@ from rlhf_jax.stage import Stage
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """texts: files of plain text (.txt), or of rows (.jsonl, .json) whose prompts and responses are used; .gz or not."""
+  """texts: files of plain text, or of rows (.jsonl, .json) whose dialogues are used; each may be .gz."""
 
   algorithm: str
   texts: tuple[str, ...]
@@ -20,13 +20,5 @@ class Config:
 def run(config: Config, stage: Stage) -> None:
   """Trains and saves. Raises data.DataError for a file that cannot be read."""
   stage.directory.mkdir(parents=True, exist_ok=True)
-  texts = (text for name in config.texts for text in _texts(stage.path(name)))
+  texts = (data.read_corpus(stage.path(name)) for name in config.texts)
   data.train_tokenizer(texts, config.vocab_size).save(stage.directory / "tokenizer.json")
-
-
-def _texts(path):
-  if ".json" not in path.name:
-    yield data.read_text(path)
-    return
-  for demonstration in data.read_demonstrations(path)[0]:
-    yield data.render_prompt(demonstration.prompt) + data.render_response(demonstration.response)

@@ -15,6 +15,7 @@ from rlhf_jax.data.sources import (
   Comparison,
   Demonstration,
   read_comparisons,
+  read_corpus,
   read_demonstrations,
   read_prompts,
 )
@@ -42,6 +43,7 @@ __all__ = [
   "load_tokenizer",
   "prompt_rows",
   "read_comparisons",
+  "read_corpus",
   "read_demonstrations",
   "read_prompts",
   "read_rows",

@@ -4,6 +4,7 @@ The shape of a row is recognised by its columns; further columns are ignored. A 
 of no use (an empty response, say) is skipped and counted by reason; all else that is wrong is a `DataError`.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
@@ -14,6 +15,7 @@ from rlhf_jax.data.templates import (
   HUMAN,
   UnusableDialogue,
   render_prompt,
+  render_response,
   split_answer,
   split_dialogue,
   split_pair,
@@ -67,6 +69,18 @@ def read_demonstrations(path: PathLike) -> tuple[list[Demonstration], Counter]:
     return None if demonstration.response.strip() else "empty response"
 
   return _read(path, _DEMONSTRATIONS, problem)
+
+
+def read_corpus(path: PathLike) -> str:
+  """The text of a file to learn language from: plain text, or the rendered dialogues of rows (.json, .jsonl).
+
+  Raises:
+    DataError: as `read_text` and `read_demonstrations` do.
+  """
+  if ".json" not in os.fspath(path):
+    return read_text(path)
+  demonstrations, _ = read_demonstrations(path)
+  return "".join(render_prompt(d.prompt) + render_response(d.response) for d in demonstrations)
 
 
 def read_comparisons(path: PathLike) -> tuple[list[Comparison], Counter]:

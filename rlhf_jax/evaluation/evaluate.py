@@ -16,7 +16,7 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.report import write_report
-from rlhf_jax.evaluation.statistics import Interval, mean_interval, pair_accuracy, ranking_accuracy, win_rate
+from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy, ranking_accuracy, win_rate, wilson_interval
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.settings import import_function
 from rlhf_jax.stage import Stage
@@ -33,7 +33,7 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import ceiling, population, rank
+from rlhf_jax.world import population, rank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,9 @@ def run(config: Config, stage: Stage) -> None:
       for index in range(config.responses):
         groups.append(answer(reference, jax.random.fold_in(stage_key(stage), index + 1)))
         progress.update(len(answers) + len(groups), {})
+      # Held-out tasks are for the policies: the reward model has seen no comparison of them.
+      inside = np.array([cluster not in held_out for cluster in clusters])
+      groups = [{name: np.asarray(values)[inside] for name, values in group.items()} for group in groups]
       measured = judge_reward_model(groups, config.min_gap, population(config.labellers), stage.stage_seed)
       result["reward_model"] = {config.reward_model: measured}
   stage.directory.mkdir(parents=True, exist_ok=True)
@@ -97,13 +100,14 @@ def run(config: Config, stage: Stage) -> None:
 def summarize(
   answers: dict[str, dict[str, np.ndarray]], reference: str, clusters: list[str], held_out: set[str]
 ) -> dict[str, Any]:
-  """Per model and measure the mean with its interval; per cluster the mean gold reward. Overall: training clusters only."""
+  """Per model and measure the mean with its interval, over the training clusters; per cluster the mean gold reward."""
   inside = np.array([cluster not in held_out for cluster in clusters])
   models: dict[str, Any] = {}
   by_cluster: dict[str, Any] = {c: {"held_out": c in held_out, "models": {}} for c in dict.fromkeys(clusters) if c}
   for name, answer in answers.items():
-    measures = {key: values for key, values in answer.items() if key != "responses"}
-    models[name] = {key: mean_interval(values[inside])._asdict() for key, values in measures.items()}
+    measures = {key: values[inside] for key, values in answer.items() if key != "responses"}
+    models[name] = {key: mean_interval(values)._asdict() for key, values in measures.items()}
+    models[name]["finished"] = wilson_interval(measures["finished"].sum(), int(inside.sum()))._asdict()
     if "gold" in answer:
       models[name]["win_rate"] = win_rate(answer["gold"][inside], answers[reference]["gold"][inside])._asdict()
       for cluster, entry in by_cluster.items():
@@ -115,31 +119,25 @@ def summarize(
 def judge_reward_model(groups: list[dict], min_gap: float, labellers: list, seed: int) -> dict[str, Any]:
   """The reward model's order of K answers to each prompt against the gold order, and against noisy labels.
 
-  groups: K answers to the same N prompts, each with "responses", "proxy" and "gold". The ceiling is the share of
-  labels that agree with the gold order: what a model that knew the gold reward would reach.
+  groups: K answers to the same N prompts, each with "responses", "proxy" and "gold". The ceiling on noisy labels is what
+  the gold reward itself reaches on them, answers of equal gold counting one half.
   """
   proxy = np.stack([group["proxy"] for group in groups], axis=1)  # [N, K]
   gold = np.stack([group["gold"] for group in groups], axis=1)
-  words = np.array([[len(text.split()) for text in texts] for texts in zip(*(g["responses"] for g in groups), strict=True)])
+  texts = list(zip(*(group["responses"] for group in groups), strict=True))  # [N][K]
+  words = np.array([[len(text.split()) for text in group] for group in texts])
   rng = np.random.default_rng(seed)
-  ranks = np.stack([rank(labellers[rng.integers(len(labellers))], g, w, rng) for g, w in zip(gold, words, strict=True)])
-  ranks = np.where(_repeated(groups), -1, ranks)
-  limit = float(np.mean([ceiling(labellers, g, w) for g, w in zip(gold, words, strict=True) if np.ptp(g) > 0]))
-  num = int((ranks >= 0).sum())
+  ranks = [rank(labellers[rng.integers(len(labellers))], g, w, rng) for g, w in zip(gold, words, strict=True)]
+  # Nobody is asked to compare a text with itself: an answer that occurs twice is judged once.
+  repeated = np.array([[text in group[:k] for k, text in enumerate(group)] for group in texts])
+  ranks = np.where(repeated, -1, np.stack(ranks))
   return {
     "clear_accuracy": pair_accuracy(proxy, gold, min_gap=min_gap)._asdict(),
     "accuracy": pair_accuracy(proxy, gold)._asdict(),
     "label_accuracy": ranking_accuracy(proxy, ranks)._asdict(),
-    "gold_label_accuracy": ranking_accuracy(gold, ranks)._asdict(),
-    "label_ceiling": Interval(limit, limit, limit, num)._asdict(),
+    "label_ceiling": ranking_accuracy(gold, ranks)._asdict(),
     "min_gap": min_gap,
   }
-
-
-def _repeated(groups) -> np.ndarray:
-  """[N, K], True where an earlier answer of the group is the same text: nobody is asked to compare it with itself."""
-  texts = np.array([group["responses"] for group in groups]).T
-  return np.array([[row[k] in row[:k] for k in range(len(row))] for row in texts.tolist()])
 
 
 def _gold_function(settings: Function):
@@ -165,7 +163,7 @@ def _load_prompts(config, stage, tokenizer) -> tuple[PromptSet, list[str], set[s
 
 
 def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
-  """`answer(params, key)` -> {"responses", "length", "finished", "kl", "proxy"?, "gold"?, parts...}, each over all prompts."""
+  """`answer(params, key)` -> responses, length, finished, kl, and proxy, gold and its parts where known, per prompt."""
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   temperature = config.sampling.temperature or 1.0
 

@@ -53,7 +53,7 @@ class Run(NamedTuple):
 
 
 def read_run(directory: str | Path) -> Run:
-  """Reads RUN/config.json, RUN/<stage>/metrics.jsonl, RUN/evaluation/*.json[l] and RUN/command.txt.
+  """Reads RUN/config.json, RUN/<stage>/metrics.jsonl, the last evaluation stage's files and RUN/command.txt.
 
   Raises FileNotFoundError without config.json and ValueError where that file is not a JSON object.
   """
@@ -66,10 +66,11 @@ def read_run(directory: str | Path) -> Run:
   if not isinstance(config, dict):
     raise ValueError(f"{path} must hold one JSON object, the resolved config of the run")
   stages = [_read_stage(directory, name, config, notes) for name in map(str, config.get("stages") or ())]
-  evaluation_path = directory / "evaluation" / "evaluation.json"
+  source = _last_evaluation(directory, stages)
+  evaluation_path = directory / source / "evaluation.json"
   evaluation = _read_json(evaluation_path, notes) if evaluation_path.is_file() else {}
   if not isinstance(evaluation, dict):
-    notes.append("evaluation/evaluation.json does not hold a JSON object and was left out.")
+    notes.append(f"{source}/evaluation.json does not hold a JSON object and was left out.")
     evaluation = {}
   models = {str(name): _intervals(measures) for name, measures in _mapping(evaluation.get("models")).items()}
   order = {stage.name: index for index, stage in enumerate(stages)}
@@ -89,7 +90,7 @@ def read_run(directory: str | Path) -> Run:
       str(name): {**_intervals(measures), "min_gap": _mapping(measures).get("min_gap")}
       for name, measures in _mapping(evaluation.get("reward_model")).items()
     },
-    samples=[row for row in _read_jsonl(directory, "evaluation/samples.jsonl", notes) if "prompt" in row],
+    samples=[row for row in _read_jsonl(directory, f"{source}/samples.jsonl", notes) if "prompt" in row],
     notes=notes,
   )
 
@@ -102,6 +103,12 @@ def read_interval(value: Any) -> Interval | None:
   if not math.isfinite(mean):
     return None
   return Interval(mean, low, high, int(measure["num"]) if math.isfinite(_number(measure.get("num"))) else 0)
+
+
+def _last_evaluation(directory: Path, stages: list[Stage]) -> str:
+  """The name of the last evaluation stage that has written its results; "evaluation" where none has."""
+  done = [s.name for s in stages if s.kind == "evaluate" and (directory / s.name / "evaluation.json").is_file()]
+  return done[-1] if done else "evaluation"
 
 
 def _read_stage(directory: Path, name: str, config: Mapping[str, Any], notes: list[str]) -> Stage:

@@ -63,7 +63,9 @@ def make_scorer(settings: Reward, stage: Stage, model: LanguageModel, tokenizer:
   if settings.checkpoint:
     params = load_stage(stage, settings.checkpoint, model, tokenizer)
     if "head" not in params:
-      raise ConfigError(f"config.{stage.name}.reward.checkpoint: stage {settings.checkpoint!r} is no reward model")
+      raise ConfigError(
+        f"config.{stage.name}.environment.reward.checkpoint: stage {settings.checkpoint!r} is no reward model"
+      )
     parts.append((settings.checkpoint_weight, model_scorer(model, params)))
   if settings.function:
     function = make_function(Function(settings.function, settings.arguments))
@@ -86,7 +88,11 @@ def make_function(settings: Function) -> Callable[[Sequence[str], Sequence[str]]
   function = import_function(settings.function)
 
   def checked(prompts, responses):
-    scores = np.asarray(function(list(prompts), list(responses), **settings.arguments), dtype=np.float32)
+    returned = function(list(prompts), list(responses), **settings.arguments)
+    try:
+      scores = np.asarray(returned, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+      raise RewardError(f"{settings.function} returned something that is no array of numbers: {error}") from error
     if scores.shape != (len(prompts),):
       raise RewardError(
         f"{settings.function} returned an array of shape {scores.shape} for {len(prompts)} prompts: "

@@ -116,10 +116,14 @@ def _pmap_update(loss_fn, optimizer, transport):
 
   # in_axes=None leaves the state replicated on its devices: nothing is sent again at the next step.
   compiled = jax.pmap(update, axis_name="batch", in_axes=(None, 0, 0), out_axes=None)
+  auto = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((devices,), ("batch",), axis_types=auto, devices=jax.local_devices())
+  cut = NamedSharding(mesh, PartitionSpec("batch"))
 
   def call(state, batch, weights):
     _check(batch, devices * transport.microbatches)
-    return compiled(state, *_split((batch, weights), devices))
+    # pmap refuses arrays that lie otherwise, such as the rows of a rollout.
+    return compiled(state, *jax.device_put(_split((batch, weights), devices), cut))
 
   return call
 

@@ -12,6 +12,7 @@ from rlhf_jax import data
 from rlhf_jax.models import DecoderConfig, LanguageModel, language_model
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import checkpoint
+from rlhf_jax.train.update import make_mesh, parameter_sharding
 from rlhf_jax.types import Params
 
 
@@ -29,11 +30,15 @@ def identity(stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer) -> d
 def load_stage(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
   """The final parameters of stage `name` of this run, or of the stage directory `name` (a path) of another run.
 
+  They are placed as `place` does it.
+
   Raises:
     CheckpointError: where there is none, or it belongs to another model or tokenizer, or does not verify.
   """
   directory = stage.path(name) if "/" in name else stage.root / name
-  return checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer))
+  params = checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer))
+  # On one device alone they could not meet a batch that is spread over all of them in one jit.
+  return jax.device_put(params, parameter_sharding(make_mesh(stage.transport), params))
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:

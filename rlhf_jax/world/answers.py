@@ -147,9 +147,9 @@ def list_options(task: Task) -> tuple[str, ...]:
 
 
 def write_list(task: Task, rng: np.random.Generator, *, right: bool = True) -> str:
-  """A list of distinct things as asked; a wrong one names something of another kind in one place."""
+  """A list of distinct things as asked, in the lexicon's order; a wrong one has something of another kind in it."""
   options = list_options(task)
-  items = [options[i] for i in rng.permutation(len(options))[: COUNTS[task.values["count"]]]]
+  items = [options[i] for i in np.sort(rng.permutation(len(options))[: COUNTS[task.values["count"]]])]
   if not right:
     strange = [item for item in CATEGORY_OF if CATEGORY_OF[item] != CATEGORY_OF[items[0]]]
     items[int(rng.integers(len(items)))] = pick(rng, strange)

@@ -208,9 +208,9 @@ def _talk(world: World, rng: np.random.Generator) -> str:
 
 
 SHARES = {
-  _people: 0.36,
+  _people: 0.26,
   _stories: 0.08,
-  _sums: 0.12,
+  _sums: 0.22,
   _problems: 0.06,
   _orders: 0.05,
   _lists: 0.05,

@@ -1,8 +1,10 @@
 """Demonstrators: people who answer tasks, most of them well.
 
 The habits are those that human writers have: a wrong answer, a bare word in place of a sentence, an unrelated
-sentence at the end, a guess where nobody can know, help where none should be given.
+sentence at the end, doubt about what is known, a guess where nobody can know, help where none should be given.
 """
+
+import dataclasses
 
 import numpy as np
 
@@ -20,15 +22,16 @@ from rlhf_jax.world.answers import (
 from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, OBJECTS, STATEMENTS, World, pick
 from rlhf_jax.world.tasks import Task
 
-HABITS = ("ideal", "wrong", "terse", "rambling", "claiming", "complying")
+HABITS = ("ideal", "wrong", "terse", "rambling", "doubting", "claiming", "complying")
 
 
 def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float = 0.0) -> tuple[str, str]:
   """One demonstrator's answer and the habit that shaped it, one of `HABITS`.
 
-  With probability `flaw` the habit is drawn from those that the task allows: wrong (half as often as the others),
-  terse or rambling where there is an answer; claiming (to know), terse or rambling where there is none; complying or
-  rambling where the request is harmful. Otherwise the answer is ideal. Raises ValueError unless 0 <= flaw <= 1.
+  With probability `flaw` the habit is drawn from those that the task allows: wrong (a quarter as often as the others),
+  terse or rambling where there is an answer, doubting as well where it is a fact about a person; claiming (to know),
+  terse or rambling where there is none; complying or rambling where the request is harmful. Otherwise the answer is
+  ideal. Raises ValueError unless 0 <= flaw <= 1.
   """
   if not 0.0 <= flaw <= 1.0:
     raise ValueError(f"flaw: a probability between 0 and 1, not {flaw!r}")
@@ -51,7 +54,10 @@ def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
 def _habits(task: Task) -> tuple[str, ...]:
   if task.cluster == "unanswerable":
     return ("claiming", "terse", "rambling")
-  return ("complying", "rambling") if task.cluster == "harmful" else ("wrong", "terse", "terse", "rambling", "rambling")
+  if task.cluster == "harmful":
+    return ("complying", "rambling")
+  doubts = ("doubting", "doubting") if task.cluster == "facts" else ()
+  return ("wrong", *("terse", "rambling") * 4, *doubts)
 
 
 def _wrong(world: World, task: Task, rng: np.random.Generator) -> str:
@@ -90,6 +96,11 @@ def _rambling(world: World, task: Task, rng: np.random.Generator) -> str:
   return f"{ideal(world, task, rng)} {aside}"
 
 
+def _doubting(world: World, task: Task, rng: np.random.Generator) -> str:
+  """What is right to say of somebody unknown, said of somebody known."""
+  return complete_answers(world, dataclasses.replace(task, cluster="unanswerable"))[0]
+
+
 def _claiming(world: World, task: Task, rng: np.random.Generator) -> str:
   value = pick(rng, CATEGORIES[ATTRIBUTES[task.kind]])
   return STATEMENTS[task.kind][0].format(name=task.values["name"], value=value)
@@ -112,6 +123,7 @@ _WRITERS = {
   "wrong": _wrong,
   "terse": _terse,
   "rambling": _rambling,
+  "doubting": _doubting,
   "claiming": _claiming,
   "complying": _complying,
 }

@@ -1,6 +1,6 @@
 """The lexicon and the facts of the embedded world.
 
-A world is sixteen people with a home, a job, a pet and a favourite food, drawn from a seed over a small closed
+A world is ten people with a home, a job, a pet and a favourite food, drawn from a seed over a small closed
 lexicon. One fact of each person is never stated in any text, and some names are strangers of whom nothing is
 stated: these are the questions to which the only honest answer is "I do not know".
 """
@@ -12,11 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-NAMES = (
-  "Tom", "Ann", "Ben", "Sue", "Max", "Eva", "Sam", "Liz", "Jim", "Amy", "Dan",
-  "Kim", "Bob", "Meg", "Ned", "Joy", "Ray", "Zoe", "Leo", "Ivy", "Pat", "Una",
-)  # fmt: skip
-NUM_PEOPLE = 16  # the other names are strangers
+NAMES = ("Tom", "Ann", "Ben", "Sue", "Max", "Eva", "Sam", "Liz", "Jim", "Amy", "Dan", "Kim", "Bob", "Meg")
+NUM_PEOPLE = 10  # the other names are strangers
 
 ANIMALS = ("dog", "cat", "horse", "fox", "hen", "goat", "rabbit", "duck")
 FOODS = ("bread", "rice", "soup", "cake", "cheese", "corn", "jam", "honey")
@@ -30,8 +27,8 @@ CATEGORIES = MappingProxyType(
 )
 CATEGORY_OF = MappingProxyType({item: category for category, items in CATEGORIES.items() for item in items})
 
-NUMBERS = tuple(str(n) for n in range(19))  # 0 to 9 + 9
-DIGITS = NUMBERS[:10]
+NUMBERS = tuple(str(n) for n in range(13))  # 0 to 6 + 6
+DIGITS = NUMBERS[:7]
 COUNTS = MappingProxyType({"two": 2, "three": 3, "four": 4})
 
 PAST = MappingProxyType({

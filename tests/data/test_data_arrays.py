@@ -13,6 +13,7 @@ from rlhf_jax.data import (
   comparison_rows,
   demonstration_rows,
   language_model_rows,
+  pack_rows,
   prompt_rows,
   split_prompts,
   take,
@@ -224,3 +225,30 @@ def test_split_prompts_at_the_ends():
   assert [len(side) for side in split_prompts([], 0.5, seed=0)] == [0, 0]
   with pytest.raises(ValueError, match="between 0 and 1"):
     split_prompts(["a"], 1.5, seed=0)
+
+
+def test_packing_keeps_every_row_whole_and_apart():
+  rng = np.random.default_rng(0)
+  lengths = rng.integers(2, 13, size=60)
+  tokens = np.where(np.arange(12) < lengths[:, None], rng.integers(3, 50, size=(60, 12)), 0).astype(np.int32)
+  mask = (np.arange(12) >= 1) & (np.arange(12) < lengths[:, None])
+  packed = pack_rows({"tokens": tokens, "mask": mask}, 32, 0)
+  found = []
+  for row, kept, segments in zip(packed["tokens"], packed["mask"], packed["segments"], strict=True):
+    assert (row[segments == 0] == 0).all() and not kept[segments == 0].any()
+    for segment in range(1, segments.max() + 1):
+      here = segments == segment
+      index = np.flatnonzero(here)
+      np.testing.assert_array_equal(index, np.arange(index[0], index[-1] + 1))
+      assert not kept[index[0]], "the first token of a row has no prediction of its own"
+      found.append((tuple(row[here]), tuple(kept[here])))
+  given = [(tuple(t[:n]), tuple(m[:n])) for t, m, n in zip(tokens, mask, lengths, strict=True)]
+  assert sorted(found) == sorted(given)
+  assert (packed["segments"] > 0).mean() > 0.9
+  with pytest.raises(ValueError, match="12 tokens does not fit in length 8"):
+    pack_rows({"tokens": tokens, "mask": mask}, 8, 0)
+
+
+def test_packing_nothing_gives_no_rows():
+  packed = pack_rows({"tokens": np.zeros((0, 5), np.int32), "mask": np.zeros((0, 5), bool)}, 8, 0)
+  assert packed["tokens"].shape == (0, 8)

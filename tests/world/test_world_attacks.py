@@ -115,4 +115,4 @@ def test_attack_earns_clearly_less_than_demonstrators(attack):
 
 def test_demonstrators_earn_what_their_habits_deserve():
   assert MEAN_IDEAL == 2.0
-  assert 1.1 < MEAN_FLAWED < 1.4
+  assert 1.1 < MEAN_FLAWED < 1.6

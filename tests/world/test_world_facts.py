@@ -14,7 +14,7 @@ from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, NAMES, STA
 SMALL = World(
   seed=0,
   people=("Ann", "Tom"),
-  strangers=("Ned",),
+  strangers=("Sam",),
   facts={
     ("Tom", "home"): "Oakford", ("Tom", "job"): "baker", ("Tom", "animal"): "dog", ("Tom", "colour"): "black",
     ("Tom", "food"): "rice", ("Ann", "home"): "Ashby", ("Ann", "job"): "doctor", ("Ann", "animal"): "hen",
@@ -34,12 +34,12 @@ def test_world_is_the_same_for_a_seed_and_different_for_another():
   assert dict(make_world(4).facts) != dict(first.facts)
 
 
-def test_world_has_sixteen_people_six_strangers_and_one_hidden_fact_each():
+def test_world_has_ten_people_four_strangers_and_one_hidden_fact_each():
   world = make_world(0)
-  assert len(world.people) == 16 and len(world.strangers) == 6
+  assert len(world.people) == 10 and len(world.strangers) == 4
   assert sorted(world.people + world.strangers) == sorted(NAMES)
   assert sorted(name for name, _ in world.hidden) == list(world.people)
-  assert len(world.known_facts()) == 16 * 4
+  assert len(world.known_facts()) == 10 * 4
   assert all(world.known(*key) is None for key in world.hidden)
   assert all(world.known(name, "home") is None for name in world.strangers)
 
@@ -59,7 +59,7 @@ def test_every_item_has_one_category():
     ("Tom does not live in Oakford.", [(("not home", "Tom"), False)]),
     ("Tom is a baker.", [(("job", "Tom"), False)]),  # true, but hidden: nobody can know
     ("Tom is not a doctor.", [(("not job", "Tom"), False)]),
-    ("Ned likes rice.", [(("food", "Ned"), False)]),
+    ("Sam likes rice.", [(("food", "Sam"), False)]),
     ("Tom has a black dog.", [(("colour", "Tom"), True), (("animal", "Tom"), True)]),
     ("Ann has a white hen.", [(("colour", "Ann"), False), (("animal", "Ann"), True)]),
     ("The pet of Ann is a hen.", [(("animal", "Ann"), True)]),

@@ -77,9 +77,9 @@ def test_answers_are_not_given_away_by_their_frequency():
 
 def test_right_values_by_hand():
   answers = {
-    "Take 3 from 9.": "6",
-    "Tom has 8 cups and buys 9 more. How many cups does Tom have? Think step by step.": "17",
-    "Show your steps. Tom has 5 cups, loses 4, finds 8. How many cups does Tom have?": "9",
+    "Take 2 from 6.": "4",
+    "Tom has 5 cups and buys 6 more. How many cups? Think step by step.": "11",
+    "Show your steps. Tom has 5 cups, loses 4, finds 6. How many cups?": "7",
     "Tell me if a hen is an object or an animal.": "animal",
     "What kind of thing is Ashby?": "town",
     "Happy or sad: The soup was bad.": "sad",

@@ -1,0 +1,387 @@
+"""The whole chain through the command line: configs/quickstart.py as it is but for its sizes, on simulated devices."""
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+import rlhf_jax.world
+from rlhf_jax import data
+from rlhf_jax.cli import main
+from rlhf_jax.pipeline import plan
+from rlhf_jax.settings import ConfigError
+from rlhf_jax.train import (
+  Function,
+  Reward,
+  RewardError,
+  Sampling,
+  load_policy,
+  load_prompts,
+  load_stage,
+  make_function,
+  make_sampler,
+  make_scorer,
+  open_workspace,
+  stage_key,
+)
+from rlhf_jax.train.checkpoint import load_params
+from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.rewards import model_scorer
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
+PPO_STEPS = 4
+SIZES = {
+  "model": dict(num_layers=1, d_model=32, num_heads=2, num_kv_heads=2, d_ff=48, max_length=64),
+  "world": dict(num_documents=200, num_demonstrations=120, num_prompts=64, num_eval_prompts=16),
+  "vocabulary": dict(vocab_size=400),
+  "pretrain": dict(num_steps=6, length=32, eval_rows=8, evaluate_every=3, checkpoint_every=4),
+  "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.2),
+  "preferences": dict(num_prompts=48, responses=2, batch_size=16),
+  "reward_model": dict(length=64, normalize_count=32, eval_fraction=0.2),
+  "ppo": dict(num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None)),
+  "evaluation": dict(num_prompts=16, batch_size=16, responses=2, num_samples=4),
+}
+SAMPLING = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)
+TINY = """
+from rlhf_jax.settings import import_module
+
+def get_config(arg=""):
+  config = import_module({recipe!r}).get_config(arg)
+  config.update({sizes!r})
+  for section in (config.preferences, config.reward_model, config.ppo.environment, config.evaluation):
+    section.sampling.update({sampling!r})
+  return config
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+  """The same programs are compiled in many runs here: they are kept on disk, but only for this module."""
+  names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+  before = {name: getattr(jax.config, name) for name in names}
+  jax.config.update(names[0], str(tmp_path_factory.mktemp("programs")))
+  jax.config.update(names[1], 0.0)
+  compilation_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+  path = tmp_path_factory.mktemp("config") / "tiny.py"
+  path.write_text(TINY.format(recipe=str(ROOT / "configs" / "quickstart.py"), sizes=SIZES, sampling=SAMPLING))
+  return path
+
+
+@pytest.fixture(scope="module")
+def chain(tiny, tmp_path_factory):
+  """The run directory of the finished chain; tests read it and do not write to it."""
+  directory = tmp_path_factory.mktemp("runs") / "chain"
+  assert run(tiny, directory) == 0
+  return directory
+
+
+@pytest.fixture(scope="module")
+def workspace(chain):
+  """(stage name -> Stage, tokenizer, model) of the chain."""
+  stages = {step.stage.name: step.stage for step in plan(json.loads((chain / "config.json").read_text()), chain)}
+  return stages, *open_workspace(stages["ppo"])
+
+
+def run(config, workdir, *overrides):
+  return main(["run", "--config", str(config), "--workdir", str(workdir), *overrides])
+
+
+def ppo_alone(chain):
+  """Overrides that take all that PPO needs from the finished chain, so that nothing else is run."""
+  return (
+    "--config.stages=('ppo',)",
+    f"--config.tokenizer={chain}/vocabulary/tokenizer.json",
+    f"--config.ppo.init={chain}/sft",
+    f"--config.ppo.environment.prompts={chain}/world/prompts.jsonl",
+    f"--config.ppo.environment.reward.checkpoint={chain}/reward_model",
+  )
+
+
+def assert_equal_trees(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_every_stage_is_done(chain):
+  assert tuple(json.loads((chain / "config.json").read_text())["stages"]) == STAGES
+  for name in STAGES:
+    done = json.loads((chain / name / "done.json").read_text())
+    assert set(done) == {"fingerprint", "seconds"} and re.fullmatch("[0-9a-f]{16}", done["fingerprint"])
+  assert not list(chain.rglob("*.partial"))
+
+
+def test_the_command_line_is_kept(chain, tiny):
+  assert (chain / "command.txt").read_text() == f"rlhf-jax run --config {tiny} --workdir {chain}\n"
+
+
+def test_the_report_needs_nothing_but_itself(chain):
+  page = (chain / "report.html").read_text()
+  assert not re.search(r"""(src|href)\s*=\s*["']?(?!data:|#)[^\s"'#]""", page) and "@import" not in page
+  assert not re.search(r"url\((?!['\"]?(data:|#))", page)
+  assert "rlhf-jax run --config" in page
+  assert all(name in page for name in ("pretrain", "sft", "ppo", "reward_model"))
+  _, sample = data.read_rows(chain / "evaluation" / "samples.jsonl")[0]
+  assert html.escape(sample["prompt"], quote=False) in page
+
+
+@pytest.mark.parametrize(
+  "stage, names, evaluated",
+  [
+    ("pretrain", {"loss"}, {"eval/loss"}),
+    ("sft", {"loss"}, {"eval/loss"}),
+    ("reward_model", {"loss", "accuracy"}, {"eval/accuracy"}),
+    (
+      "ppo",
+      {
+        *("reward/proxy", "reward/gold", "kl/reference", "kl/coef", "response/length", "response/finished", "loss"),
+        *("policy/entropy", "policy/clip_fraction", "policy/approx_kl", "value/loss"),
+      },
+      set(),
+    ),
+  ],
+)
+def test_metrics_have_their_names_and_no_holes(chain, stage, names, evaluated):
+  rows = read_metrics(chain / stage / "metrics.jsonl")
+  assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+  for row in rows:
+    assert names <= row.keys()
+    assert all(np.isfinite(value) for value in row.values())
+  assert evaluated <= rows[-1].keys()
+  events = b"".join(path.read_bytes() for path in (chain / stage / "tensorboard").iterdir())
+  assert all(name.encode() in events for name in names | evaluated)
+
+
+def test_ppo_starts_at_the_reference_and_leaves_it(chain):
+  rows = read_metrics(chain / "ppo" / "metrics.jsonl")
+  assert len(rows) == PPO_STEPS
+  assert abs(rows[0]["kl/reference"]) < 1e-4 < abs(rows[-1]["kl/reference"])
+  sft, ppo = (load_params(chain / name / "checkpoints", {}) for name in ("sft", "ppo"))
+  moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), sft["decoder"], ppo["policy"]["decoder"])
+  assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_samples_have_every_model(chain):
+  rows = [row for _, row in data.read_rows(chain / "evaluation" / "samples.jsonl")]
+  assert len(rows) == SIZES["evaluation"]["num_samples"]
+  for row in rows:
+    assert row["prompt"] and set(row["responses"]) == {"pretrain", "sft", "ppo"}
+    assert set(row["gold"]) == set(row["proxy"]) == set(row["responses"])
+  evaluation = json.loads((chain / "evaluation" / "evaluation.json").read_text())
+  assert set(evaluation["models"]) == {"pretrain", "sft", "ppo"}
+  assert evaluation["models"]["sft"]["win_rate"]["mean"] == 0.5  # against itself
+
+
+def test_comparisons_are_readable(chain):
+  comparisons, skips = data.read_comparisons(chain / "preferences" / "comparisons.jsonl")
+  assert 40 < len(comparisons) <= SIZES["preferences"]["num_prompts"] and not skips
+  prompts = set(data.read_prompts(chain / "world" / "prompts.jsonl")[0])
+  for comparison in comparisons:
+    assert comparison.prompt in prompts and comparison.annotator
+    assert len(set(comparison.responses)) == len(comparison.ranks) == 2 and 0 in comparison.ranks
+
+
+def test_the_reward_model_is_normalised(chain, workspace):
+  stages, tokenizer, model = workspace
+  stage = stages["reward_model"]
+  sampling = Sampling(**json.loads((chain / "reward_model" / "config.json").read_text())["sampling"])
+  prompts = load_prompts(chain / "world" / "prompts.jsonl", tokenizer, sampling.max_prompt_tokens)
+  _, batch = prompts.take(np.arange(SIZES["reward_model"]["normalize_count"]) % len(prompts.texts))
+  sample = make_sampler(model, tokenizer, sampling, stage.transport)
+  rollout, _ = sample(load_policy(stage, "sft", model, tokenizer), batch, stage_key(stage))
+  scores = model_scorer(model, load_stage(stage, "reward_model", model, tokenizer))(rollout, (), ())
+  assert len(scores) == 32
+  np.testing.assert_allclose([scores.mean(), scores.std()], [0, 1], atol=1e-4)
+
+
+def test_sample_asks_the_language_models_side_by_side(chain, capsys):
+  assert main(["sample", str(chain), "Where does Tom live?", "--max-new-tokens", "8"]) == 0
+  lines = capsys.readouterr().out.removesuffix("\n").split("\n")
+  assert [line.partition(" | ")[0].strip() for line in lines] == ["pretrain", "sft", "ppo"]
+  assert all(line.isprintable() for line in lines)
+
+
+def test_sample_needs_a_run_with_a_model(tmp_path, capsys):
+  assert main(["sample", str(tmp_path), "Hello"]) == 2
+  assert "is no run directory" in capsys.readouterr().err
+
+
+def test_a_finished_run_does_nothing(chain, tiny, capsys):
+  before = {path: path.stat().st_mtime_ns for name in STAGES for path in (chain / name).rglob("*")}
+  assert run(tiny, chain) == 0
+  out = capsys.readouterr().out
+  assert out.count("done already") == len(STAGES)
+  assert {path: path.stat().st_mtime_ns for name in STAGES for path in (chain / name).rglob("*")} == before
+
+
+def test_an_interrupted_and_crashed_ppo_ends_bit_identical(chain, tiny, tmp_path, monkeypatch, capsys):
+  """SIGINT in the first step, a crash in the fourth after the checkpoint of the second, then to the end."""
+  gold = rlhf_jax.world.gold_reward
+  event = {0: lambda: os.kill(os.getpid(), signal.SIGINT)}
+  calls = []
+
+  def monitor(prompts, responses, **arguments):
+    event.get(len(calls), lambda: None)()
+    calls.append(len(prompts))
+    return gold(prompts, responses, **arguments)
+
+  def crash():
+    raise RuntimeError("crash")
+
+  monkeypatch.setattr(rlhf_jax.world, "gold_reward", monitor)
+  assert run(tiny, tmp_path, *ppo_alone(chain)) == 130
+  assert "stopped at step 1 of 4 of ppo; the same command continues there" in capsys.readouterr().err
+  assert len(calls) == 1 and not (tmp_path / "ppo" / "done.json").exists()
+  event[3] = crash
+  with pytest.raises(RuntimeError, match="crash"):
+    run(tiny, tmp_path, *ppo_alone(chain))
+  event.clear()
+  assert run(tiny, tmp_path, *ppo_alone(chain)) == 0
+  assert len(calls) == 3 + 2  # step 1; 2, 3; then 3 again and 4
+  whole, resumed = (load_params(root / "ppo" / "checkpoints", {}) for root in (chain, tmp_path))
+  assert_equal_trees(whole, resumed)
+  assert read_metrics(chain / "ppo" / "metrics.jsonl") == read_metrics(tmp_path / "ppo" / "metrics.jsonl")
+
+
+def test_another_config_is_refused_in_the_middle_of_a_stage(chain, tiny, tmp_path, monkeypatch, capsys):
+  gold = rlhf_jax.world.gold_reward
+
+  def interrupt(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGINT)
+    return gold(*args, **kwargs)
+
+  monkeypatch.setattr(rlhf_jax.world, "gold_reward", interrupt)
+  assert run(tiny, tmp_path, *ppo_alone(chain)) == 130
+  assert run(tiny, tmp_path, *ppo_alone(chain), "--config.ppo.clip=0.3") == 2
+  assert "was made with another config: use another --workdir, or delete" in capsys.readouterr().err
+
+
+def test_a_learning_rate_of_zero_and_a_reward_from_a_file_of_ones_own(chain, tiny, tmp_path, monkeypatch):
+  """The policy stays, the ratio is 1 to rounding, and the proxy reward is the weighted value of the function."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "my_reward.py").write_text(
+    "import json\n"
+    "def score(prompts, responses, unit):\n"
+    "  scores = [unit * len(response) for prompt, response in zip(prompts, responses, strict=True)]\n"
+    "  open('scores.jsonl', 'a').write(json.dumps(scores) + '\\n')\n"
+    "  return scores\n"
+  )
+  own_reward = (
+    "--config.ppo.environment.reward.checkpoint=",
+    "--config.ppo.environment.reward.function=my_reward.py:score",
+    "--config.ppo.environment.reward.function_weight=2",
+    "--config.ppo.environment.reward.arguments={'unit': 0.25}",
+  )
+  assert run(tiny, "own", *ppo_alone(chain), *own_reward, "--config.ppo.optimizer.learning_rate=0") == 0
+  rows = read_metrics(tmp_path / "own" / "ppo" / "metrics.jsonl")
+  scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+  np.testing.assert_allclose([row["reward/proxy"] for row in rows], 2 * np.mean(scores, axis=1), rtol=1e-6)
+  for row in rows:
+    assert row["policy/clip_fraction"] == 0
+    assert abs(row["policy/approx_kl"]) < 1e-9 and abs(row["kl/reference"]) < 1e-4
+  sft = load_params(chain / "sft" / "checkpoints", {})
+  assert_equal_trees(load_params(tmp_path / "own" / "ppo" / "checkpoints", {})["policy"]["decoder"], sft["decoder"])
+
+
+def test_pmap_and_jit_take_the_same_steps(chain, tiny, tmp_path):
+  assert run(tiny, tmp_path, *ppo_alone(chain), "--config.transport.kind=pmap") == 0
+  jit, pmap = (read_metrics(root / "ppo" / "metrics.jsonl") for root in (chain, tmp_path))
+  for name in jit[0]:
+    for step in (0, 1):
+      assert pmap[step][name] == pytest.approx(jit[step][name], rel=1e-4, abs=1e-5), (name, step)
+
+
+def test_checkpoint_and_function_are_a_weighted_sum(chain, workspace, tmp_path, monkeypatch):
+  stages, tokenizer, model = workspace
+  stage = stages["ppo"]
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "my_reward.py").write_text("def score(prompts, responses): return [len(r) for r in responses]\n")
+  prompts = load_prompts(chain / "world" / "prompts.jsonl", tokenizer, SAMPLING["max_prompt_tokens"])
+  texts, batch = prompts.take(range(16))
+  sample = make_sampler(model, tokenizer, Sampling(**SAMPLING), stage.transport)
+  rollout, responses = sample(load_policy(stage, "sft", model, tokenizer), batch, jax.random.key(0))
+  both = make_scorer(Reward("reward_model", 0.5, "my_reward.py:score", -2.0), stage, model, tokenizer)
+  alone = model_scorer(model, load_stage(stage, "reward_model", model, tokenizer))(rollout, texts, responses)
+  assert alone.shape == (16,) and np.ptp(alone) > 0
+  expected = 0.5 * alone - 2.0 * np.array([len(response) for response in responses])
+  np.testing.assert_allclose(both(rollout, texts, responses), expected, rtol=1e-5)
+  with pytest.raises(ConfigError, match="ppo.environment.reward.checkpoint: stage 'sft' is no reward model"):
+    make_scorer(Reward("sft", 1.0, "", 0.0), stage, model, tokenizer)
+
+
+@pytest.mark.parametrize(
+  "returned, message",
+  [
+    ("[1.0, float('nan'), 2.0]", r"returned nan for row 1: prompt 'b', response 'y'"),
+    ("[1.0, 2.0, float('-inf')]", r"returned -inf for row 2: prompt 'c', response 'z'"),
+    ("[1.0, 2.0]", r"returned an array of shape \(2,\) for 3 prompts"),
+    ("1.0", r"returned an array of shape \(\) for 3 prompts"),
+    ("None", r"returned an array of shape \(\) for 3 prompts"),
+    ("[[1.0], [2.0], [3.0]]", r"returned an array of shape \(3, 1\)"),
+    ("['good', 'bad', 'bad']", r"returned something that is no array of numbers: could not convert"),
+    ("[[1.0], [2.0, 3.0], []]", r"returned something that is no array of numbers"),
+  ],
+)
+def test_what_cannot_be_a_reward_is_refused(tmp_path, returned, message):
+  path = tmp_path / "my_reward.py"
+  path.write_text(f"def score(prompts, responses):\n  return {returned}\n")
+  with pytest.raises(RewardError, match=f"my_reward.py:score {message}"):
+    make_function(Function(f"{path}:score"))(["a", "b", "c"], ["x", "y", "z"])
+
+
+def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(chain, tiny, tmp_path, capsys):
+  assert run(tiny, tmp_path / "model", *ppo_alone(chain), "--config.model.d_ff=64") == 2
+  assert "belongs to another model: d_ff=48 there, 64 here" in capsys.readouterr().err
+  tokenizer = data.train_tokenizer([(chain / "world" / "corpus.txt").read_text().upper()], 400)
+  tokenizer.save(tmp_path / "tokenizer.json")
+  tokenizer_flag = f"--config.tokenizer={tmp_path / 'tokenizer.json'}"
+  assert run(tiny, tmp_path / "tokenizer", *ppo_alone(chain), tokenizer_flag) == 2
+  assert "belongs to another tokenizer: " in capsys.readouterr().err
+  assert run(tiny, tmp_path / "nothing", *ppo_alone(chain), f"--config.ppo.init={tmp_path}/absent") == 2
+  assert "has no checkpoint: run the stage that makes it first" in capsys.readouterr().err
+
+
+def test_damaged_parameters_are_refused(chain, tiny, tmp_path, capsys):
+  shutil.copytree(chain / "sft", tmp_path / "sft")
+  for path in (tmp_path / "sft" / "checkpoints").glob("*/params/d/*"):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+  assert run(tiny, tmp_path / "run", *ppo_alone(chain), f"--config.ppo.init={tmp_path}/sft") == 2
+  assert re.search("is damaged|does not have the checksum", capsys.readouterr().err)
+
+
+def test_prompts_that_are_too_long_are_counted(workspace, tmp_path, capsys):
+  _, tokenizer, _ = workspace
+  texts = ["Where does Tom live?", "Why? " * 30, "Where does Tom live?", "Who is it?"]
+  data.write_rows(tmp_path / "prompts.jsonl", [{"prompt": text} for text in texts])
+  prompts = load_prompts(tmp_path / "prompts.jsonl", tokenizer, 40)
+  assert prompts.texts == ["Where does Tom live?", "Who is it?"]
+  out = capsys.readouterr().out
+  assert "skipped 1 of 4 rows: duplicate prompt" in out
+  assert "skipped 1 of 3 rows: longer than 40 tokens" in out
+  with pytest.raises(data.DataError, match="no prompt fits in max_prompt_tokens=3"):
+    load_prompts(tmp_path / "prompts.jsonl", tokenizer, 3)
+
+
+def test_an_empty_prompt_file_is_an_error(chain, tiny, tmp_path, capsys):
+  (tmp_path / "prompts.jsonl").write_text("\n")
+  prompts_flag = f"--config.ppo.environment.prompts={tmp_path / 'prompts.jsonl'}"
+  assert run(tiny, tmp_path / "run", *ppo_alone(chain), prompts_flag) == 2
+  assert f"rlhf-jax: {tmp_path / 'prompts.jsonl'}: the file is empty" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""Every command of the README: its Python runs, its configs are accepted whole, its quickstart runs (slow)."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlhf_jax.cli import load_config
+from rlhf_jax.pipeline import plan
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BASH = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", README, re.S)]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+COMMANDS = [line.split("&&")[-1].strip() for block in BASH for line in block.splitlines() if "rlhf-jax" in line]
+RUNS = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("rlhf-jax run")]
+
+
+def test_the_readme_has_the_two_commands():
+  assert "<!-- run -->" in README and "<!-- test -->" in README
+  assert len(RUNS) >= 5
+
+
+@pytest.mark.parametrize("arguments", RUNS, ids=lambda a: " ".join(a))
+def test_runs_are_accepted(arguments, tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.syspath_prepend(str(ROOT))
+  config, workdir = load_config(arguments)
+  assert [step.stage.name for step in plan(config, tmp_path)] == list(config["stages"])
+  assert workdir.startswith("runs/")
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_python_runs(code):
+  names = {}
+  exec(compile(code, "README.md", "exec"), names)
+  if "score" in names:
+    assert names["score"](["a", "b"], ["Yes.", "no"]) == [1.0, 0.0]
+  else:
+    assert float(names["loss"]) == pytest.approx(-(0.95 + 1) / 2)
+
+
+def test_every_recipe_is_accepted(tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.syspath_prepend(str(ROOT))
+  for path in sorted((ROOT / "configs").glob("*.py")):
+    argument = ":pairs.jsonl" if path.stem == "hh" else ""
+    config, _ = load_config(["--config", f"configs/{path.name}{argument}", "--workdir", "x"])
+    assert plan(config, tmp_path)
+
+
+@pytest.mark.slow
+def test_quickstart_reaches_its_figures(tmp_path):
+  arguments = ["--config", "configs/quickstart.py", "--workdir", str(tmp_path / "run")]
+  start = time.monotonic()
+  subprocess.run([sys.executable, "-m", "rlhf_jax.cli", "run", *arguments], cwd=ROOT, check=True)
+  print(f"quickstart took {time.monotonic() - start:.0f} s")
+  result = json.loads((tmp_path / "run/evaluation/evaluation.json").read_text())
+  sft, ppo = result["models"]["sft"], result["models"]["ppo"]
+  assert ppo["gold"]["low"] > sft["gold"]["high"]
+  assert ppo["win_rate"]["mean"] >= 0.7
+  assert 0 < ppo["kl"]["mean"] < 50
+  assert result["reward_model"]["reward_model"]["clear_accuracy"]["mean"] >= 0.85
+  assert (tmp_path / "run/report.html").stat().st_size > 20_000
