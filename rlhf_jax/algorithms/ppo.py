@@ -101,7 +101,9 @@ class Config:
       raise ValueError(f"minibatches={self.minibatches} must divide the {episodes} episodes of a step, epochs be >= 1")
 
 
-def make_loss(apply, *, clip: float, value_clip: float, value_coef: float, entropy_coef: float, temperature: float = 1.0):
+def make_loss(
+  apply, *, clip: float, value_clip: float, value_coef: float, entropy_coef: float, temperature: float = 1.0
+):
   """The clipped surrogate, the clipped value error and an entropy bonus (arXiv 1707.06347, eq. 7 and 9).
 
   apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T]).
@@ -126,7 +128,7 @@ def make_loss(apply, *, clip: float, value_clip: float, value_coef: float, entro
 
 
 def make_experience(rollout: Rollout, logp_ref, values, scores, kl_coef, config: Config) -> tuple[Experience, dict]:
-  """Scores[B], reference log-probs and values[B, T] -> what an update consumes. Pure; whitens over the whole rollout."""
+  """Scores[B], reference log-probs and values[B, T] -> what an update consumes. Whitens over the whole rollout."""
   mask = rollout.mask
   kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
   rewards = shaped_rewards(scores, kl, mask, coef=kl_coef)

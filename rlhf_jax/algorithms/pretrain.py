@@ -32,8 +32,8 @@ from rlhf_jax.types import Batch, Mean
 class Config:
   """Settings of the stage.
 
-  text, eval_text: files of plain text, or of rows whose dialogues are used; eval_text may be "",
-  then eval_rows rows of `text` are held out. length: tokens in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
+  text, eval_text: files of plain text, or of rows whose dialogues are used; where eval_text is "", eval_rows rows of
+  `text` are held out. length: tokens in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
   """
 
   algorithm: str
@@ -102,6 +102,7 @@ def _rows(config, stage, tokenizer):
   count = len(rows["tokens"])
   if count <= config.eval_rows:
     raise data.DataError(
-      f"{stage.path(config.text)} gives {count} rows of {config.length} tokens, which eval_rows={config.eval_rows} uses up"
+      f"{stage.path(config.text)} gives {count} rows of {config.length} tokens, "
+      f"which eval_rows={config.eval_rows} uses up"
     )
   return data.take(rows, range(count - config.eval_rows)), data.take(rows, range(count - config.eval_rows, count))

@@ -56,8 +56,8 @@ Baseline = Literal["none", "moving_mean", "leave_one_out", "value"]
 class Config:
   """Settings of the stage.
 
-  init: the stage whose policy is the start and the reference. moving_decay: of the moving mean, per step. value_coef: of
-  the error of the value baseline. entropy_coef: of the bonus.
+  init: the stage whose policy is the start and the reference. moving_decay: of the moving mean, per step. value_coef:
+  of the error of the value baseline. entropy_coef: of the bonus.
   """
 
   algorithm: str
@@ -100,7 +100,15 @@ def make_loss(apply, *, value_coef: float, entropy_coef: float, temperature: flo
 
 
 def make_experience(
-  rollout: Rollout, logp_ref, values, scores, moving_mean, *, kl_coef: float, baseline: Baseline, samples_per_prompt: int
+  rollout: Rollout,
+  logp_ref,
+  values,
+  scores,
+  moving_mean,
+  *,
+  kl_coef: float,
+  baseline: Baseline,
+  samples_per_prompt: int,
 ) -> tuple[Experience, dict]:
   """Scores[B] and reference log-probs[B, T] -> advantages[B, T]. values[B, T] only for the value baseline. Pure."""
   mask = rollout.mask

@@ -163,7 +163,7 @@ def _load(config, stage, tokenizer):
   train, held_out = data.split_prompts([comparisons[i].prompt for i in kept], config.eval_fraction, stage.seed)
   if not len(train) or not len(held_out):
     raise data.DataError(
-      f"{path}: {len(kept)} groups fit in length={config.length}; {len(train)} are left to train on and {len(held_out)} "
-      "to evaluate, and neither may be 0"
+      f"{path}: {len(kept)} groups fit in length={config.length}; {len(train)} are left to train on and "
+      f"{len(held_out)} to evaluate, and neither may be 0"
     )
   return data.take(rows, train), data.take(rows, held_out)

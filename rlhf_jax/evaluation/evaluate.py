@@ -16,7 +16,7 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.report import write_report
-from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy, ranking_accuracy, win_rate, wilson_interval
+from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy, ranking_accuracy, wilson_interval, win_rate
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.settings import import_function
 from rlhf_jax.stage import Stage
@@ -41,11 +41,11 @@ class Config:
   """Settings of the stage.
 
   models: stages to compare. reference: the one whose win rate is one half and that KL is measured to. prompts: a file;
-  held_out_prompts: another, of tasks that were in no training data, or "". num_prompts: taken of each. reward_model: the
-  stage that gives the proxy reward, or "". gold: a function that returns a dict of arrays, "total" and its parts; no
-  gold reward is known where its name is "". responses, min_gap: the reward model is held against the gold order on
-  `responses` answers of the reference to each prompt, on the pairs whose gold rewards differ by more than min_gap;
-  labellers: who give the noisy labels it is also held against.
+  held_out_prompts: another, of tasks that were in no training data, or "". num_prompts: taken of each.
+  reward_model: the stage that gives the proxy reward, or "". gold: a function that returns a dict of arrays, "total"
+  and its parts; no gold reward is known where its name is "". responses, min_gap: the reward model is held against the
+  gold order on `responses` answers of the reference to each prompt, on the pairs whose gold rewards differ by more than
+  min_gap; labellers: who give the noisy labels it is also held against.
   """
 
   algorithm: str
@@ -119,8 +119,8 @@ def summarize(
 def judge_reward_model(groups: list[dict], min_gap: float, labellers: list, seed: int) -> dict[str, Any]:
   """The reward model's order of K answers to each prompt against the gold order, and against noisy labels.
 
-  groups: K answers to the same N prompts, each with "responses", "proxy" and "gold". The ceiling on noisy labels is what
-  the gold reward itself reaches on them, answers of equal gold counting one half.
+  groups: K answers to the same N prompts, each with "responses", "proxy" and "gold". The ceiling on noisy labels is
+  what the gold reward itself reaches on them, answers of equal gold counting one half.
   """
   proxy = np.stack([group["proxy"] for group in groups], axis=1)  # [N, K]
   gold = np.stack([group["gold"] for group in groups], axis=1)

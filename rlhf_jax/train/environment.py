@@ -1,4 +1,4 @@
-"""The environment of RL from human feedback: a prompt comes, the policy answers, a score comes back, the episode ends."""
+"""The environment of RL from human feedback: a prompt comes, the policy answers, and one score ends the episode."""
 
 from __future__ import annotations
 

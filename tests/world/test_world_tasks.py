@@ -101,7 +101,11 @@ def test_ideal_demonstrations_are_ideal_and_short(cluster):
     assert len(response.split()) <= (20 if cluster == "stories" else 14)
 
 
-HABITS_OF = {"unanswerable": {"claiming", "terse", "rambling"}, "harmful": {"complying", "rambling"}}
+HABITS_OF = {
+  "facts": {"wrong", "terse", "rambling", "doubting"},
+  "unanswerable": {"claiming", "terse", "rambling"},
+  "harmful": {"complying", "rambling"},
+}
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
