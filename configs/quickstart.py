@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     num_demonstrations=12000,
     num_prompts=4000,
     num_eval_prompts=400,
-    demonstrator_flaw=0.7,
+    demonstrator_flaw=0.85,
     held_out=("comparison", "verification"),
   )
   gold = dict(seed=config.world.get_ref("seed"))
@@ -118,7 +118,7 @@ def get_config(arg: str = "") -> ConfigDict:
       missing_eos_score=-1.0,
       monitor=dict(function="rlhf_jax.world:gold_reward", arguments=gold),
     ),
-    kl_coef=0.2,
+    kl_coef=0.15,
     kl_target=0.0,
     kl_horizon=10000.0,
     discount=1.0,

@@ -45,8 +45,8 @@ SIZES = {
   "vocabulary": dict(vocab_size=400),
   "pretrain": dict(num_steps=6, length=32, eval_rows=8, evaluate_every=3, checkpoint_every=4),
   "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.2),
-  "preferences": dict(num_prompts=48, responses=2, batch_size=16),
-  "reward_model": dict(length=64, normalize_count=32, eval_fraction=0.2),
+  "preferences": dict(num_prompts=48, responses=2, batch_size=8),
+  "reward_model": dict(length=64, normalize_count=16, eval_fraction=0.2),
   "ppo": dict(num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None)),
   "evaluation": dict(num_prompts=16, batch_size=16, responses=2, num_samples=4),
 }
@@ -80,7 +80,8 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
   path = tmp_path_factory.mktemp("config") / "tiny.py"
-  path.write_text(TINY.format(recipe=str(ROOT / "configs" / "quickstart.py"), sizes=SIZES, sampling=SAMPLING))
+  recipe = shutil.copy(ROOT / "configs" / "quickstart.py", path.with_name("quickstart.py"))  # one and the same for all runs
+  path.write_text(TINY.format(recipe=str(recipe), sizes=SIZES, sampling=SAMPLING))
   return path
 
 
@@ -206,7 +207,7 @@ def test_the_reward_model_is_normalised(chain, workspace):
   sample = make_sampler(model, tokenizer, sampling, stage.transport)
   rollout, _ = sample(load_policy(stage, "sft", model, tokenizer), batch, stage_key(stage))
   scores = model_scorer(model, load_stage(stage, "reward_model", model, tokenizer))(rollout, (), ())
-  assert len(scores) == 32
+  assert len(scores) == SIZES["reward_model"]["normalize_count"]
   np.testing.assert_allclose([scores.mean(), scores.std()], [0, 1], atol=1e-4)
 
 

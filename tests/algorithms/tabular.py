@@ -51,18 +51,24 @@ def tree(seed: int, stop: bool) -> Problem:
   return Problem(reference, ends, rng.uniform(-1, 1, VOCAB**DEPTH).astype(np.float32))
 
 
+def _walk(problem, size, choose):
+  """Down the tree: `choose(depth, state[size]) -> token[size]`. Returns tokens and states, each i32[size, WIDTH]."""
+  code, alive = jnp.zeros(size, jnp.int32), jnp.ones(size, bool)
+  tokens, states = [jnp.ones(size, jnp.int32)], [jnp.full(size, STATES)]
+  for depth in range(DEPTH):
+    state = jnp.where(alive, FIRST[depth] + code, STATES)
+    token = jnp.where(alive, choose(depth, state), 0)
+    alive &= ~jnp.asarray(problem.ends)[state, token]
+    code = code * VOCAB + token
+    tokens.append(token)
+    states.append(state)
+  return jnp.stack([*tokens, jnp.zeros_like(code)], axis=1), jnp.stack([*states, jnp.full(size, STATES)], axis=1)
+
+
 @jax.jit
 def states(problem: Problem, tokens):
   """The row of the table that each position looks up: i32[B, WIDTH], STATES outside the response."""
-  code, alive = jnp.zeros_like(tokens[:, 0]), jnp.ones_like(tokens[:, 0], bool)
-  columns = [jnp.full_like(code, STATES)]
-  for depth in range(DEPTH):
-    state = jnp.where(alive, FIRST[depth] + code, STATES)
-    columns.append(state)
-    token = tokens[:, depth + 1]
-    alive &= ~jnp.asarray(problem.ends)[state, token]
-    code = code * VOCAB + token
-  return jnp.stack([*columns, jnp.full_like(code, STATES)], axis=1)
+  return _walk(problem, len(tokens), lambda depth, _: tokens[:, depth + 1])[1]
 
 
 def leaves(problem: Problem) -> np.ndarray:
@@ -104,19 +110,22 @@ def initial(problem: Problem) -> dict:
 @jax.jit
 def logprobs(problem: Problem, table, tokens, temperature: float = 1.0):
   """Of each token under the policy `table`: f32[B, WIDTH], 0 outside the response."""
-  rows = states(problem, tokens)
+  return _logprobs(table, states(problem, tokens), tokens, temperature)
+
+
+def _logprobs(table, rows, tokens, temperature):
   return jnp.where(rows == STATES, 0.0, jax.nn.log_softmax(jnp.asarray(table) / temperature)[rows, tokens])
 
 
 def sample(problem: Problem, table, uniform, temperature: float = 1.0) -> Rollout:
   """A response of the policy `table` for each row of numbers in [0, 1), uniform[B, DEPTH], one for each token."""
-  tokens = jnp.zeros((len(uniform), WIDTH), jnp.int32).at[:, 0].set(1)
   cumulative = jnp.cumsum(jax.nn.softmax(table / temperature), axis=-1)  # [STATES + 1, VOCAB]
-  for depth in range(DEPTH):
-    rows = states(problem, tokens)[:, depth + 1]
-    token = jnp.sum(uniform[:, depth, None] >= cumulative[rows, :-1], axis=-1)
-    tokens = tokens.at[:, depth + 1].set(jnp.where(rows == STATES, 0, token))
-  return rollout_of(problem, table, tokens, temperature)
+
+  def choose(depth, state):
+    return jnp.sum(uniform[:, depth, None] >= cumulative[state, :-1], axis=-1)
+
+  tokens, rows = _walk(problem, len(uniform), choose)
+  return Rollout(tokens, rows != STATES, _logprobs(table, rows, tokens, temperature), jnp.ones(len(tokens), bool))
 
 
 def rollout_of(problem: Problem, table, tokens, temperature: float = 1.0) -> Rollout:
