@@ -2,8 +2,8 @@
 
   rlhf-jax run --config configs/kl_ablation.py --workdir runs/quickstart
 
-In the run directory of the quickstart only the second PPO and the evaluation are new. Without the penalty the proxy
-reward ends higher and the gold reward lower: the report shows both against the KL to the reference.
+In the run directory of the quickstart only the second PPO and its evaluation are new. The report shows proxy and gold
+reward of both against the KL to the reference.
 """
 
 from ml_collections import ConfigDict

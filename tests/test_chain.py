@@ -80,7 +80,7 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
   path = tmp_path_factory.mktemp("config") / "tiny.py"
-  recipe = shutil.copy(ROOT / "configs" / "quickstart.py", path.with_name("quickstart.py"))  # one and the same for all runs
+  recipe = shutil.copy(ROOT / "configs" / "quickstart.py", path.with_name("recipe.py"))
   path.write_text(TINY.format(recipe=str(recipe), sizes=SIZES, sampling=SAMPLING))
   return path
 

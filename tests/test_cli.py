@@ -1,84 +1,272 @@
-"""The command line: overrides, typos, exit codes."""
+"""The command line: what a user types is what runs, and what is mistyped is answered in one line."""
 
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from rlhf_jax import cli
+from rlhf_jax.cli import load_config, main
 from rlhf_jax.settings import ConfigError
 
 ROOT = Path(__file__).parents[1]
-BASE = ["--config", str(ROOT / "configs/quickstart.py"), "--workdir", "runs/x"]
+CONFIG = """
+from ml_collections import ConfigDict, config_dict
 
-
-@pytest.fixture(autouse=True)
-def in_root(monkeypatch):
-  monkeypatch.chdir(ROOT)
-
-
-def test_overrides_of_every_kind():
-  config, workdir = cli.load_config(
-    [
-      *BASE,
-      "--config.ppo.clip=0.1",
-      "--config.ppo.num_steps=7",
-      "--config.ppo.whiten_rewards=true",
-      "--config.ppo.environment.reward.function=mine.py:score",
-      "--config.evaluation.models=('sft', 'ppo')",
-      "--config.world.seed=5",
-    ]
+def get_config(arg="all"):
+  config = ConfigDict()
+  config.seed = 0
+  config.stages = ("toy",)
+  config.tokenizer = ""
+  config.model = dict(num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, d_ff=2, max_length=4)
+  config.transport = dict(kind="jit", fsdp=1, microbatches=1)
+  config.toy = dict(
+    algorithm=__file__.replace("config.py", "toy.py"),
+    clip=0.2,
+    steps=3,
+    shared=True,
+    name=arg,
+    sizes=(1, 2),
+    inner=dict(rate=0.5, none=None, limit=config_dict.placeholder(float)),
+    arguments=dict(seed=config.get_ref("seed")),
   )
-  assert workdir == "runs/x"
-  assert (config["ppo"]["clip"], config["ppo"]["num_steps"], config["ppo"]["whiten_rewards"]) == (0.1, 7, True)
-  assert config["ppo"]["environment"]["reward"]["function"] == "mine.py:score"
-  assert config["evaluation"]["models"] == ["sft", "ppo"]
-  assert config["ppo"]["environment"]["monitor"]["arguments"] == {"seed": 5}, "the gold reward follows the world"
+  return config
+"""
+STAGE = """
+import dataclasses
+from typing import Any
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+  rate: float
+  none: None | int
+  limit: float | None
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  algorithm: str
+  clip: float
+  steps: int
+  shared: bool
+  name: str
+  sizes: tuple[int, ...]
+  inner: Inner
+  arguments: dict[str, Any]
+
+def run(config, stage):
+  if config.name == "value":
+    raise ValueError("row 3: not a number")
+  if config.name == "interrupt":
+    raise KeyboardInterrupt
+  if config.name == "bug":
+    raise AssertionError("a bug")
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+  (tmp_path / "config.py").write_text(CONFIG)
+  (tmp_path / "toy.py").write_text(STAGE)
+  return tmp_path / "config.py"
+
+
+def load(config, *overrides):
+  return load_config(["--config", str(config), "--workdir", "out", *overrides])[0]
+
+
+def test_without_overrides_the_config_is_what_get_config_returns(config):
+  loaded, workdir = load_config([f"--config={config}", "--workdir=runs/here"])
+  assert workdir == "runs/here"
+  assert loaded["toy"] == {
+    "algorithm": str(config.with_name("toy.py")),
+    "clip": 0.2,
+    "steps": 3,
+    "shared": True,
+    "name": "all",
+    "sizes": [1, 2],
+    "inner": {"rate": 0.5, "none": None, "limit": None},
+    "arguments": {"seed": 0},
+  }
+  assert json.loads(json.dumps(loaded)) == loaded and type(loaded["toy"]) is dict
+
+
+@pytest.mark.parametrize(
+  "override, path, value",
+  [
+    ("--config.toy.clip=0.1", ("toy", "clip"), 0.1),
+    ("--config.toy.clip=1", ("toy", "clip"), 1.0),
+    ("--config.toy.clip=1e-4", ("toy", "clip"), 1e-4),
+    ("--config.toy.clip=-0.5", ("toy", "clip"), -0.5),
+    ("--config.toy.clip -0.5", ("toy", "clip"), -0.5),
+    ("--config.toy.clip 0.3", ("toy", "clip"), 0.3),
+    ("--config.toy.steps=7", ("toy", "steps"), 7),
+    ("--config.toy.shared=False", ("toy", "shared"), False),
+    ("--config.toy.shared=false", ("toy", "shared"), False),
+    ("--noconfig.toy.shared", ("toy", "shared"), False),
+    ("--config.toy.name=x=y", ("toy", "name"), "x=y"),
+    ("--config.toy.name=", ("toy", "name"), ""),
+    ("--config.toy.name=7", ("toy", "name"), "7"),
+    ("--config.toy.sizes=(4,5,6)", ("toy", "sizes"), [4, 5, 6]),
+    ("--config.toy.sizes=()", ("toy", "sizes"), []),
+    ("--config.stages=('toy',)", ("stages",), ["toy"]),
+    ("--config.toy.inner.rate=0.25", ("toy", "inner", "rate"), 0.25),
+    ("--config.toy.inner.limit=3", ("toy", "inner", "limit"), 3.0),
+    ("--config.toy.arguments={'unit':2}", ("toy", "arguments"), {"unit": 2}),
+    ("--config.seed=5", ("toy", "arguments", "seed"), 5),  # a reference follows what it refers to
+    ("--config.toy.steps=7 --config.toy.steps=8", ("toy", "steps"), 8),
+  ],
+)
+def test_overrides(config, override, path, value):
+  found = load(config, *override.split())
+  for key in path:
+    found = found[key]
+  assert found == value and type(found) is type(value)
+
+
+def test_the_argument_after_the_colon_goes_to_get_config(config):
+  assert load(f"{config}:sft")["toy"]["name"] == "sft"
+  assert load(f"{config}:a:b")["toy"]["name"] == "a:b"
 
 
 @pytest.mark.parametrize(
   "override, message",
   [
-    ("--config.ppo.clp=0.1", "config.ppo has no key 'clp'. Did you mean 'clip'?"),
-    ("--config.ppo.optimizer.bta1=1", "config.ppo.optimizer has no key 'bta1'. Did you mean 'beta1'?"),
-    ("--config.poo.clip=1", "config has no key 'poo'. Did you mean 'ppo'?"),
-    ("--config.ppo.clip=high", "config.ppo.clip must be float, not 'high'."),
-    ("--config.ppo.num_steps=2.5", "2.5"),
-    ("--confg=1", "confg"),
+    ("--config.toy.clp=1", "config.toy has no key 'clp'. Did you mean 'clip'?"),
+    ("--config.toy.inner.raet=1", "config.toy.inner has no key 'raet'. Did you mean 'rate'?"),
+    ("--config.toi.clip=1", "config has no key 'toi'. Did you mean 'toy'?"),
+    ("--config.toy.qq.clip=1", re.compile(r"config.toy has no key 'qq'. Known: algorithm, arguments, clip, .*\.")),
+    ("--noconfig.toy.sharde", "config.toy has no key 'sharde'. Did you mean 'shared'?"),
+    ("--config.toy.clip.low=1", "config.toy.clip is 0.2 and has no keys, so there is no 'low' in it."),
+    ("--config.toy.clip=abc", "config.toy.clip must be float, not 'abc'."),
+    ("--config.toy.steps=1.5", "config.toy.steps must be int, not '1.5'."),
+    ("--config.toy.steps=", "config.toy.steps must be int, not ''."),
+    ("--config.toy.shared=maybe", "config.toy.shared must be bool, not 'maybe'."),
+    ("--config.toy=1", "config.toy must be a mapping, not '1'."),
+    ("--config.toy.inner.none=1", "config.toy.inner.none is None, so its type is not known here: set it in the "
+     "config file."),
+    ("--config.toy.clip", "Missing value for flag --config.toy.clip"),
+    ("--confg.toy.clip=1", "unknown flag --confg.toy.clip: --config, --workdir and overrides --config.KEY=VALUE are "
+     "known"),
+    ("--lr=1", "unknown flag --lr: --config, --workdir and overrides --config.KEY=VALUE are known"),
+    ("config.toy.clip=1", "unexpected argument 'config.toy.clip=1'"),
+  ],
+)  # fmt: skip
+def test_a_mistyped_override_is_one_readable_line(config, override, message, capsys):
+  assert main(["run", "--config", str(config), "--workdir", str(config.parent / "out"), override]) == 2
+  printed = capsys.readouterr()
+  line = printed.err.removeprefix("rlhf-jax: ").removesuffix("\n")
+  assert re.fullmatch(message, line) if isinstance(message, re.Pattern) else line == message
+  assert "\n" not in line and not printed.out and not (config.parent / "out").exists()
+
+
+def test_overriding_a_section_after_one_of_its_keys_is_refused(config):
+  with pytest.raises(ConfigError, match="config.toy.inner is provided after --config.toy.inner.rate"):
+    load(config, "--config.toy.inner.rate=1", "--config.toy.inner={'rate': 2.0}")
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ([], "both --config FILE and --workdir DIR are needed"),
+    (["--config", "{config}"], "both --config FILE and --workdir DIR are needed"),
+    (["--workdir", "out"], "both --config FILE and --workdir DIR are needed"),
+    (["--workdir", "out", "--config"], "argument --config: expected one argument"),
+    (["--workdir", "out", "--config", "absent.py"], "no file absent.py (relative paths start at the current "
+     "directory)"),
+    (["--workdir", "out", "--config", "toy"], "--config toy must be the path of a .py file"),
+    (["--workdir", "out", "--config", "empty.py"], "--config empty.py has no function get_config()"),
+    (["--workdir", "out", "--config", "syntax.py"], "syntax.py:2: invalid syntax"),
+    (["--workdir", "out", "--config", "imports.py"], "imports.py:1: ModuleNotFoundError: No module named 'no_such'"),
+    (["--workdir", "out", "--config", "raises.py"], "raises.py:4: ZeroDivisionError: division by zero"),
+    (["--workdir", "out", "--config", "raises.py:x"], "raises.py: TypeError: get_config() takes 0 positional arguments "
+     "but 1 was given"),
+    (["--workdir", "out", "--config", "number.py"], "get_config() of number.py must return a ConfigDict, not 3"),
+  ],
+)  # fmt: skip
+def test_a_config_that_cannot_be_had_is_one_readable_line(config, arguments, message, monkeypatch, capsys):
+  monkeypatch.chdir(config.parent)
+  Path("empty.py").write_text("")
+  Path("syntax.py").write_text("x = 1\ny = = 2\n")
+  Path("imports.py").write_text("import no_such\n")
+  Path("raises.py").write_text("def number():\n  return 0\ndef get_config():\n  return 1 / number()\n")
+  Path("number.py").write_text("def get_config():\n  return 3\n")
+  assert main(["run", *(argument.format(config=config) for argument in arguments)]) == 2
+  err = capsys.readouterr().err
+  assert err.removeprefix("rlhf-jax: ").removesuffix("\n").removeprefix(f"{config.parent}/") == message
+  assert not (config.parent / "out").exists()
+
+
+def test_run_keeps_config_and_command(config, capsys):
+  out = config.parent / "a run"
+  arguments = ["run", "--config", str(config), "--workdir", str(out), "--config.toy.sizes=(4, 5)"]
+  assert main(arguments) == 0
+  assert json.loads((out / "config.json").read_text())["toy"]["sizes"] == [4, 5]
+  command = f"rlhf-jax run --config {config} --workdir '{out}' '--config.toy.sizes=(4, 5)'\n"
+  assert (out / "command.txt").read_text() == command
+  assert "[1/1] toy: done in 0 s" in capsys.readouterr().out
+  assert main([*arguments, "--config.toy.steps=9"]) == 2  # refused, so it is not the command of this run
+  assert "toy.steps: 3 then, 9 now" in capsys.readouterr().err
+  assert (out / "command.txt").read_text() == command
+
+
+@pytest.mark.parametrize(
+  "event, status, printed",
+  [
+    ("value", 2, "rlhf-jax: row 3: not a number\n"),
+    ("interrupt", 130, "interrupted; the same command continues\n"),
   ],
 )
-def test_a_mistake_is_one_readable_line(override, message):
-  with pytest.raises(ConfigError) as error:
-    cli.load_config([*BASE, override])
-  assert message in str(error.value)
-  assert "\n" not in str(error.value) and "\\" not in str(error.value)
+def test_exit_status(config, event, status, printed, capsys):
+  assert main(["run", "--config", f"{config}:{event}", "--workdir", str(config.parent / "out")]) == status
+  assert capsys.readouterr().err == printed
 
 
-def test_missing_flags_and_files():
-  with pytest.raises(ConfigError, match="both --config FILE and --workdir DIR are needed"):
-    cli.load_config(["--workdir", "x"])
-  with pytest.raises(ConfigError, match="both --config"):
-    cli.load_config(BASE[:2])
-  with pytest.raises((ConfigError, FileNotFoundError), match="nowhere.py"):
-    cli.load_config(["--config", "nowhere.py", "--workdir", "x"])
-  with pytest.raises(ConfigError, match="unexpected argument 'more'"):
-    cli.load_config([*BASE, "more"])
+def test_a_bug_keeps_its_traceback(config):
+  with pytest.raises(AssertionError, match="a bug"):
+    main(["run", "--config", f"{config}:bug", "--workdir", str(config.parent / "out")])
 
 
-def test_exit_codes(capsys, tmp_path, monkeypatch):
-  from rlhf_jax import pipeline
-  from rlhf_jax.train import Interrupted
+def test_a_workdir_that_is_a_file_is_refused(config, capsys):
+  assert main(["run", "--config", str(config), "--workdir", str(config)]) == 2
+  assert capsys.readouterr().err.startswith("rlhf-jax: ")
 
-  assert cli.main(["--help"]) == 0
-  assert "rlhf-jax run --config" in capsys.readouterr().out
-  assert cli.main(["rnu"]) == 2
-  assert "no command 'rnu'. Did you mean 'run'?" in capsys.readouterr().err
-  assert cli.main(["run", *BASE, "--config.ppo.clp=1"]) == 2
-  assert capsys.readouterr().err.startswith("rlhf-jax: config.ppo has no key 'clp'")
-  assert cli.main(["report", str(tmp_path)]) == 2
 
-  def interrupted(*arguments, **options):
-    raise Interrupted("stopped at step 3 of 9 of ppo")
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_prints_the_usage(arguments, capsys):
+  assert main(arguments) == 0
+  out = capsys.readouterr().out
+  assert all(command in out for command in ("rlhf-jax run --config", "rlhf-jax sample RUN", "rlhf-jax report RUN"))
 
-  monkeypatch.setattr(pipeline, "run", interrupted)
-  assert cli.main(["run", *BASE[:2], "--workdir", str(tmp_path / "run")]) == 130
-  assert "the same command continues there" in capsys.readouterr().err
+
+def test_run_help_explains_overrides(capsys):
+  with pytest.raises(SystemExit) as stop:
+    main(["run", "--help"])
+  assert stop.value.code == 0
+  assert "--config.KEY=VALUE" in capsys.readouterr().out
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+  assert main(["smaple", "x"]) == 2
+  assert capsys.readouterr().err == "rlhf-jax has no command 'smaple'. Did you mean 'sample'?\n"
+
+
+def test_report_and_sample_need_a_run(tmp_path, capsys):
+  for command, message in (("report", "is not the directory of a run"), ("sample", "is no run directory")):
+    assert main([command, str(tmp_path / "absent")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_answers_without_importing_jax(config):
+  """A person who mistypes should not wait seconds for an accelerator to be found."""
+  script = "import sys; from rlhf_jax.cli import main; assert main(['--help']) == 0; assert 'jax' not in sys.modules"
+  subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_the_process_exits_with_the_status(config):
+  """As a program: `python -m rlhf_jax.cli`, which is what the `rlhf-jax` command calls."""
+  command = [sys.executable, "-m", "rlhf_jax.cli", "run", "--config", str(config), "--config.toy.clp=1"]
+  done = subprocess.run([*command, "--workdir", str(config.parent / "out")], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 2
+  assert done.stderr == "rlhf-jax: config.toy has no key 'clp'. Did you mean 'clip'?\n"

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,15 +54,15 @@ def test_every_recipe_is_accepted(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_quickstart_reaches_its_figures(tmp_path):
+def test_quickstart_runs_and_learns(tmp_path):
   arguments = ["--config", "configs/quickstart.py", "--workdir", str(tmp_path / "run")]
-  start = time.monotonic()
   subprocess.run([sys.executable, "-m", "rlhf_jax.cli", "run", *arguments], cwd=ROOT, check=True)
-  print(f"quickstart took {time.monotonic() - start:.0f} s")
   result = json.loads((tmp_path / "run/evaluation/evaluation.json").read_text())
-  sft, ppo = result["models"]["sft"], result["models"]["ppo"]
-  assert ppo["gold"]["low"] > sft["gold"]["high"]
-  assert ppo["win_rate"]["mean"] >= 0.7
+  base, sft, ppo = (result["models"][name] for name in ("pretrain", "sft", "ppo"))
+  assert sft["gold"]["low"] > base["gold"]["high"]
+  assert ppo["proxy"]["low"] > sft["proxy"]["high"]
+  assert ppo["gold"]["mean"] > sft["gold"]["mean"]
+  assert ppo["win_rate"]["low"] > 0.5
   assert 0 < ppo["kl"]["mean"] < 50
-  assert result["reward_model"]["reward_model"]["clear_accuracy"]["mean"] >= 0.85
+  assert result["reward_model"]["reward_model"]["clear_accuracy"]["low"] > 0.7
   assert (tmp_path / "run/report.html").stat().st_size > 20_000
