@@ -28,6 +28,8 @@ class Series(NamedTuple):
 
 
 class Stage(NamedTuple):
+  """A stage of the run: its part of the config and its metrics by name."""
+
   name: str
   kind: str  # the last name of the config's "algorithm": pretrain, sft, ppo, ...; "" without one
   config: Mapping[str, Any]
@@ -40,6 +42,8 @@ class Stage(NamedTuple):
 
 
 class Run(NamedTuple):
+  """All that the report shows; what the directory lacks is empty here."""
+
   name: str
   config: Mapping[str, Any]
   command: str | None

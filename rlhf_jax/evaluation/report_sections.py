@@ -58,6 +58,8 @@ TRAINING_PANELS = (  # metric, title, y label, options
 
 
 class Panel(NamedTuple):
+  """One figure and its heading."""
+
   title: str
   svg: Markup
   color: int = NO_SERIES  # of the one series shown, for the title's mark

@@ -32,10 +32,12 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def share(value: float) -> str:
+  """0.42 as "42 %"."""
   return f"{100 * value:.0f} %" if math.isfinite(value) else "–"
 
 
 def mean_text(measure: str, interval: Interval) -> str:
+  """The mean in the unit of its measure."""
   return share(interval.mean) if measure in SHARES else number(interval.mean, DECIMALS.get(measure, 2))
 
 
@@ -50,6 +52,7 @@ def bounds_text(measure: str, interval: Interval) -> str:
 
 
 def interval_text(measure: str, interval: Interval) -> str:
+  """Mean and bounds, as in "0.50 [0.42, 0.58]"."""
   return f"{mean_text(measure, interval)} {bounds_text(measure, interval)}".strip()
 
 
