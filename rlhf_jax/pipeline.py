@@ -86,6 +86,8 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
     later = [other for other, fingerprint in upstream.items() if fingerprint is None]
     if later:
       raise ConfigError(f"config.{name} reads from {later[0]!r}, which config.stages puts after it")
+    # Token ids mean nothing without their tokenizer: whatever comes after the stage that trains it depends on it.
+    upstream |= {other: mark for other, mark in fingerprints.items() if _mentions(config["tokenizer"], other)}
     shared = {key: config[key] for key in ("seed", "tokenizer", "model")}
     fingerprints[name] = _fingerprint([name, given, shared, upstream])
     stage = Stage(name, Path(workdir), config["seed"], config["tokenizer"], model, transport, fingerprints[name])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -166,6 +167,7 @@ def test_what_reads_from_a_changed_stage_is_refused(config, workdir, reader, kep
 
 def test_a_stage_that_reads_nothing_of_a_changed_one_stays(config, workdir):
   config["c"]["reads"] = ""
+  config["tokenizer"] = "tokenizer.json"  # of no stage: else every later stage depends on the one that trains it
   pipeline.run(config, workdir)
   for name in "ab":
     (workdir / name / "done.json").unlink()
@@ -251,3 +253,18 @@ def test_a_stage_knows_its_place(config, workdir):
   assert first.stage.stage_seed != second.stage.stage_seed
   assert first.stage.stage_seed == pipeline.plan(config, workdir / "elsewhere")[0].stage.stage_seed
   assert not workdir.exists()
+
+
+def test_another_tokenizer_is_another_run_for_every_stage_after_it(tmp_path, monkeypatch):
+  from rlhf_jax.cli import load_config
+
+  monkeypatch.chdir(Path(__file__).parents[1])
+  monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+  arguments = ["--config", "configs/quickstart.py", "--workdir", "x"]
+
+  def prints(*overrides):
+    config, _ = load_config([*arguments, *overrides])
+    return {step.stage.name: step.stage.fingerprint for step in pipeline.plan(config, tmp_path)}
+
+  before, after = prints(), prints("--config.vocabulary.vocab_size=700")
+  assert {name for name in before if before[name] == after[name]} == {"world"}
