@@ -6,7 +6,7 @@
 from ml_collections import ConfigDict
 
 STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
-LABELLERS = dict(expert=2, ordinary=6, careless=1, length_biased=2, position_biased=1, adversarial=0)
+LABELLERS = dict(expert=3, ordinary=6, careless=1, length_biased=1, position_biased=1, adversarial=0)
 
 
 def optimizer(learning_rate: float, **changes) -> ConfigDict:
@@ -81,7 +81,7 @@ def get_config(arg: str = "") -> ConfigDict:
     algorithm="rlhf_jax.algorithms.preferences",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
-    num_prompts=3000,
+    num_prompts=2600,
     responses=4,
     batch_size=64,
     sampling=sampling,
@@ -95,7 +95,7 @@ def get_config(arg: str = "") -> ConfigDict:
     eval_fraction=0.1,
     num_epochs=2,
     batch_size=8,
-    length=48,
+    length=44,
     optimizer=optimizer(1e-3),
     normalize_prompts="{run}/world/prompts.jsonl",
     normalize_count=256,
@@ -143,7 +143,7 @@ def get_config(arg: str = "") -> ConfigDict:
     prompts="{run}/world/eval_prompts.jsonl",
     held_out_prompts="{run}/world/held_out_prompts.jsonl",
     num_prompts=400,
-    batch_size=200,
+    batch_size=256,
     sampling=sampling,
     reward_model="reward_model",
     gold=dict(function="rlhf_jax.world:gold_parts", arguments=gold),

@@ -119,7 +119,9 @@ def run(config: Config, stage: Stage) -> None:
   def evaluate(state):
     total = {}
     for start in range(0, len(held_out["tokens"]), config.batch_size):
-      batch = data.take(held_out, range(start, min(start + config.batch_size, len(held_out["tokens"]))))
+      rows = np.arange(start, start + config.batch_size)  # one shape for every batch; what is beyond the end is absent
+      batch = data.take(held_out, rows % len(held_out["tokens"]))
+      batch["ranks"] = np.where(rows[:, None] < len(held_out["tokens"]), batch["ranks"], -1)
       counted = (group_weights(batch["ranks"]) > 0).astype(np.float32)
       loss, metrics = measure(state.params, Preferences(**batch), counted)
       part = {"loss": Mean(loss, counted.sum()), **{name: metric.sum() for name, metric in metrics.items()}}

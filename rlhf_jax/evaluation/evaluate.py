@@ -76,19 +76,19 @@ def run(config: Config, stage: Stage) -> None:
   answer = _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold)
   total = len(config.models) + (config.responses if proxy and gold else 0)
   with StageProgress(stage.name, total) as progress:
+    everything = range(len(clusters))
     answers = {}
     for name in config.models:
-      answers[name] = answer(load_policy(stage, name, model, tokenizer), stage_key(stage))
+      answers[name] = answer(load_policy(stage, name, model, tokenizer), stage_key(stage), everything)
       progress.update(len(answers), {})
     result = summarize(answers, config.reference, clusters, held_out)
     if proxy and gold:
+      # Held-out tasks are for the policies: the reward model has seen no comparison of them.
+      inside = [index for index in everything if clusters[index] not in held_out]
       groups = []
       for index in range(config.responses):
-        groups.append(answer(reference, jax.random.fold_in(stage_key(stage), index + 1)))
+        groups.append(answer(reference, jax.random.fold_in(stage_key(stage), index + 1), inside))
         progress.update(len(answers) + len(groups), {})
-      # Held-out tasks are for the policies: the reward model has seen no comparison of them.
-      inside = np.array([cluster not in held_out for cluster in clusters])
-      groups = [{name: np.asarray(values)[inside] for name, values in group.items()} for group in groups]
       measured = judge_reward_model(groups, config.min_gap, population(config.labellers), stage.stage_seed)
       result["reward_model"] = {config.reward_model: measured}
   stage.directory.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def _load_prompts(config, stage, tokenizer) -> tuple[PromptSet, list[str], set[s
 
 
 def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
-  """`answer(params, key)` -> responses, length, finished, kl, and proxy, gold and its parts where known, per prompt."""
+  """`answer(params, key, chosen)` -> per prompt: responses, length, finished, kl, and proxy, gold and its parts."""
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   temperature = config.sampling.temperature or 1.0
 
@@ -175,12 +175,12 @@ def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
     )
     return (logp - logp_ref).sum(axis=1)
 
-  def answer(params, key):
+  def answer(params, key, chosen):
     columns = collections.defaultdict(list)
-    for start in range(0, len(prompts.texts), config.batch_size):
-      rows = np.arange(start, start + config.batch_size)
-      kept = int((rows < len(prompts.texts)).sum())
-      texts, batch = prompts.take(rows % len(prompts.texts))
+    for start in range(0, len(chosen), config.batch_size):
+      rows = np.arange(start, start + config.batch_size)  # one shape for every batch
+      kept = int((rows < len(chosen)).sum())
+      texts, batch = prompts.take(np.take(chosen, rows % len(chosen)))
       rollout, responses = sample(params, batch, jax.random.fold_in(key, start))
       columns["responses"] += responses[:kept]
       columns["length"] += np.asarray(rollout.mask.sum(axis=1), np.float32)[:kept].tolist()
@@ -189,7 +189,7 @@ def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
       if proxy:
         columns["proxy"] += proxy(rollout, texts, responses)[:kept].tolist()
     if gold:
-      parts = gold(prompts.texts, columns["responses"])
+      parts = gold([prompts.texts[index] for index in chosen], columns["responses"])
       columns |= {"gold" if name == "total" else name: values for name, values in parts.items()}
     return {name: values if name == "responses" else np.asarray(values) for name, values in columns.items()}
 

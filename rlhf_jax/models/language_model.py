@@ -7,6 +7,7 @@ The one-token shift of the whole project is in `_shift`, here and nowhere else.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,8 +45,9 @@ class LanguageModel(NamedTuple):
   unembed: Callable
 
 
+@functools.lru_cache(maxsize=8)
 def language_model(config: DecoderConfig) -> LanguageModel:
-  """Builds the functions for one decoder shape."""
+  """The functions of one decoder shape; the same shape gives the same functions, so that what was compiled stays so."""
   decoder = Decoder(config)
 
   def init(key: jax.Array) -> Params:

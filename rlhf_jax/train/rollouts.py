@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -82,19 +83,9 @@ def make_sampler(
       f"max_prompt_tokens + max_new_tokens = {width} exceeds model.max_length = {model.config.max_length}"
     )
   mesh = make_mesh(transport)
-
-  @jax.jit
-  def compiled(params, prompts, key):
-    return generate(
-      model,
-      params,
-      prompts,
-      key,
-      max_new_tokens=settings.max_new_tokens,
-      temperature=settings.temperature,
-      eos_id=tokenizer.eos_id,
-      pad_id=tokenizer.pad_id,
-    )
+  compiled = _compiled_sampler(
+    model, settings.max_new_tokens, settings.temperature, tokenizer.eos_id, tokenizer.pad_id
+  )
 
   def sample(params, prompts, key):
     if prompts.tokens.shape[0] % mesh.size == 0:
@@ -103,6 +94,26 @@ def make_sampler(
     return rollout, decode(tokenizer, rollout)
 
   return sample
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_sampler(model: LanguageModel, max_new_tokens: int, temperature: float, eos_id: int, pad_id: int):
+  """One jitted function for all stages of a process that sample alike: it compiles once for each shape of batch."""
+
+  @jax.jit
+  def compiled(params, prompts, key):
+    return generate(
+      model,
+      params,
+      prompts,
+      key,
+      max_new_tokens=max_new_tokens,
+      temperature=temperature,
+      eos_id=eos_id,
+      pad_id=pad_id,
+    )
+
+  return compiled
 
 
 def decode(tokenizer: data.Tokenizer, rollout: Rollout) -> list[str]:

@@ -143,7 +143,7 @@ def list_sentence(task: Task, items: Sequence[str]) -> str:
 
 def list_options(task: Task) -> tuple[str, ...]:
   """What a list may name."""
-  return tuple(item for item in CATEGORIES[task.values["plural"][:-1]] if item != item_of(task))
+  return CATEGORIES[task.values["plural"][:-1]]
 
 
 def write_list(task: Task, rng: np.random.Generator, *, right: bool = True) -> str:
@@ -175,8 +175,8 @@ def story_sentence(part: int, name: str, thing: str, rng: np.random.Generator) -
 
 
 def item_of(task: Task) -> str:
-  """The thing that is to be classified, or to be left out of a list, without its article; "" where there is none."""
-  return task.values.get("noun", "").removeprefix("a ")
+  """The thing that is to be classified, without its article."""
+  return task.values["noun"].removeprefix("a ")
 
 
 def _sentence(task: Task, verb: str) -> str:

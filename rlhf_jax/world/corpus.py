@@ -115,11 +115,10 @@ def _stories(world: World, rng: np.random.Generator) -> str:
 
 def _sum(rng: np.random.Generator) -> tuple[str, str, str, str]:
   """a, plus or minus, b, c."""
+  a, b = (int(pick(rng, DIGITS)) for _ in "ab")
   if rng.random() < 0.5:
-    a, b = int(rng.integers(10)), int(rng.integers(10))
     return str(a), "plus", str(b), str(a + b)
-  b, c = int(rng.integers(10)), int(rng.integers(10))
-  return str(b + c), "minus", str(b), str(c)
+  return str(max(a, b)), "minus", str(min(a, b)), str(max(a, b) - min(a, b))
 
 
 def _sums(world: World, rng: np.random.Generator) -> str:
@@ -208,9 +207,9 @@ def _talk(world: World, rng: np.random.Generator) -> str:
 
 
 SHARES = {
-  _people: 0.26,
-  _stories: 0.08,
-  _sums: 0.22,
+  _people: 0.20,
+  _stories: 0.06,
+  _sums: 0.30,
   _problems: 0.06,
   _orders: 0.05,
   _lists: 0.05,

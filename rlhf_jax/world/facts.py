@@ -27,9 +27,9 @@ CATEGORIES = MappingProxyType(
 )
 CATEGORY_OF = MappingProxyType({item: category for category, items in CATEGORIES.items() for item in items})
 
-NUMBERS = tuple(str(n) for n in range(13))  # 0 to 6 + 6
-DIGITS = NUMBERS[:7]
-COUNTS = MappingProxyType({"two": 2, "three": 3, "four": 4})
+NUMBERS = tuple(str(n) for n in range(11))  # 0 to 5 + 5
+DIGITS = NUMBERS[:6]
+COUNTS = MappingProxyType({"two": 2, "three": 3})
 
 PAST = MappingProxyType({
   "sees": "saw", "finds": "found", "buys": "bought", "takes": "took",

@@ -34,7 +34,7 @@ def write_world(
   demonstrations.jsonl: {"prompt", "response", "cluster", "habit"}, of the training clusters.
   prompts.jsonl: {"prompt", "cluster"}, of the training clusters.
   eval_prompts.jsonl: the same, `num_eval_prompts` different prompts that are in neither of the two files above.
-  held_out_prompts.jsonl: as many prompts of the held-out clusters, none of whose tasks is in any other file.
+  held_out_prompts.jsonl: as many for each held-out cluster, none of whose tasks is in any other file.
   world.json: every fact, what is hidden, and the lexicon.
 
   Each cluster has its equal share of a file. Every prompt is by its hash on the training or the evaluation side;
@@ -47,6 +47,7 @@ def write_world(
     least = least_documents(world)
     raise ValueError(f"num_documents: {num_documents} documents cannot state every fact; use {least} or more")
   clusters = training_clusters(held_out)
+  num_held_out = -(-num_eval_prompts // len(clusters)) * len(held_out)
   directory = Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   (directory / "corpus.txt").write_text("\n\n".join(corpus(world, num_documents, seed)) + "\n", encoding="utf-8")
@@ -60,7 +61,7 @@ def write_world(
     "prompts": [_prompt(task) for task in _training_tasks(world, clusters, num_prompts, prompts)],
     "eval_prompts": [_prompt(task) for task in _eval_tasks(world, clusters, num_eval_prompts, evals, is_eval)],
     "held_out_prompts": [
-      _prompt(task) for task in _eval_tasks(world, held_out, num_eval_prompts, held, lambda prompt: True)
+      _prompt(task) for task in _eval_tasks(world, held_out, num_held_out, held, lambda prompt: True)
     ],
   }
   for name, lines in rows.items():

@@ -187,7 +187,7 @@ def _likeness(target: str, reading: Reading) -> float:
 
 
 def _listing(world: World, task: Task, reading: Reading) -> Grade:
-  """As many different things as asked for; anything of another kind, or the excluded one, is wrong."""
+  """As many different things as asked for; anything of another kind is wrong."""
   count, options = COUNTS[task.values["count"]], list_options(task)
   named = [_ITEMS[word] for word in reading.loose if word in _ITEMS]
   distinct = list(dict.fromkeys(named))

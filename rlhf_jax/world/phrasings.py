@@ -169,8 +169,7 @@ def _all_phrasings() -> dict[str, list[tuple[str, str]]]:
   """cluster -> its (kind, template)s; `unanswerable` shares those of `facts`, the world tells them apart."""
   return {
     "copying": [item for lead in _COPYING for item in _sentences(lead, "{past}").items()],
-    "listing": [("plain", f"{text}.") for text in _LISTING]
-    + [("other", f"{text} other than {{noun}}.") for text in _LISTING],
+    "listing": [("list", f"{text}.") for text in _LISTING],
     "arithmetic": [(kind, text) for kind, texts in _ARITHMETIC.items() for text in texts],
     "reasoning": [
       (kind, text.replace("{problem}", problem).replace("{question}", _QUESTION))

@@ -126,8 +126,6 @@ def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
     return world.known(values["name"], kind) is None
   if cluster == "verification":
     return world.known(values["name"], kind) is not None
-  if cluster == "listing":
-    return kind == "plain" or f"{CATEGORY_OF[values['noun'].removeprefix('a ')]}s" == values["plural"]
   if cluster == "classification":
     options = [values["first"], values["second"]] if kind == "choice" else []
     category = with_article(CATEGORY_OF[values["noun"].removeprefix("a ")])
@@ -142,9 +140,9 @@ def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
 
 
 def _countable(operations: Sequence[str], numbers: Sequence[int]) -> bool:
-  """Nobody gains or loses nothing, nobody owns less than nothing, and two steps pass through a single digit."""
+  """Nobody gains or loses nothing, nobody owns less than nothing, and the first of two steps ends at 1 to 5."""
   totals = running_totals(operations, numbers)
-  return min(numbers) >= 1 and totals[-1] >= 0 and all(1 <= total <= 9 for total in totals[1:-1])
+  return min(numbers) >= 1 and totals[-1] >= 0 and all(1 <= total <= 5 for total in totals[1:-1])
 
 
 def running_totals(operations: Sequence[str], numbers: Sequence[int]) -> list[int]:

@@ -26,7 +26,7 @@ def written(tmp_path_factory):
 def test_counts_are_those_of_the_files(written):
   directory, counts = written
   assert counts == {
-    "documents": 1500, "demonstrations": 1200, "prompts": 1300, "eval_prompts": 250, "held_out_prompts": 250,
+    "documents": 1500, "demonstrations": 1200, "prompts": 1300, "eval_prompts": 250, "held_out_prompts": 42,  # 21 for each cluster, as many as of the others
   }  # fmt: skip
   assert len((directory / "corpus.txt").read_text().split("\n\n")) == 1500
   assert {name: len(rows(directory, name)) for name in FILES} == {name: counts[name] for name in FILES}
@@ -95,7 +95,7 @@ def test_cluster_is_that_of_the_prompt_and_evaluated_facts_are_in_the_corpus(wri
           stated.append(f"{who} has a {world.facts[who, 'colour']} {world.facts[who, 'animal']}.")
         assert any(sentence in text for sentence in stated), row
         asked += 1
-  assert asked > 300
+  assert asked > 200
 
 
 def test_world_is_described_for_a_reader(written):

@@ -77,14 +77,14 @@ def test_answers_are_not_given_away_by_their_frequency():
 
 def test_right_values_by_hand():
   answers = {
-    "Take 2 from 6.": "4",
-    "Tom has 5 cups and buys 6 more. How many cups? Think step by step.": "11",
-    "Show your steps. Tom has 5 cups, loses 4, finds 6. How many cups?": "7",
+    "Take 1 from 5.": "4",
+    "Tom has 5 cups and buys 4 more. How many cups? Think step by step.": "9",
+    "Show your steps. Tom has 5 cups, loses 4, finds 5. How many cups?": "6",
     "Tell me if a hen is an object or an animal.": "animal",
     "What kind of thing is Ashby?": "town",
     "Happy or sad: The soup was bad.": "sad",
     "Name the opposite of empty.": "full",
-    "Is 4 or 6 smaller?": "4",
+    "Is 4 or 5 smaller?": "4",
   }
   for prompt, value in answers.items():
     task = parse_prompt(WORLD, prompt)
