@@ -373,10 +373,9 @@ def test_prompts_that_are_too_long_are_counted(workspace, tmp_path, capsys):
   texts = ["Where does Tom live?", "Why? " * 30, "Where does Tom live?", "Who is it?"]
   data.write_rows(tmp_path / "prompts.jsonl", [{"prompt": text} for text in texts])
   prompts = load_prompts(tmp_path / "prompts.jsonl", tokenizer, 40)
-  assert prompts.texts == ["Where does Tom live?", "Who is it?"]
+  assert prompts.texts == ["Where does Tom live?", "Where does Tom live?", "Who is it?"]
   out = capsys.readouterr().out
-  assert "skipped 1 of 4 rows: duplicate prompt" in out
-  assert "skipped 1 of 3 rows: longer than 40 tokens" in out
+  assert "skipped 1 of 4 rows: longer than 40 tokens" in out
   with pytest.raises(data.DataError, match="no prompt fits in max_prompt_tokens=3"):
     load_prompts(tmp_path / "prompts.jsonl", tokenizer, 3)
 

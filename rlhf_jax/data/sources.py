@@ -97,25 +97,15 @@ def read_comparisons(path: PathLike) -> tuple[list[Comparison], Counter]:
 
 
 def read_prompts(path: PathLike) -> tuple[list[str], Counter]:
-  """Distinct prompts in the order of their first appearance, and the counted reasons of skipped ones.
+  """Prompts in the order of the file, and the counted reasons of skipped ones.
 
-  Accepts {prompt} rows and every shape of `read_demonstrations` and `read_comparisons`.
+  Accepts {prompt} rows and every shape of `read_demonstrations` and `read_comparisons`. A prompt that stands in the
+  file several times is returned as often: the file is the distribution that prompts are drawn from.
 
   Raises:
     DataError: as `read_rows`; the columns are none of these, a value has the wrong type, or no row is usable.
   """
-  seen = set()
-
-  def problem(prompt: str) -> str | None:
-    rendered = render_prompt(prompt)
-    if not prompt.strip():
-      return "empty prompt"
-    if rendered in seen:
-      return "duplicate prompt"
-    seen.add(rendered)
-    return None
-
-  return _read(path, _PROMPTS, problem)
+  return _read(path, _PROMPTS, lambda prompt: None if prompt.strip() else "empty prompt")
 
 
 def _read(

@@ -146,14 +146,14 @@ def test_comparisons_without_use_are_counted(write):
   }
 
 
-def test_prompts_of_every_shape_are_distinct_and_in_order(write):
+def test_prompts_of_every_shape_are_kept_in_order_with_their_repetitions(write):
   node = {"role": "assistant", "replies": []}
   replies = [{"text": "a", "rank": 0, **node}, {"text": "b", "rank": 1, **node}]
   path = write(
     {"prompt": "p2"},
     {"prompt": "p1", "responses": ["a", "b"], "ranks": [0, 0]},
     {"prompt": "p2", "chosen": "c", "rejected": "c"},
-    {"prompt": "\n\nHuman: p1\n\nAssistant:"},  # what "p1" is rendered to
+    {"prompt": "\n\nHuman: p1\n\nAssistant:"},
     {"instruction": "i", "input": "x", "output": ""},
     {"instruction": "i", "instances": [{"input": "y", "output": ""}]},
     {"chosen": DIALOGUE + " c", "rejected": DIALOGUE + " r"},
@@ -161,8 +161,9 @@ def test_prompts_of_every_shape_are_distinct_and_in_order(write):
     {"prompt": " "},
   )
   prompts, skips = read_prompts(path)
-  assert prompts == ["p2", "p1", "i\nx", "i\ny", DIALOGUE, "\n\nHuman: q\n\nAssistant:"]
-  assert skips == {"duplicate prompt": 2, "empty prompt": 1}
+  rendered = "\n\nHuman: p1\n\nAssistant:"
+  assert prompts == ["p2", "p1", "p2", rendered, "i\nx", "i\ny", DIALOGUE, "\n\nHuman: q\n\nAssistant:"]
+  assert skips == {"empty prompt": 1}
 
 
 def expect_explained(path: Path, read, message: str):
@@ -267,7 +268,7 @@ def test_hh(name, pairs, differ, identical, empty):
   demonstrations, skips = read_demonstrations(path)
   assert len(demonstrations) + skips["empty response"] == pairs
   prompts, skips = read_prompts(path)
-  assert len(prompts) + skips["duplicate prompt"] == pairs
+  assert (len(prompts), skips) == (pairs, {})
 
 
 def test_hh_is_split_once_and_exactly():
@@ -298,7 +299,7 @@ def test_alpaca():
   assert (len(demonstrations), skips) == (999, {})
   assert demonstrations[0].prompt == "Describe a process of making crepes."
   prompts, skips = read_prompts(path)
-  assert len(prompts) + skips["duplicate prompt"] == 999
+  assert (len(prompts), skips) == (999, {})
 
 
 def test_self_instruct():
