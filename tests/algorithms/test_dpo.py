@@ -156,7 +156,7 @@ def test_pair_weights_by_hand():
   assert pair_weights(np.array([[0, 0], [3, 3]])).sum() == 0
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["dpo", "kto", "simpo"])
 def test_prompt_padding_and_absent_responses_count_nothing(name):
   """NaN in the policy's logits outside the responses, and whatever stands in what is absent."""
   groups, weights, table = ranked()
@@ -224,6 +224,7 @@ def run_dpo(chain, tmp_path, arg, **changes):
   return read_metrics(tmp_path / "dpo" / "metrics.jsonl")
 
 
+@pytest.mark.slow
 def test_the_stage_learns_the_comparisons(chain, tmp_path):
   rows = run_dpo(chain, tmp_path, "dpo")
   assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-4) and abs(rows[0]["kl/forward"]) < 1e-3
@@ -234,11 +235,12 @@ def test_the_stage_learns_the_comparisons(chain, tmp_path):
   assert min(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), sft, policy))) > 0
 
 
-def test_kto_takes_its_baseline_from_mismatched_responses(chain, tmp_path):
-  rows = run_dpo(chain, tmp_path, "kto", num_epochs=2)
+def test_the_stage_of_kto_takes_its_baseline_from_mismatched_responses(chain, tmp_path):
+  """Of all losses the one that uses most of the stage: the reference's log-probs, and z before each update."""
+  rows = run_dpo(chain, tmp_path, "kto", num_epochs=3)
   assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-4) and abs(rows[0]["kl/mismatch"]) < 1e-3
   assert abs(rows[-1]["kl/mismatch"]) > 1e-2 and {"eval/kl/mismatch"} <= rows[-1].keys()
-  assert rows[-1]["loss"] < 0.5
+  assert rows[-1]["loss"] < 0.45 and {"eval/loss", "eval/accuracy"} <= rows[-1].keys()
 
 
 def test_rows_count_the_response_and_its_end_alone(chain):

@@ -129,8 +129,15 @@ def test_the_optimum_of_k2_is_that_of_rlhf():
   np.testing.assert_allclose(tabular.distribution(BANDIT, state.params), expected, atol=0.02)
 
 
-@pytest.mark.parametrize("weights", ["sequence", "token", "constant"])
-@pytest.mark.parametrize("ratio, clip", [("token", (0.2, 0.2)), ("token", (0.1, 0.6)), ("sequence", (0.1, 0.3))])
+@pytest.mark.parametrize(
+  "weights, ratio, clip",
+  [
+    ("sequence", "token", (0.2, 0.2)),
+    ("token", "token", (0.1, 0.6)),
+    ("constant", "token", (0.2, 0.2)),
+    ("sequence", "sequence", (0.1, 0.3)),
+  ],
+)
 def test_every_variant_by_a_loop(weights, ratio, clip):
   experience, _ = sampled()
   loss_fn = jax.jit(make_loss(clip=clip, ratio=ratio))
