@@ -67,7 +67,10 @@ class Rollout:
 
 @struct.dataclass
 class Experience:
-  """What a policy update consumes, each [B, T] and aligned with tokens; values and returns only with a critic."""
+  """What a policy update consumes, each [B, T] and aligned with tokens.
+
+  values and returns only with a critic; logp_ref, the reference's log-probs, only where the KL is a term of the loss.
+  """
 
   tokens: jax.Array
   mask: jax.Array
@@ -75,6 +78,7 @@ class Experience:
   advantages: jax.Array
   values: jax.Array | None = None
   returns: jax.Array | None = None
+  logp_ref: jax.Array | None = None
 
 
 @struct.dataclass

@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import signal
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from tiny_chain import PPO_STEPS, SAMPLING, SIZES, STAGES, run
 
 import rlhf_jax.world
 from rlhf_jax import data
@@ -36,61 +35,7 @@ from rlhf_jax.train.checkpoint import load_params
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.rewards import model_scorer
 
-ROOT = Path(__file__).parents[1]
-STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
-PPO_STEPS = 4
-SIZES = {
-  "model": dict(num_layers=1, d_model=32, num_heads=2, num_kv_heads=2, d_ff=48, max_length=64),
-  "world": dict(num_documents=200, num_demonstrations=120, num_prompts=64, num_eval_prompts=16),
-  "vocabulary": dict(vocab_size=400),
-  "pretrain": dict(num_steps=6, length=32, eval_rows=8, evaluate_every=3, checkpoint_every=4),
-  "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.2),
-  "preferences": dict(num_prompts=48, responses=2, batch_size=8),
-  "reward_model": dict(length=64, normalize_count=16, eval_fraction=0.2),
-  "ppo": dict(num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None)),
-  "evaluation": dict(num_prompts=16, batch_size=16, responses=2, num_samples=4),
-}
-SAMPLING = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)
-TINY = """
-from rlhf_jax.settings import import_module
-
-def get_config(arg=""):
-  config = import_module({recipe!r}).get_config(arg)
-  config.update({sizes!r})
-  for section in (config.preferences, config.reward_model, config.ppo.environment, config.evaluation):
-    section.sampling.update({sampling!r})
-  return config
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-  """The same programs are compiled in many runs here: they are kept on disk, but only for this module."""
-  names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-  before = {name: getattr(jax.config, name) for name in names}
-  jax.config.update(names[0], str(tmp_path_factory.mktemp("programs")))
-  jax.config.update(names[1], 0.0)
-  compilation_cache.reset_cache()
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-  path = tmp_path_factory.mktemp("config") / "tiny.py"
-  recipe = shutil.copy(ROOT / "configs" / "quickstart.py", path.with_name("recipe.py"))
-  path.write_text(TINY.format(recipe=str(recipe), sizes=SIZES, sampling=SAMPLING))
-  return path
-
-
-@pytest.fixture(scope="module")
-def chain(tiny, tmp_path_factory):
-  """The run directory of the finished chain; tests read it and do not write to it."""
-  directory = tmp_path_factory.mktemp("runs") / "chain"
-  assert run(tiny, directory) == 0
-  return directory
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +43,6 @@ def workspace(chain):
   """(stage name -> Stage, tokenizer, model) of the chain."""
   stages = {step.stage.name: step.stage for step in plan(json.loads((chain / "config.json").read_text()), chain)}
   return stages, *open_workspace(stages["ppo"])
-
-
-def run(config, workdir, *overrides):
-  return main(["run", "--config", str(config), "--workdir", str(workdir), *overrides])
 
 
 def ppo_alone(chain):

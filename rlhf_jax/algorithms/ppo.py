@@ -31,7 +31,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rlhf_jax.objectives import (
   adaptive_kl_coef,
@@ -48,6 +47,7 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
   Environment,
   Optimizer,
+  check_minibatches,
   identity,
   init_state,
   load_policy,
@@ -57,6 +57,7 @@ from rlhf_jax.train import (
   make_update,
   open_workspace,
   place,
+  run_epochs,
   run_steps,
   stage_key,
 )
@@ -97,8 +98,7 @@ class Config:
 
   def __post_init__(self):
     episodes = self.environment.batch_size * self.environment.samples_per_prompt
-    if self.epochs < 1 or self.minibatches < 1 or episodes % self.minibatches:
-      raise ValueError(f"minibatches={self.minibatches} must divide the {episodes} episodes of a step, epochs be >= 1")
+    check_minibatches(self.epochs, self.minibatches, episodes)
 
 
 def make_loss(
@@ -174,18 +174,23 @@ def run(config: Config, stage: Stage) -> None:
   def step(state, index):
     batch = episodes(state.params["policy"], index)
     experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, state.extra["kl_coef"])
-    num_episodes = len(batch.scores)
-    pooled = None
-    for epoch in range(config.epochs):
-      order = np.random.default_rng((stage.stage_seed, index, epoch)).permutation(num_episodes)
-      for rows in np.split(order, config.minibatches):
-        minibatch = jax.tree.map(lambda x, rows=rows: x[rows], experience)
-        state, part = update(state, minibatch, token_weights(minibatch.mask))
-        pooled = jax.tree.map(jnp.add, pooled, part) if pooled else part
+    state, pooled = run_epochs(
+      update,
+      state,
+      experience,
+      token_weights,
+      epochs=config.epochs,
+      minibatches=config.minibatches,
+      seed=(stage.stage_seed, index),
+    )
     if config.kl_target > 0:
       kl = metrics["kl/reference"].sum()
       kl_coef = adaptive_kl_coef(
-        state.extra["kl_coef"], kl.values / kl.weights, num_episodes, target=config.kl_target, horizon=config.kl_horizon
+        state.extra["kl_coef"],
+        kl.values / kl.weights,
+        len(batch.scores),
+        target=config.kl_target,
+        horizon=config.kl_horizon,
       )
       state = state.replace(extra={"kl_coef": kl_coef})
     return state, {**batch.metrics, **metrics, **pooled}

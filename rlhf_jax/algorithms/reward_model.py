@@ -24,8 +24,10 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
   Optimizer,
   Sampling,
+  group_weights,
   identity,
   init_state,
+  load_comparisons,
   load_policy,
   load_prompts,
   make_optimizer,
@@ -33,8 +35,8 @@ from rlhf_jax.train import (
   make_update,
   model_scorer,
   open_workspace,
+  ordered_pairs,
   place,
-  report_skips,
   run_steps,
   stage_key,
 )
@@ -79,27 +81,13 @@ def make_loss(score):
   return loss_fn
 
 
-def ordered_pairs(rewards: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(correct, is_pair), each [N, K, K]: rank i is better than rank j, and whether r_i > r_j; a tie counts half."""
-  present = ranks >= 0
-  is_pair = (ranks[:, :, None] < ranks[:, None, :]) & present[:, :, None] & present[:, None, :]
-  margin = rewards[:, :, None] - rewards[:, None, :]
-  return (jnp.sign(margin) + 1) / 2, is_pair
-
-
-def group_weights(ranks: np.ndarray) -> np.ndarray:
-  """Every group with an untied pair weighs the same; ranks[N, K] -> f32[N], which sums to one."""
-  present = np.where(ranks >= 0, ranks, -1)
-  has_pair = np.array([len(set(row[row >= 0])) > 1 for row in present])
-  return (has_pair / max(has_pair.sum(), 1)).astype(np.float32)
-
-
 def run(config: Config, stage: Stage) -> None:
   """Trains on the comparisons, then normalises."""
   tokenizer, model = open_workspace(stage)
   if config.length > model.config.max_length:
     raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
-  train, held_out = _load(config, stage, tokenizer)
+  splits = load_comparisons(stage.path(config.comparisons), tokenizer, config.length, config.eval_fraction, stage.seed)
+  train, held_out = (split.rows for split in splits)
   num_rows = len(train["tokens"])
   num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
   loss_fn = make_loss(model.score)
@@ -154,18 +142,3 @@ def normalize_head(params, scores: np.ndarray):
   mean, std = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
   head = params["head"]
   return {**params, "head": {"kernel": head["kernel"] / std, "bias": (head["bias"] - mean) / std}}
-
-
-def _load(config, stage, tokenizer):
-  path = stage.path(config.comparisons)
-  comparisons, skips = data.read_comparisons(path)
-  report_skips(str(path), skips, len(comparisons) + sum(skips.values()))
-  rows, kept, skips = data.comparison_rows(tokenizer, comparisons, config.length)
-  report_skips(str(path), skips, len(comparisons))
-  train, held_out = data.split_prompts([comparisons[i].prompt for i in kept], config.eval_fraction, stage.seed)
-  if not len(train) or not len(held_out):
-    raise data.DataError(
-      f"{path}: {len(kept)} groups fit in length={config.length}; {len(train)} are left to train on and "
-      f"{len(held_out)} to evaluate, and neither may be 0"
-    )
-  return data.take(rows, train), data.take(rows, held_out)

@@ -1,7 +1,9 @@
 """Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop."""
 
 from rlhf_jax.train.checkpoint import CheckpointError
+from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, make_environment
+from rlhf_jax.train.epochs import check_minibatches, run_epochs
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
@@ -11,6 +13,7 @@ from rlhf_jax.train.workspace import identity, load_policy, load_stage, open_wor
 
 __all__ = [
   "CheckpointError",
+  "ComparisonSet",
   "Environment",
   "Episodes",
   "Function",
@@ -21,9 +24,12 @@ __all__ = [
   "RewardError",
   "Sampling",
   "batch_sharding",
+  "check_minibatches",
   "encode_prompts",
+  "group_weights",
   "identity",
   "init_state",
+  "load_comparisons",
   "load_policy",
   "load_prompts",
   "load_stage",
@@ -37,8 +43,11 @@ __all__ = [
   "make_update",
   "model_scorer",
   "open_workspace",
+  "ordered_pairs",
+  "pair_weights",
   "place",
   "report_skips",
+  "run_epochs",
   "run_steps",
   "stage_key",
 ]

@@ -53,8 +53,14 @@ class Reward:
       raise ValueError("reward needs a checkpoint, a function, or both")
 
 
-def make_scorer(settings: Reward, stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer) -> Scorer:
-  """`score(rollout, prompts, responses) -> f32[N]`.
+def make_scorer(
+  settings: Reward,
+  stage: Stage,
+  model: LanguageModel,
+  tokenizer: data.Tokenizer,
+  where: str = "environment.reward",
+) -> Scorer:
+  """`score(rollout, prompts, responses) -> f32[N]`. where: the settings' place in the stage's config, for messages.
 
   Raises (when called):
     RewardError: where the function returns the wrong length, or a number that is not finite.
@@ -64,7 +70,7 @@ def make_scorer(settings: Reward, stage: Stage, model: LanguageModel, tokenizer:
     params = load_stage(stage, settings.checkpoint, model, tokenizer)
     if "head" not in params:
       raise ConfigError(
-        f"config.{stage.name}.environment.reward.checkpoint: stage {settings.checkpoint!r} is no reward model"
+        f"config.{stage.name}.{where}.checkpoint: stage {settings.checkpoint!r} is no reward model"
       )
     parts.append((settings.checkpoint_weight, model_scorer(model, params)))
   if settings.function:

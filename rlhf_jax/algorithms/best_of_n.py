@@ -1,0 +1,100 @@
+"""Stage: sample N responses to each prompt and keep the best by a reward; writes `demonstrations.jsonl`.
+
+Best-of-n without training is the baseline of Stiennon et al. 2020 (arXiv 2009.01325) and Gao et al. 2022 (2210.10760);
+its KL to the policy is at most log n - (n - 1) / n nats, with equality where no two responses tie (Beirami et al. 2024,
+arXiv 2401.01879). An `sft` stage on the file is rejection-sampling fine-tuning (RAFT, Dong et al. 2023, arXiv
+2304.06767; Llama 2, arXiv 2307.09288, section 3.2.3): supervised learning that moves the policy towards best-of-n.
+
+DEVIATIONS: the best is taken for each prompt, as in Llama 2, rather than over all prompts, which would keep the easy
+ones. A response that did not end with <eos> cannot win, since as a demonstration it would teach to stop there; a
+prompt all of whose responses are unfinished or empty is skipped and counted.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import jax
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import (
+  Reward,
+  Sampling,
+  load_policy,
+  load_prompts,
+  make_sampler,
+  make_scorer,
+  open_workspace,
+  report_skips,
+  stage_key,
+)
+from rlhf_jax.train.progress import StageProgress
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  policy: the stage that is sampled. prompts: a file; num_prompts of them. responses: N for each prompt. batch_size:
+  prompts sampled at once.
+  """
+
+  algorithm: str
+  policy: str
+  prompts: str
+  num_prompts: int
+  responses: int
+  batch_size: int
+  sampling: Sampling
+  reward: Reward
+
+  def __post_init__(self):
+    if self.responses < 1 or self.batch_size < 1 or self.num_prompts < 1:
+      raise ValueError(
+        f"num_prompts={self.num_prompts}, responses={self.responses} and batch_size={self.batch_size} must be >= 1"
+      )
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Samples, scores and writes rows {prompt, response, score, mean_score}: the best, its score, the mean of all N."""
+  tokenizer, model = open_workspace(stage)
+  params = load_policy(stage, config.policy, model, tokenizer)
+  prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
+  sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
+  score = make_scorer(config.reward, stage, model, tokenizer, where="reward")
+  num_prompts = min(config.num_prompts, len(prompts.texts))
+  rows, skips = [], collections.Counter()
+  with StageProgress(stage.name, num_prompts) as progress:
+    for start in range(0, num_prompts, config.batch_size):
+      indices = np.arange(start, start + config.batch_size) % num_prompts  # one shape for every batch
+      texts, batch = prompts.take(np.repeat(indices, config.responses))
+      rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start))
+      scores = np.reshape(score(rollout, texts, responses), (-1, config.responses))
+      usable = np.reshape(np.asarray(rollout.finished) & np.array([r != "" for r in responses]), scores.shape)
+      for group, winner in enumerate(best(scores, usable)[: num_prompts - start]):
+        if winner < 0:
+          skips["every response is unfinished or empty"] += 1
+          continue
+        rows.append(
+          {
+            "prompt": prompts.texts[indices[group]],
+            "response": responses[group * config.responses + winner],
+            "score": float(scores[group, winner]),
+            "mean_score": float(scores[group].mean()),
+          }
+        )
+      means = {"reward/proxy": float(np.mean([row["score"] for row in rows]))} if rows else {}
+      progress.update(min(start + config.batch_size, num_prompts), means)
+  report_skips(stage.name, skips, num_prompts)
+  if not rows:
+    raise data.DataError(f"{stage.name}: {config.policy} gave no prompt a response that ends; train it longer")
+  data.write_rows(stage.directory / "demonstrations.jsonl", rows)
+
+
+def best(scores: np.ndarray, usable: np.ndarray) -> np.ndarray:
+  """Index of the highest usable score of each row, the first of equals, -1 where there is none; [B, N] -> i64[B]."""
+  masked = np.where(usable, scores, -np.inf)
+  return np.where(usable.any(axis=1), masked.argmax(axis=1), -1)

@@ -1,0 +1,185 @@
+"""GRPO: PPO without a critic, each response held against the others to its prompt (Shao et al. 2024, arXiv 2402.03300).
+
+The advantage of a response, on all its tokens, is its score standardised within its group; the objective is PPO's
+clipped surrogate less kl_coef times the KL to the reference, which is a term of the loss and not of the reward (eq. 3).
+The variants are options:
+
+  normalize_std  True: (r - mean) / std. False: r - mean, so that prompts on which all do alike, well or badly, are not
+                 blown up (Dr. GRPO, arXiv 2503.20783).
+  weights        sequence: every response weighs the same, 1 / |o| for each of its tokens, as published. token: every
+                 token of the batch the same (DAPO, arXiv 2503.14476). constant: 1 / max_new_tokens for each, so that
+                 length is neither punished nor rewarded (Dr. GRPO).
+  clip           (low, high), the distances from 1. Equal: PPO's and GRPO's. high > low: DAPO's clip-higher.
+  ratio          token: a ratio for each token. sequence: the geometric mean over the response, for all its tokens
+                 (GSPO, arXiv 2507.18071, with weights "sequence" and a clip near (3e-4, 4e-4)).
+  kl_kind        k3: the paper's estimator, whose gradient as a loss is that of KL(reference || policy), the other
+                 direction. k2: on-policy, the gradient of KL(policy || reference) at each token.
+
+DEVIATIONS: the reference stays the policy of `init` (the paper renews it in its iterative form), and the score of a
+response is one number (outcome supervision). The standard deviation has ddof 0; what ddof and epsilon change is a
+factor. A group whose scores are all equal teaches nothing but the KL: it is neither drawn again nor left out of the
+weights, as DAPO would. Adam, schedule and EOS handling are those of ppo.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax.objectives import (
+  group_normalize,
+  kl_estimate,
+  ppo_policy_objective,
+  sequence_ratio_objective,
+  token_entropy,
+  token_logprobs,
+)
+from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import (
+  Environment,
+  Optimizer,
+  check_minibatches,
+  identity,
+  init_state,
+  load_policy,
+  make_environment,
+  make_optimizer,
+  make_update,
+  open_workspace,
+  place,
+  run_epochs,
+  run_steps,
+)
+from rlhf_jax.types import Experience, Mean, Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage; the variants are described at the head of this module.
+
+  init: the stage whose policy is the start and the reference. environment.samples_per_prompt: the paper's G. epochs,
+  minibatches: of each rollout (epochs is the paper's mu).
+  """
+
+  algorithm: str
+  init: str
+  num_steps: int
+  environment: Environment
+  normalize_std: bool
+  weights: Literal["sequence", "token", "constant"]
+  clip: tuple[float, float]
+  ratio: Literal["token", "sequence"]
+  kl_coef: float
+  kl_kind: Literal["k2", "k3"]
+  epochs: int
+  minibatches: int
+  optimizer: Optimizer
+  checkpoint_every: int
+
+  def __post_init__(self):
+    samples = self.environment.samples_per_prompt
+    if samples < 2:
+      raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: a group of one has nothing to compare")
+    if len(self.clip) != 2 or min(self.clip) < 0:
+      raise ValueError(f"clip={self.clip} must be (low, high), both >= 0")
+    check_minibatches(self.epochs, self.minibatches, self.environment.batch_size * samples)
+
+
+def make_loss(apply, *, clip, ratio: str, kl_coef: float, kl_kind: str, temperature: float = 1.0):
+  """The clipped surrogate and the KL of each token; `apply(params, tokens[B, T]) -> logits`, weights[B, T]."""
+
+  def loss_fn(params, batch: Experience, weights):
+    logits = apply(params, batch.tokens) / temperature
+    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
+    if ratio == "sequence":
+      objective, clipped = sequence_ratio_objective(logp, batch.logp, batch.advantages[:, 0], batch.mask, clip=clip)
+    else:
+      objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
+    kl = kl_estimate(logp, batch.logp_ref, kind=kl_kind, mask=batch.mask)  # [B, T]
+    tokens = batch.mask.astype(jnp.float32)
+    return weighted_sum(kl_coef * kl - objective, weights), {
+      "policy/clip_fraction": Mean(clipped, tokens),
+      "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), tokens),
+      "policy/entropy": Mean(token_entropy(logits, mask=batch.mask), tokens),
+      "kl/loss": Mean(kl, tokens),
+    }
+
+  return loss_fn
+
+
+def make_experience(
+  rollout: Rollout, logp_ref, scores, *, samples_per_prompt: int, normalize_std: bool
+) -> tuple[Experience, dict]:
+  """Scores[B] and reference log-probs[B, T] -> advantages, the same along each row of [B, T]. Pure."""
+  mask = rollout.mask
+  groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
+  centred = group_normalize(groups) if normalize_std else groups - jnp.mean(groups, axis=1, keepdims=True)
+  advantages = jnp.broadcast_to(centred.reshape(-1, 1), mask.shape)
+  sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
+  alike = jnp.all(groups == groups[:, :1], axis=1).astype(jnp.float32)
+  metrics = {
+    "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
+    "reward/groups_alike": Mean(alike, jnp.ones_like(alike)),
+  }
+  return Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref), metrics
+
+
+def token_shares(kind: str, max_new_tokens: int):
+  """`weights(mask[B, T]) -> f32[B, T]` of the variant `kind`."""
+  constant = functools.partial(constant_weights, length=max_new_tokens)
+  return {"sequence": sequence_weights, "token": token_weights, "constant": constant}[kind]
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Optimises the policy of `init` for num_steps rollouts."""
+  tokenizer, model = open_workspace(stage)
+  sampling = config.environment.sampling
+  episodes = make_environment(config.environment, stage, model, tokenizer)
+  reference = load_policy(stage, config.init, model, tokenizer)
+  loss_fn = make_loss(
+    model.apply,
+    clip=config.clip,
+    ratio=config.ratio,
+    kl_coef=config.kl_coef,
+    kl_kind=config.kl_kind,
+    temperature=sampling.temperature,
+  )
+  optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
+  update = make_update(loss_fn, optimizer, stage.transport)
+
+  @jax.jit
+  def experience_of(reference, rollout, scores):
+    logits = model.apply(reference, rollout.tokens) / sampling.temperature
+    logp_ref = token_logprobs(logits, rollout.tokens, mask=rollout.mask)
+    samples = config.environment.samples_per_prompt
+    return make_experience(
+      rollout, logp_ref, scores, samples_per_prompt=samples, normalize_std=config.normalize_std
+    )
+
+  def step(state, index):
+    batch = episodes(state.params, index)
+    experience, metrics = experience_of(reference, batch.rollout, batch.scores)
+    state, pooled = run_epochs(
+      update,
+      state,
+      experience,
+      token_shares(config.weights, sampling.max_new_tokens),
+      epochs=config.epochs,
+      minibatches=config.minibatches,
+      seed=(stage.stage_seed, index),
+    )
+    return state, {**batch.metrics, **metrics, **pooled, "kl/coef": config.kl_coef}
+
+  run_steps(
+    stage,
+    place(init_state(reference, optimizer), stage.transport),
+    step,
+    config.num_steps,
+    identity=identity(stage, model, tokenizer),
+    checkpoint_every=config.checkpoint_every,
+  )

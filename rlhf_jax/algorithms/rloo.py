@@ -1,0 +1,149 @@
+"""RLOO: REINFORCE with a leave-one-out baseline, the whole response being one action (Kool et al. 2019; Ahmadian et al.
+2024, arXiv 2402.14740).
+
+K responses to each prompt; the return of one is its score less kl_coef times its sequence KL to the reference, its
+advantage that return less the mean of the K - 1 others', and the objective is ratio * advantage with one ratio of the
+whole sequence, p(response) / p_old(response), the product over its tokens. On-policy the ratio is 1 and the gradient
+the paper's, advantage * grad log p(response).
+
+Against reinforce.py with baseline leave_one_out: that is one update per rollout, with the same gradient. Here a rollout
+serves `epochs` passes of `minibatches` updates. What it then corrects for is the probability of the response, not of
+each token as PPO does; the product of ratios leaves [1 - clip, 1 + clip] sooner the longer the response, so clip is to
+be wider than PPO's.
+
+DEVIATIONS: the paper takes one update per rollout and no clip (epochs = minibatches = 1 is that); several epochs and
+the clip are as in its descendants (TRL's RLOOTrainer). Adam, schedule and EOS handling are those of ppo.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax.objectives import kl_estimate, leave_one_out, ppo_policy_objective, token_entropy, token_logprobs
+from rlhf_jax.reduce import weighted_sum
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import (
+  Environment,
+  Optimizer,
+  check_minibatches,
+  identity,
+  init_state,
+  load_policy,
+  make_environment,
+  make_optimizer,
+  make_update,
+  open_workspace,
+  place,
+  run_epochs,
+  run_steps,
+)
+from rlhf_jax.types import Experience, Mean, Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  init: the stage whose policy is the start and the reference. environment.samples_per_prompt: the paper's K. clip: of
+  the ratio of the whole sequence. epochs, minibatches: of each rollout.
+  """
+
+  algorithm: str
+  init: str
+  num_steps: int
+  environment: Environment
+  kl_coef: float
+  clip: float
+  epochs: int
+  minibatches: int
+  optimizer: Optimizer
+  checkpoint_every: int
+
+  def __post_init__(self):
+    samples = self.environment.samples_per_prompt
+    if samples < 2:
+      raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: there is nothing to leave one out of")
+    check_minibatches(self.epochs, self.minibatches, self.environment.batch_size * samples)
+
+
+def make_loss(apply, *, clip: float, temperature: float = 1.0):
+  """The clipped surrogate of whole sequences; `apply(params, tokens[B, T]) -> logits[B, T, V]`, weights[B]."""
+
+  def loss_fn(params, batch: Experience, weights):
+    logits = apply(params, batch.tokens) / temperature
+    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
+    log_p, log_p_old = jnp.sum(logp, axis=1), jnp.sum(batch.logp, axis=1, where=batch.mask)  # [B]
+    objective, clipped = ppo_policy_objective(log_p, log_p_old, batch.advantages[:, 0], clip=clip)
+    tokens = batch.mask.astype(jnp.float32)
+    return weighted_sum(-objective, weights), {
+      "policy/clip_fraction": Mean(clipped, weights),
+      "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), tokens),
+      "policy/entropy": Mean(token_entropy(logits, mask=batch.mask), tokens),
+    }
+
+  return loss_fn
+
+
+def make_experience(
+  rollout: Rollout, logp_ref, scores, *, kl_coef: float, samples_per_prompt: int
+) -> tuple[Experience, dict]:
+  """Scores[B] and reference log-probs[B, T] -> advantages, the same along each row of [B, T]. Pure."""
+  mask = rollout.mask
+  sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
+  returns = scores - kl_coef * sequence_kl
+  advantages = leave_one_out(returns.reshape(-1, samples_per_prompt)).reshape(-1, 1)
+  ones = jnp.ones_like(returns)
+  metrics = {
+    "kl/reference": Mean(sequence_kl, ones),
+    "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),
+    "reward/return": Mean(returns, ones),
+  }
+  return Experience(rollout.tokens, mask, rollout.logp, jnp.broadcast_to(advantages, mask.shape)), metrics
+
+
+def sequence_mean(mask: jax.Array) -> jax.Array:
+  """mask[B, T] -> f32[B], which sums to one: every response weighs the same, however long it is."""
+  return jnp.full(len(mask), 1.0 / len(mask))
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Optimises the policy of `init` for num_steps rollouts."""
+  tokenizer, model = open_workspace(stage)
+  temperature = config.environment.sampling.temperature
+  episodes = make_environment(config.environment, stage, model, tokenizer)
+  reference = load_policy(stage, config.init, model, tokenizer)
+  loss_fn = make_loss(model.apply, clip=config.clip, temperature=temperature)
+  optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
+  update = make_update(loss_fn, optimizer, stage.transport)
+
+  @jax.jit
+  def experience_of(reference, rollout, scores):
+    logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
+    samples = config.environment.samples_per_prompt
+    return make_experience(rollout, logp_ref, scores, kl_coef=config.kl_coef, samples_per_prompt=samples)
+
+  def step(state, index):
+    batch = episodes(state.params, index)
+    experience, metrics = experience_of(reference, batch.rollout, batch.scores)
+    state, pooled = run_epochs(
+      update,
+      state,
+      experience,
+      sequence_mean,
+      epochs=config.epochs,
+      minibatches=config.minibatches,
+      seed=(stage.stage_seed, index),
+    )
+    return state, {**batch.metrics, **metrics, **pooled}
+
+  run_steps(
+    stage,
+    place(init_state(reference, optimizer), stage.transport),
+    step,
+    config.num_steps,
+    identity=identity(stage, model, tokenizer),
+    checkpoint_every=config.checkpoint_every,
+  )

@@ -1,0 +1,106 @@
+"""The quickstart at sizes that run in seconds, and single stages of any recipe on what its finished run has left."""
+
+import contextlib
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from rlhf_jax import pipeline
+from rlhf_jax.cli import main
+from rlhf_jax.settings import import_module
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
+PPO_STEPS = 4
+SIZES = {
+  "model": dict(num_layers=1, d_model=32, num_heads=2, num_kv_heads=2, d_ff=48, max_length=64),
+  "world": dict(num_documents=200, num_demonstrations=120, num_prompts=64, num_eval_prompts=16),
+  "vocabulary": dict(vocab_size=400),
+  "pretrain": dict(num_steps=6, length=32, eval_rows=8, evaluate_every=3, checkpoint_every=4),
+  "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.2),
+  "preferences": dict(num_prompts=48, responses=2, batch_size=8),
+  "reward_model": dict(length=64, normalize_count=16, eval_fraction=0.2),
+  "ppo": dict(num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None)),
+  "evaluation": dict(num_prompts=16, batch_size=16, responses=2, num_samples=4),
+}
+SAMPLING = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)
+TINY = """
+from rlhf_jax.settings import import_module
+
+def get_config(arg=""):
+  config = import_module({recipe!r}).get_config(arg)
+  config.update({sizes!r})
+  for section in (config.preferences, config.reward_model, config.ppo.environment, config.evaluation):
+    section.sampling.update({sampling!r})
+  return config
+"""
+
+
+def write_config(directory: Path) -> Path:
+  """A config file in `directory` that is configs/quickstart.py as it is but for its sizes."""
+  path = directory / "tiny.py"
+  recipe = shutil.copy(ROOT / "configs" / "quickstart.py", path.with_name("recipe.py"))
+  path.write_text(TINY.format(recipe=str(recipe), sizes=SIZES, sampling=SAMPLING))
+  return path
+
+
+def run(config, workdir, *overrides):
+  return main(["run", "--config", str(config), "--workdir", str(workdir), *overrides])
+
+
+@contextlib.contextmanager
+def programs_kept(directory: Path):
+  """The same programs are compiled in many runs: inside, they are kept on disk."""
+  names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+  before = {name: getattr(jax.config, name) for name in names}
+  jax.config.update(names[0], str(directory))
+  jax.config.update(names[1], 0.0)
+  compilation_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+def recipe(name: str, arg: str = "") -> dict:
+  """configs/<name>.py as a plain mapping."""
+  sys.path.insert(0, str(ROOT))  # recipes import `configs`
+  try:
+    return import_module(f"configs.{name}").get_config(arg).copy_and_resolve_references().to_dict()
+  finally:
+    sys.path.remove(str(ROOT))
+
+
+def run_stages(config: dict, chain: Path, workdir: Path, changes: dict[str, dict]) -> None:
+  """Runs the stages named in `changes`, so changed, of a recipe; all that they read is the finished chain's."""
+  before = [name for name in STAGES if name not in changes]
+
+  def elsewhere(value):
+    if isinstance(value, dict):
+      return {key: elsewhere(item) for key, item in value.items()}
+    if not isinstance(value, str):
+      return value
+    for name in before:
+      value = f"{chain}/{name}" if value == name else value.replace(f"{{run}}/{name}/", f"{chain}/{name}/")
+    return value
+
+  shared = {key: config[key] for key in ("seed", "tokenizer", "transport")}
+  sections = {name: merged(config[name], change) for name, change in changes.items()}
+  model = {**config["model"], **SIZES["model"]}
+  pipeline.run(elsewhere({**shared, **sections}) | {"model": model, "stages": list(changes)}, workdir)
+
+
+def merged(settings: dict, changes: dict) -> dict:
+  """`settings` with `changes`, mappings merged key by key."""
+  both = {key: merged(settings[key], x) for key, x in changes.items() if isinstance(x, dict) and key in settings}
+  return {**settings, **changes, **both}
+
+
+def shortness(directory: Path, **changes) -> dict:
+  """Settings of an environment like that of the chain's PPO, in which a short response has a high reward."""
+  (directory / "reward.py").write_text("def score(prompts, responses): return [-len(r) / 10 for r in responses]\n")
+  reward = dict(checkpoint="", function=f"{directory}/reward.py:score", function_weight=1.0)
+  return dict(sampling=SAMPLING, missing_eos_score=None, reward=reward, **changes)
