@@ -44,7 +44,6 @@ from rlhf_jax.train import (
   make_update,
   open_workspace,
   pair_weights,
-  place,
   run_steps,
 )
 from rlhf_jax.types import Mean
@@ -209,7 +208,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    place(init_state(reference, optimizer), stage.transport),
+    init_state(reference, optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),

@@ -41,8 +41,7 @@ from rlhf_jax.objectives import (
 from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
-  Environment,
-  Optimizer,
+  PolicyConfig,
   check_minibatches,
   identity,
   init_state,
@@ -51,7 +50,6 @@ from rlhf_jax.train import (
   make_optimizer,
   make_update,
   open_workspace,
-  place,
   run_epochs,
   run_steps,
 )
@@ -59,17 +57,12 @@ from rlhf_jax.types import Experience, Mean, Rollout
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-  """Settings of the stage; the variants are described at the head of this module.
+class Config(PolicyConfig):
+  """Settings of the stage, beside those of every `PolicyConfig`; the variants are described at the head of this module.
 
-  init: the stage whose policy is the start and the reference. environment.samples_per_prompt: the paper's G. epochs,
-  minibatches: of each rollout (epochs is the paper's mu).
+  environment.samples_per_prompt: the paper's G. epochs, minibatches: of each rollout (epochs is the paper's mu).
   """
 
-  algorithm: str
-  init: str
-  num_steps: int
-  environment: Environment
   normalize_std: bool
   weights: Literal["sequence", "token", "constant"]
   clip: tuple[float, float]
@@ -78,8 +71,6 @@ class Config:
   kl_kind: Literal["k2", "k3"]
   epochs: int
   minibatches: int
-  optimizer: Optimizer
-  checkpoint_every: int
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -177,7 +168,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    place(init_state(reference, optimizer), stage.transport),
+    init_state(reference, optimizer),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

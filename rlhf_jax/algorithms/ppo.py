@@ -45,8 +45,7 @@ from rlhf_jax.objectives import (
 from rlhf_jax.reduce import token_weights, weighted_sum, whiten
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
-  Environment,
-  Optimizer,
+  PolicyConfig,
   check_minibatches,
   identity,
   init_state,
@@ -56,7 +55,6 @@ from rlhf_jax.train import (
   make_optimizer,
   make_update,
   open_workspace,
-  place,
   run_epochs,
   run_steps,
   stage_key,
@@ -65,19 +63,14 @@ from rlhf_jax.types import Experience, Mean, Rollout
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-  """Settings of the stage.
+class Config(PolicyConfig):
+  """Settings of the stage, beside those of every `PolicyConfig`.
 
-  init: the stage whose policy is the start and the reference. value_init: the stage whose parameters the value function
-  starts from; "" takes the policy's with a fresh head. shared_trunk: policy and value function are one tree.
   kl_coef: of the penalty, 0 for none; kl_target: sequence KL in nats that the coefficient is adapted to, 0 keeps it
-  fixed; kl_horizon: in episodes. epochs, minibatches: of each rollout.
+  fixed; kl_horizon: in episodes. epochs, minibatches: of each rollout. shared_trunk: policy and value function are one
+  tree. value_init: the stage whose parameters the value function starts from; "" takes the policy's with a fresh head.
   """
 
-  algorithm: str
-  init: str
-  num_steps: int
-  environment: Environment
   kl_coef: float
   kl_target: float
   kl_horizon: float
@@ -93,8 +86,6 @@ class Config:
   whiten_advantages: bool
   shared_trunk: bool
   value_init: str
-  optimizer: Optimizer
-  checkpoint_every: int
 
   def __post_init__(self):
     episodes = self.environment.batch_size * self.environment.samples_per_prompt
@@ -198,7 +189,7 @@ def run(config: Config, stage: Stage) -> None:
   extra = {"kl_coef": jnp.asarray(config.kl_coef, jnp.float32)}
   run_steps(
     stage,
-    place(init_state(params, optimizer, extra), stage.transport),
+    init_state(params, optimizer, extra),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

@@ -21,7 +21,6 @@ from rlhf_jax.train import (
   make_optimizer,
   make_update,
   open_workspace,
-  place,
   run_steps,
   stage_key,
 )
@@ -81,10 +80,9 @@ def run(config: Config, stage: Stage) -> None:
     batch = Batch(**data.take(train, rows))
     return update(state, batch, token_weights(batch.mask))
 
-  state = place(init_state(model.init(stage_key(stage)), optimizer), stage.transport)
   run_steps(
     stage,
-    state,
+    init_state(model.init(stage_key(stage)), optimizer),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

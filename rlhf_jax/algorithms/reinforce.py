@@ -34,8 +34,7 @@ from rlhf_jax.objectives import (
 from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
-  Environment,
-  Optimizer,
+  PolicyConfig,
   identity,
   init_state,
   load_policy,
@@ -43,7 +42,6 @@ from rlhf_jax.train import (
   make_optimizer,
   make_update,
   open_workspace,
-  place,
   run_steps,
   stage_key,
 )
@@ -53,24 +51,18 @@ Baseline = Literal["none", "moving_mean", "leave_one_out", "value"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-  """Settings of the stage.
+class Config(PolicyConfig):
+  """Settings of the stage, beside those of every `PolicyConfig`.
 
-  init: the stage whose policy is the start and the reference. moving_decay: of the moving mean, per step. value_coef:
-  of the error of the value baseline. entropy_coef: of the bonus.
+  moving_decay: of the moving mean, per step. value_coef: of the error of the value baseline. entropy_coef: of the
+  bonus.
   """
 
-  algorithm: str
-  init: str
-  num_steps: int
-  environment: Environment
   baseline: Baseline
   moving_decay: float
   kl_coef: float
   value_coef: float
   entropy_coef: float
-  optimizer: Optimizer
-  checkpoint_every: int
 
   def __post_init__(self):
     if self.baseline == "leave_one_out" and self.environment.samples_per_prompt < 2:
@@ -176,7 +168,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    place(init_state(params, optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}), stage.transport),
+    init_state(params, optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

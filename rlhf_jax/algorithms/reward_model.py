@@ -36,7 +36,6 @@ from rlhf_jax.train import (
   model_scorer,
   open_workspace,
   ordered_pairs,
-  place,
   run_steps,
   stage_key,
 )
@@ -127,7 +126,7 @@ def run(config: Config, stage: Stage) -> None:
   params = model.init_head(stage_key(stage), policy)
   run_steps(
     stage,
-    place(init_state(params, optimizer), stage.transport),
+    init_state(params, optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),

@@ -26,8 +26,7 @@ from rlhf_jax.objectives import kl_estimate, leave_one_out, ppo_policy_objective
 from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
-  Environment,
-  Optimizer,
+  PolicyConfig,
   check_minibatches,
   identity,
   init_state,
@@ -36,7 +35,6 @@ from rlhf_jax.train import (
   make_optimizer,
   make_update,
   open_workspace,
-  place,
   run_epochs,
   run_steps,
 )
@@ -44,23 +42,17 @@ from rlhf_jax.types import Experience, Mean, Rollout
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-  """Settings of the stage.
+class Config(PolicyConfig):
+  """Settings of the stage, beside those of every `PolicyConfig`.
 
-  init: the stage whose policy is the start and the reference. environment.samples_per_prompt: the paper's K. clip: of
-  the ratio of the whole sequence. epochs, minibatches: of each rollout.
+  environment.samples_per_prompt: the paper's K. clip: of the ratio of the whole sequence. epochs, minibatches: of each
+  rollout.
   """
 
-  algorithm: str
-  init: str
-  num_steps: int
-  environment: Environment
   kl_coef: float
   clip: float
   epochs: int
   minibatches: int
-  optimizer: Optimizer
-  checkpoint_every: int
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -141,7 +133,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    place(init_state(reference, optimizer), stage.transport),
+    init_state(reference, optimizer),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

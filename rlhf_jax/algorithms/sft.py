@@ -22,7 +22,6 @@ from rlhf_jax.train import (
   make_optimizer,
   make_update,
   open_workspace,
-  place,
   report_skips,
   run_steps,
 )
@@ -96,7 +95,7 @@ def run(config: Config, stage: Stage) -> None:
   params = load_policy(stage, config.init, model, tokenizer)
   run_steps(
     stage,
-    place(init_state(params, optimizer), stage.transport),
+    init_state(params, optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),

@@ -2,7 +2,7 @@
 
 from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
-from rlhf_jax.train.environment import Environment, Episodes, make_environment
+from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
@@ -19,6 +19,7 @@ __all__ = [
   "Function",
   "Interrupted",
   "Optimizer",
+  "PolicyConfig",
   "PromptSet",
   "Reward",
   "RewardError",

@@ -13,6 +13,7 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.stage import Stage
+from rlhf_jax.train.optimizer import Optimizer
 from rlhf_jax.train.rewards import Function, Reward, make_function, make_scorer
 from rlhf_jax.train.rollouts import Sampling, load_prompts, make_sampler
 from rlhf_jax.train.workspace import stage_key
@@ -35,6 +36,21 @@ class Environment:
   reward: Reward
   missing_eos_score: float | None
   monitor: Function
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+  """What every stage of RL is told; an algorithm's `Config` adds its own.
+
+  init: the stage whose policy is the start and the reference. num_steps: rollouts.
+  """
+
+  algorithm: str
+  init: str
+  num_steps: int
+  environment: Environment
+  optimizer: Optimizer
+  checkpoint_every: int
 
 
 class Episodes(NamedTuple):

@@ -11,6 +11,7 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train import checkpoint
 from rlhf_jax.train.metrics import MetricsWriter, to_floats
 from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.update import place
 from rlhf_jax.types import Mean, TrainState
 
 # A step sees the index of the step it takes, from which its data and its random keys follow.
@@ -34,6 +35,8 @@ def run_steps(
 ) -> TrainState:
   """Takes `num_steps` steps from `state`, or from the stage's latest checkpoint; the result is checkpointed.
 
+  The state is placed as `stage.transport` says.
+
   `state.step` counts calls of `step_fn` (an RL step holds several optimiser steps). `evaluate` runs every
   `evaluate_every` steps (0: at the end only). A run that is killed and continued ends bit-identical to one that
   was not.
@@ -43,6 +46,7 @@ def run_steps(
     FloatingPointError: where the loss is not finite; the last good checkpoint stays.
   """
   checkpoints = checkpoint.open_checkpoints(stage.directory / "checkpoints")
+  state = place(state, stage.transport)
   state = checkpoint.restore(checkpoints, state, identity) or state
   start = int(state.step)
   writer = MetricsWriter(stage.directory, start)
