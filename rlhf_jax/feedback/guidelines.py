@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import re
 
+Run = tuple[str, str]  # ("" | "strong" | "em", text)
 
-def blocks(text: str) -> list[tuple[str, list[str]]]:
-  """("h2" | "h3" | "p" | "ul" | "ol", lines) of a text: # and ## headings, - and 1. lists, paragraphs."""
+
+def blocks(text: str) -> list[tuple[str, list[list[Run]]]]:
+  """("h2" | "h3" | "p" | "ul" | "ol", lines of runs): # and ## headings, - and 1. lists, paragraphs, ** and *."""
+  return [(kind, [_runs(line) for line in lines]) for kind, lines in _blocks(text)]
+
+
+def _runs(line: str) -> list[Run]:
+  parts = re.split(r"(\*\*[^*]+\*\*|\*[^*\s][^*]*\*)", line)
+  kinds = [("strong", part[2:-2]) if part[:2] == "**" and len(part) > 4 else ("em", part[1:-1]) for part in parts[1::2]]
+  plain = [("", part) for part in parts[::2]]
+  return [run for pair in zip(plain, [*kinds, ("", "")], strict=True) for run in pair if run[1]]
+
+
+def _blocks(text: str) -> list[tuple[str, list[str]]]:
   found: list[tuple[str, list[str]]] = []
   fresh = True  # the next line starts a paragraph of its own
   for line in text.splitlines():

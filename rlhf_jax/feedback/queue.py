@@ -207,7 +207,7 @@ def _num_gold(settings: Settings, annotator: str, start: int, stop: int) -> int:
 
 def _gold_items(store: sqlite3.Connection, annotator: str) -> list[str]:
   rows = store.execute(
-    "SELECT id FROM items WHERE gold AND NOT EXISTS"
+    "SELECT id FROM items WHERE gold = 1 AND NOT EXISTS"
     " (SELECT 1 FROM judgements AS j WHERE j.annotator = ? AND j.item = items.id)",
     (annotator,),
   )

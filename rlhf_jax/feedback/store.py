@@ -30,6 +30,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE guidelines (version TEXT PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE annotators (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, row TEXT NOT NULL);
 CREATE TABLE items (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, gold INTEGER NOT NULL, row TEXT NOT NULL);
+CREATE INDEX gold_items ON items (gold, id) WHERE gold = 1;
 CREATE TABLE judgements (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, item TEXT NOT NULL REFERENCES items (id),
   annotator TEXT NOT NULL REFERENCES annotators (id), supersedes TEXT UNIQUE REFERENCES judgements (id),

@@ -50,7 +50,7 @@ function show(answer) {
   $("pair").hidden = size !== 2;
   for (const card of cards) card.write(state);
   draw();
-  window.scrollTo(0, 0);
+  $("main").scrollTo(0, 0);
 }
 
 function draw() {
