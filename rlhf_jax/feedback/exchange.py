@@ -157,7 +157,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
   """Rows for a spreadsheet; lists are written as JSON, and no cell is a formula there."""
   columns = list(dict.fromkeys(column for row in rows for column in row))
   buffer = io.StringIO()
-  writer = csv.writer(buffer, lineterminator="\n")
+  writer = csv.writer(buffer)  # with RFC 4180's "\r\n", so that a lone \r is quoted: readers take it for a row's end
   writer.writerow(columns)
   writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
   write_bytes(path, buffer.getvalue().encode())

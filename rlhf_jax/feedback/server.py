@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import json
 import math
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,16 +68,6 @@ def make_app(
   async def call(function: Callable, *arguments: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(thread, function, store, *arguments)
 
-  def signed_in(endpoint: Callable) -> Callable:
-    @functools.wraps(endpoint)
-    async def checked(request: Request) -> Response:
-      annotator = await call(tokens.session_annotator, request.cookies.get(cookie, ""), clock())
-      if annotator is None:
-        return JSONResponse({"error": "your session has ended; log in again"}, 401)
-      return await endpoint(request, annotator)
-
-    return checked
-
   async def page(request: Request) -> Response:
     annotator = await call(tokens.session_annotator, request.cookies.get(cookie, ""), clock())
     if annotator is None:
@@ -99,22 +90,15 @@ def make_app(
     response.delete_cookie(cookie, secure=secure, httponly=True, samesite="strict")
     return response
 
-  @signed_in
-  async def next_task(request: Request, annotator: str) -> Response:
-    return JSONResponse(await call(_state, annotator, clock()))
+  def action(fields: dict[str, Any], act: Callable) -> Callable:
+    async def endpoint(request: Request) -> Response:
+      body = await _body(request, fields)
+      state = await call(_act, request.cookies.get(cookie, ""), act, body, version, clock())
+      if state is None:
+        return JSONResponse({"error": "your session has ended; log in again"}, 401)
+      return JSONResponse(state)
 
-  @signed_in
-  async def judgements(request: Request, annotator: str) -> Response:
-    body = await _body(request, {"task": str, **ANSWER})
-    answer = queue.Answer(**{name: value for name, value in body.items() if name != "task"})
-    await call(queue.submit, annotator, body["task"], answer, version, clock())
-    return JSONResponse(await call(_state, annotator, clock()))
-
-  @signed_in
-  async def undo(request: Request, annotator: str) -> Response:
-    body = await _body(request, {"judgement": str})
-    await call(queue.undo, annotator, body["judgement"], clock())
-    return JSONResponse(await call(_state, annotator, clock()))
+    return endpoint
 
   @contextlib.asynccontextmanager
   async def lifespan(app):
@@ -122,19 +106,12 @@ def make_app(
     thread.submit(store.close).result()
     thread.shutdown()
 
-  posts = {"/login": login, "/logout": logout, "/next": next_task, "/judgements": judgements, "/undo": undo}
+  posts = {"/login": login, "/logout": logout, **{path: action(*spec) for path, spec in ACTIONS.items()}}
   routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
   routes += [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()]
   errors = {queue.NoLease: _error(409), DataError: _error(400)}
   app = Starlette(routes=[Route("/", page, methods=["GET"]), *routes], exception_handlers=errors, lifespan=lifespan)
   return guard(app, origins)
-
-
-ANSWER = {  # field of queue.Answer -> the type its JSON must have; the record checks the rest
-  "ratings": list | None, "ranks": list | None, "strength": int | None, "flags": list | None, "critiques": list | None,
-  "rewrites": list | None, "skipped": str | None, "seconds": float,
-}  # fmt: skip
-assert set(ANSWER) == {field.name for field in dataclasses.fields(queue.Answer)}
 
 
 def origins_of(host: str, port: int, origin: str | None) -> tuple[str, ...]:
@@ -173,6 +150,38 @@ def serve(path: Path, host: str, port: int, origins: Sequence[str], guidelines: 
     app, host=host, port=port, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
     ws="none", limit_concurrency=256, h11_max_incomplete_event_size=32 * 1024,
   )  # fmt: skip
+
+
+ANSWER = {  # field of queue.Answer -> the type its JSON must have; the record checks the rest
+  "ratings": list | None, "ranks": list | None, "strength": int | None, "flags": list | None, "critiques": list | None,
+  "rewrites": list | None, "skipped": str | None, "seconds": float,
+}  # fmt: skip
+assert set(ANSWER) == {field.name for field in dataclasses.fields(queue.Answer)}
+
+
+def _judge(store: sqlite3.Connection, annotator: str, body: dict, version: str, now: float) -> None:
+  answer = queue.Answer(**{name: body[name] for name in ANSWER})
+  queue.submit(store, annotator, body["task"], answer, version, now)
+
+
+def _undo(store: sqlite3.Connection, annotator: str, body: dict, version: str, now: float) -> None:
+  queue.undo(store, annotator, body["judgement"], now)
+
+
+ACTIONS = {  # path -> the fields of its request, and what it does before the state is answered
+  "/next": ({}, lambda *_: None),
+  "/judgements": ({"task": str, **ANSWER}, _judge),
+  "/undo": ({"judgement": str}, _undo),
+}
+
+
+def _act(store, session: str, act: Callable, body: dict, version: str, now: float) -> dict[str, Any] | None:
+  """One visit to the store's thread per request: who it is, what they do, the state after it; None for a stranger."""
+  annotator = tokens.session_annotator(store, session, now)
+  if annotator is None:
+    return None
+  act(store, annotator, body, version, now)
+  return _state(store, annotator, now)
 
 
 def _state(store, annotator: str, now: float) -> dict[str, Any]:
