@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rlhf_jax.data import DataError
 
 MAX_BODY = 256 * 1024  # bytes; the critiques and rewrites of nine long responses fit
+TOO_LARGE = 413, f"the request is larger than {MAX_BODY} bytes"
 POLICY = (
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'none';"
   " base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -30,10 +31,6 @@ HEADERS = {
 }
 
 Asgi = Callable[[dict, Callable, Callable], Awaitable[None]]
-
-
-class TooLarge(Exception):
-  """A request body beyond MAX_BODY."""
 
 
 def origin_of(url: str) -> str:
@@ -66,18 +63,15 @@ def guard(app: Asgi, origins: Sequence[str]) -> Asgi:
     refusal = _refusal(scope, hosts, origins)
     if refusal is not None:
       return await _refuse(send, *refusal)
-    started = False
+    body = await _read(receive)
+    if body is None:
+      return await _refuse(send, *TOO_LARGE)
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
-    async def watched(message):
-      nonlocal started
-      started = True
-      await send(message)
+    async def replay():
+      return next(messages, None) or await receive()
 
-    try:
-      await app(scope, _bounded(receive), watched)
-    except TooLarge:
-      if not started:
-        await _refuse(send, 413, f"the request is larger than {MAX_BODY} bytes")
+    return await app(scope, replay, send)
 
   return guarded
 
@@ -95,23 +89,20 @@ def _refusal(scope: dict, hosts: set[str], origins: Sequence[str]) -> tuple[int,
       return 415, "the request must be JSON"
   length = headers.get("content-length", ["0"])[0]
   if not length.isdecimal() or int(length) > MAX_BODY:
-    return 413, f"the request is larger than {MAX_BODY} bytes"
+    return TOO_LARGE
   return None
 
 
-def _bounded(receive: Callable) -> Callable:
-  """Counts what arrives: a chunked body announces no length."""
-  total = 0
-
-  async def bounded():
-    nonlocal total
+async def _read(receive: Callable) -> bytes | None:
+  """The whole body, or None as soon as it is too large: a chunked one announces no length."""
+  body, more = b"", True
+  while more:
     message = await receive()
-    total += len(message.get("body", b""))
-    if total > MAX_BODY:
-      raise TooLarge
-    return message
-
-  return bounded
+    body += message.get("body", b"")
+    if len(body) > MAX_BODY:
+      return None
+    more = message.get("more_body", False)
+  return body
 
 
 def _with_headers(send: Callable) -> Callable:

@@ -111,6 +111,7 @@ def make_app(
   routes += [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()]
   errors = {queue.NoLease: _error(409), DataError: _error(400)}
   app = Starlette(routes=[Route("/", page, methods=["GET"]), *routes], exception_handlers=errors, lifespan=lifespan)
+  app.router.redirect_slashes = False
   return guard(app, origins)
 
 
