@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -143,8 +144,6 @@ def invite(path: Path, names: Sequence[str], origin: str, *, renew: bool = False
 
 def serve(path: Path, host: str, port: int, origins: Sequence[str], guidelines: str) -> None:
   """Runs the application until it is interrupted. Requests are not logged."""
-  import uvicorn
-
   app = make_app(path, origins, guidelines)
   # Proxy headers are ignored: Host and Origin are checked as the browser sent them.
   uvicorn.run(

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-for module in ("starlette", "uvicorn"):
-  pytest.importorskip(module, reason="the feedback extra is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
+pytest.importorskip("starlette", reason="the feedback extra is not installed")
+pytest.importorskip("uvicorn", reason="the feedback extra is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
 import uvicorn
+from playwright import sync_api
 
 from rlhf_jax.evaluation.report_text import visible
 from rlhf_jax.feedback.collect import collect
@@ -32,8 +33,11 @@ def browser():
   if program is None:
     pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on the path")
   root = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
-  with playwright.sync_playwright() as driver:
-    opened = driver.chromium.launch(executable_path=program, args=root)
+  with sync_api.sync_playwright() as driver:
+    try:
+      opened = driver.chromium.launch(executable_path=program, args=root)
+    except sync_api.Error as error:
+      pytest.skip(f"{program} does not start here: {str(error).splitlines()[0]}")
     yield opened
     opened.close()
 

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("starlette", reason="the feedback extra is not installed")
+pytest.importorskip("uvicorn", reason="the feedback extra is not installed")
 pytest.importorskip("httpx", reason="httpx, which the client of the tests needs, is not installed")
 
 from starlette.testclient import TestClient
@@ -297,9 +299,16 @@ def test_annotate_tells_what_is_wrong_before_it_serves(tmp_path, capsys):
   assert "name what they open" in capsys.readouterr().err
 
 
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
+  for name in [name for name in sys.modules if name.startswith(("rlhf_jax.feedback.server", "starlette"))]:
+    monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, "starlette", None)
+  assert main(["annotate", "a.db"]) == 2
+  assert "pip install 'rlhf_jax[feedback]'" in capsys.readouterr().err
+
+
 def test_kill_9_under_load_loses_no_acknowledged_judgement(tmp_path):
   """Two kills here; benchmarks/feedback_server.py does twenty."""
-  pytest.importorskip("uvicorn", reason="the feedback extra is not installed")
   benchmark = import_module(str(ROOT / "benchmarks" / "feedback_server.py"))
   path = tmp_path / "a.db"
   tokens = benchmark.make_store(path, 1000, 4)
