@@ -184,6 +184,19 @@ def test_log_out_ends_the_session(connect):
   assert client.post("/next", json={}).status_code == 401
 
 
+def test_a_judgement_names_the_guidelines_the_page_showed(connect, store):
+  old = connect(guidelines="Be kind.")
+  task = old.post("/next", json={}).json()["task"]["id"]
+  version = re.search('data-guidelines="([0-9a-f]{12})"', old.get("/").text)[1]
+  new = connect(None, guidelines="Be honest.")
+  new.cookies.update(old.cookies)
+  answer = {"task": task, "ranks": [0, 1], "seconds": 1, "guidelines": version}
+  reply = new.post("/judgements", json=answer)
+  assert reply.status_code == 409 and "the guidelines have changed" in reply.json()["error"]
+  assert old.post("/judgements", json=answer).status_code == 200
+  assert [judgement.guidelines for judgement in judgements(store)] == [version]
+
+
 def test_one_annotator_cannot_touch_anothers_work(connect, store):
   ann, bob = connect("ann"), connect("bob")
   task = ann.post("/next", json={}).json()["task"]["id"]
