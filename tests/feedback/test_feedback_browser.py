@@ -175,7 +175,7 @@ def test_two_responses_from_the_keyboard(browser, serve):
     first = page.locator(".card .text").first.text_content()
     keys(page, "Enter")  # nothing is said yet: refused, with the reason in words
     assert page.locator("#hint").text_content() == "Say which is better, or rate both"
-    keys(page, "a", "6", "b", "2", "x", "2", "n")
+    keys(page, "a", "6", "b", "x", "2", "Escape", "2", "n")  # the first 2 is a flag, the second a rating
     page.keyboard.insert_text("It is wrong.")
     keys(page, "Escape", "w")
     page.keyboard.insert_text("!")

@@ -206,7 +206,7 @@ function onKey(event) {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return act(event, submit);
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") {
-    if (typing) select(state.selected ?? 0);
+    if (typing || event.target.closest(".flags")) select(state.selected ?? 0);
     else toggleGuidelines(false);
     return;
   }
