@@ -52,6 +52,27 @@ HERE = Path(__file__).parent
 LOCAL = ("127.0.0.1", "localhost")
 
 
+@dataclasses.dataclass(frozen=True)
+class Site:
+  """What the endpoints share. SQLite blocks, so it has a thread of its own; with one, its connection needs no lock."""
+
+  store: sqlite3.Connection
+  thread: concurrent.futures.ThreadPoolExecutor
+  guidelines: str
+  version: str
+  secure: bool
+  clock: Callable[[], float]
+
+  @property
+  def cookie(self) -> str:
+    """Its name; a browser takes one with this prefix from a secure origin alone."""
+    return "__Host-session" if self.secure else "session"
+
+  async def call(self, function: Callable, *arguments: Any) -> Any:
+    """function(store, *arguments) on the store's thread."""
+    return await asyncio.get_running_loop().run_in_executor(self.thread, function, self.store, *arguments)
+
+
 def make_app(
   path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time
 ) -> Asgi:
@@ -60,47 +81,10 @@ def make_app(
   Raises:
     DataError: `path` is no store.
   """
-  # SQLite blocks, so it has a thread of its own; with one thread, its connection needs no lock.
   thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
   store = thread.submit(open_store, path).result()
   version = thread.submit(add_guidelines, store, guidelines).result() if guidelines else ""
-  secure = all(origin.startswith("https:") for origin in origins)
-  cookie = "__Host-session" if secure else "session"
-
-  async def call(function: Callable, *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(thread, function, store, *arguments)
-
-  async def page(request: Request) -> Response:
-    annotator = await call(tokens.session_annotator, request.cookies.get(cookie, ""), clock())
-    if annotator is None:
-      return HTMLResponse(_render("login.html.jinja"))
-    values = {"annotator": annotator, "guidelines": blocks(guidelines), "version": version, "flags": FLAGS}
-    return HTMLResponse(_render("annotate.html.jinja", **values, skips=SKIPS, ratings=RATINGS))
-
-  async def login(request: Request) -> Response:
-    token = (await _body(request, {"token": str}))["token"]
-    session = await call(tokens.log_in, token, clock())
-    if session is None:
-      return JSONResponse({"error": "this token is not known here; ask for a new one"}, 403)
-    response = Response(status_code=204)
-    response.set_cookie(cookie, session, int(tokens.SESSION_SECONDS), secure=secure, httponly=True, samesite="strict")
-    return response
-
-  async def logout(request: Request) -> Response:
-    await call(tokens.log_out, request.cookies.get(cookie, ""))
-    response = Response(status_code=204)
-    response.delete_cookie(cookie, secure=secure, httponly=True, samesite="strict")
-    return response
-
-  def action(fields: dict[str, Any], act: Callable) -> Callable:
-    async def endpoint(request: Request) -> Response:
-      body = await _body(request, fields)
-      state = await call(_act, request.cookies.get(cookie, ""), act, body, version, clock())
-      if state is None:
-        return JSONResponse({"error": "your session has ended; log in again"}, 401)
-      return JSONResponse(state)
-
-    return endpoint
+  site = Site(store, thread, guidelines, version, all(origin.startswith("https:") for origin in origins), clock)
 
   @contextlib.asynccontextmanager
   async def lifespan(app):
@@ -108,11 +92,13 @@ def make_app(
     thread.submit(store.close).result()
     thread.shutdown()
 
-  posts = {"/login": login, "/logout": logout, **{path: action(*spec) for path, spec in ACTIONS.items()}}
-  routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
+  posts = {"/login": _login, "/logout": _logout, **{path: _action(*spec) for path, spec in ACTIONS.items()}}
+  routes = [Route("/", _page, methods=["GET"])]
+  routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
   routes += [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()]
   errors = {queue.NoLease: _error(409), DataError: _error(400)}
-  app = Starlette(routes=[Route("/", page, methods=["GET"]), *routes], exception_handlers=errors, lifespan=lifespan)
+  app = Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
+  app.state.site = site
   app.router.redirect_slashes = False
   return guard(app, origins)
 
@@ -151,6 +137,47 @@ def serve(path: Path, host: str, port: int, origins: Sequence[str], guidelines: 
     app, host=host, port=port, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
     ws="none", limit_concurrency=256, h11_max_incomplete_event_size=32 * 1024,
   )  # fmt: skip
+
+
+async def _page(request: Request) -> Response:
+  site = request.app.state.site
+  annotator = await site.call(tokens.session_annotator, request.cookies.get(site.cookie, ""), site.clock())
+  if annotator is None:
+    return HTMLResponse(_render("login.html.jinja"))
+  values = {"annotator": annotator, "guidelines": blocks(site.guidelines), "version": site.version, "flags": FLAGS}
+  return HTMLResponse(_render("annotate.html.jinja", **values, skips=SKIPS, ratings=RATINGS))
+
+
+async def _login(request: Request) -> Response:
+  site = request.app.state.site
+  token = (await _body(request, {"token": str}))["token"]
+  session = await site.call(tokens.log_in, token, site.clock())
+  if session is None:
+    return JSONResponse({"error": "this token is not known here; ask for a new one"}, 403)
+  response = Response(status_code=204)
+  age = int(tokens.SESSION_SECONDS)
+  response.set_cookie(site.cookie, session, age, secure=site.secure, httponly=True, samesite="strict")
+  return response
+
+
+async def _logout(request: Request) -> Response:
+  site = request.app.state.site
+  await site.call(tokens.log_out, request.cookies.get(site.cookie, ""))
+  response = Response(status_code=204)
+  response.delete_cookie(site.cookie, secure=site.secure, httponly=True, samesite="strict")
+  return response
+
+
+def _action(fields: dict[str, Any], act: Callable) -> Callable:
+  async def endpoint(request: Request) -> Response:
+    site = request.app.state.site
+    body = await _body(request, fields)
+    state = await site.call(_act, request.cookies.get(site.cookie, ""), act, body, site.version, site.clock())
+    if state is None:
+      return JSONResponse({"error": "your session has ended; log in again"}, 401)
+    return JSONResponse(state)
+
+  return endpoint
 
 
 ANSWER = {  # field of queue.Answer -> the type its JSON must have; the record checks the rest
