@@ -11,7 +11,7 @@ LEVELS = (
   {"reduce", "settings"},
   {"types", "stage"},
   {"objectives", "models", "data"},
-  {"sampling", "world"},
+  {"sampling", "world", "feedback"},
   {"train"},
   {"evaluation"},
   {"algorithms"},
@@ -76,8 +76,8 @@ def test_objectives_know_jax_and_reductions_only():
       ), (path, name)
 
 
-def test_data_and_world_do_not_know_jax():
-  for package in ("data", "world"):
+def test_data_world_and_feedback_do_not_know_jax():
+  for package in ("data", "world", "feedback"):
     for path in (ROOT / "rlhf_jax" / package).glob("*.py"):
       assert not [name for name in imports(path) if name.split(".")[0] in ("jax", "flax")], path
 

@@ -1,0 +1,1 @@
+"""Human feedback: its records, the store, the queue, the annotation page. NumPy and the standard library, no jax."""
