@@ -3,6 +3,7 @@
   rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart [--config.ppo.clip=0.1 ...]
   rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
   rlhf-jax report RUN                   writes RUN/report.html anew
+  rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ OVERRIDES = "--config.KEY=VALUE overrides one key, as in --config.ppo.clip=0.1; 
 def main(argv: list[str] | None = None) -> int:
   """Entry point; a user's mistake is one line on stderr and exit status 2, an interruption is 130."""
   argv = sys.argv[1:] if argv is None else argv
-  commands = {"run": _run, "sample": _sample, "report": _report}
+  commands = {"run": _run, "sample": _sample, "report": _report, "agreement": _agreement}
   sys.path.insert(0, "")  # a config may import its neighbours, and name functions of the current directory
   if not argv or argv[0] in ("-h", "--help", "help"):
     print(__doc__)
@@ -179,6 +180,28 @@ def _report(arguments: list[str]) -> None:
   from rlhf_jax.evaluation.report import write_report
 
   print(write_report(settings.run))
+
+
+def _agreement(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax agreement", description="How far annotators agree, whom to look at.")
+  parser.add_argument("file", type=Path, help="records or comparisons: .db, .jsonl or .parquet")
+  parser.add_argument("--out", type=Path, metavar="DIR", help="also write all numbers, the consensus and plots there")
+  parser.add_argument("--threshold", type=float, metavar="SHARE", help="the agreement on gold items to reach")
+  settings = parser.parse_args(arguments)
+  if settings.threshold is not None and not 0 <= settings.threshold <= 1:
+    raise ValueError(f"--threshold {settings.threshold} must be a share between 0 and 1")
+  from rlhf_jax.feedback.exchange import read_records
+
+  try:
+    from rlhf_jax.feedback.agreement_report import analyse, print_findings, write_findings
+    from rlhf_jax.feedback.screening import Limits
+
+    findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
+  except ModuleNotFoundError as error:
+    raise ValueError(f"{error}; pip install 'rlhf_jax[feedback]' brings what agreement needs") from error
+  print_findings(findings)
+  if settings.out is not None:
+    print("\n".join(str(path) for path in write_findings(findings, settings.out)))
 
 
 if __name__ == "__main__":

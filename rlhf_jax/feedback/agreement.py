@@ -74,8 +74,11 @@ def clustered_wilson(agree: np.ndarray, cluster: np.ndarray, level: float = LEVE
   return estimate._replace(value=share, num=num)
 
 
-def cohen_kappa(table: np.ndarray, level: float = LEVEL) -> Estimate:
-  """Cohen's kappa (1960) of two raters from their table of counts [C, C]; undefined where both always say the same."""
+def cohen_kappa(table: np.ndarray) -> Estimate:
+  """Cohen's kappa (1960) of two raters from their counts [C, C], with its 95 % interval.
+
+  Undefined where both gave one and the same answer throughout: chance alone agrees then.
+  """
   from statsmodels.stats.inter_rater import cohens_kappa
 
   table = np.asarray(table, np.float64)
@@ -86,7 +89,7 @@ def cohen_kappa(table: np.ndarray, level: float = LEVEL) -> Estimate:
     return undefined("both gave one and the same answer throughout", int(num))
   with warnings.catch_warnings(), np.errstate(all="ignore"):
     warnings.simplefilter("ignore")  # the interval of a perfect kappa divides by zero; it is left out below
-    result = cohens_kappa(table, alpha=1 - level)
+    result = cohens_kappa(table)
   limits = (float(result.kappa_low), float(result.kappa_upp))
   if not np.isfinite(limits).all():
     return Estimate(float(result.kappa), num=int(num))
@@ -220,15 +223,15 @@ def group_agreement(table: Table, pairs: Pairs) -> dict[str, Estimate]:
   return result
 
 
-def agreement_with_experts(table: Table, pairs: Pairs) -> tuple[list[Estimate], Estimate, str]:
+def agreement_with_experts(table: Table, pairs: Pairs, level: float = LEVEL) -> tuple[list[Estimate], Estimate, str]:
   """Each annotator's share of pairs put as the expert did, that of all who are no experts, and who the expert is.
 
   The expert is the gold ranking of the item; without gold items, the majority of the experts' other judgements of the
   pair. Pairs that the expert ties do not count; an annotator's tie is half right. Intervals are clustered by item.
   """
-  truth, source = pairs.gold, "gold items"
+  truth, source, absent = pairs.gold, "gold items", "judged no gold item"
   if np.isnan(truth).all():
-    truth, source = _experts(table, pairs), "experts' judgements"
+    truth, source, absent = _experts(table, pairs), "experts", "judged nothing that an expert judged"
   if np.isnan(truth).all():
     nothing = undefined("no gold items, and no expert judged what others did")
     return [nothing] * len(table.annotators), nothing, "nobody"
@@ -237,9 +240,9 @@ def agreement_with_experts(table: Table, pairs: Pairs) -> tuple[list[Estimate], 
   each = []
   for person in range(len(table.annotators)):
     mine = used & (pairs.annotator == person)
-    each.append(clustered_wilson(agree[mine], pairs.item[mine]) if mine.any() else undefined(f"judged no {source}"))
+    each.append(clustered_wilson(agree[mine], pairs.item[mine], level) if mine.any() else undefined(absent))
   rest = used & ~table.expert[pairs.annotator]
-  return each, clustered_wilson(agree[rest], pairs.item[rest]), source
+  return each, clustered_wilson(agree[rest], pairs.item[rest], level), source
 
 
 def agreement_with_others(table: Table, pairs: Pairs) -> list[Estimate]:

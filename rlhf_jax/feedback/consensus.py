@@ -57,8 +57,9 @@ def dawid_skene(
   """Dawid and Skene (1979) on the pairs: EM for the truth of each pair and a confusion matrix of each annotator.
 
   Each pair is seen in both orientations, so that nothing depends on which response is stored first. Gold pairs
-  have their truth. `smoothing` is added to every count of the confusion matrices and of the classes; 0 is the
-  paper's maximum likelihood. A response scores its mean probability of being better.
+  have their truth. `smoothing` is added to every count of the confusion matrices and of the classes, and once more
+  to the diagonals (most people mean well; without that an annotator with one label would count as one who
+  guesses); 0 is the paper's maximum likelihood. A response scores its mean probability of being better.
   """
   num, num_units = len(table.annotators), pairs.num_units
   labels = np.round(2 * pairs.outcome).astype(np.int64)
@@ -71,7 +72,7 @@ def dawid_skene(
     np.concatenate([pairs.unit, pairs.unit + num_units]),
     (num, 2 * num_units, 3),
     known=np.concatenate([known, np.where(known < 0, -1, 2 - known)]),
-    smoothing=smoothing,
+    smoothing=smoothing * (1 + np.eye(3)),
     max_steps=max_steps,
     tolerance=tolerance,
   )
@@ -87,13 +88,14 @@ def expectation_maximisation(
   shape: tuple[int, int, int],
   *,
   known: np.ndarray | None = None,
-  smoothing: float = 0.0,
+  smoothing: float | np.ndarray = 0.0,
   max_steps: int = 200,
   tolerance: float = 1e-6,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Dawid-Skene on labels i64[L] below C by annotator i64[L] of unit i64[L]; shape is (A, U, C).
 
-  Starts at the shares of the votes. `known`: i64[U], the truth, -1 unknown. Stops when no posterior moves by more
+  Starts at the shares of the votes. `known`: i64[U], the truth, -1 unknown. `smoothing`: pseudo-counts,
+  [C, C] or one for all. Stops when no posterior moves by more
   than `tolerance`. Returns (posterior f64[U, C], confusion f64[A, C, C] as [annotator, truth, label]).
   """
   num_annotators, num_units, num_classes = shape
@@ -109,11 +111,11 @@ def expectation_maximisation(
 
   posterior, confusion = clamp(votes), np.zeros((num_annotators, num_classes, num_classes))
   for _ in range(max_steps):
-    counts = np.full((num_annotators, num_classes, num_classes), float(smoothing))
+    counts = np.zeros((num_annotators, num_classes, num_classes)) + smoothing
     np.add.at(counts, (annotators, slice(None), labels), posterior[units])
     total = counts.sum(2, keepdims=True)
     confusion = np.where(total > 0, counts / np.where(total > 0, total, 1), 1 / num_classes)
-    prior = posterior.sum(0) + smoothing
+    prior = posterior.sum(0) + np.min(smoothing)
     logs = np.tile(np.log(np.maximum(prior / prior.sum(), 1e-300)), (num_units, 1))  # [U, C]
     np.add.at(logs, units, np.log(np.maximum(confusion[annotators, :, labels], 1e-300)))
     new = clamp(np.exp(logs - logs.max(1, keepdims=True)))
@@ -173,7 +175,7 @@ def noisy_bradley_terry(
       [np.nan_to_num(start.scores).ravel(), start.reliability, start.position, start.length * scale]
     )
   result = scipy.optimize.minimize(
-    objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-10, "gtol": 1e-5}
+    objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-9, "gtol": 1e-4}
   )
   scores, reliability, position, length = np.split(result.x, np.cumsum([num_scores, num, num]))
   reliability /= np.sqrt(np.mean(reliability**2))

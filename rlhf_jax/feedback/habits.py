@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from rlhf_jax.feedback.agreement import Estimate, clustered_wilson, undefined
 from rlhf_jax.feedback.consensus import NoisyBradleyTerry, noisy_bradley_terry
 from rlhf_jax.feedback.tables import Pairs, Table
 
@@ -88,3 +89,55 @@ def logistic_regression(
   inverse = np.linalg.inv(information)
   covariance = inverse @ (by_cluster.T @ by_cluster) @ inverse * num / max(num - 1, 1)
   return slope, np.sqrt(np.diag(covariance))
+
+
+def first_shown_wins(table: Table, pairs: Pairs) -> list[Estimate]:
+  """Each annotator's share of untied pairs in which the response shown earlier won; one half shows no habit."""
+  return _share_won(table, pairs, pairs.earlier, "the order of display is not recorded")
+
+
+def longer_wins(table: Table, pairs: Pairs) -> list[Estimate]:
+  """Each annotator's share of untied pairs of different lengths in which the longer response won.
+
+  One half need not be right: better answers may be longer. Compare annotators with each other.
+  """
+  return _share_won(table, pairs, pairs.longer, "all responses have one length")
+
+
+def _share_won(table: Table, pairs: Pairs, advantage: np.ndarray, reason: str) -> list[Estimate]:
+  used = (np.nan_to_num(advantage) != 0) & (pairs.outcome != 0.5)
+  won = (advantage > 0) == (pairs.outcome == 1)
+  result = []
+  for person in range(len(table.annotators)):
+    mine = used & (pairs.annotator == person)
+    result.append(clustered_wilson(won[mine], pairs.item[mine]) if mine.any() else undefined(reason))
+  return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+  """Seconds of an annotator's judgements: median and quartiles; pace: the median of the seconds over the median of
+  those of the others on the same item (0.5 is twice as fast). None where no time is recorded, or nobody else's."""
+
+  median: float | None
+  low: float | None
+  high: float | None
+  pace: float | None
+
+
+def timing(table: Table) -> list[Timing]:
+  """How long each annotator takes, with the same items as the measure."""
+  logs = np.log(table.seconds)
+  ratio = np.full(len(logs), np.nan)
+  order = np.argsort(table.item, kind="stable")
+  for rows in np.split(order, np.flatnonzero(np.diff(table.item[order])) + 1):
+    for row in rows:
+      others = logs[rows[(rows != row) & ~np.isnan(logs[rows])]]
+      if len(others):
+        ratio[row] = logs[row] - np.median(others)
+  result = []
+  for person in range(len(table.annotators)):
+    seconds, ratios = (x[(table.annotator == person) & ~np.isnan(x)] for x in (table.seconds, ratio))
+    quartiles = np.percentile(seconds, [50, 25, 75]).tolist() if len(seconds) else [None] * 3
+    result.append(Timing(*quartiles, float(np.exp(np.median(ratios))) if len(ratios) else None))
+  return result

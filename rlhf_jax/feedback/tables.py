@@ -78,9 +78,7 @@ class Pairs:
     return Pairs(**arrays, num_units=self.num_units)
 
 
-def judgement_table(
-  annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement]
-) -> Table:
+def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement]) -> Table:
   """The records of `rlhf_jax.feedback.records` as arrays.
 
   Superseded judgements do not count, a skip counts as a skip. Of several judgements of one item by one annotator the

@@ -111,7 +111,8 @@ def rank(
 ) -> np.ndarray:
   """One labeller's order of K responses: ranks i64[K], 0 for the best, without ties.
 
-  The responses are shown at `positions` i64[K], or in an order drawn at random. Raises ValueError unless gold and num_words are both [K].
+  The responses are shown at `positions` i64[K], or in an order drawn at random. Raises ValueError unless gold and
+  num_words are both [K].
   """
   gold, num_words = np.asarray(gold), np.asarray(num_words)
   if gold.ndim != 1 or gold.shape != num_words.shape:
