@@ -1,18 +1,22 @@
-"""Ask the models of a run: the base, the SFT and the final model answer the same prompt side by side."""
+"""Ask the models of a run: a prompt side by side for a reader, or many prompts at once for annotators."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
+from rlhf_jax.feedback.collect import Policy
 from rlhf_jax.pipeline import plan
-from rlhf_jax.settings import ConfigError
+from rlhf_jax.settings import ConfigError, nearest
+from rlhf_jax.stage import Stage
 from rlhf_jax.train import Sampling, encode_prompts, load_stage, make_sampler, open_workspace
 
 Models = dict[str, Callable[[str, int], str]]
+BATCH = 64  # responses sampled at once
 
 
 def open_run(run: Path, temperature: float, max_new_tokens: int) -> Models:
@@ -21,21 +25,37 @@ def open_run(run: Path, temperature: float, max_new_tokens: int) -> Models:
   Raises:
     ConfigError: where `run` is no run directory, or none of its language models is finished.
   """
-  if not (run / "config.json").is_file():
-    raise ConfigError(f"{run} is no run directory: it has no config.json")
-  config = json.loads((run / "config.json").read_text())
   models = {}
-  for step in plan(config, run.absolute()):
-    directory = step.stage.directory
-    if (directory / "done.json").exists() and (directory / "checkpoints").is_dir():
-      tokenizer, model = open_workspace(step.stage)
-      params = load_stage(step.stage, step.stage.name, model, tokenizer)
-      if "policy" in params or "head" not in params:  # a head and no policy: a reward model, which has nothing to say
-        decoder = {"decoder": params.get("policy", params)["decoder"]}
-        models[step.stage.name] = _asker(step.stage, model, tokenizer, decoder, temperature, max_new_tokens)
+  for stage in _finished(run):
+    loaded = _load(stage, None)
+    if loaded is not None:
+      models[stage.name] = _asker(stage, *loaded, temperature, max_new_tokens)
   if not models:
     raise ConfigError(f"no language model of {run} is finished yet")
   return models
+
+
+def open_policies(run: Path, names: Sequence[str], temperature: float, max_new_tokens: int) -> list[Policy]:
+  """Samplers of many prompts at once: of the stages `names`, as "STAGE" or "STAGE@STEP", or of the last language model.
+
+  Raises:
+    ConfigError: where `run` is no run directory, or a name is of no finished language model.
+    CheckpointError: where a stage has no checkpoint of that step.
+  """
+  stages = {stage.name: stage for stage in _finished(run)}
+  names = names or [next((name for name in reversed(stages) if _load(stages[name], None)), "")]
+  policies = []
+  for name in names:
+    stage_name, _, step = name.partition("@")
+    if stage_name not in stages or not (step.isdecimal() or "@" not in name):
+      raise ConfigError(f"{name!r} is no finished stage (or STAGE@STEP) of {run}.{nearest(stage_name, stages)}")
+    loaded = _load(stages[stage_name], int(step) if step else None)
+    if loaded is None:
+      raise ConfigError(f"stage {stage_name!r} of {run} trained a reward model, which has nothing to say")
+    settings = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    source = {"checkpoint": f"{run}/{name}", "fingerprint": stages[stage_name].fingerprint, "sampling": settings}
+    policies.append(Policy(_many(stages[stage_name], *loaded, temperature, max_new_tokens), source))
+  return policies
 
 
 def answer(models: Models, prompt: str, seed: int) -> str:
@@ -48,6 +68,24 @@ def answer(models: Models, prompt: str, seed: int) -> str:
   return "\n".join(lines)
 
 
+def _finished(run: Path) -> list[Stage]:
+  """The finished stages of a run that have checkpoints."""
+  if not (run / "config.json").is_file():
+    raise ConfigError(f"{run} is no run directory: it has no config.json")
+  stages = [step.stage for step in plan(json.loads((run / "config.json").read_text()), run.absolute())]
+  directories = ((stage, stage.directory) for stage in stages)
+  return [stage for stage, path in directories if (path / "done.json").exists() and (path / "checkpoints").is_dir()]
+
+
+def _load(stage: Stage, step: int | None) -> tuple | None:
+  """(model, tokenizer, params) of the language model of a stage; None of a reward model."""
+  tokenizer, model = open_workspace(stage)
+  params = load_stage(stage, stage.name, model, tokenizer, step)
+  if "head" in params and "policy" not in params:
+    return None
+  return model, tokenizer, {"decoder": params.get("policy", params)["decoder"]}
+
+
 def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
   room = model.config.max_length - max_new_tokens
   sample = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport)
@@ -57,3 +95,21 @@ def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
     return sample(params, batch, jax.random.key(seed))[1][0]
 
   return ask
+
+
+def _many(stage, model, tokenizer, params, temperature, max_new_tokens):
+  room = model.config.max_length - max_new_tokens
+  sampler = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport)
+
+  def sample(prompts, count, seed):
+    found = encode_prompts(prompts, tokenizer, room, "the prompts")
+    rows = np.repeat(np.arange(len(found.texts)), count)
+    responses = []
+    for start in range(0, len(rows), BATCH):
+      batch = np.take(rows, np.arange(start, start + BATCH), mode="wrap")  # one shape for every batch
+      key = jax.random.fold_in(jax.random.key(seed), start)
+      responses += sampler(params, found.take(batch)[1], key)[1]
+    of = {text: responses[i * count : (i + 1) * count] for i, text in enumerate(found.texts)}
+    return [of.get(prompt, []) for prompt in prompts]
+
+  return sample

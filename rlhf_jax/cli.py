@@ -3,6 +3,9 @@
   rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart [--config.ppo.clip=0.1 ...]
   rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
   rlhf-jax report RUN                   writes RUN/report.html anew
+  rlhf-jax collect RUN --prompts FILE -k 4 --out FILE.db      queues samples of a run for human judgement
+  rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotation page
+  rlhf-jax convert SOURCE TARGET [--as pairs]                 feedback between .db, .jsonl, .parquet and learners' rows
   rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
 """
 
@@ -26,7 +29,10 @@ OVERRIDES = "--config.KEY=VALUE overrides one key, as in --config.ppo.clip=0.1; 
 def main(argv: list[str] | None = None) -> int:
   """Entry point; a user's mistake is one line on stderr and exit status 2, an interruption is 130."""
   argv = sys.argv[1:] if argv is None else argv
-  commands = {"run": _run, "sample": _sample, "report": _report, "agreement": _agreement}
+  commands = {
+    "run": _run, "sample": _sample, "report": _report, "collect": _collect, "annotate": _annotate, "convert": _convert,
+    "agreement": _agreement,
+  }  # fmt: skip
   sys.path.insert(0, "")  # a config may import its neighbours, and name functions of the current directory
   if not argv or argv[0] in ("-h", "--help", "help"):
     print(__doc__)
@@ -34,20 +40,14 @@ def main(argv: list[str] | None = None) -> int:
   if argv[0] not in commands:
     print(f"rlhf-jax has no command {argv[0]!r}.{nearest(argv[0], commands)}", file=sys.stderr)
     return 2
-  from rlhf_jax.train import Interrupted  # imports jax: `--help` and typos should answer at once
-
   try:
-    commands[argv[0]](argv[1:])
-  except Interrupted as stop:
-    print(f"{stop}; the same command continues there", file=sys.stderr)
-    return 130
+    return commands[argv[0]](argv[1:]) or 0
   except KeyboardInterrupt:
     print("interrupted; the same command continues", file=sys.stderr)
     return 130
   except (ValueError, OSError, FloatingPointError) as error:  # the errors a user can cause
     print(f"rlhf-jax: {error}", file=sys.stderr)
     return 2
-  return 0
 
 
 def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
@@ -140,11 +140,17 @@ def _plain(value: Any) -> Any:
   return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> int:
   config, workdir = load_config(arguments)
-  from rlhf_jax import pipeline
+  from rlhf_jax import pipeline  # imports jax: `--help`, typos and the annotation page should answer at once
+  from rlhf_jax.train import Interrupted
 
-  pipeline.run(config, Path(workdir), command=shlex.join(["rlhf-jax", "run", *arguments]))
+  try:
+    pipeline.run(config, Path(workdir), command=shlex.join(["rlhf-jax", "run", *arguments]))
+  except Interrupted as stop:
+    print(f"{stop}; the same command continues there", file=sys.stderr)
+    return 130
+  return 0
 
 
 def _sample(arguments: list[str]) -> None:
@@ -180,6 +186,83 @@ def _report(arguments: list[str]) -> None:
   from rlhf_jax.evaluation.report import write_report
 
   print(write_report(settings.run))
+
+
+def _collect(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax collect", description="Queue responses for human judgement.")
+  parser.add_argument("run", type=Path, nargs="?", help="the run to sample from; without it, --responses alone")
+  parser.add_argument("--prompts", type=Path, metavar="FILE", help="rows with a prompt")
+  parser.add_argument("-k", type=int, default=4, dest="num_responses", help="samples per prompt (default 4)")
+  parser.add_argument("--out", type=Path, required=True, metavar="FILE.db", help="made, or added to")
+  parser.add_argument("--stages", help="comma-separated STAGE or STAGE@STEP to sample in turn; default the last one")
+  parser.add_argument("--responses", type=Path, metavar="FILE", help="existing responses to judge (too)")
+  parser.add_argument("--gold", type=Path, metavar="FILE", help="an expert's comparisons, mixed in unmarked")
+  parser.add_argument("--gold-every", type=int, default=10, help="one gold item in so many tasks (default 10)")
+  parser.add_argument("--judgements", type=int, default=1, help="annotators that each item goes to (default 1)")
+  parser.add_argument("--num-prompts", type=int, help="the first so many of --prompts; default all")
+  parser.add_argument("--temperature", type=float, default=1.0)
+  parser.add_argument("--max-new-tokens", type=int, default=32)
+  parser.add_argument("--seed", type=int, default=0, help="of the sampling, the display orders and the gold items")
+  settings = parser.parse_args(arguments)
+  if (settings.run is None) != (settings.prompts is None) or not (settings.run or settings.responses or settings.gold):
+    raise ConfigError("RUN and --prompts go together; without them, give --responses or --gold")
+  from rlhf_jax import data
+  from rlhf_jax.feedback import collect
+  from rlhf_jax.feedback.store import Settings
+
+  queue = Settings(settings.seed, settings.judgements, settings.gold_every if settings.gold else 0)
+  skips = {}
+  existing = collect.read_responses(settings.responses) if settings.responses else {}
+  gold, skips[settings.gold] = collect.read_gold(settings.gold) if settings.gold else ([], {})
+  prompts, policies = [], []
+  if settings.run is not None:
+    from rlhf_jax.chat import open_policies
+
+    prompts, skips[settings.prompts] = data.read_prompts(settings.prompts)
+    prompts = prompts[: settings.num_prompts]
+    names = settings.stages.split(",") if settings.stages else []
+    policies = open_policies(settings.run, names, settings.temperature, settings.max_new_tokens)
+  items, skips["prompts"] = collect.make_items(prompts, policies, settings.num_responses, settings.seed, existing)
+  added = collect.collect(settings.out, items, gold, queue)
+  for where, reasons in skips.items():
+    for reason, count in sorted(reasons.items()):
+      print(f"{where}: skipped {count}: {reason}")
+  print(f"{settings.out}: {len(items)} items and {len(gold)} gold items, {added} of them new")
+
+
+def _annotate(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax annotate", description="Serve the annotation page of a store.")
+  parser.add_argument("store", type=Path, metavar="FILE.db")
+  parser.add_argument("--annotators", default="", help="comma-separated names; each new one gets a link to log in")
+  parser.add_argument("--renew", action="store_true", help="new links for all of them; the old ones end")
+  parser.add_argument("--guidelines", type=Path, metavar="FILE", help="shown beside the task; plain text or Markdown")
+  parser.add_argument("--host", default="127.0.0.1", help="the address to bind (default: this machine alone)")
+  parser.add_argument("--port", type=int, default=8000)
+  parser.add_argument("--origin", help="what annotators open, where that is not this machine: https://label.example.org")
+  settings = parser.parse_args(arguments)
+  from rlhf_jax.data import read_text
+  from rlhf_jax.feedback.server import LOCAL, invite, origins_of, serve
+
+  guidelines = read_text(settings.guidelines) if settings.guidelines else ""
+  origins = origins_of(settings.host, settings.port, settings.origin)
+  names = [name.strip() for name in settings.annotators.split(",") if name.strip()]
+  for name, link in invite(settings.store, names, origins[0], renew=settings.renew):
+    print(f"{name}: {link or 'has a link already (--renew makes a new one)'}")
+  if settings.host not in LOCAL and origins[0].startswith("http:"):
+    print(f"warning: {origins[0]} is not encrypted; whoever can listen on that network can act as an annotator")
+  print(f"serving {settings.store} at {origins[0]}; Ctrl-C stops, nothing is lost", flush=True)
+  serve(settings.store, settings.host, settings.port, origins, guidelines)
+
+
+def _convert(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax convert", description="Feedback from one kind of file to another.")
+  parser.add_argument("source", type=Path, help=".db, .jsonl or .parquet of records, or comparisons of a run")
+  parser.add_argument("target", type=Path, help="the same, or with --as .jsonl or .csv; a .db is added to")
+  parser.add_argument("--as", dest="shape", choices=("records", "rankings", "pairs", "ratings", "critiques"))
+  settings = parser.parse_args(arguments)
+  from rlhf_jax.feedback.exchange import convert
+
+  print(f"{settings.target}: {convert(settings.source, settings.target, settings.shape or 'records')}")
 
 
 def _agreement(arguments: list[str]) -> None:

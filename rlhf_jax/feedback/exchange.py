@@ -15,6 +15,7 @@ from typing import Any
 
 from rlhf_jax.data import DataError, read_rows, write_rows
 from rlhf_jax.data.files import write_bytes
+from rlhf_jax.feedback.derived import SHAPES
 from rlhf_jax.feedback.records import (
   Annotator,
   Item,
@@ -27,7 +28,8 @@ from rlhf_jax.feedback.records import (
   record_of,
 )
 
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of one
+FORMULA = tuple("=+-@＝＋－＠")  # what a spreadsheet takes for the start of one
+NAMES = ("annotators", "items", "judgements")
 
 
 def read_records(path: str | Path) -> Records:
@@ -117,6 +119,28 @@ def write_records(path: str | Path, records: Records) -> None:
     raise DataError(f"{path}: the name of a file of records ends in .db, .jsonl, .jsonl.gz or .parquet")
 
 
+def convert(source: str | Path, target: str | Path, shape: str = "records") -> str:
+  """Writes the records of `source`, or a shape of `derived.SHAPES` as .jsonl or .csv, and says how many.
+
+  Raises:
+    DataError: as `read_records` and `write_records`; there are no rows of that shape.
+  """
+  records = read_records(source)
+  if shape == "records":
+    write_records(target, records)
+    return ", ".join(f"{len(rows)} {name}" for name, rows in zip(NAMES, records, strict=True))
+  rows = SHAPES[shape](records)
+  if not rows:
+    raise DataError(f"{source}: none of its judgements holds {shape}")
+  if Path(target).suffix == ".csv":
+    write_csv(target, rows)
+  elif Path(target).name.endswith((".jsonl", ".jsonl.gz")):
+    write_rows(target, rows)
+  else:
+    raise DataError(f"{target}: the name of a file of {shape} ends in .jsonl, .jsonl.gz or .csv")
+  return f"{len(rows)} {shape}"
+
+
 def to_dataset(records: Records) -> Any:
   """A `datasets.Dataset` with a row per record: the columns of all types, null where a type has no such field."""
   import datasets
@@ -133,7 +157,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
   """Rows for a spreadsheet; lists are written as JSON, and no cell is a formula there."""
   columns = list(dict.fromkeys(column for row in rows for column in row))
   buffer = io.StringIO()
-  writer = csv.writer(buffer, lineterminator="\n")
+  writer = csv.writer(buffer)  # with RFC 4180's "\r\n", so that a lone \r is quoted: readers take it for a row's end
   writer.writerow(columns)
   writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
   write_bytes(path, buffer.getvalue().encode())
@@ -143,7 +167,7 @@ def _cell(value: Any) -> Any:
   if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
     return value
   text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-  # A spreadsheet would run =HYPERLINK(...) from a model's answer (OWASP, CSV injection); leading space is ignored there.
+  # A spreadsheet would run =HYPERLINK(...) from a model's answer (OWASP, CSV injection); leading space does not help.
   return f"'{text}" if text.lstrip()[:1] in FORMULA or text[:1] in ("\t", "\r", "\n") else text
 
 

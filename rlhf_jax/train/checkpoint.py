@@ -66,19 +66,23 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState, identity: dict
   return TrainState(params=loaded["params"], **loaded["rest"])
 
 
-def load_params(directory: Path, expected: dict[str, Any]) -> Params:
-  """The parameters of the latest checkpoint in `directory`, whose identity must agree with `expected` on its keys.
+def load_params(directory: Path, expected: dict[str, Any], step: int | None = None) -> Params:
+  """The parameters of a checkpoint in `directory` (None: the latest), whose identity must agree with `expected`.
 
   Raises:
-    CheckpointError: where there is none, the identity differs or an array does not verify.
+    CheckpointError: where there is no such one, the identity differs or an array does not verify.
   """
   directory = Path(directory).absolute()
   if not directory.is_dir():
     raise CheckpointError(f"{directory} has no checkpoint: run the stage that makes it first")
   with ocp.CheckpointManager(directory) as checkpoints:
-    step = checkpoints.latest_step()
-    if step is None:
+    steps = sorted(checkpoints.all_steps())
+    if not steps:
       raise CheckpointError(f"{directory} has no checkpoint: run the stage that makes it first")
+    if step is None:
+      step = steps[-1]
+    elif step not in steps:
+      raise CheckpointError(f"{directory} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}")
     where = directory / str(step)
     record = _read_record(checkpoints, step, where)
     _check_identity({name: record["identity"].get(name) for name in expected}, expected, where)

@@ -27,16 +27,18 @@ def identity(stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer) -> d
   return {**_origin(model, tokenizer), "stage": stage.fingerprint}
 
 
-def load_stage(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
-  """The final parameters of stage `name` of this run, or of the stage directory `name` (a path) of another run.
+def load_stage(
+  stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer, step: int | None = None
+) -> Params:
+  """The parameters of stage `name` of this run, or of the stage directory `name` (a path) of another run.
 
-  They are placed as `place` does it.
+  `step` names a checkpoint, None the last one. The parameters are placed as `place` does it.
 
   Raises:
     CheckpointError: where there is none, or it belongs to another model or tokenizer, or does not verify.
   """
   directory = stage.path(name) if "/" in name else stage.root / name
-  params = checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer))
+  params = checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer), step)
   # On one device alone they could not meet a batch that is spread over all of them in one jit.
   return jax.device_put(params, parameter_sharding(make_mesh(stage.transport), params))
 

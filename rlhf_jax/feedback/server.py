@@ -1,0 +1,259 @@
+"""The annotation page as a Starlette application over one store; `security.py` guards it, `queue.py` decides.
+
+  GET  /                the page, or the login page without a session
+  GET  /static/NAME     one of the files named in STATIC
+  POST /login           {"token"} -> a session cookie; POST /logout ends it
+  POST /next            -> the state: the open task or null, done, left, last (the judgement that undo would withdraw)
+  POST /judgements      {"task", ...an Answer} keeps a judgement, then as /next; the same task again counts once
+  POST /undo            {"judgement"} withdraws it, then as /next, with the withdrawn judgement as the task's draft
+
+A judgement is on the disk before it is answered. A response's source, an item's id and whether it is gold never leave
+the server, and responses travel in their displayed order. Tokens come in bodies only, never in a URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from rlhf_jax.data import DataError
+from rlhf_jax.feedback import queue, tokens
+from rlhf_jax.feedback.guidelines import blocks
+from rlhf_jax.feedback.records import RATINGS, Annotator
+from rlhf_jax.feedback.security import Asgi, guard, origin_of
+from rlhf_jax.feedback.store import add_guidelines, add_records, find, open_store
+
+FLAGS = ("harmful", "dishonest", "off-topic", "incoherent", "private data")
+SKIPS = ("I cannot tell", "needs knowledge I lack", "responses are the same", "prompt makes no sense", "too disturbing")
+STATIC = {
+  **dict.fromkeys(("annotate.js", "answer.js", "cards.js", "login.js", "server.js"), "text/javascript"),
+  "annotate.css": "text/css",
+  "icon.svg": "image/svg+xml",
+}
+HERE = Path(__file__).parent
+LOCAL = ("127.0.0.1", "localhost")
+
+
+def make_app(
+  path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time
+) -> Asgi:
+  """The guarded application. origins: those the page is opened at; guidelines: a text, a subset of Markdown.
+
+  Raises:
+    DataError: `path` is no store.
+  """
+  # SQLite blocks, so it has a thread of its own; with one thread, its connection needs no lock.
+  thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
+  store = thread.submit(open_store, path).result()
+  version = thread.submit(add_guidelines, store, guidelines).result() if guidelines else ""
+  secure = all(origin.startswith("https:") for origin in origins)
+  cookie = "__Host-session" if secure else "session"
+
+  async def call(function: Callable, *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(thread, function, store, *arguments)
+
+  async def page(request: Request) -> Response:
+    annotator = await call(tokens.session_annotator, request.cookies.get(cookie, ""), clock())
+    if annotator is None:
+      return HTMLResponse(_render("login.html.jinja"))
+    values = {"annotator": annotator, "guidelines": blocks(guidelines), "flags": FLAGS, "skips": SKIPS}
+    return HTMLResponse(_render("annotate.html.jinja", **values, ratings=RATINGS))
+
+  async def login(request: Request) -> Response:
+    token = (await _body(request, {"token": str}))["token"]
+    session = await call(tokens.log_in, token, clock())
+    if session is None:
+      return JSONResponse({"error": "this token is not known here; ask for a new one"}, 403)
+    response = Response(status_code=204)
+    response.set_cookie(cookie, session, int(tokens.SESSION_SECONDS), secure=secure, httponly=True, samesite="strict")
+    return response
+
+  async def logout(request: Request) -> Response:
+    await call(tokens.log_out, request.cookies.get(cookie, ""))
+    response = Response(status_code=204)
+    response.delete_cookie(cookie, secure=secure, httponly=True, samesite="strict")
+    return response
+
+  def action(fields: dict[str, Any], act: Callable) -> Callable:
+    async def endpoint(request: Request) -> Response:
+      body = await _body(request, fields)
+      state = await call(_act, request.cookies.get(cookie, ""), act, body, version, clock())
+      if state is None:
+        return JSONResponse({"error": "your session has ended; log in again"}, 401)
+      return JSONResponse(state)
+
+    return endpoint
+
+  @contextlib.asynccontextmanager
+  async def lifespan(app):
+    yield
+    thread.submit(store.close).result()
+    thread.shutdown()
+
+  posts = {"/login": login, "/logout": logout, **{path: action(*spec) for path, spec in ACTIONS.items()}}
+  routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
+  routes += [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()]
+  errors = {queue.NoLease: _error(409), DataError: _error(400)}
+  app = Starlette(routes=[Route("/", page, methods=["GET"]), *routes], exception_handlers=errors, lifespan=lifespan)
+  app.router.redirect_slashes = False
+  return guard(app, origins)
+
+
+def origins_of(host: str, port: int, origin: str | None) -> tuple[str, ...]:
+  """The origins a page served at host and port may be opened at, the one to tell people first.
+
+  Raises:
+    DataError: other machines can reach it, but nobody said under what name.
+  """
+  if origin is not None:
+    return (origin_of(origin),)
+  if host not in LOCAL:
+    raise DataError(f"--host {host} is open to other machines: name what they open, as in --origin https://{host}")
+  return tuple(origin_of(f"http://{name}:{port}") for name in LOCAL)
+
+
+def invite(path: Path, names: Sequence[str], origin: str, *, renew: bool = False) -> list[tuple[str, str | None]]:
+  """Adds annotators and gives each a link to log in; None for one who has a link already, unless `renew`.
+
+  The link carries the token in its fragment, which a browser sends to nobody.
+  """
+  with contextlib.closing(open_store(path)) as store:
+    for name in names:
+      if find(store, Annotator, name) is None:
+        add_records(store, ([Annotator(name)], [], []))
+    fresh = {name for name in names if renew or not tokens.has_token(store, name)}
+    return [(n, f"{origin}/#token={tokens.issue_token(store, n)}" if n in fresh else None) for n in names]
+
+
+def serve(path: Path, host: str, port: int, origins: Sequence[str], guidelines: str) -> None:
+  """Runs the application until it is interrupted. Requests are not logged."""
+  import uvicorn
+
+  app = make_app(path, origins, guidelines)
+  # Proxy headers are ignored: Host and Origin are checked as the browser sent them.
+  uvicorn.run(
+    app, host=host, port=port, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+    ws="none", limit_concurrency=256, h11_max_incomplete_event_size=32 * 1024,
+  )  # fmt: skip
+
+
+ANSWER = {  # field of queue.Answer -> the type its JSON must have; the record checks the rest
+  "ratings": list | None, "ranks": list | None, "strength": int | None, "flags": list | None, "critiques": list | None,
+  "rewrites": list | None, "skipped": str | None, "seconds": float,
+}  # fmt: skip
+assert set(ANSWER) == {field.name for field in dataclasses.fields(queue.Answer)}
+
+
+def _judge(store: sqlite3.Connection, annotator: str, body: dict, version: str, now: float) -> None:
+  answer = queue.Answer(**{name: body[name] for name in ANSWER})
+  queue.submit(store, annotator, body["task"], answer, version, now)
+
+
+def _undo(store: sqlite3.Connection, annotator: str, body: dict, version: str, now: float) -> None:
+  queue.undo(store, annotator, body["judgement"], now)
+
+
+ACTIONS = {  # path -> the fields of its request, and what it does before the state is answered
+  "/next": ({}, lambda *_: None),
+  "/judgements": ({"task": str, **ANSWER}, _judge),
+  "/undo": ({"judgement": str}, _undo),
+}
+
+
+def _act(store, session: str, act: Callable, body: dict, version: str, now: float) -> dict[str, Any] | None:
+  """One visit to the store's thread per request: who it is, what they do, the state after it; None for a stranger."""
+  annotator = tokens.session_annotator(store, session, now)
+  if annotator is None:
+    return None
+  act(store, annotator, body, version, now)
+  return _state(store, annotator, now)
+
+
+def _state(store, annotator: str, now: float) -> dict[str, Any]:
+  """What the page shows, in displayed order; it tells nothing of the item but its texts."""
+  task = queue.next_task(store, annotator, now)
+  done, left = queue.progress(store, annotator)
+  shown = None
+  if task is not None:
+    texts = [task.item.responses[index].text for index in task.order]
+    shown = {"id": task.lease, "prompt": task.item.prompt, "responses": texts, "draft": _draft(task)}
+  return {"task": shown, "done": done, "left": left, "last": queue.last_judgement(store, annotator)}
+
+
+def _draft(task: queue.Task) -> dict[str, Any] | None:
+  if task.draft is None:
+    return None
+  fields = {name: getattr(task.draft, name) for name in ANSWER if name != "seconds"}
+  for name, values in fields.items():
+    if isinstance(values, tuple):
+      fields[name] = [values[index] for index in task.order]
+  return fields
+
+
+async def _body(request: Request, kinds: dict[str, Any]) -> dict[str, Any]:
+  """The JSON object of a request with exactly the given fields, each of its type; those that may be null may lack."""
+  try:
+    body = json.loads(await request.body(), parse_constant=_no_constant)
+  except (ValueError, RecursionError) as error:
+    raise DataError(f"the request is not JSON ({error})") from error
+  if not isinstance(body, dict) or body.keys() - kinds:
+    raise DataError(f"the request must be an object with the fields {', '.join(kinds)}")
+  for name, kind in kinds.items():
+    value = body.get(name)
+    if kind is float and type(value) is int:
+      value = float(value) if abs(value) < 1e15 else math.inf
+    if not isinstance(value, kind) or isinstance(value, bool) or value in (math.inf, -math.inf):
+      raise DataError(f"the request's field {name!r} has the wrong type")
+    body[name] = value
+  return body
+
+
+def _no_constant(name: str):
+  raise ValueError(f"{name} is no number")
+
+
+def _error(status: int) -> Callable:
+  async def handler(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status)
+
+  return handler
+
+
+def _static(name: str, kind: str) -> Callable:
+  content = (HERE / "static" / name).read_bytes()
+
+  async def endpoint(request: Request) -> Response:
+    return Response(content, media_type=kind)
+
+  return endpoint
+
+
+def _render(template: str, **values: Any) -> str:
+  return _environment().get_template(template).render(**values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  return jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )

@@ -1,0 +1,23 @@
+// Exchanges a token for a session cookie. A link carries it as #token=..., which the browser does not send anywhere.
+import { post, tokenOfLink } from "./server.js";
+
+const error = document.getElementById("error");
+
+async function logIn(token) {
+  error.hidden = true;
+  try {
+    await post("/login", { token });
+    location.replace("/");
+  } catch (problem) {
+    error.textContent = problem.message;
+    error.hidden = false;
+  }
+}
+
+document.getElementById("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  logIn(document.getElementById("token").value.trim());
+});
+
+const token = tokenOfLink();
+if (token) logIn(token);

@@ -1,0 +1,26 @@
+// Talking to the server, and the token of a login link.
+
+export async function post(path, body = {}) {
+  let reply;
+  try {
+    reply = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  } catch {
+    throw new Error("The server cannot be reached. Nothing is lost: try again.");
+  }
+  const answer = reply.status === 204 ? {} : await reply.json().catch(() => ({}));
+  if (!reply.ok) {
+    throw Object.assign(new Error(answer.error || `The server answered ${reply.status}.`), { status: reply.status });
+  }
+  return answer;
+}
+
+// The token in "#token=...", a part of the address that is never sent; it leaves the address bar and the history at once.
+export function tokenOfLink() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (token) history.replaceState(null, "", "/");
+  return token;
+}

@@ -1,0 +1,229 @@
+"""The store: one SQLite file that only grows.
+
+Records are rows that triggers forbid to change or delete. Every transaction is on the disk before its function returns
+(WAL with synchronous=FULL), so that what a caller was told is kept holds through `kill -9` and loss of power. Beside
+the records stand the queue (what is still to be judged, who has a lease on what: `queue.py`) and the hashes of the
+annotators' tokens (`tokens.py`), which no export contains.
+
+A store is a plain `sqlite3.Connection`. It belongs to the thread that opened it; several processes may open one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlhf_jax.data import DataError
+from rlhf_jax.feedback.exchange import check_fits, collect_records
+from rlhf_jax.feedback.records import SCHEMA, Annotator, Item, Judgement, Record, Records, record_of
+
+WAIT_SECONDS = 30.0  # for another process's transaction
+
+TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE guidelines (version TEXT PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE annotators (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, row TEXT NOT NULL);
+CREATE TABLE items (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, gold INTEGER NOT NULL, row TEXT NOT NULL);
+CREATE INDEX gold_items ON items (gold, id) WHERE gold = 1;
+CREATE TABLE judgements (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, item TEXT NOT NULL REFERENCES items (id),
+  annotator TEXT NOT NULL REFERENCES annotators (id), supersedes TEXT UNIQUE REFERENCES judgements (id),
+  row TEXT NOT NULL);
+CREATE INDEX judgements_by_annotator ON judgements (annotator, item);
+
+CREATE TABLE queue (item TEXT PRIMARY KEY REFERENCES items (id), number INTEGER NOT NULL, remaining INTEGER NOT NULL);
+CREATE INDEX queue_open ON queue (number, item, remaining) WHERE remaining > 0;
+CREATE TABLE leases (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, item TEXT NOT NULL REFERENCES items (id),
+  annotator TEXT NOT NULL REFERENCES annotators (id), supersedes TEXT, issued REAL NOT NULL, expires REAL NOT NULL);
+CREATE INDEX leases_by_item ON leases (item, expires);
+CREATE INDEX leases_by_annotator ON leases (annotator, number);
+CREATE TABLE tokens (hash TEXT PRIMARY KEY, annotator TEXT NOT NULL UNIQUE REFERENCES annotators (id));
+CREATE TABLE sessions (
+  hash TEXT PRIMARY KEY, annotator TEXT NOT NULL REFERENCES annotators (id), expires REAL NOT NULL);
+"""
+APPEND_ONLY = ("guidelines", "annotators", "items", "judgements")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a store hands its items out; fixed when it is made.
+
+  seed: of display orders and of the places of gold items. judgements_per_item: annotators each ordinary item goes to.
+  gold_every: in each run of that many tasks of an annotator one is a gold item, at a random place; 0 for none.
+  lease_seconds: how long an item is kept for the annotator who has it open.
+  """
+
+  seed: int = 0
+  judgements_per_item: int = 1
+  gold_every: int = 10
+  lease_seconds: float = 1800.0
+
+  def __post_init__(self):
+    if self.judgements_per_item < 1 or self.gold_every < 0 or self.gold_every == 1 or self.lease_seconds <= 0:
+      raise ValueError(f"{self}: judgements_per_item must be >= 1, gold_every 0 or >= 2, lease_seconds above 0")
+
+
+def create_store(path: str | Path, settings: Settings) -> sqlite3.Connection:
+  """Makes the file, readable by its owner alone, and opens it. Raises DataError where it exists already."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+  except FileExistsError as error:
+    raise DataError(f"{path}: exists already; choose another name, or delete it") from error
+  store = _connect(path)
+  triggers = "".join(
+    f"CREATE TRIGGER {table}_keep_{event} BEFORE {event} ON {table}"
+    f" BEGIN SELECT RAISE(ABORT, 'records of {table} are never changed or deleted'); END;"
+    for table in APPEND_ONLY
+    for event in ("UPDATE", "DELETE")
+  )
+  store.executescript(f"BEGIN IMMEDIATE;{TABLES}{triggers}COMMIT;")
+  values = {"schema": SCHEMA, **dataclasses.asdict(settings)}
+  with transaction(store):
+    store.executemany("INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in values.items()])
+  return store
+
+
+def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
+  """Opens a store; `create` makes one with the default settings where there is no file.
+
+  Raises:
+    DataError: there is no such file, it is no store, or it has another schema.
+  """
+  path = Path(path)
+  if create and not path.exists():
+    return create_store(path, Settings())
+  if not path.is_file():
+    raise DataError(f"{path}: there is no such file; `rlhf-jax collect` makes one")
+  store = _connect(path)
+  try:
+    schema = _meta(store).get("schema")
+  except sqlite3.DatabaseError as error:
+    store.close()
+    raise DataError(f"{path}: is no store of feedback ({error})") from error
+  if schema != SCHEMA:
+    store.close()
+    raise DataError(f"{path}: has schema {schema}, not {SCHEMA}; export it with the version that made it")
+  return store
+
+
+def read_settings(store: sqlite3.Connection) -> Settings:
+  """The settings the store was made with."""
+  values = _meta(store)
+  return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})
+
+
+@contextlib.contextmanager
+def transaction(store: sqlite3.Connection) -> Iterator[None]:
+  """All or nothing, and on the disk when it ends; taken for writing at once, so that it never fails half way."""
+  store.execute("BEGIN IMMEDIATE")
+  try:
+    yield
+  except BaseException:
+    store.execute("ROLLBACK")
+    raise
+  store.execute("COMMIT")
+
+
+def add_guidelines(store: sqlite3.Connection, text: str) -> str:
+  """Keeps a text of guidelines and returns its version, a hash of it."""
+  version = hashlib.sha256(text.encode()).hexdigest()[:12]
+  with transaction(store):
+    store.execute("INSERT OR IGNORE INTO guidelines VALUES (?, ?)", (version, text))
+  return version
+
+
+def add_records(store: sqlite3.Connection, records: Records, where: str = "store") -> int:
+  """Adds what is not there yet, all or nothing, and returns how many records that were.
+
+  Raises:
+    DataError: an id is there with other content, or a judgement does not fit its item, annotator or predecessor.
+  """
+  annotators, items, judgements = records
+  with transaction(store):
+    return sum(append(store, record, where) for record in (*annotators, *items, *judgements))
+
+
+def append(store: sqlite3.Connection, record: Record, where: str = "store") -> bool:
+  """Adds one record inside a transaction of the caller; False where it is there already. Raises as `add_records`."""
+  table = {Annotator: "annotators", Item: "items", Judgement: "judgements"}[type(record)]
+  row = json.dumps(record.to_row())
+  known = store.execute(f"SELECT row FROM {table} WHERE id = ?", (record.id,)).fetchone()
+  if known is not None:
+    if json.loads(known[0]) != json.loads(row):
+      raise DataError(f"{where}: the id {record.id!r} is among the {table} already, with other content")
+    return False
+  if isinstance(record, Annotator):
+    store.execute("INSERT INTO annotators (id, row) VALUES (?, ?)", (record.id, row))
+  elif isinstance(record, Item):
+    _append_item(store, record, row)
+  else:
+    _append_judgement(store, record, row, where)
+  return True
+
+
+def find(store: sqlite3.Connection, kind: type, identity: str | None) -> Record | None:
+  """The annotator, item or judgement of that id, or None."""
+  table = {Annotator: "annotators", Item: "items", Judgement: "judgements"}[kind]
+  found = store.execute(f"SELECT row FROM {table} WHERE id = ?", (identity,)).fetchone()
+  return None if found is None else kind.from_row(json.loads(found[0]))
+
+
+def read_store(path: str | Path) -> Records:
+  """The records of a store, each kind in the order it came. Raises DataError as `open_store` does."""
+  with contextlib.closing(open_store(path)) as store:
+    rows = [
+      (f"{path}: {table} {number}", json.loads(row))
+      for table in ("annotators", "items", "judgements")
+      for number, row in store.execute(f"SELECT number, row FROM {table} ORDER BY number")
+    ]
+  return collect_records((where, record_of(row, where)) for where, row in rows)
+
+
+def _append_item(store: sqlite3.Connection, item: Item, row: str) -> None:
+  gold = item.gold_ranks is not None
+  number = store.execute("INSERT INTO items (id, gold, row) VALUES (?, ?, ?)", (item.id, gold, row)).lastrowid
+  if not gold:
+    wanted = read_settings(store).judgements_per_item
+    store.execute("INSERT INTO queue (item, number, remaining) VALUES (?, ?, ?)", (item.id, number, wanted))
+
+
+def _append_judgement(store: sqlite3.Connection, judgement: Judgement, row: str, where: str) -> None:
+  known = []
+  for kind, identity in (
+    (Annotator, judgement.annotator), (Item, judgement.item), (Judgement, judgement.supersedes)):  # fmt: skip
+    record = find(store, kind, identity)
+    known.append({} if record is None else {record.id: record})
+  check_fits(judgement, *known, where)
+  values = (judgement.id, judgement.item, judgement.annotator, judgement.supersedes, row)
+  try:
+    store.execute("INSERT INTO judgements (id, item, annotator, supersedes, row) VALUES (?, ?, ?, ?, ?)", values)
+  except sqlite3.IntegrityError as error:
+    raise DataError(f"{where}: judgement {judgement.supersedes!r} is superseded already") from error
+  # A skip leaves the place of its item free for somebody else; a correction changes only what it says more or less.
+  before = known[2].get(judgement.supersedes)
+  told = int(judgement.skipped is None) - int(before is not None and before.skipped is None)
+  store.execute("UPDATE queue SET remaining = remaining - ? WHERE item = ?", (told, judgement.item))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+  store = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+  for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF"):
+    try:
+      store.execute(f"PRAGMA {pragma}")
+    except sqlite3.DatabaseError as error:
+      store.close()
+      raise DataError(f"{path}: is no store of feedback ({error})") from error
+  return store
+
+
+def _meta(store: sqlite3.Connection) -> dict:
+  return {name: json.loads(value) for name, value in store.execute("SELECT name, value FROM meta")}
