@@ -44,7 +44,7 @@ def open_policies(run: Path, names: Sequence[str], temperature: float, max_new_t
   """
   stages = {stage.name: stage for stage in _finished(run)}
   names = names or [next((name for name in reversed(stages) if _load(stages[name], None)), "")]
-  policies = []
+  policies, sampler = [], None
   for name in names:
     stage_name, _, step = name.partition("@")
     if stage_name not in stages or not (step.isdecimal() or "@" not in name):
@@ -52,9 +52,13 @@ def open_policies(run: Path, names: Sequence[str], temperature: float, max_new_t
     loaded = _load(stages[stage_name], int(step) if step else None)
     if loaded is None:
       raise ConfigError(f"stage {stage_name!r} of {run} trained a reward model, which has nothing to say")
-    settings = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    source = {"checkpoint": f"{run}/{name}", "fingerprint": stages[stage_name].fingerprint, "sampling": settings}
-    policies.append(Policy(_many(stages[stage_name], *loaded, temperature, max_new_tokens), source))
+    model, tokenizer, params = loaded
+    settings = Sampling(model.config.max_length - max_new_tokens, max_new_tokens, temperature)
+    if sampler is None:  # the stages of a run share model and tokenizer, so that one program serves them all
+      sampler = make_sampler(model, tokenizer, settings, stages[stage_name].transport)
+    recorded = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    source = {"checkpoint": f"{run}/{name}", "fingerprint": stages[stage_name].fingerprint, "sampling": recorded}
+    policies.append(Policy(_many(sampler, tokenizer, params, settings.max_prompt_tokens), source))
   return policies
 
 
@@ -97,10 +101,7 @@ def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
   return ask
 
 
-def _many(stage, model, tokenizer, params, temperature, max_new_tokens):
-  room = model.config.max_length - max_new_tokens
-  sampler = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport)
-
+def _many(sampler, tokenizer, params, room):
   def sample(prompts, count, seed):
     found = encode_prompts(prompts, tokenizer, room, "the prompts")
     rows = np.repeat(np.arange(len(found.texts)), count)

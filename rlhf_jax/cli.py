@@ -241,8 +241,11 @@ def _annotate(arguments: list[str]) -> None:
   parser.add_argument("--origin", help="what annotators open, where that is not this machine: https://label.example.org")
   settings = parser.parse_args(arguments)
   from rlhf_jax.data import read_text
-  from rlhf_jax.feedback.server import LOCAL, invite, origins_of, serve
 
+  try:
+    from rlhf_jax.feedback.server import LOCAL, invite, origins_of, serve
+  except ModuleNotFoundError as error:
+    raise ConfigError(f"{error}; the page needs the feedback extra: pip install 'rlhf_jax[feedback]'") from error
   guidelines = read_text(settings.guidelines) if settings.guidelines else ""
   origins = origins_of(settings.host, settings.port, settings.origin)
   names = [name.strip() for name in settings.annotators.split(",") if name.strip()]

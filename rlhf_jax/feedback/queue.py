@@ -166,7 +166,13 @@ def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> tuple[
     "SELECT id, item, supersedes, expires FROM leases WHERE annotator = ? ORDER BY number DESC", (annotator,)
   ).fetchall()
   for lease, item, supersedes, expires in rows:
-    if supersedes is not None or expires > now or _has_room(store, annotator, item, now):
+    if supersedes is not None:
+      open_still = store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (supersedes,)).fetchone() is None
+    else:  # an import may have brought the annotator's own judgement of it meanwhile
+      open_still = not _has_judged(store, annotator, item) and (
+        expires > now or _has_room(store, annotator, item, now)
+      )
+    if open_still:
       return lease, item, supersedes
   return None
 

@@ -4,7 +4,8 @@
   GET  /static/NAME     one of the files named in STATIC
   POST /login           {"token"} -> a session cookie; POST /logout ends it
   POST /next            -> the state: the open task or null, done, left, last (the judgement that undo would withdraw)
-  POST /judgements      {"task", ...an Answer} keeps a judgement, then as /next; the same task again counts once
+  POST /judgements      {"task", "guidelines": the page's, ...an Answer} keeps a judgement, then as /next; the same task
+                        again counts once
   POST /undo            {"judgement"} withdraws it, then as /next, with the withdrawn judgement as the task's draft
 
 A judgement is on the disk before it is answered. A response's source, an item's id and whether it is gold never leave
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -72,8 +74,8 @@ def make_app(
     annotator = await call(tokens.session_annotator, request.cookies.get(cookie, ""), clock())
     if annotator is None:
       return HTMLResponse(_render("login.html.jinja"))
-    values = {"annotator": annotator, "guidelines": blocks(guidelines), "flags": FLAGS, "skips": SKIPS}
-    return HTMLResponse(_render("annotate.html.jinja", **values, ratings=RATINGS))
+    values = {"annotator": annotator, "guidelines": blocks(guidelines), "version": version, "flags": FLAGS}
+    return HTMLResponse(_render("annotate.html.jinja", **values, skips=SKIPS, ratings=RATINGS))
 
   async def login(request: Request) -> Response:
     token = (await _body(request, {"token": str}))["token"]
@@ -143,8 +145,6 @@ def invite(path: Path, names: Sequence[str], origin: str, *, renew: bool = False
 
 def serve(path: Path, host: str, port: int, origins: Sequence[str], guidelines: str) -> None:
   """Runs the application until it is interrupted. Requests are not logged."""
-  import uvicorn
-
   app = make_app(path, origins, guidelines)
   # Proxy headers are ignored: Host and Origin are checked as the browser sent them.
   uvicorn.run(
@@ -161,6 +161,8 @@ assert set(ANSWER) == {field.name for field in dataclasses.fields(queue.Answer)}
 
 
 def _judge(store: sqlite3.Connection, annotator: str, body: dict, version: str, now: float) -> None:
+  if body["guidelines"] not in (None, version):  # the record says by which ones was judged
+    raise queue.NoLease("the guidelines have changed since you opened this page; reload it, what you said is kept")
   answer = queue.Answer(**{name: body[name] for name in ANSWER})
   queue.submit(store, annotator, body["task"], answer, version, now)
 
@@ -171,7 +173,7 @@ def _undo(store: sqlite3.Connection, annotator: str, body: dict, version: str, n
 
 ACTIONS = {  # path -> the fields of its request, and what it does before the state is answered
   "/next": ({}, lambda *_: None),
-  "/judgements": ({"task": str, **ANSWER}, _judge),
+  "/judgements": ({"task": str, "guidelines": str | None, **ANSWER}, _judge),
   "/undo": ({"judgement": str}, _undo),
 }
 

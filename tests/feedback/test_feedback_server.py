@@ -3,11 +3,13 @@
 import contextlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("starlette", reason="the feedback extra is not installed")
+pytest.importorskip("uvicorn", reason="the feedback extra is not installed")
 pytest.importorskip("httpx", reason="httpx, which the client of the tests needs, is not installed")
 
 from starlette.testclient import TestClient
@@ -182,6 +184,19 @@ def test_log_out_ends_the_session(connect):
   assert client.post("/next", json={}).status_code == 401
 
 
+def test_a_judgement_names_the_guidelines_the_page_showed(connect, store):
+  old = connect(guidelines="Be kind.")
+  task = old.post("/next", json={}).json()["task"]["id"]
+  version = re.search('data-guidelines="([0-9a-f]{12})"', old.get("/").text)[1]
+  new = connect(None, guidelines="Be honest.")
+  new.cookies.update(old.cookies)
+  answer = {"task": task, "ranks": [0, 1], "seconds": 1, "guidelines": version}
+  reply = new.post("/judgements", json=answer)
+  assert reply.status_code == 409 and "the guidelines have changed" in reply.json()["error"]
+  assert old.post("/judgements", json=answer).status_code == 200
+  assert [judgement.guidelines for judgement in judgements(store)] == [version]
+
+
 def test_one_annotator_cannot_touch_anothers_work(connect, store):
   ann, bob = connect("ann"), connect("bob")
   task = ann.post("/next", json={}).json()["task"]["id"]
@@ -297,9 +312,16 @@ def test_annotate_tells_what_is_wrong_before_it_serves(tmp_path, capsys):
   assert "name what they open" in capsys.readouterr().err
 
 
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
+  for name in [name for name in sys.modules if name.startswith(("rlhf_jax.feedback.server", "starlette"))]:
+    monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, "starlette", None)
+  assert main(["annotate", "a.db"]) == 2
+  assert "pip install 'rlhf_jax[feedback]'" in capsys.readouterr().err
+
+
 def test_kill_9_under_load_loses_no_acknowledged_judgement(tmp_path):
   """Two kills here; benchmarks/feedback_server.py does twenty."""
-  pytest.importorskip("uvicorn", reason="the feedback extra is not installed")
   benchmark = import_module(str(ROOT / "benchmarks" / "feedback_server.py"))
   path = tmp_path / "a.db"
   tokens = benchmark.make_store(path, 1000, 4)

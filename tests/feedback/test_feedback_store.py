@@ -285,6 +285,22 @@ def test_imported_judgements_count_in_the_queue(make):
   assert everything(store, "ann") == ["item 1"]
 
 
+def test_an_import_closes_the_tasks_it_answers(make):
+  store = make(2)
+  first = next_task(store, "ann", 0.0)
+  add_records(store, ([], [], [Judgement("x", first.item.id, "ann", (0, 1), ranks=(0, 1))]))
+  with pytest.raises(NoLease, match="judged this item already"):
+    submit(store, "ann", first.lease, Answer(ranks=(0, 1)), "", 1.0)
+  assert next_task(store, "ann", 1.0).item != first.item
+  judge(store, "ann", 2.0)
+  last = last_judgement(store, "ann")
+  undo(store, "ann", last, 3.0)
+  withdrawal = stored(store)[2][-1]
+  correction = Judgement("y", withdrawal.item, "ann", (0, 1), ranks=(1, 0), supersedes=withdrawal.id)
+  add_records(store, ([], [], [correction]))
+  assert next_task(store, "ann", 4.0) is None
+
+
 def test_a_refused_answer_leaves_the_task_open(make):
   store = make(1)
   task = next_task(store, "ann", 0.0)

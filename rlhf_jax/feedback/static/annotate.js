@@ -110,20 +110,25 @@ function seconds() {
   return (watched + (since === null ? 0 : performance.now() - since)) / 1000;
 }
 
+function judge(answer) {
+  const { guidelines } = document.body.dataset;
+  send("/judgements", { task: task.id, guidelines, ...answer, seconds: seconds() });
+}
+
 function submit() {
   if (task === null) return;
   if (missing(state, cards.length)) {
     $("hint").classList.add("nudge");
     return;
   }
-  send("/judgements", { task: task.id, ...said(state, cards.length), seconds: seconds() });
+  judge(said(state, cards.length));
 }
 
 function skip(reason) {
   if (task === null || !reason.trim()) return;
   $("skip").close();
   $("reason").value = "";
-  send("/judgements", { task: task.id, skipped: reason.trim(), flags: said(state, cards.length).flags, seconds: seconds() });
+  judge({ skipped: reason.trim(), flags: said(state, cards.length).flags });
 }
 
 function undo() {
@@ -201,7 +206,7 @@ function onKey(event) {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return act(event, submit);
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") {
-    if (typing) select(state.selected ?? 0);
+    if (typing || event.target.closest(".flags")) select(state.selected ?? 0);
     else toggleGuidelines(false);
     return;
   }
