@@ -279,7 +279,8 @@ def _agreement(arguments: list[str]) -> None:
   from rlhf_jax.feedback.exchange import read_records
 
   try:
-    from rlhf_jax.feedback.agreement_report import analyse, print_findings, write_findings
+    from rlhf_jax.feedback.agreement_report import analyse, write_findings
+    from rlhf_jax.feedback.agreement_text import print_findings
     from rlhf_jax.feedback.screening import Limits
 
     findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))

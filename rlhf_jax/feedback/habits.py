@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from rlhf_jax.feedback.agreement import Estimate, clustered_wilson, undefined
+from rlhf_jax.feedback.coefficients import Estimate, clustered_wilson, undefined
 from rlhf_jax.feedback.consensus import NoisyBradleyTerry, noisy_bradley_terry
 from rlhf_jax.feedback.tables import Pairs, Table
 

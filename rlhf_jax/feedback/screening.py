@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import scipy.stats
 
-from rlhf_jax.feedback.agreement import Estimate, agreement_with_experts, undefined
+from rlhf_jax.feedback.agreement import agreement_with_experts
+from rlhf_jax.feedback.coefficients import Estimate, undefined
 from rlhf_jax.feedback.habits import Habits
 from rlhf_jax.feedback.tables import Pairs, Table
 
