@@ -111,7 +111,7 @@ def _print_screening(findings: Findings, console: Console) -> None:
         console.print(Text(f"    {reason}"))
   unsure = [f"{v.annotator} ({v.num_items})" for v in findings.verdicts if v.advice not in STYLES]
   if unsure:
-    console.print(Text(f"  Too few items to say: {', '.join(unsure)}"))
+    console.print(Text(f"  Cannot say, with so many items: {', '.join(unsure)}"))
 
 
 def _order(findings: Findings) -> np.ndarray:

@@ -10,7 +10,7 @@ from rlhf_jax.feedback.coefficients import Estimate, undefined
 from rlhf_jax.feedback.habits import Habits
 from rlhf_jax.feedback.tables import Pairs, Table
 
-SET_ASIDE, WATCH, KEEP, TOO_FEW = "set aside", "watch", "keep", "too few items"
+SET_ASIDE, WATCH, KEEP, CANNOT_SAY = "set aside", "watch", "keep", "cannot say"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """advice: "set aside" if any check fails, "watch" if any is in doubt, "keep", or "too few items" to say."""
+  """advice: "set aside" if any check fails, "watch" if any is in doubt, "keep", or "cannot say"
+  where there are too few items or no check could be made."""
 
   annotator: str
   num_items: int
@@ -96,8 +97,8 @@ def screen(table: Table, pairs: Pairs, habits: Habits, limits: Limits = DEFAULT)
 
 def _advice(checks: tuple[Check, ...], enough: bool) -> str:
   states = {check.status for check in checks}
-  if not enough:
-    return TOO_FEW
+  if not enough or states == {"undefined"}:
+    return CANNOT_SAY
   return SET_ASIDE if "fails" in states else WATCH if "in doubt" in states else KEEP
 
 

@@ -271,7 +271,7 @@ def test_the_command_writes_files_that_are_the_same_twice(tmp_path, capsys):
     assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
   found = json.loads((outs[0] / "agreement.json").read_text())
   assert found["judgements"] == 36 and len(found["annotators"]) == 3 and len(found["pairs"]) == 3
-  assert {person["advice"] for person in found["annotators"]} == {"too few items"}
+  assert {person["advice"] for person in found["annotators"]} == {"cannot say"}
   assert len((outs[0] / "consensus.jsonl").read_text().splitlines()) == 12
   assert {path.name for path in outs[0].glob("*.png")} == {"annotators.png", "pairs.png", "items.png"}
 
