@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
       return f"undefined: {self.undefined}"
     form = (lambda x: f"{100 * x:.0f} %") if percent else (lambda x: f"{x:.2f}")
     interval = "" if self.low is None else f" [{form(self.low)}, {form(self.high)}]"
-    return (form(self.value) + interval).replace("[-", "[−").replace(" -", " −")
+    return (form(self.value) + interval).replace("-", "−")
 
 
 def undefined(reason: str, num: int = 0) -> Estimate:
