@@ -6,6 +6,7 @@
   rlhf-jax collect RUN --prompts FILE -k 4 --out FILE.db      queues samples of a run for human judgement
   rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotation page
   rlhf-jax convert SOURCE TARGET [--as pairs]                 feedback between .db, .jsonl, .parquet and learners' rows
+  rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   commands = {
     "run": _run, "sample": _sample, "report": _report, "collect": _collect, "annotate": _annotate, "convert": _convert,
+    "agreement": _agreement,
   }  # fmt: skip
   sys.path.insert(0, "")  # a config may import its neighbours, and name functions of the current directory
   if not argv or argv[0] in ("-h", "--help", "help"):
@@ -264,6 +266,29 @@ def _convert(arguments: list[str]) -> None:
   from rlhf_jax.feedback.exchange import convert
 
   print(f"{settings.target}: {convert(settings.source, settings.target, settings.shape or 'records')}")
+
+
+def _agreement(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax agreement", description="How far annotators agree, whom to look at.")
+  parser.add_argument("file", type=Path, help="records or comparisons: .db, .jsonl or .parquet")
+  parser.add_argument("--out", type=Path, metavar="DIR", help="also write all numbers, the consensus and plots there")
+  parser.add_argument("--threshold", type=float, metavar="SHARE", help="the agreement on gold items to reach")
+  settings = parser.parse_args(arguments)
+  if settings.threshold is not None and not 0 <= settings.threshold <= 1:
+    raise ValueError(f"--threshold {settings.threshold} must be a share between 0 and 1")
+  from rlhf_jax.feedback.exchange import read_records
+
+  try:
+    from rlhf_jax.feedback.agreement_report import analyse, write_findings
+    from rlhf_jax.feedback.agreement_text import print_findings
+    from rlhf_jax.feedback.screening import Limits
+
+    findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
+  except ModuleNotFoundError as error:
+    raise ValueError(f"{error}; pip install 'rlhf_jax[feedback]' brings what agreement needs") from error
+  print_findings(findings)
+  if settings.out is not None:
+    print("\n".join(str(path) for path in write_findings(findings, settings.out)))
 
 
 if __name__ == "__main__":

@@ -102,15 +102,22 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
   return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
 
 
-def rank(labeller: Labeller, gold: np.ndarray, num_words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def rank(
+  labeller: Labeller,
+  gold: np.ndarray,
+  num_words: np.ndarray,
+  rng: np.random.Generator,
+  positions: np.ndarray | None = None,
+) -> np.ndarray:
   """One labeller's order of K responses: ranks i64[K], 0 for the best, without ties.
 
-  The responses are shown in an order drawn at random. Raises ValueError unless gold and num_words are both [K].
+  The responses are shown at `positions` i64[K], or in an order drawn at random. Raises ValueError unless gold and
+  num_words are both [K].
   """
   gold, num_words = np.asarray(gold), np.asarray(num_words)
   if gold.ndim != 1 or gold.shape != num_words.shape:
     raise ValueError(f"gold and num_words must both be [K], not {list(gold.shape)} and {list(num_words.shape)}")
-  positions = rng.permutation(len(gold))
+  positions = rng.permutation(len(gold)) if positions is None else positions
   noise = rng.gumbel(size=len(gold))
   at_random = rng.random() < labeller.random_share
   scores = noise if at_random else noise + utilities(labeller, gold, num_words, positions)

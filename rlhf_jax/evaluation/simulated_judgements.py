@@ -1,0 +1,83 @@
+"""Judgements of the embedded world without a model: demonstrators answer its tasks, simulated labellers rank them."""
+
+import datetime
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlhf_jax.feedback.records import Annotator, Item, Judgement, Records, Response, make_item, timestamp
+from rlhf_jax.feedback.tables import dense_ranks
+from rlhf_jax.world import CLUSTERS, Labeller, demonstrate, gold_reward, make_world, rank, sample_tasks
+
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
+SECONDS_PER_WORD = 0.5
+
+
+def simulate_judgements(
+  labellers: Sequence[Labeller],
+  *,
+  num_items: int,
+  judges: int,
+  responses: int = 4,
+  gold_share: float = 0.15,
+  flaw: float = 0.6,
+  seed: int = 0,
+) -> Records:
+  """`judges` labellers rank each of `num_items` items of the world of `seed`: (annotators, items, judgements).
+
+  The responses of an item are different texts by demonstrators with the given share of flaws. A share of the items
+  carries the gold order. Every labeller gets equally many items (to one), in an order of display of their own.
+  The seconds are log-normal in the words shown and the same for all kinds: time gives nobody away. The kind of a
+  labeller is in no record but their name. Raises ValueError for more judges than labellers.
+  """
+  if judges > len(labellers):
+    raise ValueError(f"judges: {judges} of {len(labellers)} labellers cannot judge an item each")
+  rng = np.random.default_rng([seed, 17])
+  items, golds = _items(num_items, responses, round(gold_share * num_items), flaw, seed, rng)
+  judgements = []
+  for number, (item, gold) in enumerate(zip(items, golds, strict=True)):
+    words = np.array([len(response.text.split()) for response in item.responses])
+    for person in _judges(len(labellers), judges, number, seed):
+      places = rng.permutation(responses)
+      ranks = rank(labellers[person], gold, words, rng, places)
+      order = tuple(int(i) for i in np.argsort(places))
+      seconds = round(float(SECONDS_PER_WORD * words.sum() * rng.lognormal(0, 0.4)), 1)
+      judgements.append(
+        Judgement(
+          f"j{len(judgements) + 1}", item.id, labellers[person].name, order, ranks=tuple(ranks.tolist()),
+          seconds=seconds, guidelines="1", created=timestamp(START + 60 * len(judgements)),
+        )
+      )  # fmt: skip
+  annotators = [Annotator(labeller.name, "simulated", labeller.kind == "expert") for labeller in labellers]
+  return annotators, items, judgements
+
+
+def _items(
+  num: int, size: int, num_gold: int, flaw: float, seed: int, rng: np.random.Generator
+) -> tuple[list[Item], list[np.ndarray]]:
+  """Items of `size` different responses, the first `num_gold` with gold ranks, shuffled; and their gold rewards."""
+  world, items, golds = make_world(seed), {}, []
+  tasks = iter(sample_tasks(world, CLUSTERS, 4 * num + 100, seed))  # some have too few different answers
+  while len(items) < num:
+    task = next(tasks)
+    texts = dict.fromkeys(demonstrate(world, task, rng, flaw)[0] for _ in range(4 * size))
+    if len(texts) < size:
+      continue
+    chosen = [Response(text, {"file": "demonstrators"}) for text in list(texts)[:size]]
+    gold = gold_reward([task.prompt] * size, [response.text for response in chosen], seed).astype(np.float64)
+    is_gold = len(items) < num_gold
+    item = make_item(task.prompt, chosen, dense_ranks(gold[None])[0].tolist() if is_gold else None)
+    if item.id not in items:
+      items[item.id] = item
+      golds.append(gold)
+  order = rng.permutation(num)
+  everything = list(items.values())
+  return [everything[i] for i in order], [golds[i] for i in order]
+
+
+def _judges(num_labellers: int, judges: int, item: int, seed: int) -> np.ndarray:
+  """A deck of all labellers is dealt, reshuffled whenever it is empty; an item gets `judges` different ones."""
+  per_deck = num_labellers // judges
+  deck = np.random.default_rng([seed, 18, item // per_deck]).permutation(num_labellers)
+  start = (item % per_deck) * judges
+  return deck[start : start + judges]
