@@ -3,6 +3,7 @@
   rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart [--config.ppo.clip=0.1 ...]
   rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
   rlhf-jax report RUN                   writes RUN/report.html anew
+  rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model)
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ OVERRIDES = "--config.KEY=VALUE overrides one key, as in --config.ppo.clip=0.1; 
 def main(argv: list[str] | None = None) -> int:
   """Entry point; a user's mistake is one line on stderr and exit status 2, an interruption is 130."""
   argv = sys.argv[1:] if argv is None else argv
-  commands = {"run": _run, "sample": _sample, "report": _report}
+  commands = {"run": _run, "sample": _sample, "report": _report, "export": _export}
   sys.path.insert(0, "")  # a config may import its neighbours, and name functions of the current directory
   if not argv or argv[0] in ("-h", "--help", "help"):
     print(__doc__)
@@ -179,6 +180,18 @@ def _report(arguments: list[str]) -> None:
   from rlhf_jax.evaluation.report import write_report
 
   print(write_report(settings.run))
+
+
+def _export(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax export", description="Write a model for transformers and vLLM.")
+  parser.add_argument("run", type=Path)
+  parser.add_argument("directory", type=Path)
+  parser.add_argument("--stage", default="", help="the stage whose model it is (default: the last policy)")
+  settings = parser.parse_args(arguments)
+  from rlhf_jax.export import export_run
+
+  name = export_run(settings.run, settings.directory, settings.stage)
+  print(f"{settings.directory}: the model of {name}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop."""
 
-from rlhf_jax.train.checkpoint import CheckpointError
+from rlhf_jax.train.checkpoint import CheckpointError, open_checkpoints, save
 from rlhf_jax.train.environment import Environment, Episodes, make_environment
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
 from rlhf_jax.train.rollouts import PromptSet, Sampling, encode_prompts, load_prompts, make_sampler, report_skips
 from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
-from rlhf_jax.train.workspace import identity, load_policy, load_stage, open_workspace, stage_key
+from rlhf_jax.train.workspace import identity, load_imported, load_policy, load_stage, open_workspace, stage_key
 
 __all__ = [
   "CheckpointError",
@@ -24,6 +24,7 @@ __all__ = [
   "encode_prompts",
   "identity",
   "init_state",
+  "load_imported",
   "load_policy",
   "load_prompts",
   "load_stage",
@@ -36,9 +37,11 @@ __all__ = [
   "make_scorer",
   "make_update",
   "model_scorer",
+  "open_checkpoints",
   "open_workspace",
   "place",
   "report_skips",
   "run_steps",
+  "save",
   "stage_key",
 ]
