@@ -13,7 +13,7 @@ from rlhf_jax.settings import ConfigError
 from rlhf_jax.train import load_stage, open_workspace
 
 TEXTS = ["Where does Tom live? Tom lives in Oakford. Where does Ann live? Ann lives in Elmton.\n" * 20]
-ROWS = [{"prompt": f"Where does {name} live?", "response": f"{name} lives in Oakford."} for name in "ABCDEFGHIJ"]
+ROWS = [{"prompt": f"Where does {x} live?", "response": f"{x} lives in Oakford."} for x in "ABCDEFGHIJKLMNOPQRSTUVWX"]
 OPTIMIZER = dict(
   learning_rate=1e-2, warmup=0.0, decay="linear", beta1=0.9, beta2=0.98, eps=1e-8, tensorflow_eps=False,
   weight_decay=0.0, clip_norm=1.0,
@@ -42,7 +42,7 @@ def settings(directory, rows):
     "transport": dict(kind="jit", fsdp=2, microbatches=1),
     "base": {"algorithm": "rlhf_jax.algorithms.import_model"},
     "sft": dict(
-      algorithm="rlhf_jax.algorithms.sft", init="base", demonstrations=str(rows), eval_fraction=0.0, num_epochs=2,
+      algorithm="rlhf_jax.algorithms.sft", init="base", demonstrations=str(rows), eval_fraction=0.2, num_epochs=2,
       batch_size=8, length=64, optimizer=OPTIMIZER, evaluate_every=0, checkpoint_every=10,
     ),
   }  # fmt: skip
@@ -105,7 +105,7 @@ def test_the_chat_form_survives_export(published):
 
 
 def test_a_tokenizer_too_large_for_the_model_is_refused(published, run, tmp_path):
-  data.train_tokenizer(TEXTS, 320).save(tmp_path / "tokenizer.json")
+  data.train_tokenizer([*TEXTS, "quick brown foxes jump over every lazy sleeping dog\n" * 20], 340).save(tmp_path / "tokenizer.json")
   config = settings(published[0], tmp_path / "rows.jsonl") | {"tokenizer": str(tmp_path / "tokenizer.json")}
   with pytest.raises(ConfigError, match="name the model's own tokenizer"):
     pipeline.run(config, tmp_path / "run")

@@ -11,7 +11,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from rlhf_jax.stage import Stage
-from rlhf_jax.train import identity, load_imported, open_checkpoints, open_workspace, save
+from rlhf_jax.train import identity, load_imported, open_workspace
+from rlhf_jax.train.checkpoint import open_checkpoints, save
 from rlhf_jax.types import TrainState
 
 

@@ -131,16 +131,17 @@ def write_windows(c: DecoderConfig) -> dict[str, Any]:
 def read_rope(f: Fields, family: str, max_length: int, head_dim: int) -> dict[str, Any]:
   """The rotary fields, in their older form (rope_theta beside rope_scaling) or in one dictionary, rope_parameters."""
   neox, gemma3 = family == "gpt_neox", family == "gemma3_text"
-  parameters = f.take("rope_parameters", dict, None)
-  if parameters is None:
+  parameters = dict(f.take("rope_parameters", dict, {}))
+  if not parameters:
     parameters = dict(f.take("rope_scaling", dict, {}))
     base = f.take("rotary_emb_base" if neox else "rope_theta", float, None)
     parameters |= {"rope_theta": base} if base else {}
     parameters |= {"partial_rotary_factor": f.take("rotary_pct", float, 0.25)} if neox else {}
     local = f.take("rope_local_base_freq", float, 10000.0) if gemma3 else 0.0
   else:
-    f.left.pop("rope_scaling", None)  # what rope_parameters repeats
     local = 0.0
+    for name, repeated in (("rope_scaling", dict(parameters)), ("rope_theta", parameters.get("rope_theta"))):
+      f.only(name, repeated)
   if gemma3 and (_FULL in parameters or _SLIDING in parameters):  # a dictionary for each kind of layer
     sliding = Fields(parameters.pop(_SLIDING, None) or {}, f"{f.where}: rope_parameters.{_SLIDING}")
     sliding.only("rope_type", "default")

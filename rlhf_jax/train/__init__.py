@@ -1,6 +1,6 @@
 """Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop."""
 
-from rlhf_jax.train.checkpoint import CheckpointError, open_checkpoints, save
+from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.environment import Environment, Episodes, make_environment
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
@@ -37,11 +37,9 @@ __all__ = [
   "make_scorer",
   "make_update",
   "model_scorer",
-  "open_checkpoints",
   "open_workspace",
   "place",
   "report_skips",
   "run_steps",
-  "save",
   "stage_key",
 ]
