@@ -105,7 +105,8 @@ def test_the_chat_form_survives_export(published):
 
 
 def test_a_tokenizer_too_large_for_the_model_is_refused(published, run, tmp_path):
-  data.train_tokenizer([*TEXTS, "quick brown foxes jump over every lazy sleeping dog\n" * 20], 340).save(tmp_path / "tokenizer.json")
+  texts = [*TEXTS, "quick brown foxes jump over every lazy sleeping dog\n" * 20]
+  data.train_tokenizer(texts, 340).save(tmp_path / "tokenizer.json")
   config = settings(published[0], tmp_path / "rows.jsonl") | {"tokenizer": str(tmp_path / "tokenizer.json")}
   with pytest.raises(ConfigError, match="name the model's own tokenizer"):
     pipeline.run(config, tmp_path / "run")
