@@ -110,7 +110,7 @@ def differences(model, params, theirs, alone):
 @pytest.mark.parametrize("case", FAMILIES | VARIANTS)
 def test_logits_of_padded_unpadded_and_packed_rows(case, imported):
   theirs, _, model, params = imported(case)
-  found = differences(model, params, theirs, alone=case in FAMILIES)
+  found = differences(model, params, theirs, alone=case in ("llama", "gpt2", "gemma3"))
   print(case, {kind: f"{value:.1e}" for kind, value in found.items()})  # pytest -s shows the figures
   assert max(found.values()) < 1e-4, found
   assert np.abs(logits_of(theirs, TOKENS)).max() > 0.5  # else any logits would agree
