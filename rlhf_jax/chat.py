@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from rlhf_jax import data
 from rlhf_jax.feedback.collect import Policy
 from rlhf_jax.pipeline import plan
 from rlhf_jax.settings import ConfigError, nearest
@@ -95,7 +96,9 @@ def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
   sample = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport)
 
   def ask(prompt, seed):
-    batch = encode_prompts([prompt], tokenizer, room, "the prompt").take([0])[1]
+    # Wide enough in powers of two, which bounds the compilations: a published model's own length can be 100,000.
+    width = min(room, max(32, 1 << (len(data.prompt_ids(tokenizer, prompt)) - 1).bit_length()))
+    batch = encode_prompts([prompt], tokenizer, width, "the prompt").take([0])[1]
     return sample(params, batch, jax.random.key(seed))[1][0]
 
   return ask

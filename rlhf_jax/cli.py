@@ -7,6 +7,7 @@
   rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotation page
   rlhf-jax convert SOURCE TARGET [--as pairs]                 feedback between .db, .jsonl, .parquet and learners' rows
   rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
+  rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model)
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   commands = {
     "run": _run, "sample": _sample, "report": _report, "collect": _collect, "annotate": _annotate, "convert": _convert,
-    "agreement": _agreement,
+    "agreement": _agreement, "export": _export,
   }  # fmt: skip
   sys.path.insert(0, "")  # a config may import its neighbours, and name functions of the current directory
   if not argv or argv[0] in ("-h", "--help", "help"):
@@ -289,6 +290,16 @@ def _agreement(arguments: list[str]) -> None:
   print_findings(findings)
   if settings.out is not None:
     print("\n".join(str(path) for path in write_findings(findings, settings.out)))
+def _export(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax export", description="Write a model for transformers and vLLM.")
+  parser.add_argument("run", type=Path)
+  parser.add_argument("directory", type=Path)
+  parser.add_argument("--stage", default="", help="the stage whose model it is (default: the last policy)")
+  settings = parser.parse_args(arguments)
+  from rlhf_jax.export import export_run
+
+  name = export_run(settings.run, settings.directory, settings.stage)
+  print(f"{settings.directory}: the model of {name}")
 
 
 if __name__ == "__main__":

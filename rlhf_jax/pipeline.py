@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_jax.settings import ConfigError, import_module, nearest, parse
-from rlhf_jax.stage import Model, Stage, Transport
+from rlhf_jax.stage import ImportedModel, Model, Stage, Transport
 from rlhf_jax.train.progress import console
 
 SHARED = ("seed", "stages", "tokenizer", "model", "transport")
@@ -70,7 +70,7 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
   """Parses the whole config into steps; touches no file. Raises ConfigError."""
   _check_keys(config)
   stages = tuple(config["stages"])
-  model = parse(Model, config["model"], "model")
+  model = parse(ImportedModel if "path" in config["model"] else Model, config["model"], "model")
   transport = parse(Transport, config["transport"], "transport")
   steps, fingerprints = [], {}
   sections = [key for key in config if key not in SHARED]

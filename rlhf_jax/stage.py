@@ -28,6 +28,18 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImportedModel:
+  """A published model instead of a shape: its stage is `rlhf_jax.algorithms.import_model`, others start from that.
+
+  path: a directory with config.json and safetensors, a .gguf file, or owner/name on the Hugging Face hub. dtype: of the
+  activations.
+  """
+
+  path: str
+  dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
 class Transport:
   """How an update is spread over devices.
 
@@ -48,13 +60,17 @@ class Transport:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One stage of the run in directory `root`. fingerprint: of its config and of all that was upstream of it."""
+  """One stage of the run in directory `root`.
+
+  tokenizer: a path, in which `{model}` stands for the local copy of an imported model. fingerprint: of the stage's
+  config and of all that was upstream of it.
+  """
 
   name: str
   root: Path
   seed: int
   tokenizer: str
-  model: Model
+  model: Model | ImportedModel
   transport: Transport
   fingerprint: str = ""
 

@@ -10,6 +10,7 @@ from rlhf_jax.data.arrays import (
   split_prompts,
   take,
 )
+from rlhf_jax.data.chat import export_tokenizer, prompt_ids, response_ids
 from rlhf_jax.data.files import DataError, read_rows, read_text, write_rows
 from rlhf_jax.data.sources import (
   Comparison,
@@ -38,9 +39,11 @@ __all__ = [
   "batch_indices",
   "comparison_rows",
   "demonstration_rows",
+  "export_tokenizer",
   "language_model_rows",
   "pack_rows",
   "load_tokenizer",
+  "prompt_ids",
   "prompt_rows",
   "read_comparisons",
   "read_corpus",
@@ -50,6 +53,7 @@ __all__ = [
   "read_text",
   "render_prompt",
   "render_response",
+  "response_ids",
   "split_answer",
   "split_dialogue",
   "split_pair",

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from rlhf_jax.data.chat import prompt_ids, response_ids
 from rlhf_jax.data.sources import Comparison, Demonstration
-from rlhf_jax.data.templates import render_prompt, render_response
+from rlhf_jax.data.templates import render_prompt
 from rlhf_jax.data.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]
@@ -58,13 +59,13 @@ def demonstration_rows(
   """
   rows, starts, skips = [], [], Counter()
   for prompt, response in demonstrations:
-    prompt_ids = _prompt_ids(tokenizer, prompt)
-    row = prompt_ids + _response_ids(tokenizer, response)
+    before = prompt_ids(tokenizer, prompt)
+    row = before + response_ids(tokenizer, prompt, response)
     if len(row) > length:
       skips[_too_long(length)] += 1
       continue
     rows.append(row)
-    starts.append(len(prompt_ids))
+    starts.append(len(before))
   tokens, lengths = _pad(rows, length, tokenizer.pad_id)  # [N, T], [N]
   positions = np.arange(length)
   mask = (positions >= np.asarray(starts, np.int32)[:, None]) & (positions < lengths[:, None])  # [N, T]
@@ -134,9 +135,9 @@ def comparison_rows(
     if absent < 0:
       skips[f"more than {slots} responses"] += 1
       continue
-    prompt_ids = _prompt_ids(tokenizer, comparison.prompt)
+    before = prompt_ids(tokenizer, comparison.prompt)
     group = [
-      prompt_ids + _response_ids(tokenizer, response) if rank >= 0 else []
+      before + response_ids(tokenizer, comparison.prompt, response) if rank >= 0 else []
       for response, rank in zip(comparison.responses, comparison.ranks, strict=True)
     ]
     if any(len(row) > length for row in group):
@@ -165,7 +166,7 @@ def prompt_rows(
     tokens: i32[N, P].
     lengths: i32[N]; tokens before the padding, <bos> included.
   """
-  encoded = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+  encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
   kept = [index for index, row in enumerate(encoded) if len(row) <= length]
   tokens, lengths = _pad([encoded[index] for index in kept], length, tokenizer.pad_id)
   skips = Counter({_too_long(length): len(encoded) - len(kept)}) if len(kept) < len(encoded) else Counter()
@@ -235,14 +236,6 @@ def _pieces(text: str) -> Iterator[str]:
     end = cut.start() if cut else len(text)
     yield text[start:end]
     start = end
-
-
-def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-  return [tokenizer.bos_id, *tokenizer.encode(render_prompt(prompt))]
-
-
-def _response_ids(tokenizer: Tokenizer, response: str) -> list[int]:
-  return [*tokenizer.encode(render_response(response)), tokenizer.eos_id]
 
 
 def _too_long(length: int) -> str:

@@ -2,19 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from rlhf_jax.data.files import DataError, PathLike, read_text, write_bytes
+from rlhf_jax.data.published import Published, control_tokens, parse_backend, read_published
 
 PAD, BOS, EOS = SPECIALS = ("<pad>", "<bos>", "<eos>")
 
 # What a tokenizer must survive: its own control tokens in user text, case, accents that normalisers compose,
 # runs of spaces, control characters, right-to-left and zero-width text, emoji.
-_PROBE = "".join(SPECIALS) + "  Ab \n\n\tcafe\u0301 \x00 1234 \u05e9\u200f\u200b \U0001f469\u200d\U0001f680 "
+_PROBE = "  Ab \n\n\tcafe\u0301 \x00 1234 \u05e9\u200f\u200b \U0001f469\u200d\U0001f680 "
 
 
 # A word, a digit or a run of signs, each with the space in front; or a run of line ends; or other white space.
@@ -23,7 +26,11 @@ _WORD = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]+|\s+(?!\S)|\s+"
 
 @dataclass(frozen=True)
 class Tokenizer:
-  """A trained vocabulary; make one with `train_tokenizer` or `load_tokenizer`."""
+  """A trained vocabulary; make one with `train_tokenizer` or `load_tokenizer`.
+
+  control: the tokens no text can spell, and their ids. chat_template: of a published model; "" is the project's own
+  chat form.
+  """
 
   backend: tokenizers.Tokenizer = field(repr=False, compare=False)
   pad_id: int
@@ -31,6 +38,8 @@ class Tokenizer:
   eos_id: int
   vocab_size: int
   fingerprint: str  # sha256 (hex) of the canonical JSON: equal fingerprints encode equally
+  control: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+  chat_template: str = field(default="", repr=False)
 
   def encode(self, text: str) -> list[int]:
     """Token ids of the text, without <bos> or <eos>; "<eos>" spelled out is ordinary text.
@@ -80,47 +89,61 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     show_progress=False,
   )
   backend.train_from_iterator(texts, trainer=trainer)
-  return _wrap(backend, "the trained tokenizer")
+  return _wrap(_own(backend), "the trained tokenizer")
 
 
 def load_tokenizer(path: PathLike) -> Tokenizer:
-  """Reads a tokenizer.json.
+  """Reads a tokenizer.json, or the tokenizer of a published model: its directory, or its *.gguf file.
+
+  Where a tokenizer_config.json stands beside it, that one names the control tokens and the chat template.
 
   Raises:
     DataError: the file is missing or not a tokenizer, lacks <pad>, <bos> or <eos>, has one token for two of
       them, or does not give back the text it encodes.
   """
-  text = read_text(path)
-  try:
-    backend = tokenizers.Tokenizer.from_str(text)
-  except Exception as error:  # the library raises bare Exception
-    raise DataError(f"{path}: not a tokenizer.json ({error}); save one with Tokenizer.save") from error
-  return _wrap(backend, str(path))
+  path = Path(path)
+  published = read_published(path)
+  if published:
+    return _wrap(published, str(path), "is it complete?")
+  return _wrap(_own(parse_backend(read_text(path), path)), str(path))
 
 
-def _wrap(backend: tokenizers.Tokenizer, source: str) -> Tokenizer:
+def _own(backend: tokenizers.Tokenizer) -> Published:
+  return Published(backend, PAD, BOS, EOS, "")
+
+
+def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE anew") -> Tokenizer:
+  backend = found.backend
   backend.no_truncation()  # a stored truncation would cut long text without a word
-  ids = {token: backend.token_to_id(token) for token in SPECIALS}
+  names = (found.pad, found.bos, found.eos)
+  ids = {token: backend.token_to_id(token) for token in names}
   missing = [token for token, index in ids.items() if index is None]
+  own = names == SPECIALS and not found.chat_template
   if missing:
     raise DataError(f"{source}: has no {', '.join(missing)}; train it again with {', '.join(SPECIALS)}")
-  if backend.padding is not None:
-    ids["the padding section"] = backend.padding["pad_id"]
+  listed = dict(ids)
+  if own and backend.padding is not None:
+    listed["the padding section"] = backend.padding["pad_id"]
   # With PAD == EOS a mask of (token != PAD) hides the stop token, and the model never learns to stop.
-  if len(set(ids.values())) < len(SPECIALS) or ids.get("the padding section", ids[PAD]) != ids[PAD]:
-    listing = ", ".join(f"{token} {index}" for token, index in ids.items())
+  if len(set(ids.values())) < len(ids) or listed.get("the padding section", ids[found.pad]) != ids[found.pad]:
+    listing = ", ".join(f"{token} {index}" for token, index in listed.items())
     raise DataError(f"{source}: PAD, BOS and EOS must be distinct tokens, found {listing}; train it again")
   backend.no_padding()
   backend.encode_special_tokens = True  # not stored in the JSON: set at every load
-  encoded = backend.encode(_PROBE, add_special_tokens=False).ids
-  if backend.decode(encoded, skip_special_tokens=True) != _PROBE:
-    raise DataError(f"{source}: does not give back the text it encodes; train a byte-level BPE anew")
+  probe = "".join(dict.fromkeys(names)) + _PROBE
+  decoded = backend.decode(backend.encode(probe, add_special_tokens=False).ids, skip_special_tokens=True)
+  if decoded != probe and (own or decoded != unicodedata.normalize("NFC", probe)):  # Qwen composes accents
+    raise DataError(f"{source}: does not give back the text it encodes; {remedy}")
   canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True, separators=(",", ":"))
+  if not own:
+    canonical += json.dumps([*names, found.chat_template])
   return Tokenizer(
     backend=backend,
-    pad_id=ids[PAD],
-    bos_id=ids[BOS],
-    eos_id=ids[EOS],
+    pad_id=ids[found.pad],
+    bos_id=ids[found.bos],
+    eos_id=ids[found.eos],
     vocab_size=max(backend.get_vocab().values()) + 1,  # ids may have gaps; an embedding needs the largest
     fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
+    control=control_tokens(backend) | {found.bos: ids[found.bos], found.eos: ids[found.eos]},
+    chat_template=found.chat_template,
   )

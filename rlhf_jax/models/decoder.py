@@ -1,105 +1,110 @@
-"""A decoder-only transformer (RMSNorm, rotary positions, grouped-query attention, SwiGLU) with an explicit cache.
+"""A decoder-only transformer with an explicit cache: every family of models as configurations of one forward.
 
-Vaswani et al. 2017 (arXiv 1706.03762) in the shape of Llama (arXiv 2302.13971). There is no dropout: the log-probs
-of the policy must be the same number when sampling and when training.
+Vaswani et al. 2017 (arXiv 1706.03762), by default in the shape of Llama (arXiv 2302.13971): RMSNorm, rotary
+positions, grouped-query attention, SwiGLU. There is no dropout: the log-probs of the policy must be the same number
+when sampling and when training.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models.attention import attend, frequencies, rotate
+from rlhf_jax.models.config import DecoderConfig
+
 Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer: keys and values, [B, S, kv_heads, head_dim]
 
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-  """The shape of a decoder.
-
-  max_length is the longest sequence in tokens, prompt and response together; num_kv_heads divides num_heads; dtype is
-  that of the activations (parameters are float32).
-  """
-
-  vocab_size: int
-  num_layers: int
-  d_model: int
-  num_heads: int
-  num_kv_heads: int
-  d_ff: int
-  max_length: int
-  rope_theta: float = 10000.0
-  norm_eps: float = 1e-6
-  dtype: Literal["float32", "bfloat16"] = "float32"
-
-  def __post_init__(self):
-    if self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2:
-      raise ValueError(f"d_model={self.d_model} must be num_heads={self.num_heads} times an even head size")
-    if self.num_heads % self.num_kv_heads:
-      raise ValueError(f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}")
-
-  @property
-  def head_dim(self) -> int:
-    return self.d_model // self.num_heads
+ACTIVATIONS = {"silu": nn.silu, "gelu": functools.partial(nn.gelu, approximate=False), "gelu_tanh": nn.gelu}
 
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-  """Rotary position embedding (arXiv 2104.09864) of x[B, S, H, D] at positions[B, S], halves layout."""
-  half = x.shape[-1] // 2
-  frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)  # [D/2]
-  angles = positions[..., None].astype(jnp.float32) * frequencies  # [B, S, D/2]
-  cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]  # [B, S, 1, D/2]
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+class ZeroCenteredRMSNorm(nn.Module):
+  """RMSNorm times (1 + scale), as Gemma stores it: weight decay then pulls towards a factor of one."""
+
+  epsilon: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x):
+    scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
+    x = x.astype(jnp.float32)
+    x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+    return (x * (1.0 + scale)).astype(self.dtype)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array) -> jax.Array:
-  """Softmax attention with float32 weights: query[B, S, H, D], key, value[B, U, G, D], visible[B, S, U] -> like query.
-
-  H is a multiple of G; each key head serves H / G query heads.
-  """
-  batch, length, heads, dim = query.shape
-  groups = key.shape[2]
-  query = query.reshape(batch, length, groups, heads // groups, dim) * dim**-0.5
-  scores = jnp.einsum("bsghd,bugd->bghsu", query, key, preferred_element_type=jnp.float32)
-  scores = jnp.where(visible[:, None, None], scores, -1e30)
-  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  return jnp.einsum("bghsu,bugd->bsghd", weights, value).reshape(batch, length, heads, dim)
+def make_norm(c: DecoderConfig, name: str | None = None) -> nn.Module:
+  """The family's norm over the last axis."""
+  if c.norm == "zero_centered":
+    return ZeroCenteredRMSNorm(c.norm_eps, c.dtype, name=name)
+  if c.norm == "layer":
+    # E[x^2] - E[x]^2 loses what is left after GPT-2's large means.
+    return nn.LayerNorm(epsilon=c.norm_eps, dtype=c.dtype, use_fast_variance=False, name=name)
+  return nn.RMSNorm(epsilon=c.norm_eps, dtype=c.dtype, name=name)
 
 
 class Layer(nn.Module):
-  """Pre-norm attention and SwiGLU on [B * S, d]: given [B, S, d], XLA on CPU transposes it for the weight gradients."""
+  """Attention and mlp on [B * S, d]: given [B, S, d], XLA on CPU transposes it for the weight gradients."""
 
   config: DecoderConfig
+  window: int = 0
 
   @nn.compact
   def __call__(self, x, positions, visible, cache):
     c = self.config
+    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, visible, cache)
+    if c.post_norms:
+      y = make_norm(c, "attention_post_norm")(y)
+    after = x + y
+    y = self.mlp(make_norm(c, "mlp_norm")(x if c.parallel_residual else after))
+    if c.post_norms:
+      y = make_norm(c, "mlp_post_norm")(y)
+    return after + y, cache
+
+  def attention(self, x, positions, visible, cache):
+    c = self.config
     batch, length = positions.shape
-
-    def dense(features, name, scale=1.0):
-      init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-      return nn.Dense(features, use_bias=False, dtype=c.dtype, kernel_init=init, name=name)
-
-    y = nn.RMSNorm(epsilon=c.norm_eps, dtype=c.dtype, name="attention_norm")(x)
-    query = dense(c.d_model, "query")(y).reshape(batch, length, c.num_heads, c.head_dim)
-    key = dense(c.num_kv_heads * c.head_dim, "key")(y).reshape(batch, length, c.num_kv_heads, c.head_dim)
-    value = dense(c.num_kv_heads * c.head_dim, "value")(y).reshape(key.shape)
-    query, key = rotate(query, positions, c.rope_theta), rotate(key, positions, c.rope_theta)
+    query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(x)
+    key = self.dense(c.num_kv_heads * c.head_dim, "key", c.qkv_bias)(x)
+    value = self.dense(c.num_kv_heads * c.head_dim, "value", c.qkv_bias)(x)
+    query = query.reshape(batch, length, c.num_heads, c.head_dim)
+    key, value = (y.reshape(batch, length, c.num_kv_heads, c.head_dim) for y in (key, value))
+    if c.query_key_norm:
+      query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
+    if not c.learned_positions:
+      query, key = self.rotated(query, positions), self.rotated(key, positions)
     if cache is not None:
       rows = jnp.arange(batch)[:, None]
       key = cache[0].at[rows, positions].set(key.astype(cache[0].dtype))
       value = cache[1].at[rows, positions].set(value.astype(cache[1].dtype))
       cache = (key, value)
-    y = attend(query, key, value, visible).reshape(batch * length, c.d_model)
-    x = x + dense(c.d_model, "attention_out", 1 / (2 * c.num_layers))(y)
+    scale = c.query_scale or c.head_dim**-0.5
+    y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
+    y = y.reshape(batch * length, c.num_heads * c.head_dim)
+    return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
 
-    y = nn.RMSNorm(epsilon=c.norm_eps, dtype=c.dtype, name="mlp_norm")(x)
-    y = nn.silu(dense(c.d_ff, "gate")(y)) * dense(c.d_ff, "up")(y)
-    return x + dense(c.d_model, "mlp_out", 1 / (2 * c.num_layers))(y), cache
+  def rotated(self, x, positions):
+    c = self.config
+    dim = c.rotary_dim or c.head_dim
+    if self.window and c.window_rope_theta:
+      return rotate(x, positions, frequencies(dim, c.window_rope_theta))
+    magnitude = c.rope_scaling.magnitude if c.rope_scaling else 1.0
+    return rotate(x, positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
+
+  def mlp(self, x):
+    c = self.config
+    activation = ACTIVATIONS[c.activation]
+    if c.gated:
+      y = activation(self.dense(c.d_ff, "gate", c.mlp_bias)(x)) * self.dense(c.d_ff, "up", c.mlp_bias)(x)
+    else:
+      y = activation(self.dense(c.d_ff, "up", c.mlp_bias)(x))
+    return self.dense(c.d_model, "mlp_out", c.mlp_bias, 1 / (2 * c.num_layers))(y)
+
+  def dense(self, features, name, bias, scale=1.0):
+    init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
+    return nn.Dense(features, use_bias=bias, dtype=self.config.dtype, kernel_init=init, name=name)
 
 
 class Decoder(nn.Module):
@@ -109,21 +114,41 @@ class Decoder(nn.Module):
 
   def setup(self):
     c = self.config
-    self.embedding = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), dtype=c.dtype)
-    self.layers = [Layer(c) for _ in range(c.num_layers)]
-    self.final_norm = nn.RMSNorm(epsilon=c.norm_eps, dtype=c.dtype)
+    init = nn.initializers.normal(0.02)
+    self.embedding = nn.Embed(c.vocab_size, c.d_model, embedding_init=init, dtype=c.dtype)
+    if c.learned_positions:
+      self.position_embedding = nn.Embed(c.learned_positions, c.d_model, embedding_init=init, dtype=c.dtype)
+    self.layers = [Layer(c, c.windows[i] if c.windows else 0) for i in range(c.num_layers)]
+    self.final_norm = make_norm(c)
+    if not c.tied:
+      self.unembedding = nn.Dense(c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=init)
 
   def __call__(self, tokens, positions, visible, cache: Cache | None = None):
+    """visible[B, S, U]: which of the U keys, the sequence's own or the cache's slots, each token may see."""
+    c = self.config
     batch, length = tokens.shape
-    x = self.embedding(tokens).reshape(batch * length, self.config.d_model)
+    x = self.embedding(tokens).reshape(batch * length, c.d_model)
+    if c.embedding_scale != 1.0:
+      x = x * jnp.asarray(c.embedding_scale, x.dtype)
+    if c.learned_positions:
+      x = x + self.position_embedding(positions).reshape(batch * length, c.d_model)
+    key_positions = positions if cache is None else jnp.arange(visible.shape[2])[None]  # [B or 1, U]
+    age = positions[:, :, None] - key_positions[:, None, :]  # [B, S, U]
     caches = []
     for i, layer in enumerate(self.layers):
-      x, layer_cache = layer(x, positions, visible, None if cache is None else cache[i])
+      seen = visible & (age < layer.window) if layer.window else visible
+      x, layer_cache = layer(x, positions, seen, None if cache is None else cache[i])
       caches.append(layer_cache)
-    hidden = self.final_norm(x).reshape(batch, length, self.config.d_model)
+    hidden = self.final_norm(x).reshape(batch, length, c.d_model)
+    if self.is_initializing():
+      self.unembed(hidden)  # else an untied unembedding would have no parameters
     return hidden, (None if cache is None else tuple(caches))
 
   def unembed(self, hidden):
-    """hidden[..., d_model] -> logits[..., V], with the (tied) embedding."""
-    flat = hidden.reshape(-1, self.config.d_model)
-    return self.embedding.attend(flat).reshape(*hidden.shape[:-1], self.config.vocab_size)
+    """hidden[..., d_model] -> logits[..., V], with the embedding where it is tied."""
+    c = self.config
+    flat = hidden.reshape(-1, c.d_model)
+    logits = self.embedding.attend(flat) if c.tied else self.unembedding(flat)
+    if c.logit_softcap:
+      logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
+    return logits.reshape(*hidden.shape[:-1], c.vocab_size)

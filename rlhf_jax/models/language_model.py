@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.models.decoder import Cache, Decoder, DecoderConfig
+from rlhf_jax.models.config import DecoderConfig
+from rlhf_jax.models.decoder import Cache, Decoder
 from rlhf_jax.types import Params
 
 

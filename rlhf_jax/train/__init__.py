@@ -9,7 +9,7 @@ from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
 from rlhf_jax.train.rollouts import PromptSet, Sampling, encode_prompts, load_prompts, make_sampler, report_skips
 from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
-from rlhf_jax.train.workspace import identity, load_policy, load_stage, open_workspace, stage_key
+from rlhf_jax.train.workspace import identity, load_imported, load_policy, load_stage, open_workspace, stage_key
 
 __all__ = [
   "CheckpointError",
@@ -31,6 +31,7 @@ __all__ = [
   "identity",
   "init_state",
   "load_comparisons",
+  "load_imported",
   "load_policy",
   "load_prompts",
   "load_stage",

@@ -9,15 +9,29 @@ from typing import Any
 import jax
 
 from rlhf_jax import data
-from rlhf_jax.models import DecoderConfig, LanguageModel, language_model
-from rlhf_jax.stage import Stage
+from rlhf_jax.models import DecoderConfig, LanguageModel, language_model, load_pretrained, open_pretrained
+from rlhf_jax.settings import ConfigError
+from rlhf_jax.stage import ImportedModel, Stage
 from rlhf_jax.train import checkpoint
 from rlhf_jax.train.update import make_mesh, parameter_sharding
 from rlhf_jax.types import Params
 
 
 def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
-  """The run's tokenizer and its model, whose vocabulary is the tokenizer's."""
+  """The run's tokenizer and its model, whose vocabulary is the tokenizer's, or that of the model it imports.
+
+  Raises:
+    ConfigError: the imported model has too few words for the tokenizer.
+  """
+  if isinstance(stage.model, ImportedModel):
+    opened = open_pretrained(stage.path(stage.model.path))
+    tokenizer = data.load_tokenizer(stage.path(stage.tokenizer.replace("{model}", str(opened.path))))
+    if tokenizer.vocab_size > opened.config.vocab_size:
+      raise ConfigError(
+        f"config.tokenizer has {tokenizer.vocab_size} tokens, and config.model.path only {opened.config.vocab_size}: "
+        "name the model's own tokenizer, '{model}'"
+      )
+    return tokenizer, language_model(dataclasses.replace(opened.config, dtype=stage.model.dtype))
   tokenizer = data.load_tokenizer(stage.path(stage.tokenizer))
   return tokenizer, language_model(DecoderConfig(tokenizer.vocab_size, **dataclasses.asdict(stage.model)))
 
@@ -25,6 +39,19 @@ def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
 def identity(stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer) -> dict[str, Any]:
   """What a checkpoint of this stage is labelled with, and must agree with when it is read."""
   return {**_origin(model, tokenizer), "stage": stage.fingerprint}
+
+
+def load_imported(stage: Stage) -> Params:
+  """The weights of config.model.path, read into the arrays of the run's mesh; a classifier's head is read too.
+
+  Raises:
+    ConfigError: config.model names no path.
+  """
+  if not isinstance(stage.model, ImportedModel):
+    raise ConfigError(f"config.{stage.name} imports a model, so config.model must be dict(path=...)")
+  mesh = make_mesh(stage.transport)
+  opened = open_pretrained(stage.path(stage.model.path))
+  return load_pretrained(opened, lambda shapes: parameter_sharding(mesh, shapes))
 
 
 def load_stage(
@@ -55,4 +82,4 @@ def stage_key(stage: Stage) -> jax.Array:
 
 
 def _origin(model, tokenizer):
-  return {"model": dataclasses.asdict(model.config), "tokenizer": tokenizer.fingerprint}
+  return {"model": model.config.describe(), "tokenizer": tokenizer.fingerprint}

@@ -26,7 +26,7 @@ def written(tmp_path_factory):
 def test_counts_are_those_of_the_files(written):
   directory, counts = written
   assert counts == {
-    "documents": 1500, "demonstrations": 1200, "prompts": 1300, "eval_prompts": 250, "held_out_prompts": 42,  # 21 for each cluster, as many as of the others
+    "documents": 1500, "demonstrations": 1200, "prompts": 1300, "eval_prompts": 250, "held_out_prompts": 42,
   }  # fmt: skip
   assert len((directory / "corpus.txt").read_text().split("\n\n")) == 1500
   assert {name: len(rows(directory, name)) for name in FILES} == {name: counts[name] for name in FILES}
