@@ -4,6 +4,7 @@ Each test here is named after a bug that a widely used RLHF library had, and cit
 of these bugs into a copy of the package and checks that its test goes red.
 """
 
+import contextlib
 import dataclasses
 import functools
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from miniature import ADAM, DEMONSTRATIONS, EOS, PAD, SHAPE, TRANSPORT, environment, ppo_config, sharper
 
 from rlhf_jax import data
@@ -22,16 +24,39 @@ from rlhf_jax.stage import Model, Stage
 from rlhf_jax.train import identity, init_state
 from rlhf_jax.train.checkpoint import open_checkpoints, save
 from rlhf_jax.train.metrics import read_metrics
-from rlhf_jax.types import Prompts
+from rlhf_jax.types import Mean, Prompts
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+  return tmp_path_factory.mktemp("programs")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-  """Each program here runs once or twice, so optimising it costs more than it saves."""
-  before = jax.config.read("jax_disable_most_optimizations")
-  jax.config.update("jax_disable_most_optimizations", True)
+def compile_quickly(programs):
+  """Programs here run once or twice: they are not optimised, and those of one run are kept on disk for the next."""
+  quick = (True, str(programs), 0.1)
+  before = (
+    jax.config.read(NAMES[0]),
+    jax.config.jax_compilation_cache_dir,
+    jax.config.jax_persistent_cache_min_compile_time_secs,
+  )
+  configure(quick)
   yield
-  jax.config.update("jax_disable_most_optimizations", before)
+  configure(before)
+
+
+NAMES = (
+  "jax_disable_most_optimizations",
+  "jax_compilation_cache_dir",
+  "jax_persistent_cache_min_compile_time_secs",
+)
+
+
+def configure(values):
+  for name, value in zip(NAMES, values, strict=True):
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +76,17 @@ def small():
 
 @pytest.fixture(scope="session")
 def draw(small):
-  """`draw(prompts, temperature=1.0, seed=0) -> Rollout` of six new tokens at most."""
+  """`draw(prompts, temperature=1.0, seed=0, params) -> Rollout` of six new tokens at most."""
 
   @functools.partial(jax.jit, static_argnames="temperature")
-  def compiled(prompts, key, temperature):
+  def compiled(params, prompts, key, temperature):
     return generate(
-      small.model, small.params, prompts, key, max_new_tokens=6, temperature=temperature, eos_id=EOS, pad_id=PAD
+      small.model, params, prompts, key, max_new_tokens=6, temperature=temperature, eos_id=EOS, pad_id=PAD
     )
 
-  return lambda prompts=small.prompts, temperature=1.0, seed=0: compiled(prompts, jax.random.key(seed), temperature)
+  return lambda prompts=small.prompts, temperature=1.0, seed=0, params=small.params: compiled(
+    params, prompts, jax.random.key(seed), temperature
+  )
 
 
 @pytest.fixture(scope="session")
@@ -84,18 +111,65 @@ def workspace(tmp_path_factory, tokenizer):
   model = language_model(DecoderConfig(tokenizer.vocab_size, **dataclasses.asdict(shape)))
 
   def stage(name, root=root):
-    return Stage(name, root, 0, "{run}/tokenizer.json", shape, TRANSPORT, "print")
+    return Stage(name, root, 0, str(tokenizer_path), shape, TRANSPORT, "print")
 
+  tokenizer_path = root / "tokenizer.json"
   state = init_state(sharper(jax.jit(model.init)(jax.random.key(0))), optax.identity())
   with open_checkpoints(root / "init" / "checkpoints") as checkpoints:
     save(checkpoints, state, identity(stage("init"), model, tokenizer))
   return SimpleNamespace(root=root, stage=stage, model=model, params=state.params)
 
 
+@contextlib.contextmanager
+def one_device():
+  """What a whole run computes is the same on one device, and its programs compile in a third of the time."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "device_count", lambda: 1)
+    yield patch
+
+
+@pytest.fixture
+def on_one_device():
+  with one_device():
+    yield
+
+
 @pytest.fixture(scope="session")
 def without_learning(workspace):
   """The metrics of two steps of PPO at learning rate 0 and temperature 0.5, four minibatches each."""
   optimizer = dataclasses.replace(ADAM, learning_rate=0.0)
-  episodes = environment(batch_size=8, samples_per_prompt=2)
-  ppo.run(ppo_config(optimizer=optimizer, kl_coef=0.1, environment=episodes), workspace.stage("without_learning"))
-  return read_metrics(workspace.root / "without_learning" / "metrics.jsonl")
+  with one_device():
+    ppo.run(ppo_config(optimizer=optimizer, kl_coef=0.1, environment=environment()), workspace.stage("no_learning"))
+  return read_metrics(workspace.root / "no_learning" / "metrics.jsonl")
+
+
+@pytest.fixture(scope="session")
+def scripted(workspace):
+  """Two steps of PPO whose updates and KL are a script: the metrics, and what the controller was fed.
+
+  The n-th of the eight minibatches reports "call" n and an approximate KL of 7; the sequence KLs are all 2.
+  """
+  calls, fed, make_experience = [], [], ppo.make_experience
+
+  def make_update(loss_fn, optimizer, transport):
+    def update(state, batch, weights):
+      calls.append(Mean(jnp.float32(len(calls)), jnp.float32(1)))
+      return state, {"call": calls[-1], "policy/approx_kl": Mean(jnp.float32(7), jnp.float32(1))}
+
+    return update
+
+  def with_kl(*arguments):
+    experience, metrics = make_experience(*arguments)
+    return experience, {**metrics, "kl/reference": Mean(jnp.full(16, 2.0), jnp.ones(16))}
+
+  def adaptive_kl_coef(coef, kl, num_samples, *, target, horizon):
+    fed.append((float(coef), float(kl), num_samples, target, horizon))
+    return 2 * coef
+
+  with one_device() as patch:
+    patch.setattr(ppo, "make_update", make_update)
+    patch.setattr(ppo, "make_experience", with_kl)
+    patch.setattr(ppo, "adaptive_kl_coef", adaptive_kl_coef)
+    config = ppo_config(kl_coef=0.1, kl_target=3.0, kl_horizon=100.0, environment=environment())
+    ppo.run(config, workspace.stage("scripted"))
+  return read_metrics(workspace.root / "scripted" / "metrics.jsonl"), fed

@@ -41,7 +41,9 @@ def rewards_of(rollout: Rollout, logp_ref, scores, *, kl_coef):
   return np.asarray(experience_of(rollout, logp_ref, scores, kl_coef=kl_coef, discount=0.0)[0].advantages)
 
 
-def experience_of(rollout: Rollout, logp_ref, scores, *, values=None, kl_coef=0.0, **changes) -> tuple[Experience, dict]:
+def experience_of(
+  rollout: Rollout, logp_ref, scores, *, values=None, kl_coef=0.0, **changes
+) -> tuple[Experience, dict]:
   """PPO's experience and metrics, with values of 0 unless they are given."""
   values = np.zeros(rollout.mask.shape, np.float32) if values is None else values
   return _compiled(rollout, logp_ref, values, scores, np.float32(kl_coef), ppo_config(**changes))
@@ -60,11 +62,11 @@ EPISODES = Sizes(batch_size=8, samples_per_prompt=2)
 
 
 def environment(**changes) -> Environment:
-  """Two prompts, four responses to each; every reward is 0.5 but for `changes`."""
+  """Two prompts in turn, two responses to each; every reward is 0.5 but for `changes`."""
   settings = dict(
     prompts="{run}/prompts.jsonl",
-    batch_size=2,
-    samples_per_prompt=4,
+    batch_size=8,
+    samples_per_prompt=2,
     sampling=Sampling(max_prompt_tokens=24, max_new_tokens=6, temperature=0.5),
     reward=Reward("", 0.0, f"{__file__}:constant", 1.0, {"value": 0.5}),
     missing_eos_score=None,

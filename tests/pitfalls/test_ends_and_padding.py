@@ -57,10 +57,11 @@ def test_the_first_response_token_counts_and_labels_are_shifted_once(small, toke
   # The loss by the chain rule, token after token, from the unshifted primitives alone.
   tokens = np.asarray(jax.random.randint(jax.random.key(5), (1, 6), 2, 13))
   mask = np.arange(6)[None] >= 3
-  hidden, _ = small.model.extend(small.params, tokens, np.arange(6)[None], small.model.init_cache(1, 6))
+  read = jax.jit(small.model.extend)
+  hidden, _ = read(small.params, tokens, np.arange(6)[None], small.model.init_cache(1, 6))
   logp = np.asarray(jax.nn.log_softmax(small.model.unembed(small.params, hidden)))[0]
   expected = -np.mean([logp[t - 1, tokens[0, t]] for t in (3, 4, 5)])
-  loss, _ = sft.make_loss(small.apply)(small.params, Batch(tokens, mask), token_weights(mask))
+  loss, _ = jax.jit(sft.make_loss(small.model.apply))(small.params, Batch(tokens, mask), token_weights(mask))
   assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
@@ -127,7 +128,7 @@ def test_training_sees_the_boundary_that_sampling_makes(greedy_tokenizer):
   np.testing.assert_array_equal(rows["tokens"][0], pairs["tokens"][0, 0])
 
 
-def test_a_mask_is_never_silently_all_ones_or_all_zeros(small, tokenizer, demonstrations, workspace):
+def test_a_mask_is_never_silently_all_ones_or_all_zeros(small, tokenizer, demonstrations, workspace, on_one_device):
   """A silent all-ones or all-zeros mask. [Megatron-Bridge #3359]"""
   rows, _ = data.demonstration_rows(tokenizer, demonstrations, LENGTH)
   assert rows["mask"].any(axis=1).all() and not rows["mask"].all(axis=1).any()

@@ -31,7 +31,7 @@ def test_a_reward_function_keeps_its_fraction():
   np.testing.assert_array_equal(score(["a"], ["b"]), np.float32([-1.6]))
 
 
-def test_a_reward_of_zero_is_a_reward(workspace, tokenizer):
+def test_a_reward_of_zero_is_a_reward(workspace, tokenizer, on_one_device):
   """A reward of exactly 0.0 is taken for "no reward". [OpenRLHF #1219]"""
 
   def episodes(tokenizer, **changes):
