@@ -68,7 +68,7 @@ def environment(**changes) -> Environment:
     batch_size=8,
     samples_per_prompt=2,
     sampling=Sampling(max_prompt_tokens=24, max_new_tokens=6, temperature=0.5),
-    reward=Reward("", 0.0, f"{__file__}:constant", 1.0, {"value": 0.5}),
+    reward=Reward("", 0.0, "miniature:constant", 1.0, {"value": 0.5}),
     missing_eos_score=None,
     monitor=Function(""),
   )

@@ -110,9 +110,10 @@ def test_4_any_split_gives_the_same_loss_and_gradients(small, transport):
   tokens = np.asarray(jax.random.randint(jax.random.key(6), (16, 8), 2, 13))
   mask = (np.arange(8) >= 1) & (np.arange(8) <= LENGTHS[:, None])
   loss_fn = sft.make_loss(small.model.apply)
-  whole = plain_gradient(small, Batch(tokens, mask))
+  # Of the parameters before they were made sharper: those amplify rounding a thousand times.
+  params = {"decoder": jax.tree.map(lambda x: x / 3, small.params["decoder"])}
+  whole = plain_gradient(small, params, Batch(tokens, mask))
   optimizer = optax.sgd(1.0)
-  params = {"decoder": small.params["decoder"]}
   state = place(init_state(params, optimizer), transport)
   state, metrics = make_update(loss_fn, optimizer, transport)(state, Batch(tokens, mask), token_weights(mask))
   assert metrics["loss"].compute() == pytest.approx(float(whole[0]), rel=1e-5)
@@ -120,16 +121,16 @@ def test_4_any_split_gives_the_same_loss_and_gradients(small, transport):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, whole[1])
   packed = data.pack_rows({"tokens": tokens, "mask": mask}, 16, 0)
   assert len(packed["tokens"]) < 8
-  packed = plain_gradient(small, Batch(**packed))
+  packed = plain_gradient(small, params, Batch(**packed))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), packed, whole)
 
 
-def plain_gradient(small, batch):
+def plain_gradient(small, params, batch):
   def loss(params):
     logits = small.model.apply(params, batch.tokens, batch.segments)
     return jnp.sum(lm_loss(logits, batch.tokens) * batch.mask) / batch.mask.sum()
 
-  return jax.jit(jax.value_and_grad(loss))({"decoder": small.params["decoder"]})
+  return jax.jit(jax.value_and_grad(loss))(params)
 
 
 def test_5_padded_equals_unpadded_equals_packed(small):
