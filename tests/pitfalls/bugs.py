@@ -127,7 +127,7 @@ MUTATIONS = [
     REWARDS + "an_empty_response_does_not_poison_the_batch",
     "reduce.py",
     "jnp.where(jnp.asarray(mask) != 0, float32(x), 0.0)",
-    "float32(x) * (jnp.asarray(mask) != 0)",
+    "float32(x) * float32(mask)",
   ),
   Mutation(
     "variance divides by a count of 0",

@@ -124,8 +124,8 @@ def test_an_empty_response_does_not_poison_the_batch():
   whole, without = update(rollout, params), update(*jax.tree.map(lambda x: x[:2], (rollout, params)))
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(whole))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole, without)
-  # Without jit as well: XLA turns a product with a mask into a selection, and hides the bug where it can.
-  np.testing.assert_array_equal(masked_sum(jnp.array([[2.0], [np.nan]]), np.array([[1], [0]]), axis=1), [2, 0])
+  # XLA turns a product with a boolean into a selection and hides the bug; a float mask shows it.
+  np.testing.assert_array_equal(masked_sum(jnp.array([[2.0], [np.nan]]), np.float32([[1], [0]]), axis=1), [2, 0])
 
 
 def test_the_variance_of_one_element_is_zero():
