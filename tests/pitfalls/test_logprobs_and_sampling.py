@@ -1,0 +1,96 @@
+"""The log-probs that are recorded must be those that training evaluates, and draws must differ."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from miniature import ADAM, environment, ppo_config
+
+from rlhf_jax import data
+from rlhf_jax.algorithms import ppo, reinforce
+from rlhf_jax.models import DecoderConfig
+from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.stage import Model
+from rlhf_jax.train import make_environment, stage_key
+from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.types import Experience, Prompts
+
+
+def test_the_sampling_temperature_reaches_policy_and_reference(without_learning):
+  """Sampling temperature not applied to the training log-probs, or to the reference's.
+
+  KL is then not 0 at the start. [TRL #3029, #4159; OpenRLHF #857; NeMo-RL #316, #935; tunix]
+  """
+  assert ppo_config(environment=environment()).environment.sampling.temperature == 0.5
+  for row in without_learning:
+    assert row["kl/reference"] == pytest.approx(0, abs=1e-4)
+    assert row["policy/approx_kl"] == pytest.approx(0, abs=1e-9)
+    assert row["policy/clip_fraction"] == 0
+
+
+def test_the_sampling_temperature_reaches_reinforce(workspace, on_one_device):
+  """The same for REINFORCE: its reference through the KL metric, its policy through the entropy of what it trains."""
+  config = reinforce.Config(
+    algorithm="", init="init", num_steps=1, environment=environment(), baseline="none", moving_decay=0.9, kl_coef=0.1,
+    value_coef=0.0, entropy_coef=0.0, optimizer=dataclasses.replace(ADAM, learning_rate=0.0), checkpoint_every=9,
+  )  # fmt: skip
+  reinforce.run(config, workspace.stage("reinforce"))
+  (row,) = read_metrics(workspace.root / "reinforce" / "metrics.jsonl")
+  assert row["kl/reference"] == pytest.approx(0, abs=1e-4)
+  tokens, mask = np.ones((1, 1), np.int32), np.ones((1, 1), bool)
+  batch = Experience(tokens, mask, np.zeros((1, 1)), np.zeros((1, 1)))
+  loss_fn = reinforce.make_loss(
+    lambda params, tokens: (params, None), value_coef=0.0, entropy_coef=0.0, temperature=0.5
+  )
+  _, metrics = loss_fn(jnp.log(jnp.array([[[0.75, 0.25]]])), batch, np.ones((1, 1)))
+  assert metrics["policy/entropy"].compute() == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), abs=1e-6)
+
+
+def test_no_dropout_while_log_probs_are_computed(draw, small):
+  """Dropout active while log-probs are computed. [verl #4708; TRL #4, #1066] There is none to be switched off."""
+  keys = {field.name for config in (Model, DecoderConfig, ppo.Config) for field in dataclasses.fields(config)}
+  assert not [key for key in keys if "drop" in key]
+  rollout = draw()
+  first = np.asarray(small.apply(small.params, rollout.tokens))
+  rows = np.arange(8)[::-1]
+  np.testing.assert_allclose(small.apply(small.params, rollout.tokens[rows]), first[rows], atol=1e-5)
+
+
+def test_the_recorded_logp_is_that_of_the_sampled_token(draw, small):
+  """The recorded log-prob is not that of the sampled token, or of the truncated (top-k, top-p) distribution.
+
+  [NeMo-RL #3297; TRL #4873]
+  """
+  rollout = draw(temperature=0.5)
+  logits = np.asarray(small.apply(small.params, rollout.tokens)) / 0.5
+  logp = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+  sampled = np.take_along_axis(logp, np.asarray(rollout.tokens)[..., None], axis=-1)[..., 0]
+  np.testing.assert_allclose(rollout.logp, np.where(rollout.mask, sampled, 0), atol=1e-5)
+  assert np.any(np.where(rollout.mask, logp.max(axis=-1) - sampled, 0) > 0.5), "not every draw is the likeliest"
+  trained = token_logprobs(logits, rollout.tokens, mask=rollout.mask)
+  np.testing.assert_allclose(rollout.logp, trained, atol=1e-5)
+
+
+def test_every_row_and_token_draws_from_a_key_of_its_own(draw, small):
+  """The same random key for every rollout: the responses to one prompt must differ. [tunix sampler]"""
+  same = Prompts(jnp.full((64, 4), 4), jnp.full((64,), 4))
+  uniform = jax.tree.map(jnp.zeros_like, small.params)  # equal logits, with which equal keys draw equal tokens
+  tokens = np.asarray(draw(same, params=uniform).tokens)[:, 4:]
+  assert len({tuple(row) for row in tokens.tolist()}) > 48
+  assert np.mean(tokens[:, 1] == tokens[:, 0]) < 0.5
+
+
+def test_every_step_and_stage_draws_from_a_key_of_its_own(workspace, tokenizer, on_one_device):
+  """The same random key for every step, or for every process: keys come from (seed, stage, step, global row).
+
+  [tunix sampler; trlX #141]
+  """
+  data.write_rows(workspace.root / "one.jsonl", [{"prompt": "Who?"}])
+  settings = environment(prompts="{run}/one.jsonl")
+  episodes = make_environment(settings, workspace.stage("keys"), workspace.model, tokenizer)
+  first, second = (np.asarray(episodes(workspace.params, index).rollout.tokens) for index in (0, 1))
+  assert (first != second).any()
+  key, other = (stage_key(workspace.stage(name)) for name in ("keys", "others"))
+  assert (jax.random.key_data(key) != jax.random.key_data(other)).any()
