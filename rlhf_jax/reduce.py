@@ -36,7 +36,7 @@ __all__ = [
 Axis = int | tuple[int, ...] | None
 AxisName = str | tuple[str, ...] | None
 
-# Weights are made on the host once a step: dispatched one by one, their operations took a tenth of a small model.s.
+# Weights are made on the host once a step; dispatched one by one, their operations took a tenth of that step.
 _compiled = functools.partial(jax.jit, static_argnames="axis_name")
 
 

@@ -8,16 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_chain import run_stages, shortness
 
 from rlhf_jax.cli import load_config
 from rlhf_jax.pipeline import plan
+from rlhf_jax.train.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BASH = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", README, re.S)]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
 COMMANDS = [line.split("&&")[-1].strip() for block in BASH for line in block.splitlines() if "rlhf-jax" in line]
-RUNS = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("rlhf-jax run")]
+RUNS = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("rlhf-jax run") and "my_config.py" not in line]
 
 
 def test_the_readme_has_the_two_commands():
@@ -34,14 +36,37 @@ def test_runs_are_accepted(arguments, tmp_path, monkeypatch):
   assert workdir.startswith("runs/")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_python_runs(code):
+def python(mark: str) -> str:
+  """The one block of Python that has this text in it."""
+  (code,) = (block for block in PYTHON if mark in block)
+  return code
+
+
+def names_of(code: str) -> dict:
   names = {}
   exec(compile(code, "README.md", "exec"), names)
-  if "score" in names:
-    assert names["score"](["a", "b"], ["Yes.", "no"]) == [1.0, 0.0]
-  else:
-    assert float(names["loss"]) == pytest.approx(-(0.95 + 1) / 2)
+  return names
+
+
+def test_the_objectives_of_the_readme_give_what_they_should():
+  assert names_of(python("def score"))["score"](["a", "b"], ["Yes.", "no"]) == [1.0, 0.0]
+  assert float(names_of(python("gae("))["loss"]) == pytest.approx(-(0.95 + 1) / 2)
+
+
+def test_an_algorithm_of_ones_own_is_short_and_runs(chain, tmp_path, monkeypatch):
+  algorithm = python("def above_quantile")
+  assert sum(1 for line in algorithm.splitlines() if line.strip()) < 40
+  (tmp_path / "my_algorithm.py").write_text(algorithm)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(str(ROOT))
+  config = names_of(python("my_algorithm.py"))["get_config"]().copy_and_resolve_references().to_dict()
+  assert config["mine"]["algorithm"] == "my_algorithm.py"
+  environment = shortness(tmp_path, batch_size=8, samples_per_prompt=4)
+  optimizer = {**config["mine"]["optimizer"], "learning_rate": 0.02}
+  sizes = dict(environment=environment, num_steps=8, kl_coef=0.01, checkpoint_every=8, optimizer=optimizer)
+  run_stages(config, chain, tmp_path / "run", {"mine": sizes})
+  lengths = [row["response/length"] for row in read_metrics(tmp_path / "run" / "mine" / "metrics.jsonl")]
+  assert len(lengths) == 8 and sum(lengths[-3:]) < 0.8 * sum(lengths[:3])
 
 
 def test_every_recipe_is_accepted(tmp_path, monkeypatch):
