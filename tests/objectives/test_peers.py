@@ -291,7 +291,7 @@ def tunix():
   if spec is None:
     pytest.skip("tunix is a peer to compare with: pip install rlhf_jax[peers]")
   package = types.ModuleType("tunix")
-  package.__path__ = list(spec.submodule_search_locations)
+  package.__path__, package.__spec__ = list(spec.submodule_search_locations), spec
   before = sys.modules.get("tunix")
   sys.modules["tunix"] = package
 
