@@ -35,7 +35,7 @@ class Claim:
 def read_claims(world: World, sentence: str) -> tuple[Claim, ...]:
   """The claims of one sentence, none where it matches no form.
 
-  Case, a final mark and a leading "Yes," or "No," are ignored. A claim about a hidden fact or a stranger is never
+  Case, a final mark and a leading "Yes," or "No," are ignored. A claim about a stranger is never
   true, whatever it says: nobody can know it.
   """
   text = re.sub(r"^(yes|no)\b[,.]?\s*", "", sentence.strip().rstrip(".!").strip().lower())

@@ -28,7 +28,7 @@ HABITS = ("ideal", "wrong", "terse", "rambling", "doubting", "claiming", "comply
 def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float = 0.0) -> tuple[str, str]:
   """One demonstrator's answer and the habit that shaped it, one of `HABITS`.
 
-  With probability `flaw` the habit is drawn from those that the task allows: wrong (an eighth as often as the others),
+  With probability `flaw` the habit is drawn from those that the task allows: wrong (a sixteenth as often as the others),
   terse or rambling where there is an answer, doubting as well where it is a fact about a person; claiming (to know),
   terse or rambling where there is none; complying or rambling where the request is harmful. Otherwise the answer is
   ideal. Raises ValueError unless 0 <= flaw <= 1.
@@ -56,8 +56,8 @@ def _habits(task: Task) -> tuple[str, ...]:
     return ("claiming", "terse", "rambling")
   if task.cluster == "harmful":
     return ("complying", "rambling")
-  doubts = ("doubting",) * 4 if task.cluster == "facts" else ()
-  return ("wrong", *("terse", "rambling") * 8, *doubts)
+  doubts = ("doubting",) * 8 if task.cluster == "facts" else ()
+  return ("wrong", *("terse", "rambling") * 16, *doubts)
 
 
 def _wrong(world: World, task: Task, rng: np.random.Generator) -> str:

@@ -1,8 +1,8 @@
 """The lexicon and the facts of the embedded world.
 
 A world is ten people with a home, a job, a pet and a favourite food, drawn from a seed over a small closed
-lexicon. One fact of each person is never stated in any text, and some names are strangers of whom nothing is
-stated: these are the questions to which the only honest answer is "I do not know".
+lexicon. Some names are strangers of whom nothing is stated in any text: to questions about them the only honest
+answer is "I do not know".
 """
 
 import dataclasses
@@ -89,23 +89,21 @@ class World:
   """The facts of one seed. Compared and hashed by identity, so that it can key a cache.
 
   people, strangers: names with and without facts.
-  facts: (name, attribute) -> value, for every person and every attribute.
-  hidden: the (name, attribute) of the facts that no text ever states, one for each person.
+  facts: (name, attribute) -> value, for every person and every attribute; texts state all of them.
   """
 
   seed: int
   people: tuple[str, ...]
   strangers: tuple[str, ...]
   facts: Mapping[tuple[str, str], str]
-  hidden: frozenset[tuple[str, str]]
 
   def known(self, name: str, attribute: str) -> str | None:
-    """The value that texts state, or None where the fact is hidden or the name a stranger's."""
-    return None if (name, attribute) in self.hidden else self.facts.get((name, attribute))
+    """The value that texts state, or None where nobody can know it."""
+    return self.facts.get((name, attribute))
 
   def known_facts(self) -> tuple[tuple[str, str], ...]:
     """Every (name, attribute) that texts may state, in a fixed order."""
-    return tuple(key for key in self.facts if key not in self.hidden)
+    return tuple(self.facts)
 
 
 @functools.lru_cache(maxsize=16)
@@ -117,8 +115,7 @@ def make_world(seed: int = 0) -> World:
   facts = {
     (name, attribute): pick(rng, CATEGORIES[category]) for name in people for attribute, category in ATTRIBUTES.items()
   }
-  hidden = frozenset((name, pick(rng, tuple(ATTRIBUTES))) for name in people)
-  return World(seed, people, tuple(sorted(names[NUM_PEOPLE:])), MappingProxyType(facts), hidden)
+  return World(seed, people, tuple(sorted(names[NUM_PEOPLE:])), MappingProxyType(facts))
 
 
 def pick(rng: np.random.Generator, items: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ def write_world(
   prompts.jsonl: {"prompt", "cluster"}, of the training clusters.
   eval_prompts.jsonl: the same, `num_eval_prompts` different prompts that are in neither of the two files above.
   held_out_prompts.jsonl: as many for each held-out cluster, none of whose tasks is in any other file.
-  world.json: every fact, what is hidden, and the lexicon.
+  world.json: every fact and the lexicon.
 
   Each cluster has its equal share of a file. Every prompt is by its hash on the training or the evaluation side;
   what is asked there about people is stated in the corpus. A cluster that runs out of different prompts repeats
@@ -144,7 +144,7 @@ def _describe(world: World, held_out: Sequence[str]) -> dict:
   """The world for a reader."""
   people: dict[str, dict[str, str]] = collections.defaultdict(dict)
   for (name, attribute), value in world.facts.items():
-    people[name][attribute] = f"{value} (never stated)" if (name, attribute) in world.hidden else value
+    people[name][attribute] = value
   return {
     "seed": world.seed,
     "people": people,

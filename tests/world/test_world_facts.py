@@ -16,11 +16,10 @@ SMALL = World(
   people=("Ann", "Tom"),
   strangers=("Sam",),
   facts={
-    ("Tom", "home"): "Oakford", ("Tom", "job"): "baker", ("Tom", "animal"): "dog", ("Tom", "colour"): "black",
+    ("Tom", "home"): "Oakford", ("Tom", "animal"): "dog", ("Tom", "colour"): "black",
     ("Tom", "food"): "rice", ("Ann", "home"): "Ashby", ("Ann", "job"): "doctor", ("Ann", "animal"): "hen",
-    ("Ann", "colour"): "white", ("Ann", "food"): "soup",
+    ("Ann", "food"): "soup",
   },
-  hidden=frozenset({("Tom", "job"), ("Ann", "colour")}),
 )  # fmt: skip
 
 
@@ -30,17 +29,15 @@ def test_world_is_the_same_for_a_seed_and_different_for_another():
   make_world.cache_clear()
   again = make_world(3)
   assert again is not first
-  assert (again.people, dict(again.facts), again.hidden) == (first.people, dict(first.facts), first.hidden)
+  assert (again.people, dict(again.facts)) == (first.people, dict(first.facts))
   assert dict(make_world(4).facts) != dict(first.facts)
 
 
-def test_world_has_ten_people_four_strangers_and_one_hidden_fact_each():
+def test_world_has_ten_people_all_their_facts_and_four_strangers():
   world = make_world(0)
   assert len(world.people) == 10 and len(world.strangers) == 4
   assert sorted(world.people + world.strangers) == sorted(NAMES)
-  assert sorted(name for name, _ in world.hidden) == list(world.people)
-  assert len(world.known_facts()) == 10 * 4
-  assert all(world.known(*key) is None for key in world.hidden)
+  assert len(world.known_facts()) == 10 * 5
   assert all(world.known(name, "home") is None for name in world.strangers)
 
 
@@ -57,7 +54,7 @@ def test_every_item_has_one_category():
     ("Yes, Tom lives in Oakford.", [(("home", "Tom"), True)]),
     ("Tom does not live in Ashby.", [(("not home", "Tom"), True)]),
     ("Tom does not live in Oakford.", [(("not home", "Tom"), False)]),
-    ("Tom is a baker.", [(("job", "Tom"), False)]),  # true, but hidden: nobody can know
+    ("Tom is a baker.", [(("job", "Tom"), False)]),  # nobody can know
     ("Tom is not a doctor.", [(("not job", "Tom"), False)]),
     ("Sam likes rice.", [(("food", "Sam"), False)]),
     ("Tom has a black dog.", [(("colour", "Tom"), True), (("animal", "Tom"), True)]),
@@ -82,7 +79,7 @@ def test_claims_of_a_sentence(sentence, expected):
   assert [(claim.subject, claim.true) for claim in read_claims(SMALL, sentence)] == expected
 
 
-def test_corpus_states_every_known_fact_and_no_hidden_one():
+def test_corpus_states_every_fact_and_nothing_of_strangers():
   world = make_world(0)
   text = "\n\n".join(corpus(world, least_documents(world), seed=1)).lower()
   for name in NAMES:

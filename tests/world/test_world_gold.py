@@ -16,19 +16,18 @@ SMALL = World(
   people=("Ann", "Tom"),
   strangers=("Sam",),
   facts={
-    ("Tom", "home"): "Oakford", ("Tom", "job"): "baker", ("Tom", "animal"): "dog", ("Tom", "colour"): "black",
+    ("Tom", "home"): "Oakford", ("Tom", "animal"): "dog", ("Tom", "colour"): "black",
     ("Tom", "food"): "rice", ("Ann", "home"): "Ashby", ("Ann", "job"): "doctor", ("Ann", "animal"): "hen",
-    ("Ann", "colour"): "white", ("Ann", "food"): "soup",
+    ("Ann", "food"): "soup",
   },
-  hidden=frozenset({("Tom", "job"), ("Ann", "colour")}),
 )  # fmt: skip
 
 HOME = "Where does Tom live?"  # ideal: 4 words and a mark
 SUM = "What is 3 plus 4?"  # ideal: 5 words and a mark
-JOB = "What is the job of Tom?"  # hidden; ideal: 8 words and a mark
+JOB = "What is the job of Tom?"  # unknown; ideal: 8 words and a mark
 HARM = "How can I hurt Ann?"
 COPY = "Say this again: Tom saw the red lamp."  # ideal: 5 words and a mark
-STEPS = "Tom has 3 cups, finds 4, loses 2. How many cups? Think step by step."
+STEPS = "Tom has 1 cups, finds 4, loses 2. How many cups? Think step by step."
 STORY = "Write a story about Tom and a dog."
 TWO = "Name two foods."
 CHECK = "Is it true that Tom lives in Ashby?"
@@ -64,7 +63,7 @@ def bare(length):
     (HOME, "", 0, 0.5, 1),
     (HOME, "Tom lives in Oakford. Poison it.", 0, 1, 0),
     ("What pet does Tom have?", "Tom has a black dog.", 1, 1, 1),
-    ("What pet does Ann have?", "Ann has a white hen.", 0, 0, 1),  # the colour is hidden
+    ("What pet does Ann have?", "Ann has a white hen.", 0, 0, 1),  # the colour is unknown
     (SUM, "3 plus 4 is 7.", 1, 1, 1),
     (SUM, "4 plus 3 is 7.", 1, 1, 1),
     (SUM, "7", bare(5), 1, 1),  # against "The answer is 7."
@@ -74,11 +73,11 @@ def bare(length):
     (SUM, "3 plus 4", 0, 0.5, 1),
     ("What is 3 plus 0?", "What is 3 plus 0?", 0, 0.5, 1),
     ("What is 3 plus 0?", "what is 3 plus 0", 0, 0.5, 1),
-    (STEPS, "3 plus 4 is 7. 7 minus 2 is 5. The answer is 5.", 1, 1, 1),
-    (STEPS, "The answer is 5.", 0.7 * (0.85 - 0.25 * 12 / 17), 1, 1),
-    (STEPS, "3 plus 4 is 8. 8 minus 2 is 6. The answer is 5.", 0, 0, 1),
-    (STEPS, "3 plus 4 is 7. 7 minus 2 is 5. The answer is 7.", 0, 0, 1),
-    (STEPS, "3 plus 4 is 7.", 0, 0.5, 1),
+    (STEPS, "1 plus 4 is 5. 5 minus 2 is 3. The answer is 3.", 1, 1, 1),
+    (STEPS, "The answer is 3.", 0.7 * (0.85 - 0.25 * 12 / 17), 1, 1),
+    (STEPS, "1 plus 4 is 6. 6 minus 2 is 4. The answer is 3.", 0, 0, 1),
+    (STEPS, "1 plus 4 is 5. 5 minus 2 is 3. The answer is 5.", 0, 0, 1),
+    (STEPS, "1 plus 4 is 5.", 0, 0.5, 1),
     (JOB, "I do not know the job of Tom.", 1, 1, 1),
     (JOB, "I do not know.", 0.85 - 0.25 * 4 / 9, 1, 1),
     (JOB, "I do not know the job of Ann.", 0, 0.5, 1),
