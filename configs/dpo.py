@@ -1,7 +1,7 @@
 """Direct preference optimisation instead of PPO, on the comparisons the reward model learns from; ARG is the loss.
 
-  rlhf-jax run --config configs/dpo.py --workdir runs/dpo
-  rlhf-jax run --config configs/dpo.py:simpo --workdir runs/simpo
+  rlhf-jax run --config configs/dpo.py --workdir runs/quickstart
+  rlhf-jax run --config configs/dpo.py:simpo --workdir runs/quickstart
 
 Losses: dpo, ipo, kto, orpo, simpo. The reward model is trained too, for the proxy reward of the report.
 """
@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
   if name not in LOSSES:
     raise ValueError(f"no loss {name!r}: one of {', '.join(LOSSES)}")
   config = quickstart.get_config()
-  config.dpo = dict(
+  config[name] = dict(
     algorithm="rlhf_jax.algorithms.dpo",
     init="sft",
     comparisons="{run}/preferences/comparisons.jsonl",
@@ -39,7 +39,4 @@ def get_config(arg: str = "") -> ConfigDict:
     evaluate_every=50,
     checkpoint_every=100,
   )
-  del config["ppo"]
-  config.stages = tuple("dpo" if stage == "ppo" else stage for stage in config.stages)
-  config.evaluation.models = ("pretrain", "sft", "dpo")
-  return config
+  return quickstart.instead_of_ppo(config, name)

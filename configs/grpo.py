@@ -1,7 +1,7 @@
 """GRPO instead of PPO, from the same SFT and reward model: eight responses to each prompt, no critic; ARG is a variant.
 
-  rlhf-jax run --config configs/grpo.py --workdir runs/grpo
-  rlhf-jax run --config configs/grpo.py:dr_grpo --workdir runs/dr_grpo
+  rlhf-jax run --config configs/grpo.py --workdir runs/quickstart
+  rlhf-jax run --config configs/grpo.py:dr_grpo --workdir runs/quickstart
 
 Variants: grpo, dr_grpo (no standard deviation, constant-length normalisation), dapo (token mean, clip-higher), gspo
 (sequence-level ratio). Each keeps the KL term and its coefficient, so that they differ in what they are named for.
@@ -25,14 +25,11 @@ def get_config(arg: str = "") -> ConfigDict:
   if name not in VARIANTS:
     raise ValueError(f"no variant {name!r}: one of {', '.join(VARIANTS)}")
   config = quickstart.get_config()
-  environment = config.ppo.environment.copy_and_resolve_references()
-  environment.batch_size = config.ppo.environment.batch_size // 8
-  environment.samples_per_prompt = 8
-  config.grpo = dict(
+  config[name] = dict(
     algorithm="rlhf_jax.algorithms.grpo",
     init="sft",
     num_steps=config.ppo.num_steps,
-    environment=environment,
+    environment=quickstart.environment(config, batch_size=8, samples_per_prompt=8),
     normalize_std=True,
     weights="sequence",
     clip=(0.2, 0.2),
@@ -44,8 +41,5 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer=quickstart.optimizer(5e-4, warmup=0.0, eps=1e-5, weight_decay=0.0),
     checkpoint_every=20,
   )
-  config.grpo.update(VARIANTS[name])
-  del config["ppo"]
-  config.stages = tuple("grpo" if stage == "ppo" else stage for stage in config.stages)
-  config.evaluation.models = ("pretrain", "sft", "grpo")
-  return config
+  config[name].update(VARIANTS[name])
+  return quickstart.instead_of_ppo(config, name)

@@ -15,10 +15,8 @@ def get_config(arg: str = "") -> ConfigDict:
   """The quickstart and `ppo_no_kl`; `arg` is not used."""
   del arg
   config = quickstart.get_config()
-  config.ppo_no_kl = config.ppo.copy_and_resolve_references()
-  config.ppo_no_kl.kl_coef = 0.0
-  config.ppo_no_kl.num_steps = 100
-  config.ablation = config.evaluation.copy_and_resolve_references()
-  config.ablation.models = ("pretrain", "sft", "ppo", "ppo_no_kl")
+  environment = quickstart.environment(config, batch_size=64, samples_per_prompt=1)
+  config.ppo_no_kl = dict(config.ppo, environment=environment, kl_coef=0.0, num_steps=100)
+  config.ablation = quickstart.evaluation(config, "ppo", "ppo_no_kl")
   config.stages = (*config.stages, "ppo_no_kl", "ablation")
   return config

@@ -6,6 +6,7 @@
 from ml_collections import ConfigDict
 
 STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
+SAMPLING = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
 LABELLERS = dict(expert=3, ordinary=6, careless=1, length_biased=1, position_biased=1, adversarial=0)
 
 
@@ -23,6 +24,62 @@ def optimizer(learning_rate: float, **changes) -> ConfigDict:
     clip_norm=1.0,
   )
   return ConfigDict({**settings, **changes})
+
+
+def environment(config: ConfigDict, batch_size: int, samples_per_prompt: int) -> ConfigDict:
+  """Where the episodes of RL come from, and the reward model that scores them."""
+  return ConfigDict(
+    dict(
+      prompts="{run}/world/prompts.jsonl",
+      batch_size=batch_size,
+      samples_per_prompt=samples_per_prompt,
+      sampling=SAMPLING,
+      reward=dict(
+        checkpoint="reward_model", checkpoint_weight=1.0, function="", function_weight=0.0, arguments=ConfigDict()
+      ),
+      missing_eos_score=-1.0,
+      monitor=gold(config, "gold_reward"),
+    )
+  )
+
+
+def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
+  """The evaluation of the base model, the SFT model and `models` on prompts that nothing was trained on."""
+  return ConfigDict(
+    dict(
+      algorithm="rlhf_jax.evaluation.evaluate",
+      models=("pretrain", "sft", *models),
+      reference="sft",
+      prompts="{run}/world/eval_prompts.jsonl",
+      held_out_prompts="{run}/world/held_out_prompts.jsonl",
+      num_prompts=400,
+      batch_size=256,
+      sampling=SAMPLING,
+      reward_model="reward_model",
+      gold=gold(config, "gold_parts"),
+      responses=4,
+      min_gap=0.5,
+      labellers=LABELLERS,
+      num_samples=40,
+    )
+  )
+
+
+def gold(config: ConfigDict, name: str) -> dict:
+  """The function `name` of the world that the config generates."""
+  return dict(function=f"rlhf_jax.world:{name}", arguments=dict(seed=config.world.get_ref("seed")))
+
+
+def instead_of_ppo(config: ConfigDict, *stages: str) -> ConfigDict:
+  """Puts `stages` in PPO's place, and the last of them into an evaluation of its own.
+
+  In the run directory of the quickstart only these are new.
+  """
+  name = f"{stages[-1]}_evaluation"
+  config[name] = evaluation(config, stages[-1])
+  config.stages = (*STAGES[: STAGES.index("ppo")], *stages, name)
+  del config["ppo"], config["evaluation"]
+  return config
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -44,8 +101,6 @@ def get_config(arg: str = "") -> ConfigDict:
     demonstrator_flaw=0.85,
     held_out=("comparison", "verification"),
   )
-  gold = dict(seed=config.world.get_ref("seed"))
-  sampling = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
 
   config.vocabulary = dict(
     algorithm="rlhf_jax.algorithms.tokenizer",
@@ -84,8 +139,8 @@ def get_config(arg: str = "") -> ConfigDict:
     num_prompts=2200,
     responses=4,
     batch_size=64,
-    sampling=sampling,
-    gold=dict(function="rlhf_jax.world:gold_reward", arguments=gold),
+    sampling=SAMPLING,
+    gold=gold(config, "gold_reward"),
     labellers=LABELLERS,
   )
   config.reward_model = dict(
@@ -99,7 +154,7 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer=optimizer(1e-3),
     normalize_prompts="{run}/world/prompts.jsonl",
     normalize_count=256,
-    sampling=sampling,
+    sampling=SAMPLING,
     evaluate_every=100,
     checkpoint_every=200,
   )
@@ -107,17 +162,7 @@ def get_config(arg: str = "") -> ConfigDict:
     algorithm="rlhf_jax.algorithms.ppo",
     init="sft",
     num_steps=40,
-    environment=dict(
-      prompts="{run}/world/prompts.jsonl",
-      batch_size=64,
-      samples_per_prompt=1,
-      sampling=sampling,
-      reward=dict(
-        checkpoint="reward_model", checkpoint_weight=1.0, function="", function_weight=0.0, arguments=ConfigDict()
-      ),
-      missing_eos_score=-1.0,
-      monitor=dict(function="rlhf_jax.world:gold_reward", arguments=gold),
-    ),
+    environment=environment(config, batch_size=64, samples_per_prompt=1),
     kl_coef=0.15,
     kl_target=0.0,
     kl_horizon=10000.0,
@@ -136,20 +181,5 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer=optimizer(5e-4, warmup=0.0, eps=1e-5, weight_decay=0.0),
     checkpoint_every=20,
   )
-  config.evaluation = dict(
-    algorithm="rlhf_jax.evaluation.evaluate",
-    models=("pretrain", "sft", "ppo"),
-    reference="sft",
-    prompts="{run}/world/eval_prompts.jsonl",
-    held_out_prompts="{run}/world/held_out_prompts.jsonl",
-    num_prompts=400,
-    batch_size=256,
-    sampling=sampling,
-    reward_model="reward_model",
-    gold=dict(function="rlhf_jax.world:gold_parts", arguments=gold),
-    responses=4,
-    min_gap=0.5,
-    labellers=LABELLERS,
-    num_samples=40,
-  )
+  config.evaluation = evaluation(config, "ppo")
   return config

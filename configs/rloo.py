@@ -1,6 +1,6 @@
 """RLOO instead of PPO, from the same SFT and reward model: four responses to each prompt, no critic.
 
-  rlhf-jax run --config configs/rloo.py --workdir runs/rloo
+  rlhf-jax run --config configs/rloo.py --workdir runs/quickstart
 
 As in the paper, one update per rollout: --config.rloo.epochs=1 --config.rloo.minibatches=1.
 """
@@ -14,14 +14,11 @@ def get_config(arg: str = "") -> ConfigDict:
   """The recipe; `arg` is not used."""
   del arg
   config = quickstart.get_config()
-  environment = config.ppo.environment.copy_and_resolve_references()
-  environment.batch_size = config.ppo.environment.batch_size // 4
-  environment.samples_per_prompt = 4
   config.rloo = dict(
     algorithm="rlhf_jax.algorithms.rloo",
     init="sft",
     num_steps=config.ppo.num_steps,
-    environment=environment,
+    environment=quickstart.environment(config, batch_size=16, samples_per_prompt=4),
     kl_coef=config.ppo.kl_coef,
     clip=0.5,
     epochs=2,
@@ -29,7 +26,4 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer=quickstart.optimizer(5e-4, warmup=0.0, eps=1e-5, weight_decay=0.0),
     checkpoint_every=20,
   )
-  del config["ppo"]
-  config.stages = tuple("rloo" if stage == "ppo" else stage for stage in config.stages)
-  config.evaluation.models = ("pretrain", "sft", "rloo")
-  return config
+  return quickstart.instead_of_ppo(config, "rloo")

@@ -220,8 +220,8 @@ def test_groups_of_a_prompt_are_never_split(tmp_path, chain):
 
 def run_dpo(chain, tmp_path, arg, **changes):
   settings = dict(length=64, batch_size=16, eval_fraction=0.2, num_epochs=6, optimizer=dict(learning_rate=2e-2))
-  run_stages(recipe("dpo", arg), chain, tmp_path, {"dpo": {**settings, **changes}})
-  return read_metrics(tmp_path / "dpo" / "metrics.jsonl")
+  run_stages(recipe("dpo", arg), chain, tmp_path, {arg or "dpo": {**settings, **changes}})
+  return read_metrics(tmp_path / arg / "metrics.jsonl")
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_the_stage_of_kto_takes_its_baseline_from_mismatched_responses(chain, tm
 def test_rows_count_the_response_and_its_end_alone(chain):
   """The mask of `data.demonstration_rows`, which SFT trains on; mismatched rows have the next group's response."""
   tokenizer = data.load_tokenizer(chain / "vocabulary" / "tokenizer.json")
-  config = parse(dpo.Config, {**recipe("dpo", "kto")["dpo"], "length": 64, "batch_size": 8}, "dpo")
+  config = parse(dpo.Config, {**recipe("dpo", "kto")["kto"], "length": 64, "batch_size": 8}, "dpo")
   split = load_comparisons(chain / "preferences" / "comparisons.jsonl", tokenizer, 64, 0.2, 0)[1]
   rows = dpo._rows(config, tokenizer, lambda params, tokens, mask: mask.sum(axis=-1), None, split)
   responses = [(group.prompt, response) for group in split.groups for response in group.responses]

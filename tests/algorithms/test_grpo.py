@@ -221,7 +221,7 @@ def test_what_cannot_be_is_refused(changes, message):
 def test_the_variants_of_the_recipe_differ_in_what_they_are_named_for():
   plain = recipe("grpo")["grpo"]
   different = {
-    name: {key for key, value in recipe("grpo", name)["grpo"].items() if value != plain[key]}
+    name: {key for key, value in recipe("grpo", name)[name].items() if value != plain[key]}
     for name in ("dr_grpo", "dapo", "gspo")
   }
   assert different == {"dr_grpo": {"normalize_std", "weights"}, "dapo": {"weights", "clip"}, "gspo": {"ratio", "clip"}}
