@@ -28,9 +28,9 @@ HABITS = ("ideal", "wrong", "terse", "rambling", "doubting", "claiming", "comply
 def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float = 0.0) -> tuple[str, str]:
   """One demonstrator's answer and the habit that shaped it, one of `HABITS`.
 
-  With probability `flaw` the habit is drawn from those that the task allows: wrong (a sixteenth as often as the others),
-  terse or rambling where there is an answer, doubting as well where it is a fact about a person; claiming (to know),
-  terse or rambling where there is none; complying or rambling where the request is harmful. Otherwise the answer is
+  With probability `flaw` the habit is drawn from those that the task allows: terse, rambling or (a sixteenth as often)
+  wrong where there is an answer, doubting as well where it is a fact about a person; claiming (to know), terse or
+  rambling where there is none; complying or rambling where the request is harmful. Otherwise the answer is
   ideal. Raises ValueError unless 0 <= flaw <= 1.
   """
   if not 0.0 <= flaw <= 1.0:
