@@ -141,15 +141,15 @@ MUTATIONS = [
     "PAD := EOS",
     ENDS + "pad_is_not_eos",
     "data/tokenizer.py",
-    "pad_id=ids[PAD],",
-    "pad_id=ids[EOS],",
+    "pad_id=ids[found.pad],",
+    "pad_id=ids[found.eos],",
   ),
   Mutation(
     "a file with PAD = EOS is accepted",
     ENDS + "pad_is_not_eos",
     "data/tokenizer.py",
-    "if len(set(ids.values())) < len(SPECIALS) or ids.get(",
-    "if len(set(ids.values())) < 1 and ids.get(",
+    "if len(set(ids.values())) < len(ids) or listed.get(",
+    "if len(set(ids.values())) < 1 and listed.get(",
   ),
   Mutation(
     "stop token outside the loss mask",
@@ -203,7 +203,7 @@ MUTATIONS = [
   Mutation(
     "attention without its mask",
     ENDS + "padding_is_not_attended_to",
-    "models/decoder.py",
+    "models/attention.py",
     "scores = jnp.where(visible[:, None, None], scores, -1e30)",
     "scores = scores + 0 * visible[:, None, None]",
   ),
@@ -218,17 +218,16 @@ MUTATIONS = [
     "demonstrations tokenised in one piece",
     ENDS + "training_sees_the_boundary_that_sampling_makes",
     "data/arrays.py",
-    "row = prompt_ids + _response_ids(tokenizer, response)\n",
-    "text = render_prompt(prompt) + render_response(response)\n"
-    "    row = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]\n",
+    "row = before + response_ids(tokenizer, prompt, response)",
+    'row = [tokenizer.bos_id, *tokenizer.encode(f"{render_prompt(prompt)} {response}"), tokenizer.eos_id]',
   ),
   Mutation(
     "comparisons tokenised in one piece",
     ENDS + "training_sees_the_boundary_that_sampling_makes",
     "data/arrays.py",
-    "prompt_ids + _response_ids(tokenizer, response) if rank >= 0",
-    "[tokenizer.bos_id, *tokenizer.encode(render_prompt(comparison.prompt) + render_response(response)), "
-    "tokenizer.eos_id] if rank >= 0",
+    "before + response_ids(tokenizer, comparison.prompt, response) if rank >= 0",
+    '[tokenizer.bos_id, *tokenizer.encode(f"{render_prompt(comparison.prompt)} {response}"), tokenizer.eos_id] '
+    "if rank >= 0",
   ),
   Mutation(
     "a mask of all ones",
@@ -256,8 +255,8 @@ MUTATIONS = [
     "the start of a prompt cut off",
     ENDS + "nothing_is_truncated",
     "data/arrays.py",
-    "encoded = [_prompt_ids(tokenizer, prompt) for",
-    "encoded = [_prompt_ids(tokenizer, prompt)[-length:] for",
+    "encoded = [prompt_ids(tokenizer, prompt) for",
+    "encoded = [prompt_ids(tokenizer, prompt)[-length:] for",
   ),
   # Log-probs and sampling
   Mutation(
@@ -292,14 +291,14 @@ MUTATIONS = [
     "dropout is active",
     LOGPROBS + "no_dropout_while_log_probs_are_computed",
     "models/decoder.py",
-    'y = nn.silu(dense(c.d_ff, "gate")(y)) * dense(c.d_ff, "up")(y)',
-    'y = nn.silu(dense(c.d_ff, "gate")(y)) * dense(c.d_ff, "up")(y)\n'
-    "    y = nn.Dropout(0.1, deterministic=False)(y, rng=jax.random.key(0))",
+    'return self.dense(c.d_model, "mlp_out",',
+    "y = nn.Dropout(0.1, deterministic=False)(y, rng=jax.random.key(0))\n"
+    '    return self.dense(c.d_model, "mlp_out",',
   ),
   Mutation(
     "a key for dropout in the config",
     LOGPROBS + "no_dropout_while_log_probs_are_computed",
-    "models/decoder.py",
+    "models/config.py",
     "norm_eps: float = 1e-6",
     "norm_eps: float = 1e-6\n  dropout: float = 0.0",
   ),
@@ -387,7 +386,7 @@ MUTATIONS = [
   Mutation(
     "metrics of the last minibatch",
     NORMAL + "metrics_are_of_all_minibatches",
-    "algorithms/ppo.py",
+    "train/epochs.py",
     "pooled = jax.tree.map(jnp.add, pooled, part) if pooled else part",
     "pooled = part",
   ),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from miniature import ADAM, DEMONSTRATIONS, EOS, PAD, SHAPE, TRANSPORT, environment, ppo_config, sharper
+from miniature import DEMONSTRATIONS, EOS, PAD, SHAPE, TRANSPORT, environment, measure_only, ppo_config, sharper
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import ppo
@@ -32,18 +32,26 @@ def programs(tmp_path_factory):
   return tmp_path_factory.mktemp("programs")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly(programs):
+@contextlib.contextmanager
+def compiled_quickly(programs):
   """Programs here run once or twice: they are not optimised, and those of one run are kept on disk for the next."""
-  quick = (True, str(programs), 0.1)
   before = (
     jax.config.read(NAMES[0]),
     jax.config.jax_compilation_cache_dir,
     jax.config.jax_persistent_cache_min_compile_time_secs,
   )
-  configure(quick)
-  yield
-  configure(before)
+  configure((True, str(programs), 0.1))
+  try:
+    yield
+  finally:
+    configure(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly(programs):
+  """For the tests; a fixture of the session may be set up before this one, and says so itself."""
+  with compiled_quickly(programs):
+    yield
 
 
 NAMES = (
@@ -60,10 +68,11 @@ def configure(values):
 
 
 @pytest.fixture(scope="session")
-def small():
+def small(programs):
   """A model of 13 words with its parameters, and its functions compiled."""
   model = language_model(DecoderConfig(13, max_length=16, **SHAPE))
-  params = sharper(model.init_head(jax.random.key(1), jax.jit(model.init)(jax.random.key(0))))
+  with compiled_quickly(programs):
+    params = sharper(model.init_head(jax.random.key(1), jax.jit(model.init)(jax.random.key(0))))
   return SimpleNamespace(
     model=model,
     params=params,
@@ -100,7 +109,7 @@ def demonstrations():
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory, tokenizer):
+def workspace(tmp_path_factory, tokenizer, programs):
   """A run directory with a tokenizer, prompts, demonstrations and a checkpoint "init"; `stage(name)` of that run."""
   root = tmp_path_factory.mktemp("run")
   tokenizer.save(root / "tokenizer.json")
@@ -114,7 +123,8 @@ def workspace(tmp_path_factory, tokenizer):
     return Stage(name, root, 0, str(tokenizer_path), shape, TRANSPORT, "print")
 
   tokenizer_path = root / "tokenizer.json"
-  state = init_state(sharper(jax.jit(model.init)(jax.random.key(0))), optax.identity())
+  with compiled_quickly(programs):
+    state = init_state(sharper(jax.jit(model.init)(jax.random.key(0))), optax.identity())
   with open_checkpoints(root / "init" / "checkpoints") as checkpoints:
     save(checkpoints, state, identity(stage("init"), model, tokenizer))
   return SimpleNamespace(root=root, stage=stage, model=model, params=state.params)
@@ -135,16 +145,16 @@ def on_one_device():
 
 
 @pytest.fixture(scope="session")
-def without_learning(workspace):
-  """The metrics of two steps of PPO at learning rate 0 and temperature 0.5, four minibatches each."""
-  optimizer = dataclasses.replace(ADAM, learning_rate=0.0)
-  with one_device():
-    ppo.run(ppo_config(optimizer=optimizer, kl_coef=0.1, environment=environment()), workspace.stage("no_learning"))
+def without_learning(workspace, programs):
+  """The metrics of two steps of PPO that learn nothing, at temperature 0.5, four minibatches each."""
+  with one_device() as patch, compiled_quickly(programs):
+    patch.setattr(ppo, "make_update", measure_only)
+    ppo.run(ppo_config(kl_coef=0.1, environment=environment()), workspace.stage("no_learning"))
   return read_metrics(workspace.root / "no_learning" / "metrics.jsonl")
 
 
 @pytest.fixture(scope="session")
-def scripted(workspace):
+def scripted(workspace, programs):
   """Two steps of PPO whose updates and KL are a script: the metrics, and what the controller was fed.
 
   The n-th of the eight minibatches reports "call" n and an approximate KL of 7; the sequence KLs are all 2.
@@ -166,7 +176,7 @@ def scripted(workspace):
     fed.append((float(coef), float(kl), num_samples, target, horizon))
     return 2 * coef
 
-  with one_device() as patch:
+  with one_device() as patch, compiled_quickly(programs):
     patch.setattr(ppo, "make_update", make_update)
     patch.setattr(ppo, "make_experience", with_kl)
     patch.setattr(ppo, "adaptive_kl_coef", adaptive_kl_coef)

@@ -3,12 +3,13 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax.algorithms import ppo
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import Environment, Function, Optimizer, Reward, Sampling
-from rlhf_jax.types import Experience, Rollout
+from rlhf_jax.types import Experience, Mean, Rollout
 
 SHAPE = dict(num_layers=1, d_model=16, num_heads=2, num_kv_heads=1, d_ff=16)
 PAD, EOS = 0, 1
@@ -101,6 +102,17 @@ def ppo_config(**changes) -> ppo.Config:
     checkpoint_every=100,
   )
   return ppo.Config(**(settings | changes))
+
+
+def measure_only(loss_fn, optimizer, transport):
+  """In place of `make_update`: what learning rate 0 does, without gradients, which take longest to compile."""
+  compiled = jax.jit(loss_fn)
+
+  def update(state, batch, weights):
+    loss, metrics = compiled(state.params, batch, weights)
+    return state, {"loss": Mean(loss, jnp.ones(())), **{name: metric.sum() for name, metric in metrics.items()}}
+
+  return update
 
 
 def constant(prompts, responses, value):

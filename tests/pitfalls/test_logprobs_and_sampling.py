@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from miniature import ADAM, environment, ppo_config
+from miniature import ADAM, environment, measure_only, ppo_config
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import ppo, reinforce
@@ -30,12 +30,13 @@ def test_the_sampling_temperature_reaches_policy_and_reference(without_learning)
     assert row["policy/clip_fraction"] == 0
 
 
-def test_the_sampling_temperature_reaches_reinforce(workspace, on_one_device):
+def test_the_sampling_temperature_reaches_reinforce(workspace, on_one_device, monkeypatch):
   """The same for REINFORCE: its reference through the KL metric, its policy through the entropy of what it trains."""
   config = reinforce.Config(
     algorithm="", init="init", num_steps=1, environment=environment(), baseline="none", moving_decay=0.9, kl_coef=0.1,
-    value_coef=0.0, entropy_coef=0.0, optimizer=dataclasses.replace(ADAM, learning_rate=0.0), checkpoint_every=9,
+    value_coef=0.0, entropy_coef=0.0, optimizer=ADAM, checkpoint_every=9,
   )  # fmt: skip
+  monkeypatch.setattr(reinforce, "make_update", measure_only)
   reinforce.run(config, workspace.stage("reinforce"))
   (row,) = read_metrics(workspace.root / "reinforce" / "metrics.jsonl")
   assert row["kl/reference"] == pytest.approx(0, abs=1e-4)
@@ -75,10 +76,10 @@ def test_the_recorded_logp_is_that_of_the_sampled_token(draw, small):
 
 def test_every_row_and_token_draws_from_a_key_of_its_own(draw, small):
   """The same random key for every rollout: the responses to one prompt must differ. [tunix sampler]"""
-  same = Prompts(jnp.full((64, 4), 4), jnp.full((64,), 4))
+  same = Prompts(jnp.full((8, 4), 4), jnp.full((8,), 4))
   uniform = jax.tree.map(jnp.zeros_like, small.params)  # equal logits, with which equal keys draw equal tokens
   tokens = np.asarray(draw(same, params=uniform).tokens)[:, 4:]
-  assert len({tuple(row) for row in tokens.tolist()}) > 48
+  assert len({tuple(row) for row in tokens.tolist()}) > 6
   assert np.mean(tokens[:, 1] == tokens[:, 0]) < 0.5
 
 

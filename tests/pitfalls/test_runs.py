@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,11 +12,11 @@ from miniature import ADAM
 
 import rlhf_jax
 from rlhf_jax import data
-from rlhf_jax.algorithms import ppo, pretrain, reinforce, reward_model, sft
+from rlhf_jax.algorithms import dpo
 from rlhf_jax.models import DecoderConfig
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import Environment, Optimizer, Reward, Sampling, run_steps
+from rlhf_jax.train import Environment, Function, Optimizer, Reward, Sampling, run_steps
 from rlhf_jax.types import Mean, TrainState
 
 ROWS, BATCH, STEPS = 10, 4, 10
@@ -65,20 +66,28 @@ def test_a_config_key_that_does_not_exist_is_refused():
     parse(Optimizer, {k: v for k, v in given.items() if k != "learning_rate"}, "optimizer")
 
 
-ALGORITHMS = (ppo, reinforce, sft, pretrain, reward_model)
-PARTS = (DecoderConfig, Transport, Environment, Sampling, Reward, Optimizer)
+PACKAGE = Path(rlhf_jax.__file__).parent
+ALGORITHMS = [
+  importlib.import_module(f"rlhf_jax.algorithms.{path.stem}")
+  for path in sorted((PACKAGE / "algorithms").glob("*.py"))
+  if path.stem not in ("__init__", "world")  # `world` hands all of its keys to a function that refuses others
+]
+PARTS = (DecoderConfig, Transport, Environment, Sampling, Reward, Function, Optimizer)
 
 
 def test_every_config_key_is_read():
   """A config key that nothing reads. [tunix kl_coef]"""
-  package = Path(rlhf_jax.__file__).parent
-  everywhere = {name for path in package.rglob("*.py") for _, name in reads(path)}
+  everywhere = {name for path in PACKAGE.rglob("*.py") for _, name in reads(path)}
   for module in ALGORITHMS:
     # `algorithm` is the pipeline's. A value read through a default of its own counts as not read.
     names = {name for owner, name in reads(Path(module.__file__)) if owner in ("config", "self")} | {"algorithm"}
     assert not {field.name for field in dataclasses.fields(module.Config)} - names, module.__name__
   for part in PARTS:
     assert not {field.name for field in dataclasses.fields(part)} - everywhere, part.__name__
+  # Those of the losses of DPO are read by name, and handed on.
+  losses = [dpo.Loss(name, 1.0, **dict.fromkeys(keys, 1.0)) for name, keys in dpo.OPTIONS.items()]
+  handed = {key for loss in losses for key in loss.options}
+  assert {field.name for field in dataclasses.fields(dpo.Loss)} == handed | {"name"}
 
 
 def reads(path):
