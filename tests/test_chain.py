@@ -53,6 +53,7 @@ def ppo_alone(chain):
     f"--config.ppo.init={chain}/sft",
     f"--config.ppo.environment.prompts={chain}/world/prompts.jsonl",
     f"--config.ppo.environment.reward.checkpoint={chain}/reward_model",
+    f"--config.ppo.value_init={chain}/reward_model",
   )
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 from tiny_chain import run_stages, shortness
 
@@ -43,7 +44,7 @@ def python(mark: str) -> str:
 
 
 def names_of(code: str) -> dict:
-  names = {}
+  names = {"__name__": "readme"}
   exec(compile(code, "README.md", "exec"), names)
   return names
 
@@ -63,10 +64,13 @@ def test_an_algorithm_of_ones_own_is_short_and_runs(chain, tmp_path, monkeypatch
   assert config["mine"]["algorithm"] == "my_algorithm.py"
   environment = shortness(tmp_path, batch_size=4, samples_per_prompt=4)
   optimizer = {**config["mine"]["optimizer"], "learning_rate": 3e-2}
-  sizes = dict(environment=environment, num_steps=24, kl_coef=0.01, checkpoint_every=8, optimizer=optimizer)
+  sizes = dict(environment=environment, num_steps=4, kl_coef=0.01, checkpoint_every=4, optimizer=optimizer)
   run_stages(config, chain, tmp_path / "run", {"mine": sizes})
-  rewards = [row["reward/proxy"] for row in read_metrics(tmp_path / "run" / "mine" / "metrics.jsonl")]
-  assert len(rewards) == 24 and sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
+  rows = read_metrics(tmp_path / "run" / "mine" / "metrics.jsonl")
+  assert len(rows) == 4 and (tmp_path / "run" / "mine" / "done.json").exists()
+  assert abs(rows[0]["kl/reference"]) < 1e-4 < 1e-2 < rows[-1]["kl/reference"]
+  advantages = names_of(algorithm)["above_quantile"](jnp.array([[1.0, 2.0, 3.0, 10.0]]), 0.5)
+  assert advantages.tolist() == [[-1.5, -0.5, 0.5, 7.5]]
 
 
 def test_every_recipe_is_accepted(tmp_path, monkeypatch):

@@ -196,11 +196,11 @@ def test_what_cannot_be_is_refused(changes, message):
 def test_the_stage_learns(chain, tmp_path):
   """Short answers are rewarded, and answers become short."""
   environment = shortness(tmp_path, batch_size=4, samples_per_prompt=4)
-  settings = dict(num_steps=8, kl_coef=0.01, optimizer=dict(learning_rate=3e-2), environment=environment)
+  settings = dict(num_steps=16, kl_coef=0.01, optimizer=dict(learning_rate=3e-2), environment=environment)
   run_stages(recipe("rloo"), chain, tmp_path, {"rloo": settings})
   rows = read_metrics(tmp_path / "rloo" / "metrics.jsonl")
   names = ("reward/proxy", "reward/gold", "reward/return", "kl/reference", "kl/coef", "loss", "response/length")
   assert {*names, "policy/entropy", "policy/clip_fraction", "policy/approx_kl"} <= rows[0].keys()
   assert abs(rows[0]["kl/reference"]) < 1e-4 < rows[-1]["kl/reference"]
-  first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:2], rows[-2:]))
-  assert last > first + 0.5
+  first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:4], rows[-4:]))
+  assert last > first + 0.3

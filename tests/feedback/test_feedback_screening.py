@@ -69,7 +69,7 @@ def test_everybody_is_told_apart(simulated):
   assert sum(advice[f"ordinary-{i}"] == "watch" for i in range(1, 10)) <= 2
   failed = {name: {c.name for c in verdict.checks if c.status == "fails"} for name, verdict in verdicts.items()}
   assert failed["position_biased-1"] >= {"position"} and failed["length_biased-1"] >= {"length"}
-  assert failed["adversarial-1"] == {"gold", "skill"}
+  assert {"skill"} <= failed["adversarial-1"] <= {"gold", "skill"}
   assert advice["careless-1"] in ("set aside", "watch") and "skill" in " ".join(verdicts["careless-1"].reasons)
   assert checks_of(verdicts["adversarial-1"])["skill"].estimate.value < 0
 
