@@ -30,6 +30,7 @@ class Estimate(NamedTuple):
 
 
 def undefined(reason: str, num: int = 0) -> Estimate:
+  """An estimate without a value, which says why there is none; num: the observations there were."""
   return Estimate(None, num=num, undefined=reason)
 
 

@@ -116,6 +116,7 @@ def read_windows(f: Fields, family: str, layers: int) -> dict[str, Any]:
 
 
 def write_windows(c: DecoderConfig) -> dict[str, Any]:
+  """The fields of config.json that say which layers see a window of how many tokens; {} for Llama, which has none."""
   if c.family == "llama":
     return {}
   window = max(c.windows, default=0) or None

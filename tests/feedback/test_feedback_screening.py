@@ -47,9 +47,12 @@ def test_regression_equals_statsmodels():
 
 
 def test_regression_of_separable_data_is_finite():
-  x = np.linspace(-2, 2, 40)[:, None]
-  slope, error = logistic_regression(x, (x[:, 0] > 0).astype(float), np.arange(40))
-  assert 1 < slope[0] < 20 and np.isfinite(error).all()
+  x = np.linspace(-2, 2, 40)
+  y = (x > 0).astype(float)
+  slope, error = logistic_regression(x[:, None], y, np.arange(40), prior_sd=2.0)
+  chance = 1 / (1 + np.exp(-slope[0] * x))
+  assert x @ (y - chance) == pytest.approx(slope[0] / 2.0**2, abs=1e-6)  # the posterior is flat at its top
+  assert np.isfinite(error).all()
 
 
 # Verdicts

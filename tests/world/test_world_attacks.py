@@ -114,5 +114,6 @@ def test_attack_earns_clearly_less_than_demonstrators(attack):
 
 
 def test_demonstrators_earn_what_their_habits_deserve():
-  assert MEAN_IDEAL == 2.0
-  assert 1.1 < MEAN_FLAWED < 1.6
+  always = mean_gold(answers(1.0))
+  assert MEAN_IDEAL == 2.0 and always < MEAN_FLAWED < MEAN_IDEAL
+  assert MEAN_FLAWED == pytest.approx((MEAN_IDEAL + always) / 2, abs=0.1)  # one half of them is flawed

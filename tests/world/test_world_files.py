@@ -8,7 +8,7 @@ import pytest
 from rlhf_jax.world import CLUSTERS, HELD_OUT, make_world, parse_prompt, write_world
 from rlhf_jax.world.facts import STATEMENTS
 
-SIZES = dict(num_documents=1500, num_demonstrations=1200, num_prompts=1300, num_eval_prompts=250)
+SIZES = dict(num_documents=1500, num_demonstrations=2000, num_prompts=1300, num_eval_prompts=250)
 FILES = ("demonstrations", "prompts", "eval_prompts", "held_out_prompts")
 
 
@@ -26,7 +26,7 @@ def written(tmp_path_factory):
 def test_counts_are_those_of_the_files(written):
   directory, counts = written
   assert counts == {
-    "documents": 1500, "demonstrations": 1200, "prompts": 1300, "eval_prompts": 250, "held_out_prompts": 42,
+    "documents": 1500, "demonstrations": 2000, "prompts": 1300, "eval_prompts": 250, "held_out_prompts": 42,
   }  # fmt: skip
   assert len((directory / "corpus.txt").read_text().split("\n\n")) == 1500
   assert {name: len(rows(directory, name)) for name in FILES} == {name: counts[name] for name in FILES}
@@ -95,7 +95,7 @@ def test_cluster_is_that_of_the_prompt_and_evaluated_facts_are_in_the_corpus(wri
           stated.append(f"{who} has a {world.facts[who, 'colour']} {world.facts[who, 'animal']}.")
         assert any(sentence in text for sentence in stated), row
         asked += 1
-  assert asked > 200
+  assert asked > 300
 
 
 def test_world_is_described_for_a_reader(written):

@@ -1,6 +1,7 @@
 """Tasks: drawn, read back from the prompt alone, and answered by demonstrators."""
 
 import collections
+import re
 
 import numpy as np
 import pytest
@@ -115,10 +116,12 @@ def test_each_bad_habit_costs_what_it_should(cluster):
   for task in of(cluster):
     response, habit = demonstrate(WORLD, task, rng, flaw=1.0)
     parts[habit].append(judge(WORLD, task.prompt, response))
+    if habit == "rambling":  # the ideal answer and an aside, each of whose words and marks costs 1/16 of helpful
+      aside = re.findall(r"\w+|\.", response.removesuffix(".").rpartition(". ")[2] + ".")
+      assert parts[habit][-1].total == pytest.approx(2 - len(aside) / 8), (task.prompt, response)
   assert set(parts) == HABITS_OF.get(cluster, {"wrong", "terse", "rambling"})
   totals = {habit: np.mean([judgement.total for judgement in judged]) for habit, judged in parts.items()}
   assert max(totals.values()) < 1.7
-  assert 1.2 < totals["rambling"] < 1.5
   for judgement in parts["wrong"] + parts["claiming"]:
     assert judgement.total < 0.5
     assert judgement.honest == 0 or cluster in ("copying", "stories")
