@@ -1,8 +1,10 @@
 """Eight simulated devices, set before jax is imported; a finished run of the whole chain, which many tests read."""
 
 import os
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -10,9 +12,18 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
+def shared(tmp_path_factory) -> Path:
+  """A directory that the workers of one run of the tests have in common."""
+  base = tmp_path_factory.getbasetemp()
+  return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def programs(shared):
   """Where compiled programs are kept for the stages of the tiny chain."""
-  return tmp_path_factory.mktemp("programs")
+  directory = shared / "programs"
+  directory.mkdir(exist_ok=True)
+  return directory
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +36,24 @@ def compile_once(programs):
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
+def tiny(shared):
   """The config file of the tiny chain."""
   from tiny_chain import write_config
 
-  return write_config(tmp_path_factory.mktemp("config"))
+  directory = shared / "config"
+  with FileLock(shared / "config.lock"):
+    if not directory.exists():
+      directory.mkdir()
+      write_config(directory)
+  return directory / "tiny.py"
 
 
 @pytest.fixture(scope="session")
-def chain(tiny, programs, tmp_path_factory):
+def chain(tiny, programs, shared):
   """The run directory of the finished chain; tests read it and do not write to it."""
   from tiny_chain import programs_kept, run
 
-  directory = tmp_path_factory.mktemp("runs") / "chain"
-  with programs_kept(programs):
-    assert run(tiny, directory) == 0
+  directory = shared / "runs" / "chain"
+  with FileLock(shared / "chain.lock"), programs_kept(programs):
+    assert run(tiny, directory) == 0  # the worker that comes second finds every stage done
   return directory
