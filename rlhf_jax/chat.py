@@ -14,7 +14,7 @@ from rlhf_jax.feedback.collect import Policy
 from rlhf_jax.pipeline import plan
 from rlhf_jax.settings import ConfigError, nearest
 from rlhf_jax.stage import Stage
-from rlhf_jax.train import Sampling, encode_prompts, load_stage, make_sampler, open_workspace
+from rlhf_jax.train import Sampling, encode_prompts, load_stage, make_sampler, open_workspace, policy_of
 
 Models = dict[str, Callable[[str, int], str]]
 BATCH = 64  # responses sampled at once
@@ -88,7 +88,7 @@ def _load(stage: Stage, step: int | None) -> tuple | None:
   params = load_stage(stage, stage.name, model, tokenizer, step)
   if "head" in params and "policy" not in params:
     return None
-  return model, tokenizer, {"decoder": params.get("policy", params)["decoder"]}
+  return model, tokenizer, policy_of(params)
 
 
 def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):

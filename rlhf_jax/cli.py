@@ -7,7 +7,8 @@
   rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotation page
   rlhf-jax convert SOURCE TARGET [--as pairs]                 feedback between .db, .jsonl, .parquet and learners' rows
   rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
-  rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model)
+  rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model,
+                                        --adapters writes its LoRA adapters alone, for PEFT)
 """
 
 from __future__ import annotations
@@ -295,11 +296,12 @@ def _export(arguments: list[str]) -> None:
   parser.add_argument("run", type=Path)
   parser.add_argument("directory", type=Path)
   parser.add_argument("--stage", default="", help="the stage whose model it is (default: the last policy)")
+  parser.add_argument("--adapters", action="store_true", help="its LoRA adapters alone, as PEFT reads them")
   settings = parser.parse_args(arguments)
   from rlhf_jax.export import export_run
 
-  name = export_run(settings.run, settings.directory, settings.stage)
-  print(f"{settings.directory}: the model of {name}")
+  name = export_run(settings.run, settings.directory, settings.stage, settings.adapters)
+  print(f"{settings.directory}: the {'adapters' if settings.adapters else 'model'} of {name}")
 
 
 if __name__ == "__main__":

@@ -41,19 +41,27 @@ class ImportedModel:
 
 @dataclasses.dataclass(frozen=True)
 class Transport:
-  """How an update is spread over devices.
+  """How computation is spread over devices and kept within their memory; the numbers are the same to rounding.
 
   kind: "jit" over a mesh of data x fsdp devices, "pmap" or "shard_map" over data. fsdp: devices that share one copy
   of the parameters (jit only). microbatches: parts a batch is cut into, one after the other, to save memory.
+  logits_chunk: positions of each row whose logits exist at once, 0 is all. remat: what a backward pass computes anew
+  of each layer: nothing, everything ("full"), or all but the products with weights ("dots"). attention: "xla"
+  everywhere, "cudnn" on GPUs, "splash" on one TPU; sampling always uses "xla".
   """
 
   kind: Literal["jit", "pmap", "shard_map"]
   fsdp: int
   microbatches: int
+  logits_chunk: int = 0
+  remat: Literal["none", "full", "dots"] = "none"
+  attention: Literal["xla", "cudnn", "splash"] = "xla"
 
   def __post_init__(self):
     if self.fsdp < 1 or self.microbatches < 1:
       raise ValueError(f"fsdp={self.fsdp} and microbatches={self.microbatches} must be at least 1")
+    if self.logits_chunk < 0:
+      raise ValueError(f"logits_chunk={self.logits_chunk} must be at least 0")
     if self.fsdp > 1 and self.kind != "jit":
       raise ValueError(f"fsdp={self.fsdp} needs kind='jit', not {self.kind!r}")
 

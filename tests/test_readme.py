@@ -77,7 +77,7 @@ def test_every_recipe_is_accepted(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   monkeypatch.syspath_prepend(str(ROOT))
   for path in sorted((ROOT / "configs").glob("*.py")):
-    argument = ":pairs.jsonl" if path.stem == "hh" else ""
+    argument = ":pairs.jsonl" if path.stem in ("hh", "smollm2_hh") else ""
     config, _ = load_config(["--config", f"configs/{path.name}{argument}", "--workdir", "x"])
     assert plan(config, tmp_path)
 

@@ -35,7 +35,9 @@ from rlhf_jax.reduce import masked_mean, weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
   ComparisonSet,
+  Lora,
   Optimizer,
+  adapt,
   identity,
   init_state,
   load_comparisons,
@@ -106,6 +108,7 @@ class Config:
   optimizer: Optimizer
   evaluate_every: int
   checkpoint_every: int
+  lora: Lora | None = None
 
 
 @struct.dataclass
@@ -208,7 +211,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    init_state(reference, optimizer),
+    init_state(adapt(config.lora, stage, reference), optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),
@@ -241,8 +244,6 @@ def _response_mask(tokenizer, groups, mask):
 
 
 def _in_batches(logprobs, params, tokens, mask, batch_size):
-  parts = []
-  for start in range(0, len(tokens), batch_size):
-    rows = np.arange(start, start + batch_size) % len(tokens)  # one shape for every batch
-    parts.append(np.asarray(logprobs(params, tokens[rows], mask[rows])))
-  return np.concatenate(parts)[: len(tokens)]
+  starts = range(0, len(tokens), batch_size)
+  batches = [np.arange(start, start + batch_size) % len(tokens) for start in starts]  # one shape for every batch
+  return np.concatenate([np.asarray(logprobs(params, tokens[rows], mask[rows])) for rows in batches])[: len(tokens)]

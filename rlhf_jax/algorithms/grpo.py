@@ -33,15 +33,16 @@ import jax.numpy as jnp
 from rlhf_jax.objectives import (
   group_normalize,
   kl_estimate,
+  logprobs_and_entropy,
   ppo_policy_objective,
   sequence_ratio_objective,
-  token_entropy,
   token_logprobs,
 )
 from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
   PolicyConfig,
+  adapt,
   check_minibatches,
   identity,
   init_state,
@@ -86,7 +87,7 @@ def make_loss(apply, *, clip, ratio: str, kl_coef: float, kl_kind: str, temperat
 
   def loss_fn(params, batch: Experience, weights):
     logits = apply(params, batch.tokens) / temperature
-    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
+    logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     if ratio == "sequence":
       objective, clipped = sequence_ratio_objective(logp, batch.logp, batch.advantages[:, 0], batch.mask, clip=clip)
     else:
@@ -96,7 +97,7 @@ def make_loss(apply, *, clip, ratio: str, kl_coef: float, kl_kind: str, temperat
     return weighted_sum(kl_coef * kl - objective, weights), {
       "policy/clip_fraction": Mean(clipped, tokens),
       "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), tokens),
-      "policy/entropy": Mean(token_entropy(logits, mask=batch.mask), tokens),
+      "policy/entropy": Mean(entropy, tokens),
       "kl/loss": Mean(kl, tokens),
     }
 
@@ -168,7 +169,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    init_state(reference, optimizer),
+    init_state(adapt(config.lora, stage, reference), optimizer),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

@@ -36,9 +36,9 @@ from rlhf_jax.objectives import (
   adaptive_kl_coef,
   gae,
   kl_estimate,
+  logprobs_and_entropy,
   ppo_policy_objective,
   shaped_rewards,
-  token_entropy,
   token_logprobs,
   value_loss,
 )
@@ -46,6 +46,7 @@ from rlhf_jax.reduce import token_weights, weighted_sum, whiten
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
   PolicyConfig,
+  adapt,
   check_minibatches,
   identity,
   init_state,
@@ -103,10 +104,9 @@ def make_loss(
   def loss_fn(params, batch: Experience, weights):
     logits, values = apply(params, batch.tokens)
     logits = logits / temperature
-    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
+    logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
     value_error = value_loss(values, batch.values, batch.returns, clip=value_clip, mask=batch.mask)
-    entropy = token_entropy(logits, mask=batch.mask)
     loss = weighted_sum(-objective + value_coef * value_error - entropy_coef * entropy, weights)
     return loss, {
       "policy/clip_fraction": Mean(clipped, weights),
@@ -189,7 +189,7 @@ def run(config: Config, stage: Stage) -> None:
   extra = {"kl_coef": jnp.asarray(config.kl_coef, jnp.float32)}
   run_steps(
     stage,
-    init_state(params, optimizer, extra),
+    init_state(adapt(config.lora, stage, params), optimizer, extra),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

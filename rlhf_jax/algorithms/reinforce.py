@@ -25,9 +25,9 @@ from rlhf_jax.objectives import (
   discounted_returns,
   kl_estimate,
   leave_one_out,
+  logprobs_and_entropy,
   reinforce_objective,
   shaped_rewards,
-  token_entropy,
   token_logprobs,
   value_loss,
 )
@@ -35,6 +35,7 @@ from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
   PolicyConfig,
+  adapt,
   identity,
   init_state,
   load_policy,
@@ -78,8 +79,7 @@ def make_loss(apply, *, value_coef: float, entropy_coef: float, temperature: flo
   def loss_fn(params, batch: Experience, weights):
     logits, values = apply(params, batch.tokens)
     logits = logits / temperature
-    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
-    entropy = token_entropy(logits, mask=batch.mask)
+    logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     per_token = -reinforce_objective(logp, batch.advantages, mask=batch.mask) - entropy_coef * entropy
     metrics = {"policy/entropy": Mean(entropy, batch.mask.astype(jnp.float32))}
     if batch.returns is not None:
@@ -168,7 +168,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    init_state(params, optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}),
+    init_state(adapt(config.lora, stage, params), optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

@@ -22,8 +22,10 @@ from rlhf_jax.objectives import pairwise_ranking_loss
 from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
+  Lora,
   Optimizer,
   Sampling,
+  adapt,
   group_weights,
   identity,
   init_state,
@@ -64,6 +66,7 @@ class Config:
   sampling: Sampling
   evaluate_every: int
   checkpoint_every: int
+  lora: Lora | None = None
 
 
 def make_loss(score):
@@ -126,7 +129,7 @@ def run(config: Config, stage: Stage) -> None:
   params = model.init_head(stage_key(stage), policy)
   run_steps(
     stage,
-    init_state(params, optimizer),
+    init_state(adapt(config.lora, stage, params), optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),

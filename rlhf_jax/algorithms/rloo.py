@@ -22,11 +22,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.objectives import kl_estimate, leave_one_out, ppo_policy_objective, token_entropy, token_logprobs
+from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy, ppo_policy_objective, token_logprobs
 from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
   PolicyConfig,
+  adapt,
   check_minibatches,
   identity,
   init_state,
@@ -66,14 +67,14 @@ def make_loss(apply, *, clip: float, temperature: float = 1.0):
 
   def loss_fn(params, batch: Experience, weights):
     logits = apply(params, batch.tokens) / temperature
-    logp = token_logprobs(logits, batch.tokens, mask=batch.mask)
+    logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     log_p, log_p_old = jnp.sum(logp, axis=1), jnp.sum(batch.logp, axis=1, where=batch.mask)  # [B]
     objective, clipped = ppo_policy_objective(log_p, log_p_old, batch.advantages[:, 0], clip=clip)
     tokens = batch.mask.astype(jnp.float32)
     return weighted_sum(-objective, weights), {
       "policy/clip_fraction": Mean(clipped, weights),
       "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), tokens),
-      "policy/entropy": Mean(token_entropy(logits, mask=batch.mask), tokens),
+      "policy/entropy": Mean(entropy, tokens),
     }
 
   return loss_fn
@@ -133,7 +134,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    init_state(reference, optimizer),
+    init_state(adapt(config.lora, stage, reference), optimizer),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),

@@ -15,7 +15,9 @@ from rlhf_jax.objectives import lm_loss
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
+  Lora,
   Optimizer,
+  adapt,
   identity,
   init_state,
   load_policy,
@@ -47,6 +49,7 @@ class Config:
   optimizer: Optimizer
   evaluate_every: int
   checkpoint_every: int
+  lora: Lora | None = None
 
 
 def make_loss(apply):
@@ -95,7 +98,7 @@ def run(config: Config, stage: Stage) -> None:
   params = load_policy(stage, config.init, model, tokenizer)
   run_steps(
     stage,
-    init_state(params, optimizer),
+    init_state(adapt(config.lora, stage, params), optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),

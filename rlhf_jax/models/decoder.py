@@ -8,6 +8,7 @@ when sampling and when training.
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -15,8 +16,13 @@ import jax.numpy as jnp
 
 from rlhf_jax.models.attention import attend, frequencies, rotate
 from rlhf_jax.models.config import DecoderConfig
+from rlhf_jax.models.fused_attention import Attention, fused_attention
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer: keys and values, [B, S, kv_heads, head_dim]
+
+# What is kept of a layer for its backward pass.
+Remat = Literal["none", "full", "dots"]
+KEPT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 ACTIVATIONS = {"silu": nn.silu, "gelu": functools.partial(nn.gelu, approximate=False), "gelu_tanh": nn.gelu}
 
@@ -45,16 +51,28 @@ def make_norm(c: DecoderConfig, name: str | None = None) -> nn.Module:
   return nn.RMSNorm(epsilon=c.norm_eps, dtype=c.dtype, name=name)
 
 
+class Dense(nn.Dense):
+  """x @ kernel + bias, and + (x @ a) @ b where an adapter stands beside the kernel (see `rlhf_jax.models.lora`)."""
+
+  def __call__(self, x):
+    y = super().__call__(x)
+    if self.has_variable("params", "a"):
+      a, b = (self.get_variable("params", name).astype(x.dtype) for name in ("a", "b"))
+      y = y + (x @ a) @ b
+    return y
+
+
 class Layer(nn.Module):
   """Attention and mlp on [B * S, d]: given [B, S, d], XLA on CPU transposes it for the weight gradients."""
 
   config: DecoderConfig
   window: int = 0
+  fused: Attention = "xla"
 
   @nn.compact
-  def __call__(self, x, positions, visible, cache):
+  def __call__(self, x, positions, visible, cache, segments=None):
     c = self.config
-    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, visible, cache)
+    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, visible, cache, segments)
     if c.post_norms:
       y = make_norm(c, "attention_post_norm")(y)
     after = x + y
@@ -63,7 +81,7 @@ class Layer(nn.Module):
       y = make_norm(c, "mlp_post_norm")(y)
     return after + y, cache
 
-  def attention(self, x, positions, visible, cache):
+  def attention(self, x, positions, visible, cache, segments):
     c = self.config
     batch, length = positions.shape
     query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(x)
@@ -81,7 +99,11 @@ class Layer(nn.Module):
       value = cache[1].at[rows, positions].set(value.astype(cache[1].dtype))
       cache = (key, value)
     scale = c.query_scale or c.head_dim**-0.5
-    y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
+    if self.fused == "xla" or cache is not None:
+      y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
+    else:
+      settings = dict(window=self.window, scale=scale, softcap=c.attention_softcap)
+      y = fused_attention(self.fused, query, key, value, segments, **settings)
     y = y.reshape(batch * length, c.num_heads * c.head_dim)
     return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
 
@@ -104,13 +126,15 @@ class Layer(nn.Module):
 
   def dense(self, features, name, bias, scale=1.0):
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-    return nn.Dense(features, use_bias=bias, dtype=self.config.dtype, kernel_init=init, name=name)
+    return Dense(features, use_bias=bias, dtype=self.config.dtype, kernel_init=init, name=name)
 
 
 class Decoder(nn.Module):
   """tokens[B, S] at positions[B, S] -> (hidden[B, S, d_model], cache); `unembed` turns hidden states into logits."""
 
   config: DecoderConfig
+  remat: Remat = "none"
+  attention: Attention = "xla"
 
   def setup(self):
     c = self.config
@@ -120,13 +144,17 @@ class Decoder(nn.Module):
     self.embedding = nn.Embed(c.vocab_size, c.d_model, embedding_init=words, dtype=c.dtype)
     if c.learned_positions:
       self.position_embedding = nn.Embed(c.learned_positions, c.d_model, embedding_init=init, dtype=c.dtype)
-    self.layers = [Layer(c, c.windows[i] if c.windows else 0) for i in range(c.num_layers)]
+    layer = Layer if self.remat == "none" else nn.remat(Layer, policy=KEPT[self.remat])
+    self.layers = [layer(c, c.windows[i] if c.windows else 0, self.attention) for i in range(c.num_layers)]
     self.final_norm = make_norm(c)
     if not c.tied:
       self.unembedding = nn.Dense(c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=init)
 
-  def __call__(self, tokens, positions, visible, cache: Cache | None = None):
-    """visible[B, S, U]: which of the U keys, the sequence's own or the cache's slots, each token may see."""
+  def __call__(self, tokens, positions, visible, cache: Cache | None = None, segments=None):
+    """visible[B, S, U]: which of the U keys, the sequence's own or the cache's slots, each token may see.
+
+    segments[B, S], where rows are packed: what `visible` says already, for attention that makes its own mask.
+    """
     c = self.config
     batch, length = tokens.shape
     x = self.embedding(tokens).reshape(batch * length, c.d_model)
@@ -139,7 +167,7 @@ class Decoder(nn.Module):
     caches = []
     for i, layer in enumerate(self.layers):
       seen = visible & (age < layer.window) if layer.window else visible
-      x, layer_cache = layer(x, positions, seen, None if cache is None else cache[i])
+      x, layer_cache = layer(x, positions, seen, None if cache is None else cache[i], segments)
       caches.append(layer_cache)
     hidden = self.final_norm(x).reshape(batch, length, c.d_model)
     if self.is_initializing():

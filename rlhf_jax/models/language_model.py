@@ -1,7 +1,8 @@
 """Pure functions over one decoder: one forward, several parameter trees.
 
 The policy, the reference, the reward model and the value function are the same functions applied to different
-trees. A tree is `{"decoder": ...}`, or `{"decoder": ..., "head": ...}` where a scalar is read from it.
+trees. A tree is `{"decoder": ...}`, with a `"head"` where a scalar is read from it, and with `"lora"` and
+`"lora_scale"` where it has adapters (see `rlhf_jax.models.lora`).
 The one-token shift of the whole project is in `_shift`, here and nowhere else.
 """
 
@@ -15,7 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.decoder import Cache, Decoder
+from rlhf_jax.models.decoder import Cache, Decoder, Remat
+from rlhf_jax.models.fused_attention import Attention, check_attention
+from rlhf_jax.models.lora import lora_weights
 from rlhf_jax.types import Params
 
 
@@ -28,6 +31,8 @@ class LanguageModel(NamedTuple):
     Index 0 is predicted from nothing: its logits are 0, and a mask must leave it out.
   value(params, tokens, segments=None) -> f32[B, T], the head's reading of the state tokens[:, :t]
   apply_with_value(params, tokens, segments=None) -> (logits, values), one forward through a shared trunk
+  hidden(params, tokens, segments=None) -> [B, T, d], of which `unembed` makes the logits of `apply`
+  hidden_with_value(params, tokens, segments=None) -> (hidden, values)
   score(params, tokens[B, T], mask[B, T]) -> f32[B], the head's reading of the last token the mask holds
   init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens
   extend(params, tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache); not shifted
@@ -40,6 +45,8 @@ class LanguageModel(NamedTuple):
   apply: Callable
   value: Callable
   apply_with_value: Callable
+  hidden: Callable
+  hidden_with_value: Callable
   score: Callable
   init_cache: Callable
   extend: Callable
@@ -47,9 +54,17 @@ class LanguageModel(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def language_model(config: DecoderConfig) -> LanguageModel:
-  """The functions of one decoder shape; the same shape gives the same functions, so that what was compiled stays so."""
-  decoder = Decoder(config)
+def language_model(config: DecoderConfig, remat: Remat = "none", attention: Attention = "xla") -> LanguageModel:
+  """The functions of one decoder shape; the same shape gives the same functions, so that what was compiled stays so.
+
+  remat: what a backward pass computes anew of each layer: nothing, everything ("full"), or all but the products with
+  weight matrices ("dots"). attention: who computes it outside of a cache; see `rlhf_jax.models.fused_attention`.
+
+  Raises:
+    UnsupportedModelError: this attention cannot compute the config's.
+  """
+  check_attention(attention, config)
+  decoder = Decoder(config, remat, attention)
 
   def init(key: jax.Array) -> Params:
     tokens = jnp.zeros((1, 2), jnp.int32)
@@ -60,7 +75,7 @@ def language_model(config: DecoderConfig) -> LanguageModel:
     return {**params, "head": {"kernel": kernel, "bias": jnp.zeros(())}}
 
   def hidden_states(params, tokens, segments):
-    return decoder.apply({"params": params["decoder"]}, tokens, *_causal(tokens, segments))[0]
+    return decoder.apply({"params": lora_weights(params)}, tokens, *_causal(tokens, segments), segments=segments)[0]
 
   def apply(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
     before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
@@ -74,10 +89,18 @@ def language_model(config: DecoderConfig) -> LanguageModel:
     before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
     return _shift(unembed(params, before), segments), _shift(_read(params["head"], before), segments)
 
+  def hidden(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
+    before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
+    return _shift(before, segments)  # 0 where nothing precedes, of which `unembed` makes logits of 0
+
+  def hidden_with_value(params: Params, tokens: jax.Array, segments: jax.Array | None = None):
+    before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
+    return _shift(before, segments), _shift(_read(params["head"], before), segments)
+
   def score(params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
     last = jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)  # [B]
-    hidden = hidden_states(params, tokens, None)
-    return _read(params["head"], jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
+    states = hidden_states(params, tokens, None)
+    return _read(params["head"], jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
 
   def init_cache(batch: int, length: int) -> Cache:
     shape = (batch, length, config.num_kv_heads, config.head_dim)
@@ -86,15 +109,14 @@ def language_model(config: DecoderConfig) -> LanguageModel:
   def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache):
     # Whatever a slot held before its position is reached is never seen: only slots up to the query's are visible.
     visible = jnp.arange(cache[0][0].shape[1]) <= positions[..., None]  # [B, S, U]
-    return decoder.apply({"params": params["decoder"]}, tokens, positions, visible, cache)
+    return decoder.apply({"params": lora_weights(params)}, tokens, positions, visible, cache)
 
   def unembed(params: Params, hidden: jax.Array) -> jax.Array:
     logits = decoder.apply({"params": params["decoder"]}, hidden, method="unembed")
     return logits.astype(jnp.float32)
 
-  return LanguageModel(
-    config, init, init_head, apply, value, apply_with_value, score, init_cache, extend, unembed
-  )
+  forwards = apply, value, apply_with_value, hidden, hidden_with_value, score
+  return LanguageModel(config, init, init_head, *forwards, init_cache, extend, unembed)
 
 
 def _causal(tokens: jax.Array, segments: jax.Array | None) -> tuple[jax.Array, jax.Array]:

@@ -1,13 +1,18 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) as a transformation of parameter trees.
 
 An adapter tree holds, for each adapted matrix W[in, out], a pair a[in, r], b[r, out]; the model with adapters is the
-model of the merged tree, W + scale * a @ b. So every function of a `LanguageModel` takes it as it is: train the
-adapters by `lambda adapters, *rest: loss(merge(base, adapters, scale=scale), *rest)`, with the base as an argument.
+model of the merged tree, W + scale * a @ b. A model's tree carries them beside its decoder,
+
+  {"decoder": the base, "lora": the adapters, "lora_scale": f32[], and a "head" where it has one}
+
+and every function of a `LanguageModel` takes such a tree: it computes x @ W + scale * (x @ a) @ b, so neither W + a @ b
+nor a gradient of W is ever made. Several such trees hold the arrays of one base. `split_lora` parts what is trained
+from what is frozen, `fold_lora` gives the plain tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +21,8 @@ from rlhf_jax.types import Params
 
 ATTENTION = ("query", "key", "value", "attention_out")
 MLP = ("gate", "up", "mlp_out")
+
+_FROZEN = ("decoder", "lora_scale")
 
 
 def init_lora(key: jax.Array, params: Params, *, rank: int, targets: Sequence[str] = ATTENTION) -> Params:
@@ -40,16 +47,75 @@ def init_lora(key: jax.Array, params: Params, *, rank: int, targets: Sequence[st
   return adapters
 
 
-def merge_lora(params: Params, adapters: Params, *, scale: float) -> Params:
+def merge_lora(params: Params, adapters: Params, *, scale: float | jax.Array) -> Params:
   """`params` with W + scale * a @ b in the place of each adapted W; all other leaves are shared, not copied.
 
   scale is alpha / rank in the paper's terms. Gradients flow to both arguments.
   """
+
+  def merged(dense, a, b):
+    change = jnp.matmul(a, b, preferred_element_type=jnp.float32)
+    return {**dense, "kernel": dense["kernel"] + (scale * change).astype(dense["kernel"].dtype)}
+
+  return _at_pairs(merged, params, adapters)
+
+
+def add_lora(key: jax.Array, params: Params, *, rank: int, alpha: float, targets: Sequence[str] = ATTENTION) -> Params:
+  """A model's tree with fresh adapters of scale alpha / rank; its arrays are shared, not copied.
+
+  Raises:
+    ValueError: a target that no layer has.
+  """
+  adapters = init_lora(key, params["decoder"], rank=rank, targets=targets)
+  return {**params, "lora": adapters, "lora_scale": jnp.asarray(alpha / rank, jnp.float32)}
+
+
+def fold_lora(params: Params) -> Params:
+  """A model's tree with its adapters merged into the decoder; one without adapters is given back as it is."""
+  if "lora" not in params:
+    return params
+  rest = {name: part for name, part in params.items() if name not in ("lora", "lora_scale")}
+  return {**rest, "decoder": merge_lora(params["decoder"], params["lora"], scale=params["lora_scale"])}
+
+
+def lora_weights(params: Params) -> Params:
+  """The decoder's parameters with a pair "a", "b", the scale included, beside each adapted kernel."""
+  if "lora" not in params:
+    return params["decoder"]
+  scale = params["lora_scale"]
+  return _at_pairs(lambda dense, a, b: {**dense, "a": a, "b": scale * b}, params["decoder"], params["lora"])
+
+
+def split_lora(params: Params) -> tuple[Params, Params]:
+  """(trained, frozen) of a model's tree, or of a dict of such: where there are adapters, the decoder is frozen.
+
+  Without adapters all is trained. `join_lora` is the inverse; both share all arrays.
+  """
+  if not isinstance(params, Mapping):
+    return params, {}
+  if "lora" in params:
+    trained = {name: part for name, part in params.items() if name not in _FROZEN}
+    return trained, {name: params[name] for name in _FROZEN}
+  adapted = [name for name, part in params.items() if isinstance(part, Mapping) and "lora" in part]
+  if not adapted:
+    return params, {}
+  parts = {name: split_lora(params[name]) for name in adapted}
+  trained = {name: parts[name][0] if name in parts else part for name, part in params.items()}
+  return trained, {name: frozen for name, (_, frozen) in parts.items()}
+
+
+def join_lora(trained: Params, frozen: Params) -> Params:
+  """The tree that `split_lora` parted."""
+  if "decoder" in frozen:
+    return {**trained, **frozen}
+  return {**trained, **{name: join_lora(trained[name], part) for name, part in frozen.items()}} if frozen else trained
+
+
+def _at_pairs(change: Callable, params: Params, adapters: Params) -> Params:
+  """`params` with change(dense, a, b) in the place of each adapted dense layer."""
   if set(adapters) == {"a", "b"}:
-    change = jnp.matmul(adapters["a"], adapters["b"], preferred_element_type=jnp.float32)
-    return {**params, "kernel": params["kernel"] + (scale * change).astype(params["kernel"].dtype)}
-  merged = {name: merge_lora(params[name], part, scale=scale) for name, part in adapters.items()}
-  return {**params, **merged}
+    return change(params, **adapters)
+  return {**params, **{name: _at_pairs(change, params[name], part) for name, part in adapters.items()}}
 
 
 def _kernels(params: Params):

@@ -6,8 +6,9 @@ everything of the reference are `stop_gradient`ed inside. With `mask` (boolean o
 inputs are replaced before any arithmetic: the result there is 0 and so is its gradient, whatever stood there.
 """
 
+from rlhf_jax.objectives.chunked import ChunkedLogits
 from rlhf_jax.objectives.kl import adaptive_kl_coef, kl_estimate, kl_exact, shaped_rewards
-from rlhf_jax.objectives.language import lm_loss, token_entropy, token_logprobs
+from rlhf_jax.objectives.language import lm_loss, logprobs_and_entropy, token_entropy, token_logprobs
 from rlhf_jax.objectives.policy import (
   group_normalize,
   leave_one_out,
@@ -29,6 +30,7 @@ from rlhf_jax.objectives.preference import (
 from rlhf_jax.objectives.value import discounted_returns, gae, value_loss
 
 __all__ = [
+  "ChunkedLogits",
   "adaptive_kl_coef",
   "bradley_terry_loss",
   "discounted_returns",
@@ -41,6 +43,7 @@ __all__ = [
   "kto_loss",
   "leave_one_out",
   "lm_loss",
+  "logprobs_and_entropy",
   "orpo_loss",
   "pairwise_ranking_loss",
   "plackett_luce_loss",

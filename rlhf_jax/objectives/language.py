@@ -1,15 +1,21 @@
-"""Log-probabilities of tokens, their entropy, and the language-model loss."""
+"""Log-probabilities of tokens, their entropy, and the language-model loss.
+
+Wherever logits are asked for, a `ChunkedLogits` may stand: the same values without an array of [..., T, V].
+"""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from rlhf_jax.objectives.chunked import ChunkedLogits
 from rlhf_jax.reduce import select
 
-__all__ = ["lm_loss", "token_entropy", "token_logprobs"]
+__all__ = ["lm_loss", "logprobs_and_entropy", "token_entropy", "token_logprobs"]
+
+Logits = ArrayLike | ChunkedLogits
 
 
-def token_logprobs(logits: ArrayLike, tokens: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
   """`log softmax(logits[t])[tokens[t]]`: the log-prob of each token under its own prediction, in nats.
 
   There is no shift in here: `logits[..., t, :]` is the prediction *for* `tokens[..., t]`. Log-probs to be compared
@@ -22,11 +28,13 @@ def token_logprobs(logits: ArrayLike, tokens: ArrayLike, *, mask: ArrayLike | No
   >>> [round(x, 4) for x in logp.tolist()]
   [-0.6931, -1.3863]
   """
+  if isinstance(logits, ChunkedLogits):
+    return logits.map(lambda part, tokens, mask: token_logprobs(part, tokens, mask=mask), tokens, mask)
   logits = _select_rows(logits, mask)  # [..., T, V]
   return select(_picked(logits, tokens, mask) - jax.nn.logsumexp(logits, axis=-1), mask)
 
 
-def token_entropy(logits: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array:
   """`-sum_v p_v log p_v` of `p = softmax(logits)`, in nats. A logit of -inf is a token of probability 0.
 
   Args: logits[..., V]; mask[...]. Returns: f32[...].
@@ -34,13 +42,24 @@ def token_entropy(logits: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Ar
   >>> round(float(token_entropy(jnp.zeros(4))), 4)
   1.3863
   """
+  if isinstance(logits, ChunkedLogits):
+    return logits.map(lambda part, mask: token_entropy(part, mask=mask), mask)
   logp = jax.nn.log_softmax(_select_rows(logits, mask), axis=-1)  # [..., V]
   entropy = -jnp.sum(jnp.exp(logp) * jnp.where(jnp.isneginf(logp), 0.0, logp), axis=-1)  # 0 log 0 = 0
   return select(entropy, mask)
 
 
+def logprobs_and_entropy(
+  logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """`(token_logprobs, token_entropy)`, which makes logits in chunks once for both."""
+  if isinstance(logits, ChunkedLogits):
+    return logits.map(lambda part, tokens, mask: logprobs_and_entropy(part, tokens, mask=mask), tokens, mask)
+  return token_logprobs(logits, tokens, mask=mask), token_entropy(logits, mask=mask)
+
+
 def lm_loss(
-  logits: ArrayLike,
+  logits: Logits,
   tokens: ArrayLike,
   *,
   z_loss: float = 0.0,
@@ -58,6 +77,9 @@ def lm_loss(
   >>> [round(x, 4) for x in loss.tolist()]
   [0.6931, 1.3863]
   """
+  if isinstance(logits, ChunkedLogits):
+    settings = dict(z_loss=z_loss, label_smoothing=label_smoothing)
+    return logits.map(lambda part, tokens, mask: lm_loss(part, tokens, mask=mask, **settings), tokens, mask)
   logits = _select_rows(logits, mask)  # [..., T, V]
   log_z = jax.nn.logsumexp(logits, axis=-1)  # [..., T]
   loss = log_z - _picked(logits, tokens, mask)

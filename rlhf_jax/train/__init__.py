@@ -1,5 +1,6 @@
 """Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop."""
 
+from rlhf_jax.train.adapters import Lora, adapt
 from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
@@ -9,7 +10,15 @@ from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
 from rlhf_jax.train.rollouts import PromptSet, Sampling, encode_prompts, load_prompts, make_sampler, report_skips
 from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
-from rlhf_jax.train.workspace import identity, load_imported, load_policy, load_stage, open_workspace, stage_key
+from rlhf_jax.train.workspace import (
+  identity,
+  load_imported,
+  load_policy,
+  load_stage,
+  open_workspace,
+  policy_of,
+  stage_key,
+)
 
 __all__ = [
   "CheckpointError",
@@ -18,12 +27,14 @@ __all__ = [
   "Episodes",
   "Function",
   "Interrupted",
+  "Lora",
   "Optimizer",
   "PolicyConfig",
   "PromptSet",
   "Reward",
   "RewardError",
   "Sampling",
+  "adapt",
   "batch_sharding",
   "check_minibatches",
   "encode_prompts",
@@ -48,6 +59,7 @@ __all__ = [
   "ordered_pairs",
   "pair_weights",
   "place",
+  "policy_of",
   "report_skips",
   "run_epochs",
   "run_steps",

@@ -2,19 +2,29 @@
 
 One checkpoint holds the whole `TrainState`. Beside it stand an identity (what model, what tokenizer, what stage made
 it) and a checksum of every array: a checkpoint of another model or tokenizer, or a damaged one, is never half-loaded.
+That of a model with adapters holds the adapters, and in its identity which base they belong to.
 """
 
 from __future__ import annotations
 
+import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rlhf_jax.models import split_lora
+from rlhf_jax.stage import Stage
+from rlhf_jax.train import bases
 from rlhf_jax.types import Params, TrainState
+
+# From a tree of shapes to a like tree of shardings.
+Shard = Callable[[Any], Any]
 
 
 class CheckpointError(ValueError):
@@ -66,11 +76,17 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState, identity: dict
   return TrainState(params=loaded["params"], **loaded["rest"])
 
 
-def load_params(directory: Path, expected: dict[str, Any], step: int | None = None) -> Params:
+def load_params(
+  directory: Path, expected: dict[str, Any], step: int | None = None, shard: Shard | None = None
+) -> Params:
   """The parameters of a checkpoint in `directory` (None: the latest), whose identity must agree with `expected`.
 
+  Adapters come with their base. Arrays of the checkpoint that are alive are shared, not read again. shard: where the
+  parameters go; by default to the first device.
+
   Raises:
-    CheckpointError: where there is no such one, the identity differs or an array does not verify.
+    CheckpointError: where there is no such one, the identity differs, an array does not verify, or the base is not the
+      one that the adapters were trained on.
   """
   directory = Path(directory).absolute()
   if not directory.is_dir():
@@ -86,17 +102,66 @@ def load_params(directory: Path, expected: dict[str, Any], step: int | None = No
     where = directory / str(step)
     record = _read_record(checkpoints, step, where)
     _check_identity({name: record["identity"].get(name) for name in expected}, expected, where)
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract: dict = {}
-    for path, (shape, dtype, _) in record["params"].items():
-      node = abstract
-      *parents, leaf = path.split("/")
-      for parent in parents:
-        node = node.setdefault(parent, {})
-      node[leaf] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
-    params = _restore(checkpoints, step, where, params=abstract)["params"]
-  _verify(params, record["params"], where)
+    params = _load(checkpoints, step, where, record["params"], shard)
+  for part, base in record["identity"].get("base", {}).items():
+    tree = params[part] if part else params
+    tree |= _load_base(base, where, expected, shard)
   return params
+
+
+def _load(checkpoints, step, where, described, shard) -> Params:
+  """The arrays of one checkpoint, verified."""
+  one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  shapes = _nested({path: jax.ShapeDtypeStruct(tuple(shape), dtype) for path, (shape, dtype, _) in described.items()})
+  shardings = shard(shapes) if shard else jax.tree.map(lambda _: one, shapes)
+  found = bases.alive(where, described, dict(_paths(shardings)))
+  if len(found) < len(described):
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    read = _restore(checkpoints, step, where, params=abstract)["params"]
+    _verify(read, described, where)
+    found = {**dict(_paths(read)), **found}
+    bases.remember(where, described, found)
+  return _nested(found)
+
+
+def _load_base(base: dict, where: Path, expected: dict, shard: Shard | None) -> Params:
+  """The frozen part of a model with adapters, from what their checkpoint says of it."""
+  path = (where.parents[1] / base["checkpoint"]).resolve()
+  params = load_params(path.parent, {key: expected[key] for key in expected if key != "stage"}, int(path.name), shard)
+  decoder = (params[base["part"]] if base["part"] else params)["decoder"]
+  found = bases.origin(decoder).digest
+  if found != base["digest"]:
+    raise CheckpointError(
+      f"{where} belongs to another base: its adapters were trained on {base['digest']}, and {path} is {found} now. "
+      "Restore that checkpoint, or train the adapters anew"
+    )
+  return {"decoder": decoder, "lora_scale": jnp.asarray(base["scale"], jnp.float32)}
+
+
+def base_identity(params: Params, stage: Stage) -> dict[str, Any]:
+  """{"base": {name of the model: its frozen part}} for parameters with adapters, and {} for others.
+
+  A base of the same run is named relative to the stage's directory, so that a run may be moved.
+  """
+  _, frozen = split_lora(params)
+  found = {}
+  for name, model in ({"": frozen} if "decoder" in frozen else frozen).items():
+    checkpoint, part, digest = bases.origin(model["decoder"])
+    inside = checkpoint.is_relative_to(stage.root.resolve())
+    text = os.path.relpath(checkpoint, stage.directory.resolve()) if inside else str(checkpoint)
+    found[name] = {"checkpoint": text, "part": part, "digest": digest, "scale": float(model["lora_scale"])}
+  return {"base": found} if found else {}
+
+
+def _nested(leaves: dict[str, Any]) -> dict:
+  tree: dict = {}
+  for path, leaf in leaves.items():
+    node = tree
+    *parents, last = path.split("/")
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[last] = leaf
+  return tree
 
 
 def _paths(tree: Any) -> list[tuple[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.stage import Stage
+from rlhf_jax.train.adapters import Lora
 from rlhf_jax.train.optimizer import Optimizer
 from rlhf_jax.train.rewards import Function, Reward, make_function, make_scorer
 from rlhf_jax.train.rollouts import Sampling, load_prompts, make_sampler
@@ -42,7 +43,8 @@ class Environment:
 class PolicyConfig:
   """What every stage of RL is told; an algorithm's `Config` adds its own.
 
-  init: the stage whose policy is the start and the reference. num_steps: rollouts.
+  init: the stage whose policy is the start and the reference. num_steps: rollouts. lora: adapters to train instead of
+  all parameters.
   """
 
   algorithm: str
@@ -51,6 +53,7 @@ class PolicyConfig:
   environment: Environment
   optimizer: Optimizer
   checkpoint_every: int
+  lora: Lora | None = dataclasses.field(default=None, kw_only=True)
 
 
 class Episodes(NamedTuple):

@@ -11,7 +11,7 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train import checkpoint
 from rlhf_jax.train.metrics import MetricsWriter, to_floats
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.train.update import place
+from rlhf_jax.train.update import attach, detach, place
 from rlhf_jax.types import Mean, TrainState
 
 # A step sees the index of the step it takes, from which its data and its random keys follow.
@@ -35,7 +35,8 @@ def run_steps(
 ) -> TrainState:
   """Takes `num_steps` steps from `state`, or from the stage's latest checkpoint; the result is checkpointed.
 
-  The state is placed as `stage.transport` says.
+  The state is placed as `stage.transport` says. Of a model with adapters the checkpoints hold these and the head, and
+  say which base they belong to.
 
   `state.step` counts calls of `step_fn` (an RL step holds several optimiser steps). `evaluate` runs every
   `evaluate_every` steps (0: at the end only). A run that is killed and continued ends bit-identical to one that
@@ -47,7 +48,10 @@ def run_steps(
   """
   checkpoints = checkpoint.open_checkpoints(stage.directory / "checkpoints")
   state = place(state, stage.transport)
+  identity = {**identity, **checkpoint.base_identity(state.params, stage)}
+  state, frozen = detach(state)
   state = checkpoint.restore(checkpoints, state, identity) or state
+  state = attach(state, frozen)
   start = int(state.step)
   writer = MetricsWriter(stage.directory, start)
   progress = StageProgress(stage.name, num_steps, start)
@@ -64,7 +68,7 @@ def run_steps(
       writer.write(done, metrics)
       progress.update(done, metrics)
       if last or stop() or done % checkpoint_every == 0:
-        checkpoint.save(checkpoints, state, identity)
+        checkpoint.save(checkpoints, detach(state)[0], identity)
       if stop() and not last:
         raise Interrupted(f"stopped at step {done} of {num_steps} of {stage.name}")
   return state

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.models import LanguageModel
+from rlhf_jax.models import LanguageModel, fold_lora
 from rlhf_jax.sampling import generate
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.progress import console
@@ -98,13 +98,17 @@ def make_sampler(
 
 @functools.lru_cache(maxsize=8)
 def _compiled_sampler(model: LanguageModel, max_new_tokens: int, temperature: float, eos_id: int, pad_id: int):
-  """One jitted function for all stages of a process that sample alike: it compiles once for each shape of batch."""
+  """One jitted function for all stages of a process that sample alike: it compiles once for each shape of batch.
+
+  Adapters are merged first, so that a token costs what it costs without them; while it samples, that takes the memory
+  of the adapted matrices once more.
+  """
 
   @jax.jit
   def compiled(params, prompts, key):
     return generate(
       model,
-      params,
+      fold_lora(params),
       prompts,
       key,
       max_new_tokens=max_new_tokens,

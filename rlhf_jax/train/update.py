@@ -2,6 +2,9 @@
 
 A loss is `loss_fn(params, batch, weights) -> (loss, metrics)`, a *sum* of weighted elements; the weights sum to one
 over the whole batch. So partial losses, gradients and metrics of microbatches and devices are added, never averaged.
+
+Where a model has adapters, gradients and optimiser state are theirs and the head's alone; the base is an argument of
+its own, which is neither donated nor returned.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rlhf_jax.models import join_lora, split_lora
 from rlhf_jax.stage import Transport
 from rlhf_jax.types import Mean, Params, TrainState
 
@@ -56,15 +60,33 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def place(state: TrainState, transport: Transport) -> TrainState:
-  """Puts a state where `make_update`'s function wants it."""
+  """Puts a state where `make_update`'s function wants it; a frozen base that lies there already is not copied."""
   mesh = make_mesh(transport)
-  return jax.device_put(state, parameter_sharding(mesh, state))
+  state, frozen = detach(state)
+
+  def move(leaf, sharding):
+    return leaf if leaf.sharding.is_equivalent_to(sharding, leaf.ndim) else jax.device_put(leaf, sharding)
+
+  frozen = jax.tree.map(move, frozen, parameter_sharding(mesh, frozen))
+  return attach(jax.device_put(state, parameter_sharding(mesh, state)), frozen)
+
+
+def detach(state: TrainState) -> tuple[TrainState, Params]:
+  """(the state of what is trained, what is frozen), by `rlhf_jax.models.split_lora`."""
+  params, frozen = split_lora(state.params)
+  return state.replace(params=params), frozen
+
+
+def attach(state: TrainState, frozen: Params) -> TrainState:
+  """The state that `detach` took apart."""
+  return state.replace(params=join_lora(state.params, frozen))
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, extra: Any = ()) -> TrainState:
-  """The state before the first step. The parameters are copied: an update donates its state's buffers."""
-  params = jax.tree.map(jnp.copy, params)
-  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), extra)
+  """The state before the first step. What is trained is copied: an update donates its state's buffers."""
+  trained, frozen = split_lora(params)
+  trained = jax.tree.map(jnp.copy, trained)
+  return attach(TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained), extra), frozen)
 
 
 def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, transport: Transport) -> Update:
@@ -83,14 +105,17 @@ def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, transp
   if transport.kind == "shard_map":
     gradients = _sum_over_shards(gradients, mesh)
 
-  def update(state, batch, weights):
-    return _apply(state, optimizer, *gradients(state.params, batch, weights))
+  def update(state, frozen, batch, weights):
+    params = join_lora(state.params, frozen)
+    return _apply(state, optimizer, *gradients(params, batch, weights))
 
   compiled = jax.jit(update, donate_argnums=0)
 
   def call(state, batch, weights):
     _check(batch, mesh.size * transport.microbatches)
-    return compiled(state, *jax.device_put((batch, weights), batch_sharding(mesh)))
+    state, frozen = detach(state)
+    state, metrics = compiled(state, frozen, *jax.device_put((batch, weights), batch_sharding(mesh)))
+    return attach(state, frozen), metrics
 
   return call
 
@@ -111,28 +136,36 @@ def _pmap_update(loss_fn, optimizer, transport):
   devices = jax.local_device_count()
   gradients = _accumulate(loss_fn, transport.microbatches)
 
-  def update(state, batch, weights):
-    return _apply(state, optimizer, *jax.lax.psum(gradients(state.params, batch, weights), "batch"))
+  def update(state, frozen, batch, weights):
+    params = join_lora(state.params, frozen)
+    return _apply(state, optimizer, *jax.lax.psum(gradients(params, batch, weights), "batch"))
 
   # in_axes=None leaves the state replicated on its devices: nothing is sent again at the next step.
-  compiled = jax.pmap(update, axis_name="batch", in_axes=(None, 0, 0), out_axes=None)
+  compiled = jax.pmap(update, axis_name="batch", in_axes=(None, None, 0, 0), out_axes=None)
   auto = (jax.sharding.AxisType.Auto,)
   mesh = jax.make_mesh((devices,), ("batch",), axis_types=auto, devices=jax.local_devices())
   cut = NamedSharding(mesh, PartitionSpec("batch"))
 
   def call(state, batch, weights):
     _check(batch, devices * transport.microbatches)
+    state, frozen = detach(state)
     # pmap refuses arrays that lie otherwise, such as the rows of a rollout.
-    return compiled(state, *jax.device_put(_split((batch, weights), devices), cut))
+    state, metrics = compiled(state, frozen, *jax.device_put(_split((batch, weights), devices), cut))
+    return attach(state, frozen), metrics
 
   return call
 
 
 def _accumulate(loss_fn: LossFn, microbatches: int):
-  """`(params, batch, weights) -> (gradients, metrics)`, summed over microbatches."""
+  """`(params, batch, weights) -> (gradients of what is trained, metrics)`, summed over microbatches."""
 
   def part(params, batch, weights):
-    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, weights)
+    trained, frozen = split_lora(params)
+
+    def loss_of(trained, batch, weights):
+      return loss_fn(join_lora(trained, frozen), batch, weights)
+
+    (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained, batch, weights)
     metrics = {name: metric.sum() for name, metric in metrics.items()}
     share = sum(jnp.sum(w).astype(jnp.float32) for w in jax.tree.leaves(weights))
     # The parts of a loss add up to the loss; as a Mean that is (loss, share of the weights).

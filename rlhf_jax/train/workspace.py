@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from rlhf_jax import data
-from rlhf_jax.models import DecoderConfig, LanguageModel, language_model, load_pretrained, open_pretrained
+from rlhf_jax.models import (
+  PLATFORM,
+  DecoderConfig,
+  LanguageModel,
+  UnsupportedModelError,
+  language_model,
+  load_pretrained,
+  open_pretrained,
+)
+from rlhf_jax.objectives import ChunkedLogits
 from rlhf_jax.settings import ConfigError
-from rlhf_jax.stage import ImportedModel, Stage
+from rlhf_jax.stage import ImportedModel, Stage, Transport
 from rlhf_jax.train import checkpoint
 from rlhf_jax.train.update import make_mesh, parameter_sharding
 from rlhf_jax.types import Params
@@ -31,9 +41,44 @@ def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
         f"config.tokenizer has {tokenizer.vocab_size} tokens, and config.model.path only {opened.config.vocab_size}: "
         "name the model's own tokenizer, '{model}'"
       )
-    return tokenizer, language_model(dataclasses.replace(opened.config, dtype=stage.model.dtype))
+    return tokenizer, select_model(dataclasses.replace(opened.config, dtype=stage.model.dtype), stage.transport)
   tokenizer = data.load_tokenizer(stage.path(stage.tokenizer))
-  return tokenizer, language_model(DecoderConfig(tokenizer.vocab_size, **dataclasses.asdict(stage.model)))
+  config = DecoderConfig(tokenizer.vocab_size, **dataclasses.asdict(stage.model))
+  return tokenizer, select_model(config, stage.transport)
+
+
+def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
+  """The model with the attention, the rematerialisation and the logits that the transport asks for."""
+  platform = PLATFORM.get(transport.attention, jax.default_backend())
+  if platform != jax.default_backend():
+    raise ConfigError(
+      f"config.transport.attention={transport.attention!r} needs a {platform.upper()}, and this process computes on "
+      f"{jax.default_backend().upper()}: use 'xla'"
+    )
+  if transport.attention == "splash" and jax.device_count() > 1:
+    raise ConfigError("config.transport.attention='splash' is for one device: its kernel is not cut over a mesh")
+  try:
+    model = language_model(config, transport.remat, transport.attention)
+  except UnsupportedModelError as error:
+    raise ConfigError(f"config.transport.attention: {error}") from error
+  return in_chunks(model, transport.logits_chunk) if transport.logits_chunk else model
+
+
+@functools.lru_cache(maxsize=8)
+def in_chunks(model: LanguageModel, chunk: int) -> LanguageModel:
+  """The model whose `apply` and `apply_with_value` give `ChunkedLogits` of `chunk` positions."""
+
+  def logits(params, hidden):
+    return ChunkedLogits(hidden, functools.partial(model.unembed, params), chunk)
+
+  def apply(params, tokens, segments=None):
+    return logits(params, model.hidden(params, tokens, segments))
+
+  def apply_with_value(params, tokens, segments=None):
+    hidden, values = model.hidden_with_value(params, tokens, segments)
+    return logits(params, hidden), values
+
+  return model._replace(apply=apply, apply_with_value=apply_with_value)
 
 
 def identity(stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer) -> dict[str, Any]:
@@ -59,21 +104,26 @@ def load_stage(
 ) -> Params:
   """The parameters of stage `name` of this run, or of the stage directory `name` (a path) of another run.
 
-  `step` names a checkpoint, None the last one. The parameters are placed as `place` does it.
+  `step` names a checkpoint, None the last one. The parameters are placed as `place` does it, and adapters come with
+  their base; whoever loads the same checkpoint shares its arrays.
 
   Raises:
     CheckpointError: where there is none, or it belongs to another model or tokenizer, or does not verify.
   """
   directory = stage.path(name) if "/" in name else stage.root / name
-  params = checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer), step)
-  # On one device alone they could not meet a batch that is spread over all of them in one jit.
-  return jax.device_put(params, parameter_sharding(make_mesh(stage.transport), params))
+  mesh = make_mesh(stage.transport)  # on one device alone they could not meet a batch that is spread over all of them
+  shard = functools.partial(parameter_sharding, mesh)
+  return checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer), step, shard)
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
   """Like `load_stage`, but only the language model where the stage trained a policy and a value function."""
-  params = load_stage(stage, name, model, tokenizer)
-  return {"decoder": params.get("policy", params)["decoder"]}
+  return policy_of(load_stage(stage, name, model, tokenizer))
+
+
+def policy_of(params: Params) -> Params:
+  """The language model, its adapters included, of the parameters that a stage trained."""
+  return {part: weights for part, weights in params.get("policy", params).items() if part != "head"}
 
 
 def stage_key(stage: Stage) -> jax.Array:

@@ -1,0 +1,69 @@
+"""Low-rank adapters as a setting of any stage that trains: see `rlhf_jax.models.lora`."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import jax
+import numpy as np
+
+from rlhf_jax.models import ATTENTION, add_lora, fold_lora
+from rlhf_jax.settings import ConfigError
+from rlhf_jax.stage import Stage
+from rlhf_jax.train.workspace import stage_key
+from rlhf_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """Adapters of rank `rank` and scale alpha / rank, of the matrices `targets` of every layer; all else is frozen.
+
+  targets: of query, key, value, attention_out, gate, up, mlp_out.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...] = ATTENTION
+
+  def __post_init__(self):
+    if self.rank < 1 or not self.targets:
+      raise ValueError(f"rank={self.rank} must be at least 1, and targets={self.targets} not be empty")
+
+
+def adapt(settings: Lora | None, stage: Stage, params: Params) -> Params:
+  """What a stage trains, from the model it starts from, or from a dict of models by name.
+
+  With settings, a model gets fresh adapters, and one that has adapters already goes on with them, so that all adapters
+  of a run stand on one base. Without, adapters are merged, and all parameters are trained.
+
+  Raises:
+    ConfigError: the model's adapters are of other settings, or no layer has a target.
+  """
+  if "decoder" not in params:
+    return {name: _adapt(settings, stage, model, name) for name, model in params.items()}
+  return _adapt(settings, stage, params, "")
+
+
+def _adapt(settings, stage, params, name):
+  if settings is None:
+    return fold_lora(params)
+  if "lora" in params:
+    found = _settings_of(params)
+    if dataclasses.replace(settings, targets=tuple(sorted(settings.targets))) != found:
+      raise ConfigError(
+        f"config.{stage.name}.lora: the stage starts from adapters with rank={found.rank}, alpha={found.alpha:g} and "
+        f"targets={found.targets}, and goes on with these: give the same settings"
+      )
+    return params
+  key = jax.random.fold_in(stage_key(stage), zlib.crc32(f"lora/{name}".encode()))
+  try:
+    return add_lora(key, params, rank=settings.rank, alpha=settings.alpha, targets=settings.targets)
+  except ValueError as error:
+    raise ConfigError(f"config.{stage.name}.lora.targets: {error}") from error
+
+
+def _settings_of(params: Params) -> Lora:
+  pairs = {path[-2].key: leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params["lora"])[0]}  # b is last
+  rank = next(iter(pairs.values())).shape[0]
+  return Lora(rank, round(float(np.float32(params["lora_scale"])) * rank, 4), tuple(sorted(pairs)))

@@ -1,0 +1,79 @@
+"""The arrays of checkpoints that are alive: each is read once, however many models stand on it.
+
+PPO's policy, reference, reward model and value function may all be adapters of one base. Whoever loads the base gets
+the same arrays, and an adapter's checkpoint names the checkpoint its base is of. Nothing is kept alive from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from rlhf_jax.types import Params
+
+
+class Origin(NamedTuple):
+  """Where a decoder was loaded from: a checkpoint, which of its models ("" where it has one), and what it holds."""
+
+  checkpoint: Path
+  part: str
+  digest: str
+
+
+class _Loaded(NamedTuple):
+  described: Mapping[str, list]
+  leaves: dict[str, weakref.ref]
+
+
+_loaded: dict[Path, _Loaded] = {}
+
+
+def digest(described: Mapping[str, list], part: str) -> str:
+  """Of the decoder of `part`, from a checkpoint's {path: [shape, dtype, checksum]}."""
+  prefix = _prefix(part)
+  entries = {path.removeprefix(prefix): entry for path, entry in described.items() if path.startswith(prefix)}
+  return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def alive(checkpoint: Path, described: Mapping[str, list], shardings: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """The arrays of a checkpoint that somebody holds already, as it is described and lying as `shardings` ask for."""
+  before = _loaded.get(checkpoint)
+  found = {}
+  for path, sharding in shardings.items():
+    leaf = before.leaves[path]() if before and before.described.get(path) == described[path] else None
+    if leaf is not None and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+      found[path] = leaf
+  return found
+
+
+def remember(checkpoint: Path, described: Mapping[str, list], leaves: Mapping[str, jax.Array]) -> None:
+  """Notes what was loaded from a checkpoint, by weak references."""
+  for other in [path for path, entry in _loaded.items() if all(ref() is None for ref in entry.leaves.values())]:
+    del _loaded[other]
+  _loaded[checkpoint] = _Loaded(described, {path: weakref.ref(leaf) for path, leaf in leaves.items()})
+
+
+def origin(decoder: Params) -> Origin:
+  """Which loaded checkpoint the arrays of a decoder are.
+
+  Raises:
+    ValueError: they were not loaded from one.
+  """
+  path, leaf = jax.tree_util.tree_flatten_with_path(decoder)[0][0]
+  name = jax.tree_util.keystr(path, simple=True, separator="/")
+  for checkpoint, entry in _loaded.items():
+    for place, ref in entry.leaves.items():
+      if place.endswith(f"decoder/{name}") and ref() is leaf:
+        part = place.removesuffix(f"decoder/{name}").removesuffix("/")
+        return Origin(checkpoint, part, digest(entry.described, part))
+  raise ValueError("the base of adapters must be loaded from a checkpoint, by load_stage or load_policy")
+
+
+def _prefix(part: str) -> str:
+  return f"{part}/decoder/" if part else "decoder/"

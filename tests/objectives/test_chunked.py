@@ -1,0 +1,83 @@
+"""Logits in chunks are the same numbers, and the same gradients, as logits all at once, in less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.objectives import ChunkedLogits, lm_loss, logprobs_and_entropy, token_entropy, token_logprobs
+
+B, T, D, V, TEMPERATURE = 2, 7, 5, 23, 0.7
+KEYS = jax.random.split(jax.random.key(0), 4)
+HIDDEN = jax.random.normal(KEYS[0], (B, T, D))
+MATRIX = jax.random.normal(KEYS[1], (V, D))
+TOKENS = jax.random.randint(KEYS[2], (B, T), 0, V)
+MASK = jnp.arange(T) < jnp.array([[7], [4]])
+
+FUNCTIONS = {
+  "logprobs": lambda logits, mask: token_logprobs(logits, TOKENS, mask=mask),
+  "entropy": lambda logits, mask: token_entropy(logits, mask=mask),
+  "both": lambda logits, mask: logprobs_and_entropy(logits, TOKENS, mask=mask),
+  "lm_loss": lambda logits, mask: lm_loss(logits, TOKENS, mask=mask, z_loss=0.1, label_smoothing=0.2),
+}
+
+
+def unembed(hidden, matrix):
+  """With a soft cap, as Gemma 2 has it."""
+  return 3.0 * jnp.tanh(hidden @ matrix.T / 3.0)
+
+
+def weighted(tree):
+  """A scalar in which every element has a weight of its own."""
+  return sum(jnp.sum(x * jnp.arange(1.0, x.size + 1).reshape(x.shape)) for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+def test_values_and_gradients_are_the_same(name, mask):
+  function = FUNCTIONS[name]
+
+  def whole(hidden, matrix):
+    values = function(unembed(hidden, matrix) / TEMPERATURE, mask)
+    return weighted(values), values
+
+  def chunked(hidden, matrix):  # 3 does not divide 7
+    values = function(ChunkedLogits(hidden, lambda h: unembed(h, matrix), 3) / TEMPERATURE, mask)
+    return weighted(values), values
+
+  got, expected = (
+    jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(HIDDEN, MATRIX) for f in (chunked, whole)
+  )
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_masked_stays_out():
+  hidden = HIDDEN.at[1, 5].set(jnp.nan)
+
+  def loss(hidden, chunk):
+    logits = ChunkedLogits(hidden, lambda h: unembed(h, MATRIX), chunk) if chunk else unembed(hidden, MATRIX)
+    return jnp.sum(token_logprobs(logits, TOKENS, mask=MASK))
+
+  np.testing.assert_allclose(loss(hidden, 2), loss(HIDDEN, 0), rtol=1e-6)
+
+
+def test_leading_axes_and_a_chunk_longer_than_the_row():
+  single = token_logprobs(ChunkedLogits(HIDDEN[0], lambda h: unembed(h, MATRIX), 100), TOKENS[0])
+  np.testing.assert_allclose(single, token_logprobs(unembed(HIDDEN[0], MATRIX), TOKENS[0]), rtol=1e-5)
+
+
+def test_the_logits_are_never_all_there():
+  """Temporary memory of the compiled gradient, 512 positions of 4,096 words: less than one array of logits."""
+  shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 512, 8), (4096, 8))]
+
+  def gradient(chunk):
+    def loss(hidden, matrix):
+      logits = ChunkedLogits(hidden, lambda h: h @ matrix.T, chunk) if chunk else hidden @ matrix.T
+      return jnp.sum(token_logprobs(logits, jnp.zeros((1, 512), jnp.int32)))
+
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  logits = 4 * 512 * 4096
+  assert gradient(0) > logits > 4 * gradient(32)
