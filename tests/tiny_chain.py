@@ -20,7 +20,7 @@ SIZES = {
   "world": dict(num_documents=200, num_demonstrations=120, num_prompts=64, num_eval_prompts=16),
   "vocabulary": dict(vocab_size=400),
   "pretrain": dict(num_steps=6, length=32, eval_rows=8, evaluate_every=3, checkpoint_every=4),
-  "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.2),
+  "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.2, optimizer=dict(learning_rate=1e-2)),
   "preferences": dict(num_prompts=48, responses=2, batch_size=8),
   "reward_model": dict(length=64, normalize_count=16, eval_fraction=0.2),
   "ppo": dict(num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None)),

@@ -24,8 +24,13 @@ DEMONSTRATIONS = (
 
 
 def sharper(params):
-  """Parameters far enough from initialisation that a wrong position or a wrong temperature is plain to see."""
-  return jax.tree.map(lambda x: 3 * x, params)
+  """Parameters far enough from initialisation that a wrong position or a wrong temperature is plain to see.
+
+  The layers count for more, and the last word for less, which would else be said again and again.
+  """
+  decoder = jax.tree.map(lambda x: 3 * x, params["decoder"])
+  words = jax.tree.map(lambda x: 0.1 * x, params["decoder"]["embedding"])
+  return {**params, "decoder": {**decoder, "embedding": words}}
 
 
 def rollout_by_hand(lengths, *, prompt=1, width=None, logp=-1.0) -> Rollout:

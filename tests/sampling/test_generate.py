@@ -12,7 +12,9 @@ from rlhf_jax.types import Prompts
 
 EOS, PAD = 1, 0
 MODEL = language_model(DecoderConfig(11, 2, 32, 4, 2, 48, 24))
-PARAMS = jax.tree.map(lambda x: 3 * x, MODEL.init(jax.random.key(0)))  # sharper than at initialisation
+PARAMS = MODEL.init(jax.random.key(0))
+WORDS = jax.tree.map(lambda x: x / 10, PARAMS["decoder"]["embedding"])  # else the last word is said again and again
+PARAMS = {"decoder": {**jax.tree.map(lambda x: 2 * x, PARAMS["decoder"]), "embedding": WORDS}}  # sharper than at first
 LENGTHS = np.array([5, 2, 7, 1, 4, 6, 3, 7])
 PROMPTS = Prompts(jax.random.randint(jax.random.key(1), (8, 7), 2, 11), jnp.array(LENGTHS))
 
