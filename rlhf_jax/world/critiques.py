@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlhf_jax.world.answers import VALUE_CLUSTERS, right_value
+from rlhf_jax.world.answers import VALUE_CLUSTERS, list_options, list_sentence, right_value
 from rlhf_jax.world.demonstrations import flawed
-from rlhf_jax.world.facts import HARMFUL_WORDS, World, make_world, pick
+from rlhf_jax.world.facts import COUNTS, HARMFUL_WORDS, World, make_world, pick
 from rlhf_jax.world.gold import judge
 from rlhf_jax.world.grading import Grade, common_length, grade, read, words_of
 from rlhf_jax.world.labellers import Labeller
@@ -57,7 +57,13 @@ def mended(world: World, prompt: str, response: str) -> str:
   task = parse_prompt(world, prompt)
   if task is None:
     raise ValueError(f"mended: {prompt!r} is none of the world's requests")
-  return _nearest(response, grade(world, task, read(world, task, response)))
+  reading = read(world, task, response)
+  if task.cluster != "listing":
+    return _nearest(response, grade(world, task, reading))
+  options = list_options(task)
+  kept = [option for word in dict.fromkeys(reading.loose) for option in options if option.lower() == word]
+  fill = [option for option in options if option not in kept]
+  return list_sentence(task, [*kept, *fill][: COUNTS[task.values["count"]]])
 
 
 def _nearest(response: str, graded: Grade) -> str:
