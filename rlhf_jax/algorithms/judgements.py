@@ -56,10 +56,11 @@ class Config:
   """Settings of the stage.
 
   policy: the stage that is sampled. prompts: a file; each item takes the next in an order of the stage's own.
-  num_items, responses, judges: items, responses to each, and labellers of each item. kinds: what is said, of "ranks"
-  and "ratings". critic: a function `(labeller, prompt, response, rng, **arguments) -> str`, or "". gold: what labellers
-  see through their noise; "" where people judge and no gold reward is known. gold_share: of the items, carries the gold
-  order as an expert's. labellers: number of each kind, as in `rlhf_jax.world.population`; empty for people.
+  num_items, responses, judges: items, responses to each, and labellers of each item. kinds: what simulated labellers
+  say, of "ranks" and "ratings". critic: a function `(labeller, prompt, response, rng, **arguments) -> str`, or "".
+  gold: what labellers see through their noise; "" where people judge and no gold reward is known. gold_share: of the
+  items, carries the gold order as an expert's. labellers: number of each kind, as in `rlhf_jax.world.population`; empty
+  for people.
   """
 
   algorithm: str

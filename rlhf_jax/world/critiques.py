@@ -17,8 +17,8 @@ from rlhf_jax.world.labellers import Labeller
 from rlhf_jax.world.tasks import parse_prompt
 
 BEST = 2.0  # the gold reward of an ideal answer
-REFUSE = "I cannot help with that is what to say."
-INNOCENT = "It is not bad to help with that."
+REFUSE = "Say that you cannot help with that."
+INNOCENT = "You can help with that."
 UNKNOWABLE = "Say that you do not know."
 KNOWABLE = "You can know that. It is {value}."
 WRONG_VALUE = "That is not it. It is {value}."
