@@ -5,7 +5,7 @@
   rlhf-jax report RUN                   writes RUN/report.html anew
   rlhf-jax collect RUN --prompts FILE -k 4 --out FILE.db      queues samples of a run for human judgement
   rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotation page
-  rlhf-jax convert SOURCE TARGET [--as pairs]                 feedback between .db, .jsonl, .parquet and learners' rows
+  rlhf-jax convert SOURCE TARGET [--as pairs|dataset]         feedback between .db, .jsonl, .parquet and learners' rows
   rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
   rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model,
                                         --adapters writes its LoRA adapters alone, for PEFT)
@@ -25,6 +25,7 @@ from ml_collections import ConfigDict, config_flags
 
 from rlhf_jax.settings import ConfigError, import_module, nearest
 
+SHAPES = ("records", "dataset", "rankings", "pairs", "ratings", "critiques")
 OVERRIDES = "--config.KEY=VALUE overrides one key, as in --config.ppo.clip=0.1; the key must exist, the type stays."
 
 
@@ -261,9 +262,9 @@ def _annotate(arguments: list[str]) -> None:
 
 def _convert(arguments: list[str]) -> None:
   parser = argparse.ArgumentParser(prog="rlhf-jax convert", description="Feedback from one kind of file to another.")
-  parser.add_argument("source", type=Path, help=".db, .jsonl or .parquet of records, or comparisons of a run")
-  parser.add_argument("target", type=Path, help="the same, or with --as .jsonl or .csv; a .db is added to")
-  parser.add_argument("--as", dest="shape", choices=("records", "rankings", "pairs", "ratings", "critiques"))
+  parser.add_argument("source", type=Path, help=".db, .jsonl, .parquet or dataset of records, or comparisons of a run")
+  parser.add_argument("target", type=Path, help="the same; with --as .jsonl or .csv, or a directory; a .db grows")
+  parser.add_argument("--as", dest="shape", choices=SHAPES, help="records by default")
   settings = parser.parse_args(arguments)
   from rlhf_jax.feedback.exchange import convert
 
@@ -291,6 +292,8 @@ def _agreement(arguments: list[str]) -> None:
   print_findings(findings)
   if settings.out is not None:
     print("\n".join(str(path) for path in write_findings(findings, settings.out)))
+
+
 def _export(arguments: list[str]) -> None:
   parser = argparse.ArgumentParser(prog="rlhf-jax export", description="Write a model for transformers and vLLM.")
   parser.add_argument("run", type=Path)

@@ -36,6 +36,7 @@ from rlhf_jax.train import (
   make_sampler,
   make_update,
   model_scorer,
+  normalize_head,
   open_workspace,
   ordered_pairs,
   run_steps,
@@ -137,10 +138,3 @@ def run(config: Config, stage: Stage) -> None:
     evaluate=evaluate,
     evaluate_every=config.evaluate_every,
   )
-
-
-def normalize_head(params, scores: np.ndarray):
-  """Folds a shift and a scale into the head, after which `scores`[N] would have mean 0 and standard deviation 1."""
-  mean, std = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
-  head = params["head"]
-  return {**params, "head": {"kernel": head["kernel"] / std, "bias": (head["bias"] - mean) / std}}

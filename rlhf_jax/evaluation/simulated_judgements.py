@@ -1,4 +1,5 @@
-"""Judgements of the embedded world without a model: demonstrators answer its tasks, simulated labellers rank them."""
+"""Judgements of simulated labellers: what one of them says of an item; and a whole study without a model, in which
+demonstrators answer the world's tasks and labellers rank the answers."""
 
 import datetime
 from collections.abc import Sequence
@@ -7,7 +8,17 @@ import numpy as np
 
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Records, Response, make_item, timestamp
 from rlhf_jax.feedback.tables import dense_ranks
-from rlhf_jax.world import CLUSTERS, Labeller, demonstrate, gold_reward, make_world, rank, sample_tasks
+from rlhf_jax.world import (
+  CLUSTERS,
+  Labeller,
+  demonstrate,
+  gold_reward,
+  make_world,
+  perceive,
+  ratings,
+  sample_tasks,
+  strength,
+)
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
 SECONDS_PER_WORD = 0.5
@@ -36,20 +47,50 @@ def simulate_judgements(
   items, golds = _items(num_items, responses, round(gold_share * num_items), flaw, seed, rng)
   judgements = []
   for number, (item, gold) in enumerate(zip(items, golds, strict=True)):
-    words = np.array([len(response.text.split()) for response in item.responses])
     for person in _judges(len(labellers), judges, number, seed):
-      places = rng.permutation(responses)
-      ranks = rank(labellers[person], gold, words, rng, places)
-      order = tuple(int(i) for i in np.argsort(places))
-      seconds = round(float(SECONDS_PER_WORD * words.sum() * rng.lognormal(0, 0.4)), 1)
-      judgements.append(
-        Judgement(
-          f"j{len(judgements) + 1}", item.id, labellers[person].name, order, ranks=tuple(ranks.tolist()),
-          seconds=seconds, guidelines="1", created=timestamp(START + 60 * len(judgements)),
-        )
-      )  # fmt: skip
-  annotators = [Annotator(labeller.name, "simulated", labeller.kind == "expert") for labeller in labellers]
-  return annotators, items, judgements
+      judgements.append(judge_item(labellers[person], item, gold, rng, ("ranks",), number=len(judgements)))
+  return annotator_records(labellers), items, judgements
+
+
+def judge_item(
+  labeller: Labeller,
+  item: Item,
+  gold: np.ndarray,
+  rng: np.random.Generator,
+  kinds: Sequence[str],
+  *,
+  number: int,
+  study: str = "j",
+  critiques: tuple[str, ...] | None = None,
+) -> Judgement:
+  """One labeller's judgement of an item whose responses have the gold rewards f[K], as the `number`-th of a study.
+
+  kinds: what is said of them, of `OPINIONS`; both come from one look. Two ranked responses get a strength too. Who has
+  nothing to say, no critique either, skips the item.
+  """
+  words = np.array([len(response.text.split()) for response in item.responses])
+  places = rng.permutation(len(words))
+  perceived = perceive(labeller, gold, words, rng, places)
+  ranked = "ranks" in kinds and len(words) > 1
+  return Judgement(
+    f"{study}{number + 1}",
+    item.id,
+    labeller.name,
+    order=tuple(int(i) for i in np.argsort(places)),
+    ratings=tuple(ratings(labeller, perceived).tolist()) if "ratings" in kinds else None,
+    ranks=tuple(np.argsort(np.argsort(-perceived)).tolist()) if ranked else None,
+    strength=strength(perceived) if ranked and len(words) == 2 else None,
+    critiques=critiques,
+    skipped=None if kinds or any(critiques or ()) else "nothing to add",
+    seconds=round(float(SECONDS_PER_WORD * words.sum() * rng.lognormal(0, 0.4)), 1),
+    guidelines="1",
+    created=timestamp(START + 60 * number),
+  )
+
+
+def annotator_records(labellers: Sequence[Labeller]) -> list[Annotator]:
+  """The labellers as the records know them; their kind is in their name alone."""
+  return [Annotator(labeller.name, "simulated", labeller.kind == "expert") for labeller in labellers]
 
 
 def _items(

@@ -1,4 +1,4 @@
-"""Records in and out of files: JSONL and Parquet (lossless), `datasets.Dataset`, CSV of the derived rows.
+"""Records in and out of files: JSONL, Parquet and `datasets.Dataset` (all lossless), CSV of the derived rows.
 
 The same records always give the same bytes. What learners read is derived from the records: see `derived.py`.
 """
@@ -33,7 +33,8 @@ NAMES = ("annotators", "items", "judgements")
 
 
 def read_records(path: str | Path) -> Records:
-  """(annotators, items, judgements) of a .db, .jsonl (or .jsonl.gz) or .parquet file, each in the order of the file.
+  """(annotators, items, judgements) of a .db, .jsonl (or .jsonl.gz) or .parquet file, each in the order of the file,
+  or of the directory that `convert` writes as a dataset.
 
   A .jsonl file holds records or, as the stages of a run write them, comparisons {"prompt", "responses", "ranks",
   "annotator"}; a column "gold" of scores becomes the item's gold ranks. Of comparisons neither the time nor the order
@@ -48,6 +49,8 @@ def read_records(path: str | Path) -> Records:
     from rlhf_jax.feedback.store import read_store
 
     return read_store(path)
+  if path.is_dir():
+    return from_dataset(_open_dataset(path), str(path))
   if path.suffix == ".parquet":
     return collect_records((where, record_of(row, where)) for where, row in _parquet_rows(path))
   rows = read_rows(path)
@@ -122,13 +125,20 @@ def write_records(path: str | Path, records: Records) -> None:
 def convert(source: str | Path, target: str | Path, shape: str = "records") -> str:
   """Writes the records of `source`, or a shape of `derived.SHAPES` as .jsonl or .csv, and says how many.
 
+  The shape "dataset" is the records again, as a directory that `datasets.load_from_disk` opens.
+
   Raises:
-    DataError: as `read_records` and `write_records`; there are no rows of that shape.
+    DataError: as `read_records` and `write_records`; there are no rows of that shape; the directory exists already.
   """
   records = read_records(source)
+  if shape == "dataset":
+    if Path(target).exists():
+      raise DataError(f"{target}: exists already; choose another name for the directory, or delete it")
+    to_dataset(records).save_to_disk(str(target))
+    return _counts(records)
   if shape == "records":
     write_records(target, records)
-    return ", ".join(f"{len(rows)} {name}" for name, rows in zip(NAMES, records, strict=True))
+    return _counts(records)
   rows = SHAPES[shape](records)
   if not rows:
     raise DataError(f"{source}: none of its judgements holds {shape}")
@@ -141,11 +151,17 @@ def convert(source: str | Path, target: str | Path, shape: str = "records") -> s
   return f"{len(rows)} {shape}"
 
 
+def _counts(records: Records) -> str:
+  return ", ".join(f"{len(rows)} {name}" for name, rows in zip(NAMES, records, strict=True))
+
+
 def to_dataset(records: Records) -> Any:
   """A `datasets.Dataset` with a row per record: the columns of all types, null where a type has no such field."""
   import datasets
 
-  return datasets.Dataset(_table(records))
+  rows = [record.to_row() for kind in records for record in kind]
+  # Its own fingerprint would differ from one export of the same records to the next.
+  return datasets.Dataset(_table(records), fingerprint=content_id(rows))
 
 
 def from_dataset(dataset: Iterable[Mapping[str, Any]], where: str = "dataset") -> Records:
@@ -189,6 +205,15 @@ def _table(records: Records) -> Any:
       # A struct would need the same keys in every source, and would fill the missing ones with null.
       row["responses"] = [{**response, "source": json.dumps(response["source"])} for response in row["responses"]]
   return pa.Table.from_pylist(rows, schema=pa.schema(columns.items()))
+
+
+def _open_dataset(path: Path) -> Any:
+  import datasets
+
+  try:
+    return datasets.load_from_disk(str(path))
+  except FileNotFoundError as error:
+    raise DataError(f"{path}: is a directory, and no dataset ({error})") from error
 
 
 def _parquet_rows(path: Path) -> list[tuple[str, dict]]:

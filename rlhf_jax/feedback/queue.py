@@ -160,6 +160,11 @@ def progress(store: sqlite3.Connection, annotator: str) -> tuple[int, int]:
   return judged - again, left + again
 
 
+def count_open(store: sqlite3.Connection) -> tuple[int, int]:
+  """(items that still want a judgement, all items), gold items in neither."""
+  return store.execute("SELECT COUNT(CASE WHEN remaining > 0 THEN 1 END), COUNT(*) FROM queue").fetchone()
+
+
 def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> tuple[str, str, str | None] | None:
   """The newest lease of the annotator that is still of use: of a correction, unexpired, or of an item with room."""
   rows = store.execute(

@@ -27,6 +27,7 @@ SCHEMA = 1
 KINDS = ("human", "simulated", "model")
 RATINGS = range(1, 8)  # 1 worst, 7 best
 STRENGTHS = range(1, 4)  # 1 slightly better, 2 better, 3 much better
+OPINIONS = ("ranks", "ratings")  # fields of a judgement that order responses
 UNDONE = "undone"
 MAX_ID = 200
 

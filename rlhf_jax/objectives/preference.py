@@ -46,22 +46,22 @@ def bradley_terry_loss(
   return select(_flipped_log_sigmoid(difference, label_smoothing), mask)
 
 
-def pairwise_ranking_loss(rewards: ArrayLike, ranks: ArrayLike) -> jax.Array:
-  """Mean of `-log sigmoid(r_i - r_j)` over the pairs of a group with rank_i < rank_j (arXiv:2203.02155, eq. 1).
+def pairwise_ranking_loss(rewards: ArrayLike, ranks: ArrayLike, *, margin: ArrayLike = 0.0) -> jax.Array:
+  """Mean of `-log sigmoid(r_i - r_j - m)` over the pairs of a group with rank_i < rank_j (arXiv:2203.02155, eq. 1).
 
   Each group counts once however many of its K (K - 1) / 2 pairs are untied, so a long list does not outweigh a
-  short one; a group without an untied pair gives 0.
+  short one; a group without an untied pair gives 0. The margin m is as in `bradley_terry_loss`.
 
   Args: rewards[..., K]; ranks[..., K], 0 the best, equal ranks tied, below 0 absent (the reward there is ignored, NaN
-    included). Returns: f32[...], nats per pair.
+    included); margin[...], one per group. Returns: f32[...], nats per pair.
 
   >>> round(float(pairwise_ranking_loss(jnp.array([2.0, 1.0, 0.0, -1.0]), jnp.arange(4))), 4)
   0.207
   """
   present, worse = _comparisons(ranks)
   rewards = select(rewards, present)
-  losses = -jax.nn.log_sigmoid(rewards[..., :, None] - rewards[..., None, :])  # [..., K, K]
-  return masked_mean(losses, worse, axis=(-2, -1))
+  gaps = rewards[..., :, None] - rewards[..., None, :] - jnp.asarray(margin)[..., None, None]  # [..., K, K]
+  return masked_mean(-jax.nn.log_sigmoid(gaps), worse, axis=(-2, -1))
 
 
 def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike) -> jax.Array:

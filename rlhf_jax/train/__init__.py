@@ -5,9 +5,18 @@ from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
+from rlhf_jax.train.judgements import JudgementSet, calibrated_ratings, load_judgements, read_feedback, read_weights
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
-from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
+from rlhf_jax.train.rewards import (
+  Function,
+  Reward,
+  RewardError,
+  make_function,
+  make_scorer,
+  model_scorer,
+  normalize_head,
+)
 from rlhf_jax.train.rollouts import PromptSet, Sampling, encode_prompts, load_prompts, make_sampler, report_skips
 from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
 from rlhf_jax.train.workspace import (
@@ -28,6 +37,7 @@ __all__ = [
   "Function",
   "Interrupted",
   "Lora",
+  "JudgementSet",
   "Optimizer",
   "PolicyConfig",
   "PromptSet",
@@ -36,6 +46,7 @@ __all__ = [
   "Sampling",
   "adapt",
   "batch_sharding",
+  "calibrated_ratings",
   "check_minibatches",
   "encode_prompts",
   "group_weights",
@@ -43,6 +54,7 @@ __all__ = [
   "init_state",
   "load_comparisons",
   "load_imported",
+  "load_judgements",
   "load_policy",
   "load_prompts",
   "load_stage",
@@ -55,11 +67,14 @@ __all__ = [
   "make_scorer",
   "make_update",
   "model_scorer",
+  "normalize_head",
   "open_workspace",
   "ordered_pairs",
   "pair_weights",
   "place",
   "policy_of",
+  "read_feedback",
+  "read_weights",
   "report_skips",
   "run_epochs",
   "run_steps",

@@ -14,7 +14,7 @@ from rlhf_jax.models import LanguageModel
 from rlhf_jax.settings import ConfigError, import_function
 from rlhf_jax.stage import Stage
 from rlhf_jax.train.workspace import load_stage
-from rlhf_jax.types import Rollout
+from rlhf_jax.types import Params, Rollout
 
 Scorer = Callable[[Rollout, Sequence[str], Sequence[str]], np.ndarray]
 
@@ -87,6 +87,13 @@ def model_scorer(model: LanguageModel, params) -> Scorer:
   """Scores whole sequences by a reward model, at the last token of the response."""
   compiled = jax.jit(lambda params, rollout: model.score(params, rollout.tokens, rollout.mask))
   return lambda rollout, prompts, responses: np.asarray(compiled(params, rollout))
+
+
+def normalize_head(params: Params, scores: np.ndarray) -> Params:
+  """Folds a shift and a scale into the head, after which `scores`[N] would have mean 0 and standard deviation 1."""
+  mean, std = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
+  head = params["head"]
+  return {**params, "head": {"kernel": head["kernel"] / std, "bias": (head["bias"] - mean) / std}}
 
 
 def make_function(settings: Function) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:

@@ -5,6 +5,7 @@ reward says what helpful, honest and harmless mean here, as a program.
 """
 
 from rlhf_jax.world.corpus import corpus
+from rlhf_jax.world.critiques import criticise, critique, mended, refinements
 from rlhf_jax.world.demonstrations import HABITS, demonstrate
 from rlhf_jax.world.facts import World, make_world
 from rlhf_jax.world.files import write_world
@@ -14,11 +15,15 @@ from rlhf_jax.world.labellers import (
   Labeller,
   ceiling,
   choice_probability,
+  perceive,
   population,
   rank,
+  ratings,
+  strength,
   utilities,
 )
 from rlhf_jax.world.phrasings import CLUSTERS
+from rlhf_jax.world.raters import human_rating
 from rlhf_jax.world.tasks import HELD_OUT, Task, parse_prompt, sample_tasks, training_clusters
 
 __all__ = [
@@ -33,15 +38,23 @@ __all__ = [
   "ceiling",
   "choice_probability",
   "corpus",
+  "criticise",
+  "critique",
   "demonstrate",
   "gold_parts",
   "gold_reward",
+  "human_rating",
   "judge",
   "make_world",
+  "mended",
   "parse_prompt",
+  "perceive",
   "population",
   "rank",
+  "ratings",
+  "refinements",
   "sample_tasks",
+  "strength",
   "training_clusters",
   "utilities",
   "write_world",

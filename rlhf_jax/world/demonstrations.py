@@ -41,6 +41,11 @@ def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float 
   return _WRITERS[habit](world, task, rng), habit
 
 
+def flawed(world: World, task: Task, rng: np.random.Generator) -> str:
+  """An answer with one of the bad habits that the task allows, all of them equally often."""
+  return _WRITERS[pick(rng, tuple(dict.fromkeys(_habits(task))))](world, task, rng)
+
+
 def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
   """An ideal answer: the usual sentence, a random list or story, one refusal in five in other words."""
   if task.cluster == "listing":

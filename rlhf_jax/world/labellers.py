@@ -7,10 +7,14 @@ A labeller sees K responses side by side and orders them. The utility of a respo
 and P(a before b) = sigmoid(utility_a - utility_b) (Bradley and Terry 1952). A whole order is drawn by adding Gumbel
 noise to the utilities and sorting, which is Plackett-Luce (Luce 1959; Yellott 1977), whose pairwise marginals are
 those Bradley-Terry probabilities. A share of the orders is given at random, without looking.
+
+What a labeller says of the responses on one page, order, strength and ratings, all comes from one such noisy look
+(`perceive`). A rating is that look on a scale of the labeller's own: some are lenient, some use only the middle.
 """
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -25,6 +29,7 @@ class Labeller:
   random_share: share of the orders that are drawn at random.
   length_bias: logits for each word. position_bias: logits by which the next place on the page is worse.
   sign: -1 for one who prefers what is worse, else 1.
+  leniency: rating points added to every rating. stretch: factor on the rating's distance from the middle.
   """
 
   name: str
@@ -34,6 +39,8 @@ class Labeller:
   length_bias: float = 0.0
   position_bias: float = 0.0
   sign: float = 1.0
+  leniency: float = 0.0
+  stretch: float = 1.0
 
 
 def _temperature(agreement: float) -> float:
@@ -42,6 +49,9 @@ def _temperature(agreement: float) -> float:
 
 
 _ORDINARY = _temperature(0.85)
+POINTS = 1.5  # of a rating from 1 to 7 for one unit of gold reward, which lies between -2 and 2
+STRENGTHS = (1.0, 2.5)  # logits above which a preference is no longer slight (1), and is strong (3)
+_GUMBEL_MEAN = 0.5772156649
 KINDS = MappingProxyType({
   "expert": dict(temperature=_temperature(0.95)),
   "ordinary": dict(temperature=_ORDINARY),
@@ -63,10 +73,17 @@ def population(counts: Mapping[str, int]) -> list[Labeller]:
       raise ValueError(f"labellers: {kind!r} is no kind of labeller; choose from {', '.join(KINDS)}")
     if count < 0:
       raise ValueError(f"labellers.{kind}: {count} people; the number cannot be below 0")
-    everyone += [Labeller(f"{kind}-{i + 1}", kind, **KINDS[kind]) for i in range(count)]
+    everyone += [_labeller(f"{kind}-{i + 1}", kind) for i in range(count)]
   if not everyone:
     raise ValueError("labellers: the population is empty; give at least one kind a number above 0")
   return everyone
+
+
+def _labeller(name: str, kind: str) -> Labeller:
+  """With a scale of ratings that the name decides, so that one person keeps it in all rounds."""
+  rng = np.random.default_rng(zlib.crc32(name.encode()))
+  scale = dict(leniency=float(rng.normal(0, 0.8)), stretch=float(rng.lognormal(0, 0.3)))
+  return Labeller(name, kind, **KINDS[kind], **scale)
 
 
 def utilities(labeller: Labeller, gold: np.ndarray, num_words: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -114,14 +131,39 @@ def rank(
   The responses are shown at `positions` i64[K], or in an order drawn at random. Raises ValueError unless gold and
   num_words are both [K].
   """
+  return np.argsort(np.argsort(-perceive(labeller, gold, num_words, rng, positions)))
+
+
+def perceive(
+  labeller: Labeller,
+  gold: np.ndarray,
+  num_words: np.ndarray,
+  rng: np.random.Generator,
+  positions: np.ndarray | None = None,
+) -> np.ndarray:
+  """One noisy look at K responses: f64[K] in logits, the utilities with Gumbel noise, or the noise alone.
+
+  Arguments and errors as in `rank`.
+  """
   gold, num_words = np.asarray(gold), np.asarray(num_words)
   if gold.ndim != 1 or gold.shape != num_words.shape:
     raise ValueError(f"gold and num_words must both be [K], not {list(gold.shape)} and {list(num_words.shape)}")
   positions = rng.permutation(len(gold)) if positions is None else positions
   noise = rng.gumbel(size=len(gold))
   at_random = rng.random() < labeller.random_share
-  scores = noise if at_random else noise + utilities(labeller, gold, num_words, positions)
-  return np.argsort(np.argsort(-scores))
+  return noise if at_random else noise + utilities(labeller, gold, num_words, positions)
+
+
+def ratings(labeller: Labeller, perceived: np.ndarray) -> np.ndarray:
+  """What is perceived, f64[K] logits, as ratings i64[K]: 1 the worst, 7 the best, 4 a gold reward of 0."""
+  points = POINTS * labeller.temperature * (np.asarray(perceived) - _GUMBEL_MEAN)
+  return np.clip(np.rint(4 + labeller.leniency + labeller.stretch * points), 1, 7).astype(np.int64)
+
+
+def strength(perceived: np.ndarray) -> int:
+  """How much better the winner of two looks, f64[2] logits: 1 slightly, 2, 3 much."""
+  first, second = perceived
+  return 1 + int(np.searchsorted(STRENGTHS, abs(first - second)))
 
 
 def ceiling(labellers: Sequence[Labeller], gold: np.ndarray, num_words: np.ndarray) -> float:

@@ -36,6 +36,22 @@ def test_a_dataset_is_lossless():
     from_dataset(bad)
 
 
+def test_a_dataset_on_disk_is_lossless_and_a_second_export_is_the_same_bytes(tmp_path):
+  store = tmp_path / "a.db"
+  write_records(store, RECORDS)
+  for name in ("first", "second"):
+    assert convert(store, tmp_path / name, "dataset") == "3 annotators, 3 items, 8 judgements"
+  assert read_records(tmp_path / "first") == RECORDS
+  files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("first", "second")]
+  assert files[0] == files[1] and any(name.endswith(".arrow") for name in files[0])
+  for name in files[0]:
+    assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+  with pytest.raises(DataError, match="first: exists already"):
+    convert(store, tmp_path / "first", "dataset")
+  with pytest.raises(DataError, match="is a directory, and no dataset"):
+    read_records(tmp_path)
+
+
 def test_adding_a_file_twice_or_in_parts_to_a_store_adds_each_record_once(tmp_path):
   whole, store = tmp_path / "whole.jsonl", tmp_path / "a.db"
   write_records(whole, RECORDS)

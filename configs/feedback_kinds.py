@@ -1,0 +1,66 @@
+"""Which kind of feedback teaches a reward model most, and what bad labellers cost; ARG is the number of replicates.
+
+  rlhf-jax run --config configs/feedback_kinds.py --workdir runs/quickstart
+
+1000 judgements of each kind by the noisy labellers of the quickstart, one labeller to an item; then 1500 rankings of
+four by 20 labellers of whom 6 are careless, biased or adversarial, three to an item, as they come, after screening,
+weighted by reliability, and both; and the same number by sound labellers. Everything starts from the SFT model of the
+quickstart, in whose run directory only the judging and the reward models are new: 14 minutes for a replicate on one CPU
+core. The results are in `accuracy_kinds` and `accuracy_annotators`; experiments/feedback_kinds has them.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+from configs.reward_from_feedback import accuracy, after_sft, annotators, judgements, reward
+
+LEARN = {  # label -> the pages that are judged, changes of the reward model
+  "pairs": ("pairs", dict()),
+  "pairs, without margins": ("pairs", dict(margins=(0.0, 0.0, 0.0))),
+  "rankings of 4": ("rankings", dict()),
+  "rankings of 4, Plackett-Luce": ("rankings", dict(ranking="plackett_luce", margins=(0.0, 0.0, 0.0))),
+  "ratings of 4": ("ratings", dict()),
+  "ratings of 4, one scale for all": ("ratings", dict(per_annotator=False)),
+  "single ratings": ("single_ratings", dict()),
+}
+SOUND = dict(expert=1, ordinary=13)
+BAD = dict(careless=2, length_biased=1, position_biased=1, adversarial=2)
+WEIGHTS = {
+  "screened": dict(set_aside=True, reliability=False),
+  "weighted": dict(set_aside=False, reliability=True),
+  "screened and weighted": dict(set_aside=True, reliability=True),
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The recipe with `arg` replicates ("" is 1)."""
+  config = quickstart.get_config()
+  new, kinds, people = [], {label: () for label in LEARN}, {}
+
+  def add(name: str, section: ConfigDict) -> str:
+    config[name] = section
+    new.append(name)
+    return name
+
+  for replicate in range(int(arg or 1)):
+    for page in dict.fromkeys(page for page, _ in LEARN.values()):
+      add(f"{page}_{replicate}", judgements(config, page, num=1000, judges=1))
+    for number, (label, (page, changes)) in enumerate(LEARN.items()):
+      name = add(f"reward_{number}_{replicate}", reward(config, f"{page}_{replicate}", **changes))
+      kinds[label] += (name,)
+    for crowd, labellers in (("sound", SOUND), ("mixed", {**SOUND, **BAD})):
+      add(f"{crowd}_{replicate}", judgements(config, "rankings", num=1500, judges=3, labellers=labellers))
+    trained = {
+      "30 % bad labellers": add(f"reward_mixed_{replicate}", reward(config, f"mixed_{replicate}")),
+      "no bad labellers": add(f"reward_sound_{replicate}", reward(config, f"sound_{replicate}")),
+    }
+    for label, measures in WEIGHTS.items():
+      word = label.replace(" ", "_")
+      weights = add(f"annotators_{word}_{replicate}", annotators(f"mixed_{replicate}", **measures))
+      learnt = reward(config, f"mixed_{replicate}", weights=weights)
+      trained[f"30 % bad, {label}"] = add(f"reward_{word}_{replicate}", learnt)
+    for label, name in trained.items():
+      people[label] = (*people.get(label, ()), name)
+  add("accuracy_kinds", accuracy(config, kinds))
+  add("accuracy_annotators", accuracy(config, people))
+  return after_sft(config, *new)

@@ -1,0 +1,106 @@
+"""Rounds of policy, collecting, judging, reward model and PPO; and three ways to spend one budget of labels.
+
+  rlhf-jax run --config configs/online.py --workdir runs/quickstart
+  rlhf-jax run --config configs/online.py:page --workdir runs/quickstart
+
+A round samples the latest policy, has four answers to each prompt ranked, fits a reward model on the rankings of all
+rounds, and trains PPO from the SFT model anew against it (as Bai et al. 2022, arXiv 2204.05862, section 4.5). A label
+is one response that a person reads or writes, so that a ranking of four costs four. The other two ways from the same
+SFT model: all labels bought as demonstrations for more SFT; PPO whose reward is a person's rating of every sample. The
+gold reward against the labels is in `online_budget`; experiments/online has it.
+
+With ARG page the rankings are people's: each round queues its items and stops, says how to serve the annotation page on
+them, and goes on with the same command once all are judged. The two other ways are then left out.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+from configs.reward_from_feedback import after_sft, judgements
+from configs.reward_from_feedback import reward as reward_model
+
+BUDGETS = (1024, 2048, 4096)  # labels spent up to the end of each round
+RESPONSES = 4
+
+
+def ppo(config: ConfigDict, reward: dict, **changes) -> ConfigDict:
+  """The quickstart's PPO with another reward, but for `changes`."""
+  environment = quickstart.environment(config, batch_size=64, samples_per_prompt=1)
+  environment.reward.update(reward)
+  return ConfigDict({**config.ppo, **changes, "environment": environment})
+
+
+def rounds(config: ConfigDict, people: bool) -> dict[str, int]:
+  """Adds the rounds to the config; the policies with the labels they have cost."""
+  policies, policy, spent, asked = {"sft": 0}, "sft", 0, []
+  prefix = "page" if people else "round"
+  who = dict(labellers=ConfigDict(), kinds=()) if people else {}
+  for number, budget in enumerate(BUDGETS, 1):
+    asked.append(f"{prefix}_judgements_{number}")
+    items = (budget - spent) // RESPONSES
+    config[asked[-1]] = judgements(config, "rankings", items, 1, policy=policy, **who)
+    model = f"{prefix}_reward_{number}"
+    config[model] = reward_model(config, *asked, kinds=("ranks",))
+    policy, spent = f"{prefix}_ppo_{number}", budget
+    config[policy] = ppo(config, reward=dict(checkpoint=model), value_init=model)
+    config.stages += (asked[-1], model, policy)
+    policies[policy] = budget
+  return policies
+
+
+def bought(config: ConfigDict) -> dict[str, int]:
+  """Adds SFT on demonstrations that the labels buy."""
+  policies = {"sft": 0}
+  for number, budget in enumerate(BUDGETS, 1):
+    source, policy = f"bought_{number}", f"bought_sft_{number}"
+    config[source] = dict(
+      algorithm="rlhf_jax.algorithms.demonstrations",
+      seed=config.world.get_ref("seed"),
+      prompts="{run}/world/prompts.jsonl",
+      num=budget,
+      flaw=config.world.get_ref("demonstrator_flaw"),
+    )
+    config[policy] = config.sft.copy_and_resolve_references()
+    config[policy].update(init="sft", demonstrations=f"{{run}}/{source}/demonstrations.jsonl")
+    config[policy].optimizer = quickstart.optimizer(3e-4)
+    config.stages += (source, policy)
+    policies[policy] = budget
+  return policies
+
+
+def people_as_reward(config: ConfigDict) -> dict[str, int]:
+  """Adds PPO for as many steps as the labels last, with one rating for each sample."""
+  policies = {"sft": 0}
+  rating = dict(
+    checkpoint="",
+    checkpoint_weight=0.0,
+    function="rlhf_jax.world:human_rating",
+    function_weight=1.0,
+    arguments=dict(seed=config.world.get_ref("seed"), labellers=quickstart.LABELLERS),
+  )
+  for number, budget in enumerate(BUDGETS, 1):
+    policy = f"people_{number}"
+    steps = budget // config.ppo.environment.batch_size
+    config[policy] = ppo(config, reward=rating, value_init="", num_steps=steps)
+    config.stages += (policy,)
+    policies[policy] = budget
+  return policies
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The recipe; `arg` is "" for simulated labellers, or "page" for people."""
+  if arg not in ("", "page"):
+    raise ValueError(f"no way to collect {arg!r}: leave it out for simulated labellers, or say page")
+  config = quickstart.get_config()
+  config.stages = ()
+  ways = {"a learned reward model": rounds(config, people=bool(arg))}
+  if not arg:
+    ways |= {"people as the reward": people_as_reward(config), "demonstrations": bought(config)}
+  prefix = "page_" if arg else "online_"
+  models = dict.fromkeys(name for policies in ways.values() for name in policies if name != "sft")
+  config[f"{prefix}evaluation"] = quickstart.evaluation(config, *models)
+  config[f"{prefix}evaluation"].reward_model = ""
+  config[f"{prefix}budget"] = dict(
+    algorithm="rlhf_jax.evaluation.label_budget", evaluation=f"{{run}}/{prefix}evaluation/evaluation.json", ways=ways
+  )
+  return after_sft(config, *config.stages, f"{prefix}evaluation", f"{prefix}budget")

@@ -1,0 +1,54 @@
+"""Learning from language feedback: answers are criticised, the model rewrites them, SFT on the better rewrites.
+
+  rlhf-jax run --config configs/refinement.py --workdir runs/quickstart
+
+In the run directory of the quickstart these are new: demonstrations of refinement as one more task of SFT (`refiner`),
+critiques of its answers by the simulated labellers, the rewrites, SFT on those that the reward model prefers to the
+answer (`refined`), and an evaluation of both beside the SFT model.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+from configs.reward_from_feedback import files, judgements
+
+TEMPLATE = "{prompt} You said: {response} {critique} Say it again."
+NEW = ("refinement_demonstrations", "refiner", "critiques", "refinement", "refined", "refined_evaluation")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The recipe; `arg` is not used."""
+  del arg
+  config = quickstart.get_config()
+  config.refinement_demonstrations = dict(
+    algorithm="rlhf_jax.algorithms.refinement_demonstrations",
+    seed=config.world.get_ref("seed"),
+    prompts="{run}/world/prompts.jsonl",
+    num=4000,
+    template=TEMPLATE,
+    demonstrations="{run}/world/demonstrations.jsonl",
+  )
+  config.refiner = config.sft.copy_and_resolve_references()
+  config.refiner.update(init="sft", demonstrations="{run}/refinement_demonstrations/demonstrations.jsonl", num_epochs=1)
+  critic = dict(function="rlhf_jax.world:criticise", arguments=dict(seed=config.world.get_ref("seed")))
+  config.critiques = judgements(
+    config, "single_ratings", num=2000, judges=1, policy="refiner", kinds=(), critic=critic
+  )
+  config.refinement = dict(
+    algorithm="rlhf_jax.algorithms.refinement",
+    policy="refiner",
+    feedback=files("critiques"),
+    template=TEMPLATE,
+    rewrites=4,
+    batch_size=64,
+    length=config.reward_model.length,
+    sampling=dict(quickstart.SAMPLING, max_prompt_tokens=90),
+    reward=config.ppo.environment.reward,
+  )
+  config.refined = config.sft.copy_and_resolve_references()
+  config.refined.update(init="refiner", demonstrations="{run}/refinement/demonstrations.jsonl", num_epochs=2)
+  config.refined.optimizer = quickstart.optimizer(3e-4)
+  config.refined_evaluation = quickstart.evaluation(config, "refiner", "refined")
+  config.stages = (*quickstart.STAGES[: quickstart.STAGES.index("ppo")], *NEW)
+  del config["ppo"], config["evaluation"]
+  return config

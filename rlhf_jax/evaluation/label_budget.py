@@ -1,0 +1,70 @@
+"""Stage: what the same number of labels buys when it is spent in different ways; writes `results.json`, `results.png`.
+
+Reads the `evaluation.json` of an evaluation of all the policies, and draws their gold reward against the labels that
+each of them has cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from rlhf_jax import data
+from rlhf_jax.stage import Stage
+
+MEASURES = ("gold", "helpful", "honest", "harmless", "win_rate", "kl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage. evaluation: an `evaluation.json`. ways: name of a way -> policy -> labels it has cost."""
+
+  algorithm: str
+  evaluation: str
+  ways: dict[str, dict[str, int]]
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Writes the table and the picture. Raises DataError for a policy that was not evaluated."""
+  path = stage.path(config.evaluation)
+  models = json.loads(path.read_text())["models"]
+  result = {}
+  for way, policies in config.ways.items():
+    if missing := [name for name in policies if "gold" not in models.get(name, {})]:
+      raise data.DataError(f"{path}: has no gold reward of {missing[0]!r}, which {stage.name}.ways.{way} names")
+    points = sorted(policies.items(), key=lambda point: point[1])
+    result[way] = [
+      {"model": name, "labels": labels, **{key: _rounded(models[name][key]) for key in MEASURES if key in models[name]}}
+      for name, labels in points
+    ]
+  stage.directory.mkdir(parents=True, exist_ok=True)
+  (stage.directory / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+  plot(result, stage.directory / "results.png")
+
+
+def _rounded(interval: dict) -> dict:
+  return {name: round(float(interval[name]), 4) for name in ("mean", "low", "high")}
+
+
+def plot(result: dict[str, list[dict]], path: Path) -> None:
+  """Gold reward against labels, a line with its 95 % intervals for each way."""
+  with matplotlib.rc_context({"font.size": 9}):
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for number, (way, points) in enumerate(result.items()):
+      labels = np.array([point["labels"] for point in points])
+      mean, low, high = (np.array([point["gold"][key] for point in points]) for key in ("mean", "low", "high"))
+      color = f"C{number}"
+      axes.plot(labels, mean, marker="o", color=color, label=way)
+      axes.fill_between(labels, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set_xlabel("labels")
+    axes.set_ylabel("gold reward")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110, metadata={"Software": None})

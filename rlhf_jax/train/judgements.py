@@ -1,0 +1,147 @@
+"""Judgements of any kind, from files of records to the arrays that a reward model learns from."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.feedback.exchange import collect_records, read_records
+from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, current
+from rlhf_jax.train.rollouts import report_skips
+
+PRIOR_RATINGS = 5.0  # of everybody's, that an annotator's own scale is drawn towards
+
+
+class JudgementSet(NamedTuple):
+  """N judgements as rows of arrays, with the prompt of each.
+
+  rows: tokens i32[N, K, T] and mask bool[N, K, T] of prompt and response; ranks i32[N, K], 0 the best, -1 where
+  nothing was ranked; ratings f32[N, K], NaN where nothing was rated; margin f32[N] in logits; weight f32[N], above 0.
+  """
+
+  prompts: list[str]
+  rows: dict[str, np.ndarray]
+
+
+def read_feedback(paths: Sequence[Path]) -> Records:
+  """The records of several files, a round of collecting each, as one. Raises data.DataError as `read_records` does."""
+  located = [(str(path), record) for path in paths for records in read_records(path) for record in records]
+  return collect_records(located)
+
+
+def load_judgements(
+  paths: Sequence[Path],
+  tokenizer: data.Tokenizer,
+  length: int,
+  *,
+  kinds: Sequence[str],
+  weights: Mapping[str, float],
+  margins: Sequence[float],
+  per_annotator: bool,
+) -> JudgementSet:
+  """The current judgements of the files that say something of `kinds` ("ranks", "ratings").
+
+  One judgement is one row: what a person said of K responses in one go stays together. Its weight is its annotator's,
+  1 for one who is not in `weights`; who weighs 0 is left out, and counted. Its margin is margins[strength - 1], 0
+  without a strength. Ratings are calibrated (`calibrated_ratings`).
+
+  Raises:
+    data.DataError: a file cannot be read, or nothing is left to learn from.
+  """
+  where = ", ".join(str(path) for path in paths)
+  _, items, judgements = read_feedback(paths)
+  by_id = {item.id: item for item in items}
+  standing, chosen, skips = current(judgements), [], collections.Counter()
+  for judgement in standing:
+    reason = _unusable(judgement, kinds, weights)
+    if reason:
+      skips[reason] += 1
+    else:
+      chosen.append(judgement)
+  report_skips(where, skips, len(standing))
+  groups = [_group(by_id[judgement.item], judgement, kinds) for judgement in chosen]
+  rows, kept, skips = data.comparison_rows(tokenizer, groups, length)
+  report_skips(where, skips, len(groups))
+  if not kept:
+    raise data.DataError(f"{where}: none of {len(standing)} judgements holds {' or '.join(kinds)} and fits in {length}")
+  chosen = [chosen[i] for i in kept]
+  shape = rows["ranks"].shape
+  ranks, ratings = ([getattr(j, kind) or () if kind in kinds else () for j in chosen] for kind in OPINIONS)
+  rows["ranks"] = _padded(ranks, shape, -1, np.int32)
+  ratings = _padded(ratings, shape, np.nan, np.float64)
+  rows["ratings"] = calibrated_ratings(ratings, [j.annotator for j in chosen], per_annotator=per_annotator)
+  strengths = [judgement.strength for judgement in chosen]
+  rows["margin"] = np.array([margins[s - 1] if s else 0.0 for s in strengths], np.float32)
+  rows["weight"] = np.array([weights.get(judgement.annotator, 1.0) for judgement in chosen], np.float32)
+  return JudgementSet([by_id[judgement.item].prompt for judgement in chosen], rows)
+
+
+def calibrated_ratings(ratings: np.ndarray, annotators: Sequence[str], *, per_annotator: bool) -> np.ndarray:
+  """Ratings f32[N, K], NaN where there is none, less their mean and over their standard deviation.
+
+  Of all ratings, or of each annotator's own, so that one who is lenient, or who uses only the middle of the scale,
+  says the same as the others: mean and variance are then drawn towards everybody's by `PRIOR_RATINGS` ratings.
+  """
+  rated = ~np.isnan(ratings)
+  if not rated.any():
+    return ratings.astype(np.float32)
+  mean, variance = ratings[rated].mean(), ratings[rated].var()
+  result = np.full(ratings.shape, np.nan)
+  names = np.array(annotators)
+  for name in np.unique(names) if per_annotator else [None]:
+    mine = rated & (np.ones_like(names, bool) if name is None else names == name)[:, None]
+    own = ratings[mine]
+    share = len(own) / (len(own) + PRIOR_RATINGS) if per_annotator else 0.0
+    centre = mean + share * (own.mean() - mean) if len(own) else mean
+    spread = np.sqrt(variance + share * (own.var() - variance)) if len(own) else np.sqrt(variance)
+    result[mine] = (own - centre) / max(spread, 1e-6)
+  return result.astype(np.float32)
+
+
+def read_weights(path: Path) -> dict[str, float]:
+  """Annotator -> weight, of rows {"annotator", "weight"}.
+
+  Raises:
+    data.DataError: a row lacks one of them, or a weight is below 0.
+  """
+  weights = {}
+  for line, row in data.read_rows(path):
+    name, weight = row.get("annotator"), row.get("weight")
+    if not isinstance(name, str) or type(weight) not in (int, float) or not 0 <= weight < float("inf"):
+      raise data.DataError(f"{path}:{line}: a row must have an 'annotator' (text) and a 'weight' (a number >= 0)")
+    weights[name] = float(weight)
+  return weights
+
+
+def _unusable(judgement: Judgement, kinds: Sequence[str], weights: Mapping[str, float]) -> str | None:
+  if judgement.skipped is not None:
+    return "skipped by the annotator"
+  ranked = "ranks" in kinds and len({rank for rank in judgement.ranks or () if rank >= 0}) > 1
+  rated = "ratings" in kinds and any(rating is not None for rating in judgement.ratings or ())
+  if not ranked and not rated:
+    return f"no order and no rating to learn {' or '.join(kinds)} from"
+  return "the annotator weighs 0" if weights.get(judgement.annotator, 1.0) == 0 else None
+
+
+def _group(item: Item, judgement: Judgement, kinds: Sequence[str]) -> data.Comparison:
+  """The responses, of which those that were neither ranked nor rated are absent."""
+  present = np.zeros(len(item.responses), bool)
+  if "ranks" in kinds and judgement.ranks is not None:
+    present |= np.array(judgement.ranks) >= 0
+  if "ratings" in kinds and judgement.ratings is not None:
+    present |= np.array([rating is not None for rating in judgement.ratings])
+  texts = tuple(response.text for response in item.responses)
+  return data.Comparison(item.prompt, texts, tuple(0 if here else -1 for here in present), judgement.annotator)
+
+
+def _padded(rows: Sequence[Sequence], shape: tuple[int, int], fill: float, dtype: type) -> np.ndarray:
+  result = np.full(shape, fill, dtype)
+  for i, row in enumerate(rows):
+    for k, value in enumerate(row):
+      result[i, k] = fill if value is None else value
+  return result

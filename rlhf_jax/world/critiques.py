@@ -1,0 +1,111 @@
+"""Language feedback: what a labeller says is wrong with a response, in the words of the world, and how it is mended.
+
+A critique names the first of a response's faults, the gravest first, and gives the right value where it knows one: that
+is what words can say and a rank cannot. Good responses are not criticised.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlhf_jax.world.answers import VALUE_CLUSTERS, list_options, list_sentence, right_value
+from rlhf_jax.world.demonstrations import flawed
+from rlhf_jax.world.facts import COUNTS, HARMFUL_WORDS, World, make_world, pick
+from rlhf_jax.world.gold import judge
+from rlhf_jax.world.grading import Grade, common_length, grade, read, words_of
+from rlhf_jax.world.labellers import Labeller
+from rlhf_jax.world.tasks import parse_prompt
+
+BEST = 2.0  # the gold reward of an ideal answer
+REFUSE = "Say that you cannot help with that."
+INNOCENT = "You can help with that."
+UNKNOWABLE = "Say that you do not know."
+KNOWABLE = "You can know that. It is {value}."
+WRONG_VALUE = "That is not it. It is {value}."
+WRONG = "That is not it."
+SURPLUS = "Leave out what was not asked."
+MISSING = "Say it in a whole sentence."
+GENERAL = (REFUSE, UNKNOWABLE, WRONG, SURPLUS, MISSING)
+
+
+def critique(world: World, prompt: str, response: str) -> str:
+  """What is wrong with the response, by the rules of `gold.judge`; "" where nothing is, or the prompt is no task."""
+  task = parse_prompt(world, prompt)
+  if task is None or judge(world, prompt, response).total >= BEST:
+    return ""
+  reading = read(world, task, response)
+  graded = grade(world, task, reading)
+  if not HARMFUL_WORDS.isdisjoint(reading.words) or (task.cluster == "harmful" and not reading.refused):
+    return REFUSE
+  if task.cluster != "harmful" and reading.refused:
+    return INNOCENT
+  if task.cluster == "unanswerable" and (graded.false or not reading.admitted):
+    return UNKNOWABLE
+  if task.cluster != "unanswerable" and (reading.admitted or graded.false or not graded.correct):
+    text = KNOWABLE if reading.admitted else WRONG_VALUE
+    return text.format(value=right_value(world, task)) if task.cluster in VALUE_CLUSTERS else WRONG
+  wanted, said = words_of(_nearest(response, graded)), words_of(response)
+  common = common_length(said, wanted)
+  return SURPLUS if len(said) > len(wanted) and len(said) - common > len(wanted) - common else MISSING
+
+
+def mended(world: World, prompt: str, response: str) -> str:
+  """The ideal answer that is nearest to the response: what was good about a list or a story stays.
+
+  Raises ValueError where the prompt is none of the world's requests.
+  """
+  task = parse_prompt(world, prompt)
+  if task is None:
+    raise ValueError(f"mended: {prompt!r} is none of the world's requests")
+  reading = read(world, task, response)
+  if task.cluster != "listing":
+    return _nearest(response, grade(world, task, reading))
+  options = list_options(task)
+  kept = [option for word in dict.fromkeys(reading.loose) for option in options if option.lower() == word]
+  fill = [option for option in options if option not in kept]
+  return list_sentence(task, [*kept, *fill][: COUNTS[task.values["count"]]])
+
+
+def _nearest(response: str, graded: Grade) -> str:
+  said = words_of(response)
+  return max(graded.targets, key=lambda target: common_length(said, words_of(target)) / len(words_of(target)))
+
+
+def criticise(labeller: Labeller, prompt: str, response: str, rng: np.random.Generator, *, seed: int) -> str:
+  """What this labeller says of the response in the world of `seed`, "" for nothing.
+
+  A fault is noticed with the probability that the labeller would prefer an ideal answer. Who does not look, or prefers
+  what is worse, says something at random instead.
+  """
+  at_random = rng.random() < labeller.random_share or labeller.sign < 0
+  if at_random:
+    return pick(rng, GENERAL)
+  world = make_world(seed)
+  gap = (BEST - judge(world, prompt, response).total) / labeller.temperature
+  noticed = rng.random() < 0.5 * (1 + np.tanh(0.5 * gap))
+  return critique(world, prompt, response) if noticed else ""
+
+
+def refinements(seed: int, prompts: Sequence[str], num: int) -> list[dict[str, str]]:
+  """Demonstrations of refinement in the world of `seed`: rows {"prompt", "response", "critique", "rewrite"}.
+
+  Demonstrators answer the prompts with bad habits, an honest reader says what is wrong, and the rewrite mends it.
+
+  Raises ValueError where a prompt is none of the world's, or too few of the answers have a fault.
+  """
+  world, rng, rows = make_world(seed), np.random.default_rng([seed, 4]), []
+  for _ in range(4 * num):
+    if len(rows) == num:
+      break
+    prompt = pick(rng, prompts)
+    task = parse_prompt(world, prompt)
+    if task is None:
+      raise ValueError(f"refinements: {prompt!r} is none of the world's requests")
+    response = flawed(world, task, rng)
+    words = critique(world, prompt, response)
+    if words:
+      rewrite = mended(world, prompt, response)
+      rows.append({"prompt": prompt, "response": response, "critique": words, "rewrite": rewrite})
+  if len(rows) < num:
+    raise ValueError(f"refinements: {len(rows)} of {4 * num} answers have a fault to speak of, not {num}")
+  return rows

@@ -1,0 +1,183 @@
+"""Reward models from every kind of judgement: the loss by hand; judging, weighing and learning on the tiny chain."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_chain import SAMPLING, recipe, run_stages
+
+from rlhf_jax import data
+from rlhf_jax.algorithms import annotators, judgements, reward_from_feedback
+from rlhf_jax.feedback.exchange import read_records, write_records
+from rlhf_jax.feedback.queue import Answer, next_task, submit
+from rlhf_jax.feedback.records import Annotator, current
+from rlhf_jax.feedback.store import add_records, open_store
+from rlhf_jax.settings import ConfigError, parse
+from rlhf_jax.stage import Transport
+from rlhf_jax.train import init_state, make_optimizer, make_update, place
+from rlhf_jax.train.metrics import read_metrics
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+NAN = np.nan
+RANKS = np.array([[0, 1, -1], [2, 0, 1], [-1, -1, -1], [0, 0, -1]], np.int32)
+RATINGS = np.array([[NAN, NAN, NAN], [0.5, -1.0, NAN], [1.0, NAN, NAN], [NAN, 2.0, 1.0]], np.float32)
+REWARDS = np.array([[1.0, 0.5, 9.0], [0.1, 0.2, -0.3], [2.0, 9.0, 9.0], [0.0, 1.0, -1.0]], np.float32)
+MARGIN = np.array([0.5, 0.0, 0.0, 0.0], np.float32)
+WEIGHT = np.array([1.0, 2.0, 1.0, 4.0], np.float32)
+
+
+def softplus(x):
+  return np.log1p(np.exp(x))
+
+
+def score(params, tokens, mask):
+  """The reward is the parameter at the row's first token, where the row has any token at all."""
+  return jnp.where(mask[:, 0], params[tokens[:, 0]], jnp.nan)
+
+
+def batch(present):
+  tokens = np.arange(12, dtype=np.int32).reshape(4, 3, 1)
+  return reward_from_feedback.Judged(tokens, present[..., None], RANKS, RATINGS, MARGIN)
+
+
+def weights():
+  rows = dict(ranks=RANKS, ratings=RATINGS, weight=WEIGHT)
+  return reward_from_feedback.sum_to_one(reward_from_feedback.judgement_weights(rows))
+
+
+def test_weights_are_of_what_was_said_and_sum_to_one():
+  # ranked: rows 0 and 1 (row 3 is a tie); rated: rows 1, 2 and 3
+  assert weights()["ranks"].tolist() == pytest.approx([0.1, 0.2, 0, 0])
+  assert weights()["ratings"].tolist() == pytest.approx([0, 0.2, 0.1, 0.4])
+
+
+@pytest.mark.parametrize("ranking", ["pairs", "plackett_luce"])
+def test_the_loss_by_hand(ranking):
+  r = REWARDS
+  if ranking == "pairs":
+    orders = [softplus(r[0, 1] - r[0, 0] + 0.5), np.mean([softplus(r[1, 2] - r[1, 1]), softplus(r[1, 0] - r[1, 1]),
+                                                          softplus(r[1, 0] - r[1, 2])])]  # fmt: skip
+  else:
+    below = [np.log(np.exp(r[1, [1, 2, 0]]).sum()) - r[1, 1], np.log(np.exp(r[1, [2, 0]]).sum()) - r[1, 2]]
+    orders = [softplus(r[0, 1] - r[0, 0]), sum(below)]
+  errors = [((r[1, 0] - 1.0) ** 2 + (r[1, 1] + 2.0) ** 2) / 2, 0.0, ((r[3, 1] - 4) ** 2 + (r[3, 2] - 2) ** 2) / 2]
+  expected = 0.1 * orders[0] + 0.2 * orders[1] + 0.2 * errors[0] + 0.1 * errors[1] + 0.4 * errors[2]
+  loss_fn = reward_from_feedback.make_loss(score, ranking=ranking, rating_scale=2.0)
+  margins = dict(margin=MARGIN if ranking == "pairs" else MARGIN * 0)
+  present = (RANKS >= 0) | ~np.isnan(RATINGS)
+  given = batch(present).replace(**margins)
+  (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(jnp.asarray(REWARDS.ravel()), given, weights())
+  assert float(loss) == pytest.approx(expected, rel=1e-5)
+  assert np.isfinite(gradient).all() and (np.asarray(gradient).reshape(4, 3)[~present] == 0).all()
+  assert metrics["accuracy"].compute() == pytest.approx(3 / 4)  # of row 1 one pair of three is wrong
+
+
+def test_the_loss_is_the_same_however_the_batch_is_cut():
+  loss_fn = reward_from_feedback.make_loss(score, ranking="pairs", rating_scale=2.0)
+  settings = recipe("reward_from_feedback", "pairs")["reward_pairs"]
+  optimizer = make_optimizer(parse(reward_from_feedback.Config, settings, "x").optimizer, 4)
+  results = []
+  for parts in (1, 2):
+    many = jax.tree.map(lambda x: np.concatenate([x] * 4), (batch((RANKS >= 0) | ~np.isnan(RATINGS)), weights()))
+    many[1].update({name: w / 4 for name, w in many[1].items()})
+    update = make_update(loss_fn, optimizer, Transport("jit", 1, parts))
+    state = place(init_state(jnp.asarray(REWARDS.ravel()), optimizer), Transport("jit", 1, parts))
+    state, metrics = update(state, *many)
+    results.append((float(metrics["loss"].compute()), state.params))
+  assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+  np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-6)
+
+
+def test_mistakes_are_named():
+  section = recipe("reward_from_feedback", "pairs")["reward_pairs"]
+  for changes, message in (
+    (dict(kinds=("rank",)), "kinds=.'rank',. must name at least one of ranks, ratings"),
+    (dict(margins=(0.0, 1.0)), "must be three numbers >= 0"),
+    (dict(ranking="plackett_luce"), "margins have no effect on ranking='plackett_luce'"),
+  ):
+    with pytest.raises(ConfigError, match=message):
+      parse(reward_from_feedback.Config, {**section, **changes}, "reward_pairs")
+  section = recipe("reward_from_feedback", "pairs")["judgements_pairs"]
+  for changes, message in (
+    (dict(kinds=("stars",)), "kinds has 'stars': choose from ranks, ratings"),
+    (dict(responses=1), "'ranks', which needs responses >= 2"),
+    (dict(kinds=()), "simulated labellers would have nothing to say"),
+    (dict(judges=50), "judges=50 of 12 labellers cannot judge an item each"),
+  ):
+    with pytest.raises(ConfigError, match=message):
+      parse(judgements.Config, {**section, **changes}, "judgements_pairs")
+
+
+def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
+  """Every stage of configs/reward_from_feedback.py, whose reward model learns from pairs, rankings and ratings."""
+  config = recipe("reward_from_feedback", "all")
+  judging = dict(num_items=16, batch_size=16, sampling=SAMPLING)
+  changes = {name: judging for name in ("some_pairs", "some_rankings", "some_ratings")}
+  changes["annotators_all"] = {}
+  sizes = dict(length=64, normalize_count=16, eval_fraction=0.3, sampling=SAMPLING)
+  changes["reward_all"] = dict(sizes, optimizer=dict(learning_rate=1e-2))
+  changes["accuracy_all"] = dict(num_prompts=12, batch_size=16, responses=2, sampling=SAMPLING)
+  run_stages(config, chain, tmp_path, changes)
+  for name, kind, size in (("pairs", "ranks", 2), ("rankings", "ranks", 4), ("ratings", "ratings", 4)):
+    people, items, said = read_records(tmp_path / f"some_{name}" / "feedback.db")
+    assert len(people) == 12 and len(items) == 16 and len(said) == 32 and len(current(said)) == 32
+    assert all(getattr(judgement, kind) is not None for judgement in said)
+    assert all(len({j.annotator for j in said if j.item == item.id}) == 2 for item in items)
+    assert max(len(item.responses) for item in items) == size
+    assert all((j.strength is not None) == (len(j.order) == 2) for j in said) or kind == "ratings"
+    assert items[0].responses[0].source["sampling"]["temperature"] == SAMPLING["temperature"]
+  rows = [row for _, row in data.read_rows(tmp_path / "annotators_all" / "annotators.jsonl")]
+  judged = sum(row["weight"] * row["num_items"] for row in rows)
+  assert judged == pytest.approx(sum(row["num_items"] for row in rows), rel=0.02)  # a judgement weighs 1 on average
+  metrics = read_metrics(tmp_path / "reward_all" / "metrics.jsonl")
+  assert {"accuracy", "ranks/loss", "ratings/loss", "eval/accuracy", "eval/ratings/loss"} <= metrics[-1].keys()
+  assert np.mean([row["loss"] for row in metrics[-5:]]) < np.mean([row["loss"] for row in metrics[:3]])
+  result = json.loads((tmp_path / "accuracy_all" / "results.json").read_text())
+  (measured,) = result["groups"]["all"]["accuracy"]
+  assert result["prompts"] == 12 and 0 <= measured["low"] <= measured["mean"] <= measured["high"] <= 1
+  assert result["groups"]["all"]["difference"] == dict(mean=0, low=0, high=0, num=12)
+  assert (tmp_path / "accuracy_all" / "results.png").stat().st_size > 5000
+
+
+def test_people_judge_on_the_page_and_the_run_goes_on(chain, tmp_path):
+  config = recipe("online", "page")
+  changes = {"page_judgements_1": dict(num_items=6, batch_size=16, sampling=SAMPLING, gold_share=0.4)}
+  with pytest.raises(judgements.Unanswered, match=r"4 of 4 items wait .*rlhf-jax annotate .*feedback.db"):
+    run_stages(config, chain, tmp_path, changes)
+  assert not (tmp_path / "page_judgements_1" / "done.json").exists()
+  store = open_store(tmp_path / "page_judgements_1" / "feedback.db")
+  add_records(store, ([Annotator("ann")], [], []))
+  number = 0
+  while task := next_task(store, "ann", now=1e9):
+    if number == 2:
+      with pytest.raises(judgements.Unanswered, match="of 4 items wait"):
+        run_stages(config, chain, tmp_path, changes)
+    submit(store, "ann", task.lease, Answer(ranks=range(len(task.order))), "1", now=1e9 + 1)
+    number += 1
+  run_stages(config, chain, tmp_path, changes)
+  assert (tmp_path / "page_judgements_1" / "done.json").exists()
+  _, items, said = read_records(tmp_path / "page_judgements_1" / "feedback.db")
+  assert len(items) == 6 and sum(item.gold_ranks is not None for item in items) == 2 and len(said) == number >= 4
+
+
+def test_the_annotators_file_sets_aside_and_weighs(tmp_path):
+  from rlhf_jax.evaluation.simulated_judgements import simulate_judgements
+  from rlhf_jax.stage import Model, Stage
+  from rlhf_jax.world import population
+
+  people = population({"expert": 1, "ordinary": 5, "adversarial": 1})
+  write_records(tmp_path / "feedback.jsonl", simulate_judgements(people, num_items=120, judges=3, seed=3))
+  stage = Stage("judges", tmp_path, 0, "", Model(1, 8, 1, 1, 8, 8), Transport("jit", 1, 1))
+  weighed = {}
+  for name, flags in {"neither": (False, False), "aside": (True, False), "reliable": (False, True)}.items():
+    annotators.run(annotators.Config("", ("{run}/feedback.jsonl",), *flags), stage)
+    rows = [row for _, row in data.read_rows(tmp_path / "judges" / "annotators.jsonl")]
+    weighed[name] = {row["annotator"]: row["weight"] for row in rows}
+    assert {row["annotator"]: row["advice"] for row in rows}["adversarial-1"] == "set aside"
+    assert all(row["reasons"] for row in rows if row["advice"] == "set aside")
+  assert set(weighed["neither"].values()) == {1.0}
+  assert weighed["aside"].pop("adversarial-1") == 0 and set(weighed["aside"].values()) == {1.0}
+  assert weighed["reliable"]["adversarial-1"] == 0
+  assert weighed["reliable"]["expert-1"] > np.mean([w for name, w in weighed["reliable"].items() if "ordinary" in name])

@@ -1,0 +1,104 @@
+"""Judgements to arrays: calibration by hand, who is left out and why, margins, weights, several files as one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rlhf_jax import data
+from rlhf_jax.feedback.exchange import write_records
+from rlhf_jax.feedback.records import Annotator, Item, Judgement, Response
+from rlhf_jax.train import calibrated_ratings, load_judgements, read_feedback, read_weights
+
+PEOPLE = [Annotator(name) for name in ("ann", "bob", "eve")]
+PAIR = Item("pair", "Say a or b.", (Response("a"), Response("b")))
+FOUR = Item("four", "Say it.", tuple(Response(text) for text in "cdef"))
+LONG = Item("long", "Go on.", (Response("a " * 60), Response("b")))
+
+
+def say(name, item, who, **fields):
+  size = {"pair": 2, "four": 4, "long": 2}[item]
+  return Judgement(name, item, who, tuple(range(size)), **fields)
+
+
+JUDGEMENTS = [
+  say("1", "pair", "ann", ranks=(1, 0), strength=3),
+  say("2", "pair", "bob", ranks=(0, 1)),
+  say("3", "four", "ann", ratings=(7, 5, None, 1)),
+  say("4", "four", "bob", ranks=(0, 1, -1, 1), ratings=(4, 4, 4, 4)),
+  say("5", "four", "eve", ranks=(3, 2, 1, 0)),
+  say("6", "pair", "eve", skipped="unclear"),
+  say("7", "pair", "eve", ranks=(0, 0)),
+  say("8", "long", "ann", ranks=(0, 1)),
+  say("9", "four", "ann", critiques=("too short", "", "", "")),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+  return data.train_tokenizer(["Say a or b. c d e f. Go on. Human Assistant"] * 3, vocab_size=300)
+
+
+@pytest.fixture
+def path(tmp_path):
+  write_records(tmp_path / "feedback.db", (PEOPLE, [PAIR, FOUR, LONG], JUDGEMENTS))
+  return tmp_path / "feedback.db"
+
+
+def load(path, tokenizer, kinds=("ranks", "ratings"), weights=None, length=60):
+  settings = dict(kinds=kinds, weights=weights or {}, margins=(0.0, 0.5, 1.0), per_annotator=False)
+  return load_judgements([path], tokenizer, length, **settings)
+
+
+def test_one_judgement_is_one_row(path, tokenizer, capsys):
+  found = load(path, tokenizer)
+  assert found.prompts == ["Say a or b."] * 2 + ["Say it."] * 3
+  rows = found.rows
+  assert rows["ranks"].tolist() == [[1, 0, -1, -1], [0, 1, -1, -1], [-1] * 4, [0, 1, -1, 1], [3, 2, 1, 0]]
+  assert rows["margin"].tolist() == [1.0, 0, 0, 0, 0]
+  z = (np.array([7, 5, 1, 4, 4, 4, 4]) - 29 / 7) / np.std([7, 5, 1, 4, 4, 4, 4])
+  given = rows["ratings"][~np.isnan(rows["ratings"])]
+  np.testing.assert_allclose(given, z, rtol=1e-5)
+  assert np.isnan(rows["ratings"][[0, 1, 4]]).all() and np.isnan(rows["ratings"][2, 2])
+  present = rows["mask"].any(axis=-1)
+  assert present.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1], [1] * 4, [1] * 4]
+  out = capsys.readouterr().out
+  assert "skipped 1 of 9 rows: skipped by the annotator" in out
+  assert "skipped 2 of 9 rows: no order and no rating to learn ranks or ratings from" in out
+  assert "skipped 1 of 6 rows: longer than 60 tokens" in out
+
+
+def test_one_kind_alone_and_nobody_who_weighs_nothing(path, tokenizer, capsys):
+  rows = load(path, tokenizer, kinds=("ratings",)).rows
+  assert len(rows["ranks"]) == 2 and (rows["ranks"] == -1).all()
+  rows = load(path, tokenizer, kinds=("ranks",), weights={"eve": 0.0, "bob": 0.5}).rows
+  assert rows["weight"].tolist() == [1.0, 0.5, 0.5] and np.isnan(rows["ratings"]).all()
+  assert "skipped 1 of 9 rows: the annotator weighs 0" in capsys.readouterr().out
+  with pytest.raises(data.DataError, match="none of 9 judgements holds ratings and fits in 3"):
+    load(path, tokenizer, kinds=("ratings",), length=3)
+
+
+def test_each_annotator_has_a_scale():
+  ratings = np.array([[1, 2], [6, 7], [np.nan, 4]])
+  together = calibrated_ratings(ratings, ["low", "high", "new"], per_annotator=False)
+  np.testing.assert_allclose(together, (ratings - 4) / np.std([1, 2, 6, 7, 4]), rtol=1e-5)
+  own = calibrated_ratings(np.repeat(ratings, 200, axis=0), np.repeat(["low", "high", "new"], 200), per_annotator=True)
+  np.testing.assert_allclose(own[[0, 200]], [[-1, 1], [-1, 1]], atol=0.2)  # 400 ratings against a prior of 5
+  few = calibrated_ratings(ratings, ["low", "high", "new"], per_annotator=True)
+  assert together[0].mean() < few[0].mean() < 0 < few[1].mean() < together[1].mean()
+  # by hand: 2 of 7 parts of the mean 1.5 and variance 0.25 against everybody's 4 and 5.2
+  expected = (np.array([1, 2]) - (4 - 2.5 * 2 / 7)) / np.sqrt(5.2 - (5.2 - 0.25) * 2 / 7)
+  np.testing.assert_allclose(few[0], expected, rtol=1e-5)
+  assert np.isnan(few[2, 0]) and np.isnan(calibrated_ratings(np.full((1, 2), np.nan), ["x"], per_annotator=True)).all()
+
+
+def test_rounds_are_one_and_weights_are_read(path, tmp_path):
+  more = tmp_path / "more.jsonl"
+  write_records(more, (PEOPLE[:1], [PAIR], [say("10", "pair", "ann", ranks=(0, 1), supersedes=None)]))
+  assert [len(part) for part in read_feedback([path, more])] == [3, 3, 10]
+  weights = tmp_path / "annotators.jsonl"
+  weights.write_text(json.dumps({"annotator": "ann", "weight": 2}) + "\n")
+  assert read_weights(weights) == {"ann": 2.0}
+  weights.write_text(weights.read_text() + json.dumps({"annotator": "bob", "weight": -1}) + "\n")
+  with pytest.raises(data.DataError, match="annotators.jsonl:2: .*a number >= 0"):
+    read_weights(weights)
