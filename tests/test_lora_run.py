@@ -115,13 +115,14 @@ def write_rows(root):
 
 
 @pytest.fixture(scope="module")
-def run(published, tmp_path_factory):
-  """PPO, after an SFT and a reward model of which only checkpoints were made: what training does is tested below."""
+def made(published, tmp_path_factory):
+  """An imported base, and the checkpoints of an SFT and a reward model of which nothing was trained."""
   root = tmp_path_factory.mktemp("lora") / "run"
   write_rows(root)
   PUBLISHED["before"] = alive()
   config = settings(published)
   pipeline.run(config | {"stages": ["base"]}, root)
+  (root / "config.json").write_text(json.dumps(config))
   for number, name in enumerate(("sft", "reward_model")):
     stage = next(step.stage for step in pipeline.plan(config, root) if step.stage.name == name)
     tokenizer, model = open_workspace(stage)
@@ -134,9 +135,14 @@ def run(published, tmp_path_factory):
     state, proof = init_state(moved, optax.identity()), identity(stage, model, tokenizer)
     with open_checkpoints(root / name / "checkpoints") as checkpoints:
       save(checkpoints, detach(state)[0], proof | base_identity(state.params, stage))
-  del params, moved, state
-  pipeline.run(config, root)
   return root
+
+
+@pytest.fixture(scope="module")
+def run(made, published):
+  """PPO from there."""
+  pipeline.run(settings(published), made)
+  return made
 
 
 def stage_of(run, name):
@@ -154,7 +160,18 @@ def size(tree):
   return sum(x.nbytes for x in jax.tree.leaves(tree))
 
 
-def test_policy_reference_reward_and_value_share_one_base(run):
+def test_whatever_is_loaded_shares_one_base(made):
+  """PPO's four models by the bytes that are alive, and nothing of them afterwards."""
+  models = [params_of(made, name) for name in ("sft", "sft", "reward_model", "reward_model")]
+  own = size([{**model, "decoder": ()} for model in models])
+  assert own < PUBLISHED["bytes"] / 5
+  assert PUBLISHED["bytes"] < alive() - PUBLISHED["before"] <= PUBLISHED["bytes"] + own + 2000
+  del models
+  assert alive() - PUBLISHED["before"] < PUBLISHED["bytes"] / 5
+
+
+@pytest.mark.slow
+def test_policy_reference_reward_and_value_share_one_base_while_ppo_runs(run):
   """Counted in every step of PPO: the base once, the reference's and the reward model's adapters, and what is trained
   three times, for Adam's two moments. Without sharing the base would be there four times."""
   reference, reward, trained = (params_of(run, name) for name in ("sft", "reward_model", "ppo"))
@@ -166,10 +183,7 @@ def test_policy_reference_reward_and_value_share_one_base(run):
     assert PUBLISHED["bytes"] + own < seen - PUBLISHED["before"] < PUBLISHED["bytes"] + own + rest
 
 
-def test_nothing_of_the_base_stays_alive(run):
-  assert alive() - PUBLISHED["before"] < PUBLISHED["bytes"] / 2
-
-
+@pytest.mark.slow
 def test_ppo_moves_its_adapters_alone(run):
   base, sft, reward, ppo = (params_of(run, name) for name in STAGES)
   for tree in (sft, reward, ppo["policy"], ppo["value"]):
@@ -183,7 +197,14 @@ def test_ppo_moves_its_adapters_alone(run):
   assert abs(rows[0]["kl/reference"]) < 1e-4 < abs(rows[1]["kl/reference"])  # sampled merged, measured beside the base
 
 
-def test_checkpoints_hold_adapters_and_name_their_base(run):
+def test_checkpoints_hold_adapters_and_name_their_base(made):
+  record = json.loads(next((made / "reward_model" / "checkpoints").glob("0/record/*")).read_text())
+  assert {path.split("/")[0] for path in record["params"]} == {"lora", "head"}
+  assert record["identity"]["base"][""]["checkpoint"] == "../base/checkpoints/0"
+
+
+@pytest.mark.slow
+def test_checkpoints_of_ppo_name_the_base_of_both_models(run):
   record = json.loads(next((run / "ppo" / "checkpoints").glob("2/record/*")).read_text())
   kinds = {path.split("/")[1] for path in record["params"]}
   assert kinds == {"lora", "head"} and not any("kernel" in path for path in record["params"] if "head" not in path)
@@ -191,9 +212,9 @@ def test_checkpoints_hold_adapters_and_name_their_base(run):
   assert base["policy"] == base["value"] and base["policy"]["checkpoint"] == "../base/checkpoints/0"
 
 
-def test_a_moved_run_finds_its_base_and_another_base_is_refused(run, tmp_path):
-  moved = shutil.copytree(run, tmp_path / "moved")
-  jax.tree.map(np.testing.assert_array_equal, params_of(moved, "sft"), params_of(run, "sft"))
+def test_a_moved_run_finds_its_base_and_another_base_is_refused(made, tmp_path):
+  moved = shutil.copytree(made, tmp_path / "moved")
+  jax.tree.map(np.testing.assert_array_equal, params_of(moved, "sft"), params_of(made, "sft"))
   stage = stage_of(moved, "sft")
   tokenizer, model = open_workspace(stage)
   other = jax.tree.map(lambda x: x + 1, load_stage(stage, "base", model, tokenizer))
@@ -208,6 +229,7 @@ def test_a_moved_run_finds_its_base_and_another_base_is_refused(run, tmp_path):
     load_stage(stage, "sft", model, tokenizer)
 
 
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_bit_by_bit(run, published, tmp_path):
   cut = shutil.copytree(run, tmp_path / "cut")
   shutil.rmtree(cut / "ppo" / "checkpoints" / "2")
@@ -217,8 +239,8 @@ def test_a_killed_stage_goes_on_bit_by_bit(run, published, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again, whole)
 
 
-def test_without_the_key_adapters_are_merged_and_everything_trains(run):
-  stage = stage_of(run, "sft")
+def test_without_the_key_adapters_are_merged_and_everything_trains(made):
+  stage = stage_of(made, "sft")
   tokenizer, model = open_workspace(stage)
   sft = load_policy(stage, "sft", model, tokenizer)
   whole = adapt(None, stage, sft)
@@ -229,8 +251,8 @@ def test_without_the_key_adapters_are_merged_and_everything_trains(run):
   assert np.abs(apply(whole, tokens) - apply({"decoder": sft["decoder"]}, tokens)).max() > 1e-3
 
 
-def test_other_settings_than_those_of_the_start_are_refused(run):
-  stage = stage_of(run, "ppo")
+def test_other_settings_than_those_of_the_start_are_refused(made):
+  stage = stage_of(made, "ppo")
   tokenizer, model = open_workspace(stage)
   sft = load_policy(stage, "sft", model, tokenizer)
   assert adapt(Lora(2, 4.0, ("up", "query", "value")), stage, {"policy": sft})["policy"] is sft
@@ -246,23 +268,23 @@ def test_the_models_answer(run, capsys):
   assert [line.split("|")[0].strip() for line in capsys.readouterr().out.splitlines()] == ["base", "sft", "ppo"]
 
 
-def test_the_export_is_merged(run, tmp_path):
-  assert main(["export", str(run), str(tmp_path / "out")]) == 0
+def test_the_export_is_merged(made, tmp_path):
+  assert main(["export", str(made), str(tmp_path / "out"), "--stage", "sft"]) == 0
   loaded = load_pretrained(open_pretrained(tmp_path / "out"))
-  jax.tree.map(np.testing.assert_array_equal, loaded, fold_lora(policy_of(params_of(run, "ppo"))))
+  jax.tree.map(np.testing.assert_array_equal, loaded, fold_lora(policy_of(params_of(made, "sft"))))
 
 
-def test_adapters_are_exported_with_the_name_of_their_base(run, published, tmp_path, capsys):
-  assert main(["export", str(run), str(tmp_path / "out"), "--adapters"]) == 0
-  assert capsys.readouterr().out == f"{tmp_path / 'out'}: the adapters of ppo\n"
+def test_adapters_are_exported_with_the_name_of_their_base(made, published, tmp_path, capsys):
+  assert main(["export", str(made), str(tmp_path / "out"), "--adapters", "--stage", "sft"]) == 0
+  assert capsys.readouterr().out == f"{tmp_path / 'out'}: the adapters of sft\n"
   values = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
   assert values["base_model_name_or_path"] == str(published) and values["lora_alpha"] == 4.0
   assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
     "adapter_config.json", "adapter_model.safetensors",
   ]  # fmt: skip
-  assert main(["export", str(run), str(tmp_path / "no"), "--adapters", "--stage", "base"]) == 2
+  assert main(["export", str(made), str(tmp_path / "no"), "--adapters", "--stage", "base"]) == 2
   assert "'base' was trained without adapters" in capsys.readouterr().err
-  assert main(["export", str(run), str(tmp_path / "no"), "--adapters", "--stage", "reward_model"]) == 2
+  assert main(["export", str(made), str(tmp_path / "no"), "--adapters", "--stage", "reward_model"]) == 2
   assert "export it merged" in capsys.readouterr().err
 
 

@@ -52,7 +52,14 @@ def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array
 def logprobs_and_entropy(
   logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array]:
-  """`(token_logprobs, token_entropy)`, which makes logits in chunks once for both."""
+  """`(token_logprobs, token_entropy)`, which makes logits in chunks once for both.
+
+  Args: logits[..., T, V]; tokens[..., T]; mask[..., T]. Returns: f32[..., T] twice.
+
+  >>> logp, entropy = logprobs_and_entropy(jnp.zeros((1, 4)), jnp.array([2]))
+  >>> round(float(logp[0]), 4), round(float(entropy[0]), 4)
+  (-1.3863, 1.3863)
+  """
   if isinstance(logits, ChunkedLogits):
     return logits.map(lambda part, tokens, mask: logprobs_and_entropy(part, tokens, mask=mask), tokens, mask)
   return token_logprobs(logits, tokens, mask=mask), token_entropy(logits, mask=mask)

@@ -27,11 +27,12 @@ class Origin(NamedTuple):
 
 
 class _Loaded(NamedTuple):
+  checkpoint: Path
   described: Mapping[str, list]
   leaves: dict[str, weakref.ref]
 
 
-_loaded: dict[Path, _Loaded] = {}
+_loaded: list[_Loaded] = []  # a checkpoint occurs once for each way in which its arrays lie on devices
 
 
 def digest(described: Mapping[str, list], part: str) -> str:
@@ -43,20 +44,20 @@ def digest(described: Mapping[str, list], part: str) -> str:
 
 def alive(checkpoint: Path, described: Mapping[str, list], shardings: Mapping[str, Any]) -> dict[str, jax.Array]:
   """The arrays of a checkpoint that somebody holds already, as it is described and lying as `shardings` ask for."""
-  before = _loaded.get(checkpoint)
   found = {}
-  for path, sharding in shardings.items():
-    leaf = before.leaves[path]() if before and before.described.get(path) == described[path] else None
-    if leaf is not None and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
-      found[path] = leaf
+  for entry in _loaded:
+    for path, sharding in shardings.items():
+      known = entry.checkpoint == checkpoint and entry.described.get(path) == described[path]
+      leaf = entry.leaves[path]() if known else None
+      if leaf is not None and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+        found[path] = leaf
   return found
 
 
 def remember(checkpoint: Path, described: Mapping[str, list], leaves: Mapping[str, jax.Array]) -> None:
   """Notes what was loaded from a checkpoint, by weak references."""
-  for other in [path for path, entry in _loaded.items() if all(ref() is None for ref in entry.leaves.values())]:
-    del _loaded[other]
-  _loaded[checkpoint] = _Loaded(described, {path: weakref.ref(leaf) for path, leaf in leaves.items()})
+  _loaded[:] = [entry for entry in _loaded if any(ref() is not None for ref in entry.leaves.values())]
+  _loaded.append(_Loaded(checkpoint, described, {path: weakref.ref(leaf) for path, leaf in leaves.items()}))
 
 
 def origin(decoder: Params) -> Origin:
@@ -67,11 +68,11 @@ def origin(decoder: Params) -> Origin:
   """
   path, leaf = jax.tree_util.tree_flatten_with_path(decoder)[0][0]
   name = jax.tree_util.keystr(path, simple=True, separator="/")
-  for checkpoint, entry in _loaded.items():
+  for entry in _loaded:
     for place, ref in entry.leaves.items():
       if place.endswith(f"decoder/{name}") and ref() is leaf:
         part = place.removesuffix(f"decoder/{name}").removesuffix("/")
-        return Origin(checkpoint, part, digest(entry.described, part))
+        return Origin(entry.checkpoint, part, digest(entry.described, part))
   raise ValueError("the base of adapters must be loaded from a checkpoint, by load_stage or load_policy")
 
 

@@ -88,7 +88,7 @@ def load_params(
     CheckpointError: where there is no such one, the identity differs, an array does not verify, or the base is not the
       one that the adapters were trained on.
   """
-  directory = Path(directory).absolute()
+  directory = Path(directory).resolve()  # so that one checkpoint has one name in `bases`
   if not directory.is_dir():
     raise CheckpointError(f"{directory} has no checkpoint: run the stage that makes it first")
   with ocp.CheckpointManager(directory) as checkpoints:

@@ -63,7 +63,7 @@ def test_what_a_kernel_cannot_do_is_named():
     language_model(odd, attention="cudnn")
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
 def test_rematerialisation_changes_no_gradient(remat):
   tokens = jax.random.randint(jax.random.key(1), (2, 10), 0, 17)
   params = jax.jit(language_model(CONFIG).init)(jax.random.key(0))

@@ -54,6 +54,10 @@ LOGPS = dict(logp=logprobs(B, T), logp_ref=logprobs(B, T))
 
 CASES = {
   "token_logprobs": Case(O.token_logprobs, TOKENS),
+  "logprobs_and_entropy": Case(lambda **kw: sum(O.logprobs_and_entropy(**kw)), TOKENS),
+  "ChunkedLogits": Case(
+    lambda logits, tokens, mask: O.token_logprobs(O.ChunkedLogits(logits, lambda x: x, 2), tokens, mask=mask), TOKENS
+  ),
   "token_entropy": Case(O.token_entropy, dict(logits=normal(B, T, V))),
   "lm_loss": Case(functools.partial(O.lm_loss, z_loss=0.1, label_smoothing=0.2), TOKENS),
   "bradley_terry_loss": Case(

@@ -16,7 +16,7 @@ from rlhf_jax.algorithms import dpo
 from rlhf_jax.models import DecoderConfig
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import Environment, Function, Optimizer, Reward, Sampling, run_steps
+from rlhf_jax.train import Environment, Function, Lora, Optimizer, Reward, Sampling, run_steps
 from rlhf_jax.types import Mean, TrainState
 
 ROWS, BATCH, STEPS = 10, 4, 10
@@ -72,7 +72,7 @@ ALGORITHMS = [
   for path in sorted((PACKAGE / "algorithms").glob("*.py"))
   if path.stem not in ("__init__", "world")  # `world` hands all of its keys to a function that refuses others
 ]
-PARTS = (DecoderConfig, Transport, Environment, Sampling, Reward, Function, Optimizer)
+PARTS = (DecoderConfig, Transport, Environment, Sampling, Reward, Function, Optimizer, Lora)
 
 
 def test_every_config_key_is_read():

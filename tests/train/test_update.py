@@ -84,7 +84,11 @@ ADAPTED = add_lora(jax.random.key(3), PARAMS, rank=2, alpha=4.0, targets=("query
 
 @pytest.mark.parametrize(
   "transport",
-  [Transport("jit", 4, 2), Transport("pmap", 1, 1), Transport("shard_map", 1, 2)],
+  [
+    Transport("jit", 4, 2),
+    pytest.param(Transport("pmap", 1, 1), marks=pytest.mark.slow),
+    pytest.param(Transport("shard_map", 1, 2), marks=pytest.mark.slow),
+  ],
   ids=lambda t: f"{t.kind}-fsdp{t.fsdp}-micro{t.microbatches}",
 )
 def test_adapters_train_alike_under_every_transport(transport):
