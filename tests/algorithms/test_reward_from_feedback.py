@@ -68,7 +68,8 @@ def test_the_loss_by_hand(ranking):
   margins = dict(margin=MARGIN if ranking == "pairs" else MARGIN * 0)
   present = (RANKS >= 0) | ~np.isnan(RATINGS)
   given = batch(present).replace(**margins)
-  (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(jnp.asarray(REWARDS.ravel()), given, weights())
+  differentiated = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+  (loss, metrics), gradient = differentiated(jnp.asarray(REWARDS.ravel()), given, weights())
   assert float(loss) == pytest.approx(expected, rel=1e-5)
   assert np.isfinite(gradient).all() and (np.asarray(gradient).reshape(4, 3)[~present] == 0).all()
   assert metrics["accuracy"].compute() == pytest.approx(3 / 4)  # of row 1 one pair of three is wrong
