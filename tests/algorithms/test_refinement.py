@@ -41,13 +41,14 @@ def test_texts_are_scored_as_answers_to_their_prompt():
   assert fits.tolist() == [[True, True], [False, True]] and scores[0, 0] < scores[0, 1]
 
 
+@pytest.mark.slow
 def test_the_recipe_from_criticism_to_sft(chain, tmp_path, capsys):
   config = recipe("refinement")
   config["model"]["max_length"] = 64
   changes = {
     "refinement_demonstrations": dict(num=40),
     "refiner": dict(SFT, optimizer=dict(learning_rate=1e-2)),
-    "critiques": dict(num_items=48, batch_size=16, sampling=SAMPLING),
+    "critiques": dict(num_items=48, batch_size=64, sampling=SAMPLING),
     "refinement": dict(
       batch_size=16, length=64, sampling=dict(SAMPLING, max_prompt_tokens=52), reward=shortness(tmp_path)["reward"]
     ),

@@ -68,7 +68,8 @@ def test_the_loss_by_hand(ranking):
   margins = dict(margin=MARGIN if ranking == "pairs" else MARGIN * 0)
   present = (RANKS >= 0) | ~np.isnan(RATINGS)
   given = batch(present).replace(**margins)
-  (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(jnp.asarray(REWARDS.ravel()), given, weights())
+  differentiated = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+  (loss, metrics), gradient = differentiated(jnp.asarray(REWARDS.ravel()), given, weights())
   assert float(loss) == pytest.approx(expected, rel=1e-5)
   assert np.isfinite(gradient).all() and (np.asarray(gradient).reshape(4, 3)[~present] == 0).all()
   assert metrics["accuracy"].compute() == pytest.approx(3 / 4)  # of row 1 one pair of three is wrong
@@ -113,12 +114,13 @@ def test_mistakes_are_named():
 def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
   """Every stage of configs/reward_from_feedback.py, whose reward model learns from pairs, rankings and ratings."""
   config = recipe("reward_from_feedback", "all")
-  judging = dict(num_items=16, batch_size=16, sampling=SAMPLING)
-  changes = {name: judging for name in ("some_pairs", "some_rankings", "some_ratings")}
+  judging = dict(num_items=16, sampling=SAMPLING)  # 64 responses a batch everywhere: one program samples them all
+  pages = {"some_pairs": 32, "some_rankings": 16, "some_ratings": 16}
+  changes = {name: dict(judging, batch_size=size) for name, size in pages.items()}
   changes["annotators_all"] = {}
-  sizes = dict(length=64, normalize_count=16, eval_fraction=0.3, sampling=SAMPLING)
+  sizes = dict(length=64, normalize_count=64, eval_fraction=0.3, sampling=SAMPLING)
   changes["reward_all"] = dict(sizes, optimizer=dict(learning_rate=1e-2))
-  changes["accuracy_all"] = dict(num_prompts=12, batch_size=16, responses=2, sampling=SAMPLING)
+  changes["accuracy_all"] = dict(num_prompts=12, batch_size=32, responses=2, sampling=SAMPLING)
   run_stages(config, chain, tmp_path, changes)
   for name, kind, size in (("pairs", "ranks", 2), ("rankings", "ranks", 4), ("ratings", "ratings", 4)):
     people, items, said = read_records(tmp_path / f"some_{name}" / "feedback.db")
