@@ -4,6 +4,7 @@ from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
+from rlhf_jax.train.feeds import Feed, load_demonstrations, load_texts
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
@@ -16,6 +17,7 @@ __all__ = [
   "ComparisonSet",
   "Environment",
   "Episodes",
+  "Feed",
   "Function",
   "Interrupted",
   "Optimizer",
@@ -31,10 +33,12 @@ __all__ = [
   "identity",
   "init_state",
   "load_comparisons",
+  "load_demonstrations",
   "load_imported",
   "load_policy",
   "load_prompts",
   "load_stage",
+  "load_texts",
   "make_environment",
   "make_function",
   "make_mesh",
