@@ -86,6 +86,7 @@ def measure_model(steps: int) -> dict:
 def in_process(*arguments: str) -> dict:
   """What this file prints when it is called with `arguments`."""
   result = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+  print(result.stdout.splitlines()[-1], file=sys.stderr)
   return json.loads(result.stdout.splitlines()[-1])
 
 
