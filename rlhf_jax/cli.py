@@ -9,11 +9,13 @@
   rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
   rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model,
                                         --adapters writes its LoRA adapters alone, for PEFT)
+  rlhf-jax tokenizer train FILES --vocab-size N --out DIR     trains a byte-level BPE on text or on rows
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 import traceback
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   commands = {
     "run": _run, "sample": _sample, "report": _report, "collect": _collect, "annotate": _annotate, "convert": _convert,
-    "agreement": _agreement, "export": _export,
+    "agreement": _agreement, "export": _export, "tokenizer": _tokenizer,
   }  # fmt: skip
   sys.path.insert(0, "")  # a config may import its neighbours, and name functions of the current directory
   if not argv or argv[0] in ("-h", "--help", "help"):
@@ -292,6 +294,26 @@ def _agreement(arguments: list[str]) -> None:
   print_findings(findings)
   if settings.out is not None:
     print("\n".join(str(path) for path in write_findings(findings, settings.out)))
+
+
+def _tokenizer(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax tokenizer", description="Train a tokenizer.")
+  parser.add_argument("action", choices=("train",))
+  parser.add_argument("files", nargs="+", metavar="FILE", help="plain text, or rows (.jsonl, .json, .parquet)")
+  parser.add_argument("--vocab-size", type=int, required=True)
+  parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+  parser.add_argument("--chat-template", type=Path, metavar="FILE", help="in Jinja; default the project's own form")
+  parser.add_argument("--control", default="", help="comma-separated tokens that only the chat template can spell")
+  settings = parser.parse_args(arguments)
+  from rlhf_jax import data
+
+  texts = (text for file in settings.files for text in data.stream_corpus(file))
+  control = [token for token in settings.control.split(",") if token]
+  tokenizer = data.train_tokenizer(texts, settings.vocab_size, control)
+  template = data.read_text(settings.chat_template) if settings.chat_template else ""
+  data.export_tokenizer(dataclasses.replace(tokenizer, chat_template=template), settings.out)
+  found = data.load_tokenizer(settings.out)  # as every stage will: with its checks
+  print(f"{settings.out}: {found.vocab_size} tokens, PAD {found.pad_id}, BOS {found.bos_id}, EOS {found.eos_id}")
 
 
 def _export(arguments: list[str]) -> None:

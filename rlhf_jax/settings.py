@@ -64,8 +64,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
   if origin is types.UnionType or origin is typing.Union:
     if value is None and type(None) in typing.get_args(hint):
       return None
-    inner = next(option for option in typing.get_args(hint) if option is not type(None))
-    return _convert(inner, value, where)
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    fitting = [option for option in options if _form(value) is _option_form(option)]
+    return _convert((fitting or options)[0], value, where)
   if origin is tuple:
     if not isinstance(value, (tuple, list)):
       raise ConfigError(f"config.{where} must be a tuple, not {value!r}.")
@@ -85,6 +86,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
   if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
     raise ConfigError(f"config.{where} must be {hint.__name__}, not {value!r}.")
   return value
+
+
+def _form(value: Any) -> type:
+  """What tells the options of a union apart: a mapping, a tuple, or neither."""
+  return Mapping if isinstance(value, Mapping) else tuple if isinstance(value, (list, tuple)) else object
+
+
+def _option_form(hint: Any) -> type:
+  origin = typing.get_origin(hint)
+  return Mapping if dataclasses.is_dataclass(hint) or origin is dict else tuple if origin is tuple else object
 
 
 def import_function(name: str) -> Callable:

@@ -1,5 +1,6 @@
 """A run that starts from a published model, through the pipeline and the command line, and out again."""
 
+import dataclasses
 import json
 
 import jax
@@ -96,12 +97,13 @@ def test_what_cannot_be_exported_is_named(run, tmp_path, capsys):
 
 def test_the_chat_form_survives_export(published):
   directory, own, _ = published
-  imported = data.load_tokenizer(directory)
+  assert data.load_tokenizer(directory) == own
+  template = json.loads((directory / "tokenizer_config.json").read_text())["chat_template"]
+  imported = dataclasses.replace(own, chat_template=template)  # what others who load the directory make of it
   dialogue = "\n\nHuman: Hi <eos>\n\nAssistant: Hello\n\nHuman: Where?\n\nAssistant:"
   for prompt in ("Where does Tom live?", dialogue):
     assert data.prompt_ids(imported, prompt) == data.prompt_ids(own, prompt)
     assert data.response_ids(imported, prompt, "Tom <eos>") == data.response_ids(own, prompt, "Tom <eos>")
-  assert (imported.pad_id, imported.bos_id, imported.eos_id) == (own.pad_id, own.bos_id, own.eos_id)
 
 
 def test_a_tokenizer_too_large_for_the_model_is_refused(published, run, tmp_path):

@@ -1,18 +1,23 @@
 """Every command of the README: its Python runs, its configs are accepted whole, its quickstart runs (slow)."""
 
+import gzip
 import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
-from tiny_chain import run_stages, shortness
+from tiny_chain import recipe, run_stages, shortness
 
-from rlhf_jax.cli import load_config
+from rlhf_jax import data
+from rlhf_jax.algorithms import sft
+from rlhf_jax.cli import load_config, main
 from rlhf_jax.pipeline import plan
+from rlhf_jax.settings import parse
 from rlhf_jax.train.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +57,26 @@ def names_of(code: str) -> dict:
 def test_the_objectives_of_the_readme_give_what_they_should():
   assert names_of(python("def score"))["score"](["a", "b"], ["Yes.", "no"]) == [1.0, 0.0]
   assert float(names_of(python("gae("))["loss"]) == pytest.approx(-(0.95 + 1) / 2)
+
+
+def test_the_mixture_of_the_readme_is_accepted():
+  config = recipe("sft")
+  names = {"config": SimpleNamespace(sft=SimpleNamespace())}
+  exec(compile(python("sources=dict("), "README.md", "exec"), names)
+  mixture = names["config"].sft.demonstrations
+  parsed = parse(sft.Config, {**config["sft"], "demonstrations": mixture}, "sft").demonstrations
+  assert list(parsed.sources) == ["chat", "squad", "nli", "sums"] and parsed.cap == 3000
+  assert parsed.sources["squad"].shots == (0, 3)
+
+
+def test_the_tokenizer_of_the_readme_is_trained(tmp_path, monkeypatch):
+  (command,) = (line for line in COMMANDS if "tokenizer train" in line)
+  monkeypatch.chdir(tmp_path)
+  Path("corpus.txt").write_text("Tom lives in Oakford.\n" * 20)
+  rows = [{"instruction": "Where does Tom live?", "input": "", "output": "In Oakford."}]
+  Path("alpaca.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
+  assert main(shlex.split(command)[1:]) == 0
+  assert data.load_tokenizer("my_tokenizer").encode("Oakford")
 
 
 def test_an_algorithm_of_ones_own_is_short_and_runs(chain, tmp_path, monkeypatch):

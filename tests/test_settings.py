@@ -177,3 +177,18 @@ def test_a_changed_file_is_read_again(tmp_path):
   assert import_module(str(path)).value == 1
   path.write_text("value = 22\n")
   assert import_module(str(path)).value == 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Either:
+  data: str | Inner
+  words: str | tuple[tuple[str, ...], ...] = ""
+
+
+def test_the_form_of_a_value_tells_the_options_of_a_union_apart():
+  assert parse(Either, dict(data="file"), "sft") == Either("file")
+  assert parse(Either, dict(data=dict(rate=1), words=[["a", "b"]]), "sft") == Either(Inner(1.0), (("a", "b"),))
+  with pytest.raises(ConfigError, match="config.sft.data has no key 'rates'. Did you mean 'rate'"):
+    parse(Either, dict(data=dict(rates=1)), "sft")
+  with pytest.raises(ConfigError, match="config.sft.data must be str, not 3"):
+    parse(Either, dict(data=3), "sft")

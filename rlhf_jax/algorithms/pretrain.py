@@ -18,6 +18,7 @@ from rlhf_jax.train import (
   Optimizer,
   identity,
   init_state,
+  load_texts,
   make_optimizer,
   make_update,
   open_workspace,
@@ -32,11 +33,12 @@ class Config:
   """Settings of the stage.
 
   text, eval_text: files of plain text, or of rows whose dialogues are used; where eval_text is "", eval_rows rows of
-  `text` are held out. length: tokens in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
+  `text` are held out. text may also be a mixture (`rlhf_jax.data.Mixture`) of texts and demonstrations; then eval_text
+  is needed. length: tokens in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
   """
 
   algorithm: str
-  text: str
+  text: str | data.Mixture
   eval_text: str
   eval_rows: int
   num_steps: int
@@ -64,11 +66,20 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   if config.length > model.config.max_length:
     raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
-  train, held_out = _rows(config, stage, tokenizer)
+  feed = load_texts(
+    config.text,
+    stage,
+    tokenizer,
+    eval_text=config.eval_text,
+    eval_rows=config.eval_rows,
+    length=config.length,
+    batch_size=config.batch_size,
+    num_steps=config.num_steps,
+  )
   loss_fn = make_loss(model.apply, z_loss=config.z_loss)
   optimizer = make_optimizer(config.optimizer, config.num_steps)
   update = make_update(loss_fn, optimizer, stage.transport)
-  held_out = Batch(**held_out)
+  held_out = Batch(**feed.held_out)
 
   @jax.jit
   def evaluate(params):
@@ -76,13 +87,13 @@ def run(config: Config, stage: Stage) -> None:
     return {"loss": Mean(loss, jax.numpy.ones(()))}
 
   def step(state, index):
-    rows = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
-    batch = Batch(**data.take(train, rows))
-    return update(state, batch, token_weights(batch.mask))
+    batch, position = feed.take(state.extra, index)
+    state, metrics = update(state, batch, token_weights(batch.mask))
+    return state.replace(extra=position), metrics
 
   run_steps(
     stage,
-    init_state(model.init(stage_key(stage)), optimizer),
+    init_state(model.init(stage_key(stage)), optimizer, feed.start),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),
@@ -90,17 +101,4 @@ def run(config: Config, stage: Stage) -> None:
     evaluate=lambda state: evaluate(state.params),
     evaluate_every=config.evaluate_every,
   )
-
-
-def _rows(config, stage, tokenizer):
-  rows = data.language_model_rows(tokenizer, data.read_corpus(stage.path(config.text)), config.length)
-  if config.eval_text:
-    held_out = data.language_model_rows(tokenizer, data.read_corpus(stage.path(config.eval_text)), config.length)
-    return rows, data.take(held_out, range(min(config.eval_rows, len(held_out["tokens"]))))
-  count = len(rows["tokens"])
-  if count <= config.eval_rows:
-    raise data.DataError(
-      f"{stage.path(config.text)} gives {count} rows of {config.length} tokens, "
-      f"which eval_rows={config.eval_rows} uses up"
-    )
-  return data.take(rows, range(count - config.eval_rows)), data.take(rows, range(count - config.eval_rows, count))
+  feed.report()

@@ -20,11 +20,11 @@ from rlhf_jax.train import (
   adapt,
   identity,
   init_state,
+  load_demonstrations,
   load_policy,
   make_optimizer,
   make_update,
   open_workspace,
-  report_skips,
   run_steps,
 )
 from rlhf_jax.types import Batch, Mean
@@ -34,14 +34,16 @@ from rlhf_jax.types import Batch, Mean
 class Config:
   """Settings of the stage.
 
-  init: the stage to start from. demonstrations: a file of rows (see `rlhf_jax.data.read_demonstrations`).
-  eval_fraction: share of the prompts held out. length: tokens of a row, into which as many demonstrations are packed as
-  fit, and of the longest demonstration; longer ones are skipped and counted. batch_size: rows.
+  init: the stage to start from. demonstrations: a file of rows (see `rlhf_jax.data.read_demonstrations`), or a mixture
+  of sources that are read as they are needed (`rlhf_jax.data.Mixture`). eval_fraction: share of the prompts held out.
+  length: tokens of a row, into which as many demonstrations are packed as fit, and of the longest demonstration; longer
+  ones are skipped and counted. batch_size: rows. num_epochs: passes over the file, or over the examples of all sources,
+  each up to its cap.
   """
 
   algorithm: str
   init: str
-  demonstrations: str
+  demonstrations: str | data.Mixture
   eval_fraction: float
   num_epochs: int
   batch_size: int
@@ -68,15 +70,16 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   if config.length > model.config.max_length:
     raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
-  path = stage.path(config.demonstrations)
-  demonstrations, skips = data.read_demonstrations(path)
-  report_skips(str(path), skips, len(demonstrations) + sum(skips.values()))
-  train, held_out = (
-    _rows(tokenizer, [demonstrations[i] for i in part], config.length, path)
-    for part in data.split_prompts([d.prompt for d in demonstrations], config.eval_fraction, stage.seed)
+  feed = load_demonstrations(
+    config.demonstrations,
+    stage,
+    tokenizer,
+    length=config.length,
+    batch_size=config.batch_size,
+    num_epochs=config.num_epochs,
+    eval_fraction=config.eval_fraction,
   )
-  num_rows = len(train["tokens"])
-  num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
+  num_steps = max(int(config.num_epochs * feed.num_rows) // config.batch_size, 1)
   loss_fn = make_loss(model.apply)
   optimizer = make_optimizer(config.optimizer, num_steps)
   update = make_update(loss_fn, optimizer, stage.transport)
@@ -84,21 +87,21 @@ def run(config: Config, stage: Stage) -> None:
 
   def evaluate(state):
     total = Mean(0.0, 0.0)
-    for start in range(0, len(held_out["tokens"]), config.batch_size):
-      rows = range(start, min(start + config.batch_size, len(held_out["tokens"])))
-      batch = Batch(**data.take(held_out, rows))
+    count = len(feed.held_out["tokens"])
+    for start in range(0, count, config.batch_size):
+      batch = Batch(**data.take(feed.held_out, range(start, min(start + config.batch_size, count))))
       total += Mean(loss_of(state.params, batch, batch.mask.astype("float32"))[0], batch.mask.sum())
     return {"loss": total}
 
   def step(state, index):
-    rows = data.batch_indices(num_rows, config.batch_size, index, stage.stage_seed)
-    batch = Batch(**data.take(train, rows))
-    return update(state, batch, token_weights(batch.mask))
+    batch, position = feed.take(state.extra, index)
+    state, metrics = update(state, batch, token_weights(batch.mask))
+    return state.replace(extra=position), metrics
 
   params = load_policy(stage, config.init, model, tokenizer)
   run_steps(
     stage,
-    init_state(adapt(config.lora, stage, params), optimizer),
+    init_state(adapt(config.lora, stage, params), optimizer, feed.start),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),
@@ -106,11 +109,4 @@ def run(config: Config, stage: Stage) -> None:
     evaluate=evaluate,
     evaluate_every=config.evaluate_every,
   )
-
-
-def _rows(tokenizer, demonstrations, length, path):
-  rows, skips = data.demonstration_rows(tokenizer, demonstrations, length)
-  report_skips(str(path), skips, len(demonstrations))
-  if not len(rows["tokens"]):
-    raise data.DataError(f"{path}: no demonstration of {len(demonstrations)} fits in length={length} tokens")
-  return data.pack_rows(rows, length, tokenizer.pad_id)
+  feed.report()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from rlhf_jax.data.chat import prompt_ids, response_ids
-from rlhf_jax.data.sources import Comparison, Demonstration
+from rlhf_jax.data.shapes import Comparison, Demonstration
 from rlhf_jax.data.templates import render_prompt
 from rlhf_jax.data.tokenizer import Tokenizer
 
@@ -46,6 +46,16 @@ def language_model_rows(tokenizer: Tokenizer, text: str, length: int) -> Arrays:
   return {"tokens": tokens, "mask": mask}
 
 
+def cut_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+  """For each text its rows, (ids i32[T], mask bool[T]), of <bos> and a stretch of it each; T is at most `length`."""
+  found = []
+  for ids in tokenizer.encode_batch(texts):
+    stretches = [ids[start : start + length - 1] for start in range(0, len(ids), length - 1)]
+    rows = [np.asarray([tokenizer.bos_id, *stretch], np.int32) for stretch in stretches]
+    found.append([(row, np.arange(len(row)) > 0) for row in rows])
+  return found
+
+
 def demonstration_rows(
   tokenizer: Tokenizer, demonstrations: Sequence[Demonstration], length: int
 ) -> tuple[Arrays, Counter]:
@@ -62,7 +72,7 @@ def demonstration_rows(
     before = prompt_ids(tokenizer, prompt)
     row = before + response_ids(tokenizer, prompt, response)
     if len(row) > length:
-      skips[_too_long(length)] += 1
+      skips[too_long(length)] += 1
       continue
     rows.append(row)
     starts.append(len(before))
@@ -72,10 +82,11 @@ def demonstration_rows(
   return {"tokens": tokens, "mask": mask}, skips
 
 
-def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int) -> Arrays:
+def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int, lookback: int = 64) -> Arrays:
   """Several short rows in one, by first fit in the order given, so that little of a batch is padding.
 
-  Args: tokens i32[N, S] and mask bool[N, S] as `demonstration_rows` gives them, with real tokens up to the mask's last.
+  Args: tokens i32[N, S] and mask bool[N, S] as `demonstration_rows` gives them, with real tokens up to the mask's last;
+  lookback: rows behind the last that are still filled.
 
   Returns:
     tokens, mask: [M, length], whole rows side by side.
@@ -88,20 +99,19 @@ def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int) -> Arr
   sizes = np.max(np.where(arrays["mask"], positions + 1, 0), axis=1, initial=0)  # [N]
   if len(sizes) and sizes.max() > length:
     raise ValueError(f"a row of {sizes.max()} tokens does not fit in length {length}")
-  room: list[int] = []  # free tokens of each packed row; only the last few rows have any worth looking at
+  room = np.full(len(sizes), length)  # free tokens of each packed row; those that are not begun are empty
   members: list[list[int]] = []
   for index, size in enumerate(sizes):
-    start = max(len(room) - 64, 0)
-    place = next((row for row in range(start, len(room)) if room[row] >= size), len(room))
-    if place == len(room):
-      room.append(length)
+    start = max(len(members) - lookback, 0)
+    place = start + int(np.argmax(room[start : len(members) + 1] >= size))
+    if place == len(members):
       members.append([])
     room[place] -= size
     members[place].append(index)
   packed = {
-    "tokens": np.full((len(room), length), pad_id, np.int32),
-    "mask": np.zeros((len(room), length), bool),
-    "segments": np.zeros((len(room), length), np.int32),
+    "tokens": np.full((len(members), length), pad_id, np.int32),
+    "mask": np.zeros((len(members), length), bool),
+    "segments": np.zeros((len(members), length), np.int32),
   }
   for row, indices in enumerate(members):
     start = 0
@@ -141,7 +151,7 @@ def comparison_rows(
       for response, rank in zip(comparison.responses, comparison.ranks, strict=True)
     ]
     if any(len(row) > length for row in group):
-      skips[_too_long(length)] += 1
+      skips[too_long(length)] += 1
       continue
     rows += group + [[]] * absent
     ranks.append([*comparison.ranks] + [-1] * absent)
@@ -169,7 +179,7 @@ def prompt_rows(
   encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
   kept = [index for index, row in enumerate(encoded) if len(row) <= length]
   tokens, lengths = _pad([encoded[index] for index in kept], length, tokenizer.pad_id)
-  skips = Counter({_too_long(length): len(encoded) - len(kept)}) if len(kept) < len(encoded) else Counter()
+  skips = Counter({too_long(length): len(encoded) - len(kept)}) if len(kept) < len(encoded) else Counter()
   return {"tokens": tokens, "lengths": lengths}, kept, skips
 
 
@@ -207,15 +217,16 @@ def split_prompts(prompts: Sequence[str], fraction: float, seed: int) -> tuple[n
   Raises:
     ValueError: `fraction` is not in [0, 1].
   """
+  held_out = np.fromiter((is_held_out(prompt, fraction, seed) for prompt in prompts), bool, len(prompts))
   if not 0 <= fraction <= 1:
     raise ValueError(f"fraction is {fraction}; it must be between 0 and 1")
-
-  def uniform(prompt: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{render_prompt(prompt)}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-  held_out = np.fromiter((uniform(prompt) < fraction for prompt in prompts), bool, len(prompts))
   return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def is_held_out(prompt: str, fraction: float, seed: int) -> bool:
+  """Whether `split_prompts` holds a prompt out: a function of the prompt, whatever else there is."""
+  digest = hashlib.sha256(f"{seed}:{render_prompt(prompt)}".encode()).digest()
+  return int.from_bytes(digest[:8], "big") / 2**64 < fraction
 
 
 # Cached because the steps of an epoch share it: shuffling a large set again costs more than the batch does.
@@ -238,7 +249,8 @@ def _pieces(text: str) -> Iterator[str]:
     start = end
 
 
-def _too_long(length: int) -> str:
+def too_long(length: int) -> str:
+  """The reason why what does not fit in `length` tokens is left out."""
   return f"longer than {length} tokens"
 
 

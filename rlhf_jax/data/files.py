@@ -1,12 +1,16 @@
 """Files of text and of JSON rows, plain or gzipped, with errors that name the file and the line."""
 
+import codecs
+import contextlib
 import gzip
+import itertools
 import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 PathLike = str | os.PathLike[str]
 
@@ -17,33 +21,47 @@ class DataError(ValueError):
   """A data file the user can repair: the message names file and line, what was found and what to do."""
 
 
+class RowError(DataError):
+  """What is wrong with one row; kind: "malformed" or "schema", by which a source may allow to leave the row out."""
+
+  def __init__(self, message: str, kind: str):
+    super().__init__(message)
+    self.kind = kind
+
+
 def read_text(path: PathLike) -> str:
   """The text of a UTF-8 file; a path that ends in `.gz` is decompressed.
 
   Raises:
     DataError: the file is missing, empty, not UTF-8, or its gzip stream is damaged or cut short.
   """
+  with open_file(path) as file:
+    data = file.read()
   try:
-    data = Path(path).read_bytes()
-    if data and Path(path).suffix == ".gz":
-      data = gzip.decompress(data)
+    text = data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise not_utf8(path, data.count(b"\n", 0, error.start) + 1, data[error.start]) from error
+  if not text.strip():
+    raise _empty(path)
+  return text
+
+
+@contextlib.contextmanager
+def open_file(path: PathLike) -> Iterator[BinaryIO]:
+  """The bytes of a file, those of a `.gz` decompressed as they are read.
+
+  Raises:
+    DataError: here, or while the bytes are read: the file is missing, or its gzip stream is damaged or cut short.
+  """
+  try:
+    with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as file:
+      yield file
   except EOFError as error:
     raise DataError(f"{path}: the gzip stream ends early; copy or download the file again") from error
   except (gzip.BadGzipFile, zlib.error) as error:
     raise DataError(f"{path}: not a valid gzip file ({error}); copy it again, or drop the .gz") from error
   except OSError as error:
     raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-  try:
-    text = data.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    line = data.count(b"\n", 0, error.start) + 1
-    raise DataError(
-      f"{path}:{line}: byte 0x{data[error.start]:02x} is not valid UTF-8; convert the file to UTF-8 "
-      f"(for a Latin-1 file: iconv -f latin1 -t utf-8)"
-    ) from error
-  if not text.strip():
-    raise DataError(f"{path}: the file is empty; expected text")
-  return text
 
 
 def read_rows(path: PathLike) -> list[tuple[int, dict]]:
@@ -52,14 +70,56 @@ def read_rows(path: PathLike) -> list[tuple[int, dict]]:
   Raises:
     DataError: as `read_text`; a line is not a JSON object, or there are no rows.
   """
-  text = read_text(path)
-  numbered = _array_rows(text, path) if text.lstrip().startswith("[") else _line_rows(text, path)
-  for line, row in numbered:
-    if not isinstance(row, dict):
-      raise DataError(f"{path}:{line}: found {type_name(row)}; a row must be a JSON object {{column: value}}")
-  if not numbered:
-    raise DataError(f"{path}: holds no rows; expected one JSON object a line, or an array of them")
-  return numbered
+  rows = []
+  for line, row in stream_rows(path):
+    if isinstance(row, RowError):
+      raise row
+    rows.append((line, row))
+  return rows
+
+
+def stream_rows(path: PathLike, start: int = 0) -> Iterator[tuple[int, dict | RowError]]:
+  """The rows of `read_rows` from number `start` (from 0) on, one by one; what is wrong with a line stands in its place.
+
+  Raises:
+    DataError: while it is read: the file cannot be read or holds no rows, or its one array is broken.
+  """
+  as_array = is_array(path)
+  with open_file(path) as file:
+    if as_array:
+      rows = itertools.islice(_array_rows(file, path), start, None)
+      yield from ((line, _checked(row, path, line)) for line, row in rows)
+      return
+    # Not splitlines(): it also cuts at U+2028 and U+0085, which JSON strings may hold unescaped.
+    lines = ((number, line) for number, line in enumerate(_lines(file), start=1) if line.strip())
+    for number, line in itertools.islice(lines, start, None):
+      yield number, _line_row(line, path, number)
+
+
+def is_array(path: PathLike) -> bool:
+  """Whether a file of JSON holds one array, rather than a row a line. Raises DataError, also where it is empty."""
+  with open_file(path) as file:
+    head = next((line for line in _lines(file) if line.strip()), None)
+  if head is None:
+    raise _empty(path)
+  return head.lstrip().startswith(b"[")
+
+
+def stream_lines(path: PathLike, start: int = 0) -> Iterator[tuple[int, str | RowError]]:
+  """The lines of a text file that are not blank, from number `start` (from 0) on, each with its number in the file."""
+  with open_file(path) as file:
+    lines = ((number, line) for number, line in enumerate(_lines(file), start=1) if line.strip())
+    for number, line in itertools.islice(lines, start, None):
+      try:
+        yield number, line.rstrip(b"\r\n").decode()
+      except UnicodeDecodeError as error:
+        yield number, not_utf8(path, number, line[error.start])
+
+
+def count_lines(path: PathLike) -> int:
+  """The rows of a file of which each stands on a line of its own."""
+  with open_file(path) as file:
+    return sum(1 for line in file if line.strip())
 
 
 def write_rows(path: PathLike, rows: Iterable[Mapping]) -> None:
@@ -100,44 +160,119 @@ def type_name(value: object) -> str:
   return names.get(type(value), "a number")
 
 
-def _line_rows(text: str, path: PathLike) -> list[tuple[int, object]]:
-  rows = []
-  # Not splitlines(): it also cuts at U+2028 and U+0085, which JSON strings may hold unescaped.
-  for number, line in enumerate(text.split("\n"), start=1):
-    if not line.strip():
-      continue
-    try:
-      rows.append((number, json.loads(line)))
-    except (json.JSONDecodeError, RecursionError) as error:
-      raise DataError(
-        f"{path}:{number}: not one JSON object ({error}), found {line[:60]!r}; "
-        f"repair or remove the line (a cut last line often means an interrupted copy)"
-      ) from error
-  return rows
+def _empty(path: PathLike) -> DataError:
+  return DataError(f"{path}: the file is empty; expected text")
 
 
-def _array_rows(text: str, path: PathLike) -> list[tuple[int, object]]:
-  """The elements of one JSON array, decoded one by one to know the line each of them starts on."""
-  decode = json.JSONDecoder().raw_decode
-  rows, line, counted = [], 1, 0
-  position = _SPACE.match(text, text.index("[") + 1).end()
+def not_utf8(path: PathLike, line: int, byte: int) -> RowError:
+  """What is said of a line with a byte that is not UTF-8."""
+  message = (
+    f"{path}:{line}: byte 0x{byte:02x} is not valid UTF-8; convert the file to UTF-8 "
+    f"(for a Latin-1 file: iconv -f latin1 -t utf-8)"
+  )
+  return RowError(message, "malformed")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+  first = file.readline().removeprefix(codecs.BOM_UTF8)
+  if first:
+    yield first
+    yield from file
+
+
+def _line_row(line: bytes, path: PathLike, number: int) -> dict | RowError:
   try:
-    while not text.startswith("]", position):
-      line, counted = line + text.count("\n", counted, position), position
-      value, position = decode(text, position)
-      rows.append((line, value))
-      position = _SPACE.match(text, position).end()
-      if text.startswith(",", position):
-        position = _SPACE.match(text, position + 1).end()
-      elif not text.startswith("]", position):
-        raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
-    if text[position + 1 :].strip():
-      raise json.JSONDecodeError("Text after the end of the array", text, position + 1)
+    text = line.decode()
+  except UnicodeDecodeError as error:
+    return not_utf8(path, number, line[error.start])
+  try:
+    return _checked(json.loads(text), path, number)
+  except (json.JSONDecodeError, RecursionError) as error:
+    message = (
+      f"{path}:{number}: not one JSON object ({error}), found {text[:60].rstrip()!r}; "
+      f"repair or remove the line (a cut last line often means an interrupted copy)"
+    )
+    return RowError(message, "malformed")
+
+
+def _checked(row: object, path: PathLike, line: int) -> dict | RowError:
+  if isinstance(row, dict):
+    return row
+  message = f"{path}:{line}: found {type_name(row)}; a row must be a JSON object {{column: value}}"
+  return RowError(message, "malformed")
+
+
+def _array_rows(file: BinaryIO, path: PathLike) -> Iterator[tuple[int, object]]:
+  """The elements of one JSON array, decoded one by one with the line each of them starts on; holds a few at a time."""
+  window = _Window(file, path)
+  decode = json.JSONDecoder().raw_decode
+  try:
+    window.skip_space("[")
+    if window.peek() == "]":
+      raise DataError(f"{path}: holds no rows; expected one JSON object a line, or an array of them")
+    while True:
+      line = window.line
+      yield line, window.take(decode)
+      if window.peek() == "]":
+        break
+      window.skip_space(",")
+    window.skip_space("]")
+    if window.peek():
+      raise json.JSONDecodeError("Text after the end of the array", window.text, 0)
   except json.JSONDecodeError as error:
     raise DataError(
-      f"{path}:{error.lineno}: not a valid JSON array ({error.msg} at column {error.colno}); "
+      f"{path}:{window.line + error.doc.count(chr(10), 0, error.pos)}: not a valid JSON array ({error.msg}); "
       f"repair the file there (an error at its end often means an interrupted copy)"
     ) from error
   except RecursionError as error:
-    raise DataError(f"{path}:{line}: the row is nested too deeply to be read; remove it") from error
-  return rows
+    raise DataError(f"{path}:{window.line}: the row is nested too deeply to be read; remove it") from error
+
+
+class _Window:
+  """The unread text of a file, as far as it was needed; `line` is the line it starts on."""
+
+  def __init__(self, file: BinaryIO, path: PathLike):
+    self.file, self.path, self.line, self.text = file, path, 1, ""
+    self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    self.ended = False
+
+  def read(self, size: int = 1 << 16) -> None:
+    data = self.file.read(size)
+    self.ended = not data
+    try:
+      self.text += self.decoder.decode(data, final=self.ended)
+    except UnicodeDecodeError as error:
+      line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
+      raise not_utf8(self.path, line, error.object[error.start]) from error
+
+  def drop(self, end: int) -> None:
+    self.line += self.text.count("\n", 0, end)
+    self.text = self.text[end:]
+
+  def peek(self) -> str:
+    """The next character that is no space, which is dropped up to it; "" at the end."""
+    while True:
+      self.drop(_SPACE.match(self.text).end())
+      if self.text or self.ended:
+        return self.text[:1]
+      self.read()
+
+  def skip_space(self, sign: str) -> None:
+    """Drops `sign` and the space after it. Raises JSONDecodeError where something else stands there."""
+    if self.peek() != sign:
+      raise json.JSONDecodeError(f"Expecting {sign!r}", self.text, 0)
+    self.drop(1)
+    self.peek()
+
+  def take(self, decode: Callable) -> object:
+    """The value that starts here. What fails to decode is tried again with twice the text, until there is no more."""
+    while True:
+      try:
+        value, end = decode(self.text)
+      except json.JSONDecodeError:
+        if self.ended:
+          raise
+        self.read(max(len(self.text), 1 << 16))
+        continue
+      self.drop(end)
+      return value

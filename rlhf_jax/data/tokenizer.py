@@ -3,7 +3,7 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from rlhf_jax.data.files import DataError, PathLike, read_text, write_bytes
 from rlhf_jax.data.published import Published, control_tokens, parse_backend, read_published
+from rlhf_jax.data.templates import CHAT_TEMPLATE
 
 PAD, BOS, EOS = SPECIALS = ("<pad>", "<bos>", "<eos>")
 
@@ -37,7 +38,7 @@ class Tokenizer:
   bos_id: int
   eos_id: int
   vocab_size: int
-  fingerprint: str  # sha256 (hex) of the canonical JSON: equal fingerprints encode equally
+  fingerprint: str  # sha256 (hex) of the canonical JSON and the chat form: equal fingerprints encode equally
   control: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
   chat_template: str = field(default="", repr=False)
 
@@ -52,6 +53,13 @@ class Tokenizer:
     except TypeError as error:
       raise ValueError(f"cannot encode {text[:60]!r}: not a string of valid Unicode") from error
 
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """`encode` of many texts, on all cores. Raises ValueError."""
+    try:
+      return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+    except TypeError as error:
+      raise ValueError("cannot encode a text that is not a string of valid Unicode") from error
+
   def decode(self, ids: Iterable[int]) -> str:
     """The text of token ids; control tokens are skipped, broken UTF-8 becomes U+FFFD."""
     return self.backend.decode([int(index) for index in ids], skip_special_tokens=True)
@@ -61,8 +69,10 @@ class Tokenizer:
     write_bytes(path, self.backend.to_str(pretty=True).encode())
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, control: Sequence[str] = ()) -> Tokenizer:
   """Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909) with <pad> 0, <bos> 1, <eos> 2; deterministic.
+
+  control: further control tokens, such as a chat template spells; they have the ids from 3 on.
 
   Digits are tokens of their own, so that a number is spelled the same way wherever it stands. Small texts may
   give fewer than `vocab_size` tokens.
@@ -70,9 +80,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   Raises:
     ValueError: `vocab_size` has no room for the 3 control tokens and the 256 bytes.
   """
-  smallest = len(SPECIALS) + 256
+  specials = [*dict.fromkeys((*SPECIALS, *control))]
+  smallest = len(specials) + 256
   if vocab_size < smallest:
-    raise ValueError(f"vocab_size is {vocab_size}; the least is {smallest} (3 control tokens, 256 bytes)")
+    raise ValueError(f"vocab_size is {vocab_size}; the least is {smallest} ({len(specials)} control tokens, 256 bytes)")
   backend = tokenizers.Tokenizer(models.BPE())
   backend.pre_tokenizer = pre_tokenizers.Sequence(
     [
@@ -84,7 +95,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size,
     min_frequency=2,
-    special_tokens=list(SPECIALS),
+    special_tokens=specials,
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     show_progress=False,
   )
@@ -95,7 +106,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_tokenizer(path: PathLike) -> Tokenizer:
   """Reads a tokenizer.json, or the tokenizer of a published model: its directory, or its *.gguf file.
 
-  Where a tokenizer_config.json stands beside it, that one names the control tokens and the chat template.
+  Where a tokenizer_config.json stands beside it, that one names the control tokens and the chat template; a
+  chat_template.jinja beside it is the template, whatever else there is.
 
   Raises:
     DataError: the file is missing or not a tokenizer, lacks <pad>, <bos> or <eos>, has one token for two of
@@ -105,7 +117,9 @@ def load_tokenizer(path: PathLike) -> Tokenizer:
   published = read_published(path)
   if published:
     return _wrap(published, str(path), "is it complete?")
-  return _wrap(_own(parse_backend(read_text(path), path)), str(path))
+  source = path / "tokenizer.json" if path.is_dir() else path
+  found, template = _own(parse_backend(read_text(source), source)), source.with_name("chat_template.jinja")
+  return _wrap(found._replace(chat_template=read_text(template)) if template.is_file() else found, str(path))
 
 
 def _own(backend: tokenizers.Tokenizer) -> Published:
@@ -116,11 +130,16 @@ def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE a
   backend = found.backend
   backend.no_truncation()  # a stored truncation would cut long text without a word
   names = (found.pad, found.bos, found.eos)
+  if names == SPECIALS and found.chat_template == CHAT_TEMPLATE:  # as `export_tokenizer` writes the project's own form
+    found = found._replace(chat_template="")
   ids = {token: backend.token_to_id(token) for token in names}
   missing = [token for token, index in ids.items() if index is None]
   own = names == SPECIALS and not found.chat_template
   if missing:
-    raise DataError(f"{source}: has no {', '.join(missing)}; train it again with {', '.join(SPECIALS)}")
+    raise DataError(
+      f"{source}: has no {', '.join(missing)}; name its own control tokens in a tokenizer_config.json beside it "
+      f"(eos_token, bos_token, pad_token), or train it again with {', '.join(SPECIALS)}"
+    )
   listed = dict(ids)
   if own and backend.padding is not None:
     listed["the padding section"] = backend.padding["pad_id"]
@@ -135,8 +154,7 @@ def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE a
   if decoded != probe and (own or decoded != unicodedata.normalize("NFC", probe)):  # Qwen composes accents
     raise DataError(f"{source}: does not give back the text it encodes; {remedy}")
   canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True, separators=(",", ":"))
-  if not own:
-    canonical += json.dumps([*names, found.chat_template])
+  canonical += CHAT_TEMPLATE if own else json.dumps([*names, found.chat_template])
   return Tokenizer(
     backend=backend,
     pad_id=ids[found.pad],

@@ -5,6 +5,7 @@ from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
+from rlhf_jax.train.feeds import Feed, load_demonstrations, load_texts
 from rlhf_jax.train.judgements import JudgementSet, calibrated_ratings, load_judgements, read_feedback, read_weights
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
@@ -34,6 +35,7 @@ __all__ = [
   "ComparisonSet",
   "Environment",
   "Episodes",
+  "Feed",
   "Function",
   "Interrupted",
   "Lora",
@@ -53,11 +55,13 @@ __all__ = [
   "identity",
   "init_state",
   "load_comparisons",
+  "load_demonstrations",
   "load_imported",
   "load_judgements",
   "load_policy",
   "load_prompts",
   "load_stage",
+  "load_texts",
   "make_environment",
   "make_function",
   "make_mesh",

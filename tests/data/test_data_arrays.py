@@ -158,7 +158,8 @@ def test_num_responses_sets_the_slots():
 def test_prompt_rows():
   dialogue = "\n\nHuman: Hi\n\nAssistant: Tom\n\nHuman: live\n\nAssistant:"
   bare = [BOS, *encode("\n\nHuman: Hi\n\nAssistant:")]
-  whole = [BOS, *encode(dialogue)]
+  tom = [*encode(" Tom"), EOS]  # a turn of the assistant ends in <eos> wherever it stands
+  whole = [BOS, *bare[1:], *tom, *encode("\n\nHuman: live\n\nAssistant:")]
   length = len(whole)
   rows, kept, skips = prompt_rows(TOKENIZER, ["Hi", "x" * 99, dialogue], length)
   assert rows["tokens"].tolist() == [padded(bare, length), whole]

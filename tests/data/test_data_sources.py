@@ -9,14 +9,21 @@ import pytest
 
 from rlhf_jax.data import (
   Comparison,
+  Critique,
   DataError,
   Demonstration,
+  Ratings,
   read_comparisons,
+  read_critiques,
   read_demonstrations,
   read_prompts,
+  read_ratings,
   read_rows,
+  read_text,
+  render_prompt,
   render_response,
   split_pair,
+  split_prompts,
 )
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -146,6 +153,68 @@ def test_comparisons_without_use_are_counted(write):
   }
 
 
+def test_ratings_of_a_group_and_one_by_one(write):
+  path = write(
+    {"prompt": "p", "responses": ["a", "b", "c"], "ratings": [7, 2.5, None], "annotator": "w"},
+    {"prompt": "p", "response": "d", "rating": 1, "annotator": "v", "item": "ignored"},
+    {"prompt": "p", "responses": ["a"], "ratings": [None]},
+    {"prompt": "p", "response": " ", "rating": 3},
+  )
+  assert read_ratings(path) == (
+    [Ratings("p", ("a", "b", "c"), (7.0, 2.5, None), "w"), Ratings("p", ("d",), (1.0,), "v")],
+    {"no rated response": 1, "empty response": 1},
+  )
+
+
+@pytest.mark.parametrize(
+  ("row", "message"),
+  [
+    ({"prompt": "p", "responses": ["a"], "ratings": [1, 2]}, "1 responses but 2 ratings"),
+    ({"prompt": "p", "responses": ["a"], "ratings": ["7"]}, "'ratings[0]' must be a number, found a string (7)"),
+    ({"prompt": "p", "response": "a", "rating": True}, "'ratings[0]' must be a number, found a boolean"),
+    ({"prompt": "p", "response": "a"}, "columns to have {prompt, responses, ratings} or {prompt, response, rating}"),
+  ],
+)
+def test_bad_ratings_are_located_and_explained(write, row, message):
+  expect_explained(write({"prompt": "p", "response": "a", "rating": 1}, row), read_ratings, message)
+
+
+def test_a_rating_that_is_no_number_is_refused(tmp_path):
+  (tmp_path / "a.jsonl").write_text('{"prompt": "p", "response": "a", "rating": NaN}\n')
+  with pytest.raises(DataError, match="must be a finite number"):
+    read_ratings(tmp_path / "a.jsonl")
+
+
+def test_critiques_and_rewrites(write):
+  path = write(
+    {"prompt": "p", "response": "a", "critique": "Too long.", "rewrite": "b", "annotator": "w"},
+    {"prompt": "p", "response": "", "critique": "Say something."},
+    {"prompt": "p", "response": "a", "rewrite": "c"},
+    {"prompt": "p", "response": "a", "critique": " ", "rewrite": "", "flags": ["harmful"]},
+  )
+  assert read_critiques(path) == (
+    [
+      Critique("p", "a", "Too long.", "b", "w"),
+      Critique("p", "", "Say something.", ""),
+      Critique("p", "a", "", "c"),
+    ],
+    {"empty critique": 1},
+  )
+
+
+def test_every_ranking_of_a_prompt_is_whole_and_on_one_side(write):
+  """InstructGPT, section 3.5: all pairs of a prompt are one element of a batch, so that none is seen in evaluation."""
+  rows = [
+    {"prompt": f"p{i % 40}" if i % 3 else f"\n\nHuman: p{i % 40}\n\nAssistant:", "responses": ["a", "b", "c"],
+     "ranks": [i % 3, (i + 1) % 3, (i + 2) % 3], "annotator": f"w{i}"} for i in range(160)
+  ]  # fmt: skip
+  comparisons, _ = read_comparisons(write(*rows))
+  assert [len(comparison.responses) for comparison in comparisons] == [3] * 160
+  sides = [{render_prompt(comparisons[i].prompt) for i in side} for side in split_prompts(
+    [comparison.prompt for comparison in comparisons], 0.3, 0)]  # fmt: skip
+  assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 40 and len(sides[1]) > 4
+
+
 def test_prompts_of_every_shape_are_kept_in_order_with_their_repetitions(write):
   node = {"role": "assistant", "replies": []}
   replies = [{"text": "a", "rank": 0, **node}, {"text": "b", "rank": 1, **node}]
@@ -205,7 +274,7 @@ def test_bad_demonstration_is_located_and_explained(write, row, message):
     ({"prompt": "p", "responses": ["a", "b"], "ranks": [0, -2]}, "-1 means absent"),
     ({"prompt": "p", "responses": "ab", "ranks": [0, 1]}, "'responses' must be a list, found a string"),
     ({"prompt": "p", "chosen": "a", "rejected": "b", "annotator": 7}, "'annotator' must be a string"),
-    ({"chosen": [{"role": "user"}], "rejected": "b"}, "'chosen' must be a string, found a list"),
+    ({"chosen": [{"role": "user"}], "rejected": "b"}, "chosen[0]: no 'content' among {role}"),
     ({"message_tree_id": "t", "prompt": "p"}, "'prompt' must be an object, found a string"),
     ({"message_tree_id": "t", "prompt": {"text": "q"}}, "no 'role' among {text}"),
     ({"message_tree_id": "t", "prompt": {"text": "q", "role": "x"}}, "must be prompter or assistant"),
@@ -220,7 +289,8 @@ def test_bad_comparison_is_located_and_explained(write, row, message):
   ("row", "message"),
   [
     ({"text": "p"}, "found columns {text}"),
-    ({"prompt": ["p"]}, "'prompt' must be a string, found a list"),
+    ({"prompt": {}}, "'prompt' must be a string, found an object"),
+    ({"prompt": ["p"]}, "'prompt[0]' must be an object, found a string (p)"),
   ],
 )
 def test_bad_prompt_is_located_and_explained(write, row, message):
@@ -312,4 +382,4 @@ def test_self_instruct():
 
 def test_a_latin_1_file_is_located():
   with pytest.raises(DataError, match=r"rt_polarity\.txt\.gz:32: byte 0xe9"):
-    read_rows(shared("sentiment/rt_polarity.txt.gz"))
+    read_text(shared("sentiment/rt_polarity.txt.gz"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_jax.data import DataError, load_tokenizer, train_tokenizer
+from rlhf_jax.data import DataError, load_tokenizer, prompt_ids, train_tokenizer
 
 TEXTS = ["the cat sat on the mat, the rat on the cat.\n" * 20, "In 1999 the 1999 cats had 19 mats.\n" * 20]
 ROOT = Path(__file__).parents[2]
@@ -159,3 +159,46 @@ def test_a_tokenizer_that_changes_text_is_refused(tmp_path):
 
   with pytest.raises(DataError, match="does not give back the text"):
     load_tokenizer(edited(tmp_path, lowercase))
+
+
+CHATML = (
+  "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<eos>\n' }}"
+  "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_a_template_is_given_by_laying_it_beside_the_file(tmp_path):
+  TOKENIZER.save(tmp_path / "tokenizer.json")
+  assert load_tokenizer(tmp_path) == TOKENIZER
+  (tmp_path / "chat_template.jinja").write_text("<bos>{{ messages[0]['content'] }}")
+  given = load_tokenizer(tmp_path)
+  assert given == load_tokenizer(tmp_path / "tokenizer.json") and given.fingerprint != TOKENIZER.fingerprint
+  assert prompt_ids(given, "the cat") == [1, *TOKENIZER.encode("the cat")]
+
+
+def test_the_command_trains_a_tokenizer(tmp_path, capsys):
+  from rlhf_jax.cli import main
+
+  (tmp_path / "a.txt").write_text(TEXTS[0])
+  rows = [{"prompt": "How many cats?", "response": "The 19 cats."}, {"prompt": "Mats?", "response": "19"}]
+  (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  (tmp_path / "c.jsonl").write_text(json.dumps({"text": "zzzz zzzz zzzz"}) + "\n")
+  files = [str(tmp_path / name) for name in ("a.txt", "b.jsonl", "c.jsonl")]
+  assert main(["tokenizer", "train", *files, "--vocab-size", "300", "--out", str(tmp_path / "own")]) == 0
+  own = load_tokenizer(tmp_path / "own")
+  assert capsys.readouterr().out == f"{tmp_path}/own: {own.vocab_size} tokens, PAD 0, BOS 1, EOS 2\n"
+  assert len(own.encode(" zzzz")) < 4 and own.encode(" cat") == own.encode(" cat<eos>")[:1]
+  (tmp_path / "chat.jinja").write_text(CHATML)
+  extra = ["--chat-template", str(tmp_path / "chat.jinja"), "--control", "<|im_start|>"]
+  assert main(["tokenizer", "train", *files, "--vocab-size", "300", "--out", str(tmp_path / "chat"), *extra]) == 0
+  chat = load_tokenizer(tmp_path / "chat" / "tokenizer.json")
+  assert chat.chat_template == CHATML and chat.fingerprint != own.fingerprint
+  ids = prompt_ids(chat, "cats <|im_start|>")
+  assert [i for i in ids if i < 4] == [3, 2, 3]  # what a user writes spells no control token
+  assert chat.backend.decode(ids, skip_special_tokens=False) == (
+    "<|im_start|>user\ncats <|im_start|><eos>\n<|im_start|>assistant\n"
+  )
+  assert main(["tokenizer", "train", *files, "--vocab-size", "200", "--out", str(tmp_path / "small")]) == 2
+  assert "vocab_size is 200; the least is 259" in capsys.readouterr().err
+  assert main(["tokenizer", "train", str(tmp_path / "absent"), "--vocab-size", "300", "--out", str(tmp_path)]) == 2
+  assert "absent: cannot be read" in capsys.readouterr().err

@@ -248,7 +248,7 @@ MUTATIONS = [
     "the end of a response cut off",
     ENDS + "nothing_is_truncated",
     "data/arrays.py",
-    "if len(row) > length:\n      skips[_too_long(length)] += 1\n      continue\n    rows.append(row)",
+    "if len(row) > length:\n      skips[too_long(length)] += 1\n      continue\n    rows.append(row)",
     "rows.append(row[:length])",
   ),
   Mutation(

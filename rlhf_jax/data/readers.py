@@ -1,0 +1,252 @@
+"""Rows of local files and of published data sets, one by one, from any row on; nothing holds more than a few of them.
+
+Hugging Face `datasets`, TFDS and pyarrow are imported where a source needs them.
+"""
+
+import contextlib
+import functools
+import glob
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rlhf_jax.data.files import (
+  DataError,
+  RowError,
+  count_lines,
+  is_array,
+  not_utf8,
+  open_file,
+  stream_lines,
+  stream_rows,
+)
+
+Format = Literal["auto", "text", "lines", "tsv", "json", "parquet", "datasets", "datasets_streaming", "tfds"]
+Located = tuple[str, dict | RowError]  # "file:line" and the row there, or what is wrong with it
+
+PIECE = 1 << 13  # bytes of a long text that are handed on as one row, and the rest of its last line
+
+
+class Rows(NamedTuple):
+  """A source's rows. stream(start): those from number `start` (from 0) on. count(): how many; None: not known."""
+
+  stream: Callable[[int], Iterator[Located]]
+  count: Callable[[], int | None]
+
+
+def open_rows(path: str, format: Format = "auto", split: str = "train", subset: str = "") -> Rows:
+  """The rows of a file, of several ("part-*.jsonl", in the order of their names), of a directory or of a data set.
+
+  Raises:
+    DataError: there, or while they are read: a file or data set that is absent, empty or damaged.
+  """
+  format = _format_of(path) if format == "auto" else format
+  published = {"datasets": _datasets, "datasets_streaming": _datasets_streaming, "tfds": _tfds}
+  if format in published:
+    return published[format](path, split, subset)
+  files = sorted(glob.glob(path)) if glob.has_magic(path) and not Path(path).exists() else [path]
+  if not files:
+    raise DataError(f"{path}: no file has such a name; check the path")
+  parts = [_file(name, format) for name in files]
+  return parts[0] if len(parts) == 1 else Rows(functools.partial(_chain, parts), lambda: sum(p.count() for p in parts))
+
+
+def _format_of(path: str) -> Format:
+  directory = Path(path)
+  if directory.is_dir():
+    return "tfds" if (directory / "features.json").exists() else "datasets"
+  suffix = Path(path.removesuffix(".gz")).suffix
+  return {".txt": "text", ".tsv": "tsv", ".parquet": "parquet"}.get(suffix, "json")
+
+
+def _chain(parts: list[Rows], start: int) -> Iterator[Located]:
+  for part in parts:
+    if start:
+      count = part.count()
+      if start >= count:
+        start -= count
+        continue
+    yield from part.stream(start)
+    start = 0
+
+
+def _file(path: str, format: Format) -> Rows:
+  if format == "parquet":
+    return Rows(functools.partial(_parquet_rows, path), functools.partial(_count_parquet, path))
+  stream = {"text": _text_rows, "lines": _line_rows, "tsv": _tsv_rows, "json": _json_rows}[format]
+  stream = functools.partial(stream, path)
+
+  @functools.cache
+  def count():
+    if format == "text" or (format == "json" and is_array(path)):
+      return sum(1 for _ in stream(0))
+    return count_lines(path)
+
+  return Rows(stream, count)
+
+
+def _json_rows(path: str, start: int) -> Iterator[Located]:
+  return ((f"{path}:{line}", row) for line, row in stream_rows(path, start))
+
+
+def _text_rows(path: str, start: int) -> Iterator[Located]:
+  """Pieces of a text, each cut behind the end of a line."""
+  with open_file(path) as file:
+    pieces = enumerate(iter(lambda: file.read(PIECE) + file.readline(), b""))
+    line = 1
+    for number, piece in pieces:
+      if number == 0:
+        piece = piece.removeprefix(b"\xef\xbb\xbf")
+      where, line = f"{path}:{line}", line + piece.count(b"\n")
+      if number < start:
+        continue
+      try:
+        yield where, {"text": piece.decode()}
+      except UnicodeDecodeError as error:
+        yield where, not_utf8(path, line - piece.count(b"\n", error.start), piece[error.start])
+
+
+def _line_rows(path: str, start: int) -> Iterator[Located]:
+  for line, text in stream_lines(path, start):
+    yield f"{path}:{line}", text if isinstance(text, RowError) else {"text": text}
+
+
+def _tsv_rows(path: str, start: int) -> Iterator[Located]:
+  r"""Columns named "0", "1", ...; in a value, \n, \t and \\ stand for what a line cannot hold."""
+  signs = {"n": "\n", "t": "\t", "\\": "\\"}
+
+  def unescape(text: str) -> str:
+    if "\\" not in text:
+      return text
+    first, *rest = text.replace("\\\\", "\0").split("\\")
+    text = first + "".join(signs[part[0]] + part[1:] if part[:1] in ("n", "t") else "\\" + part for part in rest)
+    return text.replace("\0", "\\")
+
+  for line, text in stream_lines(path, start):
+    where = f"{path}:{line}"
+    yield where, text if isinstance(text, RowError) else {
+      str(i): unescape(value) for i, value in enumerate(text.split("\t"))
+    }
+
+
+@contextlib.contextmanager
+def _parquet(path: str) -> Iterator[Any]:
+  import pyarrow
+  import pyarrow.parquet
+
+  with open_file(path) as file, tempfile.TemporaryFile() as copy:
+    try:
+      if Path(path).suffix == ".gz":  # Parquet is read from its end, which a stream does not have
+        shutil.copyfileobj(file, copy)
+      yield pyarrow.parquet.ParquetFile(copy if Path(path).suffix == ".gz" else file)
+    except pyarrow.ArrowInvalid as error:
+      raise DataError(f"{path}: not a whole Parquet file ({error}); copy or download it again") from error
+
+
+def _parquet_rows(path: str, start: int) -> Iterator[Located]:
+  with _parquet(path) as file:
+    number = 0
+    for group in range(file.num_row_groups):
+      size = file.metadata.row_group(group).num_rows
+      if number + size <= start:
+        number += size
+        continue
+      for batch in file.iter_batches(1024, row_groups=[group]):
+        for row in batch.to_pylist():
+          if number >= start:
+            yield f"{path}:{number + 1}", row
+          number += 1
+
+
+def _count_parquet(path: str) -> int:
+  with _parquet(path) as file:
+    return file.metadata.num_rows
+
+
+def _datasets(path: str, split: str, subset: str) -> Rows:
+  @functools.cache
+  def load():
+    import datasets
+
+    with _library_errors(path):
+      if any((Path(path) / name).exists() for name in ("state.json", "dataset_dict.json")):
+        found = datasets.load_from_disk(path)
+        return found[split] if isinstance(found, datasets.DatasetDict) else found
+      return datasets.load_dataset(path, subset or None, split=split)
+
+  def stream(start):
+    found = load()
+    for i in range(start, len(found)):
+      yield f"{path}[{i}]", found[i]
+
+  return Rows(stream, lambda: len(load()))
+
+
+def _datasets_streaming(path: str, split: str, subset: str) -> Rows:
+  @functools.cache
+  def load():
+    import datasets
+
+    with _library_errors(path):
+      return datasets.load_dataset(path, subset or None, split=split, streaming=True)
+
+  def stream(start):
+    with _library_errors(path):
+      for i, row in enumerate(load().skip(start), start):
+        yield f"{path}[{i}]", row
+
+  def count():
+    splits = load().info.splits or {}
+    return splits[split].num_examples or None if split in splits else None
+
+  return Rows(stream, count)
+
+
+def _tfds(path: str, split: str, subset: str) -> Rows:
+  """A prepared data set of array_record files: its directory, or its name in TFDS_DATA_DIR. Needs no TensorFlow."""
+
+  @functools.cache
+  def load():
+    import tensorflow_datasets as tfds
+
+    with _library_errors(path):
+      if Path(path).is_dir():
+        return tfds.builder_from_directory(path).as_data_source(split)
+      return tfds.data_source(f"{path}/{subset}" if subset else path, split=split)
+
+  def stream(start):
+    found = load()
+    for i in range(start, len(found)):
+      where = f"{path}[{i}]"
+      try:
+        yield where, _plain(found[i])
+      except UnicodeDecodeError:
+        yield where, RowError(f"{where}: holds text that is not valid UTF-8", "malformed")
+
+  return Rows(stream, lambda: len(load()))
+
+
+@contextlib.contextmanager
+def _library_errors(path: str) -> Iterator[None]:
+  """What a library says about a data set it cannot load, as an error of the user's."""
+  try:
+    yield
+  except (DataError, ImportError):
+    raise
+  except Exception as error:  # each library has its own, without a common base
+    reason = f"{type(error).__name__}: {error}"
+    raise DataError(f"{path}: cannot be loaded ({reason}); check name, split and subset") from error
+
+
+def _plain(value: Any) -> Any:
+  """Bytes as text, arrays and their scalars as lists and numbers."""
+  if isinstance(value, bytes):
+    return value.decode()
+  if isinstance(value, dict):
+    return {key: _plain(item) for key, item in value.items()}
+  if hasattr(value, "tolist"):
+    value = value.tolist()
+    return _plain(value) if isinstance(value, (bytes, list)) else value
+  return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
