@@ -11,7 +11,7 @@ LEVELS = (
   {"reduce", "settings"},
   {"types", "stage"},
   {"objectives", "models", "data"},
-  {"sampling", "world", "feedback"},
+  {"sampling", "world", "feedback", "verify"},
   {"train"},
   {"evaluation"},
   {"algorithms"},
