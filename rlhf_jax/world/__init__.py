@@ -19,6 +19,7 @@ from rlhf_jax.world.labellers import (
   utilities,
 )
 from rlhf_jax.world.phrasings import CLUSTERS
+from rlhf_jax.world.questions import question
 from rlhf_jax.world.tasks import HELD_OUT, Task, parse_prompt, sample_tasks, training_clusters
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
   "make_world",
   "parse_prompt",
   "population",
+  "question",
   "rank",
   "sample_tasks",
   "training_clusters",
