@@ -1,8 +1,7 @@
 """Responses against reference answers: exact match, a number, a regular expression.
 
-The reference answers stand in a file of rows {"prompt" or "question", "answer"}; an answer is a text, a number, a list of
-texts any of which is right, or, beside "choices", the index of one. A reward function sees the prompt, which finds its
-row.
+The reference answers stand in a file of rows {"prompt" or "question", "answer"}; an answer is a text, a number, a list
+of texts any of which is right, or, beside "choices", the index of one. The prompt of a response finds its row.
 """
 
 import functools

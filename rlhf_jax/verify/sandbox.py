@@ -1,12 +1,13 @@
 """A Python function of one response, run in a process of its own: what it runs can fail, hang or grow without harm.
 
 What a call gets: an isolated interpreter (`python -I`), an empty environment, an empty directory that is deleted
-afterwards, limits on CPU seconds, wall time, memory, file size and open files, no new processes (unless it runs as root,
-whom Linux exempts), and no network where the kernel allows user namespaces. Its process group is killed when it ends.
+afterwards, limits on CPU seconds, wall time, memory, file size and open files, no new processes (unless it runs as
+root, whom Linux exempts), and no network where the kernel allows user namespaces. Its process group is killed at the
+end.
 
-What it does not protect against: the call sees the file system as the user who started it does, and can read, write and
-delete there; there is no filter of system calls; code in the same process as the check can forge the score. For programs
-of models whose intent is in doubt, put the whole run into a container or a virtual machine.
+What it does not protect against: the call sees the file system as the user who started it does, and can read, write
+and delete there; there is no filter of system calls; code in the same process as the check can forge the score. For
+programs of models whose intent is in doubt, put the whole run into a container or a virtual machine.
 """
 
 import importlib.util
@@ -34,7 +35,10 @@ _log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-  """score: 0 where there is a failure: "timeout", "crash" or "no number". detail: of the failure. offline: no network."""
+  """What came of a call.
+
+  score: 0 where there is a failure. failure: "timeout", "crash", "no number" or "". offline: it had no network.
+  """
 
   score: float
   failure: str

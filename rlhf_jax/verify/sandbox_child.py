@@ -1,4 +1,7 @@
-"""The inside of the sandbox: limits itself, calls the function, writes what came of it to a pipe. Standard library only."""
+"""The inside of the sandbox: limits itself, calls the function, writes what came of it to a pipe.
+
+Standard library only: it runs by its path, in an interpreter that knows nothing of the package.
+"""
 
 import ctypes
 import json
