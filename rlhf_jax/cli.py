@@ -10,12 +10,14 @@
   rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model,
                                         --adapters writes its LoRA adapters alone, for PEFT)
   rlhf-jax tokenizer train FILES --vocab-size N --out DIR     trains a byte-level BPE on text or on rows
+  rlhf-jax harness RUN --tasks A,B      tasks of lm-evaluation-harness, on a model of a run or an exported one
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shlex
 import sys
 import traceback
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   commands = {
     "run": _run, "sample": _sample, "report": _report, "collect": _collect, "annotate": _annotate, "convert": _convert,
-    "agreement": _agreement, "export": _export, "tokenizer": _tokenizer,
+    "agreement": _agreement, "export": _export, "tokenizer": _tokenizer, "harness": _harness,
   }  # fmt: skip
   sys.path.insert(0, "")  # a config may import its neighbours, and name functions of the current directory
   if not argv or argv[0] in ("-h", "--help", "help"):
@@ -327,6 +329,31 @@ def _export(arguments: list[str]) -> None:
 
   name = export_run(settings.run, settings.directory, settings.stage, settings.adapters)
   print(f"{settings.directory}: the {'adapters' if settings.adapters else 'model'} of {name}")
+
+
+def _harness(arguments: list[str]) -> None:
+  parser = argparse.ArgumentParser(prog="rlhf-jax harness", description="Run tasks of lm-evaluation-harness.")
+  parser.add_argument("model", type=Path, help="a run, or a directory with config.json, weights and tokenizer")
+  parser.add_argument("--stage", default="", help="of a run: the stage whose model it is (default: the last policy)")
+  parser.add_argument("--tasks", required=True, help="comma-separated names")
+  parser.add_argument("--include", type=Path, metavar="DIR", help="your own task files, instead of the built-in ones")
+  parser.add_argument("--shots", type=int, help="worked examples before a question (default: what the task says)")
+  parser.add_argument("--chat", action="store_true", help="ask in the chat form, examples as turns (for tuned models)")
+  parser.add_argument("--limit", type=int, help="the first so many questions of each task")
+  parser.add_argument("--batch-size", type=int, default=32)
+  parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write all results there")
+  settings = parser.parse_args(arguments)
+  try:
+    from rlhf_jax.harness import HarnessModel, evaluate, open_model
+  except ModuleNotFoundError as error:
+    raise ConfigError(f"{error}; the harness needs the eval extra: pip install 'rlhf_jax[eval]'") from error
+  model = HarnessModel(*open_model(settings.model, settings.stage), batch_size=settings.batch_size)
+  tasks = settings.tasks.split(",")
+  found = evaluate(model, tasks, settings.include, settings.shots, settings.chat, settings.limit)
+  text = json.dumps(found, indent=2, default=str)
+  if settings.out:
+    settings.out.write_text(text + "\n")
+  print(text)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ LEVELS = (
   {"reduce", "settings"},
   {"types", "stage"},
   {"objectives", "models", "data"},
-  {"sampling", "world", "feedback"},
+  {"sampling", "world", "feedback", "verify"},
   {"train"},
   {"evaluation"},
   {"algorithms"},
   {"pipeline"},
-  {"chat", "export"},
+  {"chat", "export", "harness"},
   {"cli"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

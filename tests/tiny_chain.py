@@ -104,3 +104,10 @@ def shortness(directory: Path, **changes) -> dict:
   (directory / "reward.py").write_text("def score(prompts, responses): return [-len(r) / 10 for r in responses]\n")
   reward = dict(checkpoint="", function=f"{directory}/reward.py:score", function_weight=1.0)
   return dict(sampling=SAMPLING, missing_eos_score=None, reward=reward, **changes)
+
+
+def shared_settings(chain: Path) -> dict:
+  """What every config needs, of the finished chain: for stages that read its models by their paths."""
+  config = recipe("quickstart")
+  model = {**config["model"], **SIZES["model"]}
+  return dict(seed=0, transport=config["transport"], model=model, tokenizer=f"{chain}/vocabulary/tokenizer.json")

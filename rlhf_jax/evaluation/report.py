@@ -48,6 +48,7 @@ def render_report(run: Run) -> str:
     reward_model=sections.reward_model(run, colors),
     training=sections.reward_training(run, colors),
     clusters=sections.clusters(run),
+    few_shot=sections.few_shot(run),
     samples=sections.samples(run, colors),
     num_samples=len(run.samples),
     config=json.dumps(run.config, indent=2, ensure_ascii=False, default=str),

@@ -54,6 +54,8 @@ class Run(NamedTuple):
   reward_models: dict[str, dict[str, Any]]  # stage -> {"clear_accuracy": Interval, ..., "min_gap": float}
   samples: list[dict[str, Any]]
   notes: list[str]
+  few_shot: Mapping[str, Mapping[str, Any]] = {}  # task, with its stage -> model -> shots -> measure -> interval
+  perplexity: Mapping[str, Mapping[str, Any]] = {}  # text -> model -> measure -> interval
 
 
 def read_run(directory: str | Path) -> Run:
@@ -96,7 +98,33 @@ def read_run(directory: str | Path) -> Run:
     },
     samples=[row for row in _read_jsonl(directory, f"{source}/samples.jsonl", notes) if "prompt" in row],
     notes=notes,
+    few_shot=_read_few_shot(directory, stages, notes),
+    perplexity=_read_perplexity(directory, stages, notes),
   )
+
+
+def _read_few_shot(directory: Path, stages: list[Stage], notes: list[str]) -> dict[str, Any]:
+  found = {}
+  for stage in stages:
+    path = directory / stage.name / "few_shot.json"
+    tasks = _mapping(_mapping(_read_json(path, notes)).get("tasks")) if path.is_file() else {}
+    for task, result in tasks.items():
+      found[f"{stage.name}: {task}"] = {
+        str(model): {str(n): _intervals(_mapping(x).get("measures")) for n, x in _mapping(by_shots).items()}
+        for model, by_shots in _mapping(_mapping(result).get("models")).items()
+      }
+  return found
+
+
+def _read_perplexity(directory: Path, stages: list[Stage], notes: list[str]) -> dict[str, Any]:
+  found = {}
+  for stage in stages:
+    path = directory / stage.name / "perplexity.json"
+    texts = _mapping(_mapping(_read_json(path, notes)).get("texts")) if path.is_file() else {}
+    for text, result in texts.items():
+      models = _mapping(_mapping(result).get("models"))
+      found[f"{stage.name}: {text}"] = {str(model): _intervals(measures) for model, measures in models.items()}
+  return found
 
 
 def read_interval(value: Any) -> Interval | None:

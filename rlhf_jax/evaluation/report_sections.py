@@ -57,6 +57,9 @@ TRAINING_PANELS = (  # metric, title, y label, options
 )
 
 
+PERPLEXITIES = ("token_perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+
+
 class Panel(NamedTuple):
   """One figure and its heading."""
 
@@ -229,6 +232,31 @@ def clusters(run: Run) -> dict[str, Any] | None:
     "rows": [row(name, found["held_out"], found["models"]) for name, found in ordered],
     "totals": totals,
   }
+
+
+def few_shot(run: Run) -> dict[str, Any] | None:
+  """For each task a drawing and a table of all models and numbers of examples; for each text its perplexities."""
+  tasks = []
+  for task, models in run.few_shot.items():
+    cells = [(model, n, found) for model, by_shots in models.items() for n, found in by_shots.items()]
+    measures = list(dict.fromkeys(measure for _, _, found in cells for measure in found))
+    if not measures:
+      continue
+    colors = {model: index for index, model in enumerate(models)}
+    rows = [
+      (f"{_short(model)}, {n}", found[measures[0]], colors[model]) for model, n, found in cells if measures[0] in found
+    ]
+    label = f"{_heading(measures[0]).lower()} by number of examples, 95 % interval"
+    svg = interval_panel(rows, x_label=label, percent=measures[0] in ("acc", "acc_norm"))
+    table = [(model, n, [_cell(m, found.get(m)) for m in measures]) for model, n, found in cells]
+    tasks.append((task, Panel(task, Markup(svg)), [_heading(measure) for measure in measures], table))
+  texts = [
+    (text, model, [_cell(measure, found.get(measure)) for measure in PERPLEXITIES])
+    for text, models in run.perplexity.items()
+    for model, found in models.items()
+  ]
+  headings = [_heading(measure) for measure in PERPLEXITIES]
+  return {"tasks": tasks, "texts": texts, "headings": headings} if tasks or texts else None
 
 
 def samples(run: Run, colors: dict[str, int]) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from rlhf_jax.evaluation.statistics import Interval
 
 # Measures shown as shares of 100; all others are plain numbers.
 SHARES = {
+  "acc",
+  "acc_norm",
   "win_rate",
   "finished",
   "accuracy",

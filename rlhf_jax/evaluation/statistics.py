@@ -73,6 +73,27 @@ def wilson_interval(successes: float, num: int) -> Interval:
   return Interval(share, *_score_bounds(share, num, _normal_quantile(0.975)), int(num))
 
 
+def ratio_interval(totals, weights, level: float = 0.95) -> Interval:
+  """sum(totals) / sum(weights) over independent groups [G], with the t interval of the linearised ratio; unbounded for
+  one group.
+
+  Such as the mean loss per token over documents or windows of different lengths. `num` counts the groups. Raises
+  ValueError where the shapes differ or a value is not finite.
+  """
+  totals, weights = _finite(totals, "totals"), _finite(weights, "weights")
+  if totals.shape != weights.shape or totals.ndim != 1:
+    raise ValueError(f"totals {totals.shape} and weights {weights.shape} must both be [G]")
+  groups = len(totals)
+  if groups == 0 or weights.sum() == 0:
+    return _nothing()
+  ratio = float(totals.sum() / weights.sum())
+  if groups == 1:
+    return Interval(ratio, -np.inf, np.inf, 1)
+  variance = groups / (groups - 1) * ((totals - ratio * weights) ** 2).sum() / weights.sum() ** 2
+  half = _t_quantile((1 + level) / 2, groups - 1) * float(np.sqrt(variance))
+  return Interval(ratio, ratio - half, ratio + half, groups)
+
+
 def win_rate(a, b) -> Interval:
   """Share of prompts where a[N] > b[N], plus half the ties: a and b score two answers to the same N prompts.
 

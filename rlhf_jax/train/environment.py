@@ -75,7 +75,7 @@ def make_environment(
   prompts = load_prompts(stage.path(settings.prompts), tokenizer, settings.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, settings.sampling, stage.transport)
   score = make_scorer(settings.reward, stage, model, tokenizer)
-  monitor = make_function(settings.monitor) if settings.monitor.function else None
+  monitor = make_function(settings.monitor, stage) if settings.monitor.function else None
 
   def episodes(params, index):
     rows = data.batch_indices(len(prompts.texts), settings.batch_size, index, stage.stage_seed)

@@ -28,7 +28,7 @@ class Function:
   """A Python function `(prompts, responses, **arguments) -> scores`, which need not be differentiable.
 
   function: "package.module:name" or "path/to/file.py:name"; "" for none. It gets two lists of N strings and returns N
-  finite numbers.
+  finite numbers. `{run}` in a text argument stands for the run directory.
   """
 
   function: str
@@ -74,7 +74,7 @@ def make_scorer(
       )
     parts.append((settings.checkpoint_weight, model_scorer(model, params)))
   if settings.function:
-    function = make_function(Function(settings.function, settings.arguments))
+    function = make_function(Function(settings.function, settings.arguments), stage)
     parts.append((settings.function_weight, lambda rollout, prompts, responses: function(prompts, responses)))
 
   def score(rollout, prompts, responses):
@@ -96,12 +96,18 @@ def normalize_head(params: Params, scores: np.ndarray) -> Params:
   return {**params, "head": {"kernel": head["kernel"] / std, "bias": (head["bias"] - mean) / std}}
 
 
-def make_function(settings: Function) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
+def make_function(
+  settings: Function, stage: Stage | None = None
+) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
   """The checked function: N finite float32 scores, or RewardError naming the function and the row."""
   function = import_function(settings.function)
+  arguments = {
+    name: str(stage.path(value)) if stage and "{run}" in str(value) else value
+    for name, value in settings.arguments.items()
+  }
 
   def checked(prompts, responses):
-    returned = function(list(prompts), list(responses), **settings.arguments)
+    returned = function(list(prompts), list(responses), **arguments)
     try:
       scores = np.asarray(returned, dtype=np.float32)
     except (TypeError, ValueError) as error:

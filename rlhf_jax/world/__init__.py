@@ -23,6 +23,7 @@ from rlhf_jax.world.labellers import (
   utilities,
 )
 from rlhf_jax.world.phrasings import CLUSTERS
+from rlhf_jax.world.questions import question
 from rlhf_jax.world.raters import human_rating
 from rlhf_jax.world.tasks import HELD_OUT, Task, parse_prompt, sample_tasks, training_clusters
 
@@ -50,6 +51,7 @@ __all__ = [
   "parse_prompt",
   "perceive",
   "population",
+  "question",
   "rank",
   "ratings",
   "refinements",

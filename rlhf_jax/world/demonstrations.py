@@ -56,6 +56,12 @@ def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
   return answers[1] if task.cluster == "harmful" and rng.random() < 0.2 else answers[0]
 
 
+def mistaken(world: World, task: Task, rng: np.random.Generator) -> str:
+  """A wrong answer in the form of a good one; where nobody can know, a claim, and of a harmful request, compliance."""
+  habit = {"unanswerable": "claiming", "harmful": "complying"}.get(task.cluster, "wrong")
+  return _WRITERS[habit](world, task, rng)
+
+
 def _habits(task: Task) -> tuple[str, ...]:
   if task.cluster == "unanswerable":
     return ("claiming", "terse", "rambling")
