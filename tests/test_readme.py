@@ -54,6 +54,12 @@ def test_the_objectives_of_the_readme_give_what_they_should():
   assert float(names_of(python("gae("))["loss"]) == pytest.approx(-(0.95 + 1) / 2)
 
 
+def test_the_sampling_of_the_readme_gives_what_it_says():
+  rollout = names_of(python("rollout = generate("))["rollout"]
+  assert rollout.tokens.shape == rollout.mask.shape == rollout.logp.shape == (8, 11)
+  assert (rollout.logp[rollout.mask] < 0).all() and rollout.mask.any(axis=1).all()
+
+
 def test_an_algorithm_of_ones_own_is_short_and_runs(chain, tmp_path, monkeypatch):
   algorithm = python("def above_quantile")
   assert sum(1 for line in algorithm.splitlines() if line.strip()) < 40

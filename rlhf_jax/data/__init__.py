@@ -12,6 +12,7 @@ from rlhf_jax.data.arrays import (
 )
 from rlhf_jax.data.chat import export_tokenizer, prompt_ids, response_ids
 from rlhf_jax.data.files import DataError, read_rows, read_text, write_rows
+from rlhf_jax.data.pieces import token_bytes
 from rlhf_jax.data.sources import (
   Comparison,
   Demonstration,
@@ -59,6 +60,7 @@ __all__ = [
   "split_pair",
   "split_prompts",
   "take",
+  "token_bytes",
   "train_tokenizer",
   "write_rows",
 ]
