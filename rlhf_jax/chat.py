@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from rlhf_jax import data
 from rlhf_jax.feedback.collect import Policy
 from rlhf_jax.pipeline import plan
 from rlhf_jax.settings import ConfigError, nearest
@@ -17,7 +15,7 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train import Sampling, encode_prompts, load_stage, make_sampler, open_workspace, policy_of
 
 Models = dict[str, Callable[[str, int], str]]
-BATCH = 64  # responses sampled at once
+SLOTS = 64  # responses sampled at a time
 
 
 def open_run(run: Path, temperature: float, max_new_tokens: int) -> Models:
@@ -54,9 +52,9 @@ def open_policies(run: Path, names: Sequence[str], temperature: float, max_new_t
     if loaded is None:
       raise ConfigError(f"stage {stage_name!r} of {run} trained a reward model, which has nothing to say")
     model, tokenizer, params = loaded
-    settings = Sampling(model.config.max_length - max_new_tokens, max_new_tokens, temperature)
+    settings = Sampling(model.config.max_length - max_new_tokens, max_new_tokens, temperature, slots=SLOTS)
     if sampler is None:  # the stages of a run share model and tokenizer, so that one program serves them all
-      sampler = make_sampler(model, tokenizer, settings, stages[stage_name].transport)
+      sampler = make_sampler(model, tokenizer, settings, stages[stage_name].transport, any_shape=True)
     recorded = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     source = {"checkpoint": f"{run}/{name}", "fingerprint": stages[stage_name].fingerprint, "sampling": recorded}
     policies.append(Policy(_many(sampler, tokenizer, params, settings.max_prompt_tokens), source))
@@ -93,12 +91,12 @@ def _load(stage: Stage, step: int | None) -> tuple | None:
 
 def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
   room = model.config.max_length - max_new_tokens
-  sample = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport)
+  sample = make_sampler(
+    model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport, any_shape=True
+  )
 
   def ask(prompt, seed):
-    # Wide enough in powers of two, which bounds the compilations: a published model's own length can be 100,000.
-    width = min(room, max(32, 1 << (len(data.prompt_ids(tokenizer, prompt)) - 1).bit_length()))
-    batch = encode_prompts([prompt], tokenizer, width, "the prompt").take([0])[1]
+    batch = encode_prompts([prompt], tokenizer, room, "the prompt").narrow().take([0])[1]
     return sample(params, batch, jax.random.key(seed))[1][0]
 
   return ask
@@ -106,13 +104,9 @@ def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
 
 def _many(sampler, tokenizer, params, room):
   def sample(prompts, count, seed):
-    found = encode_prompts(prompts, tokenizer, room, "the prompts")
-    rows = np.repeat(np.arange(len(found.texts)), count)
-    responses = []
-    for start in range(0, len(rows), BATCH):
-      batch = np.take(rows, np.arange(start, start + BATCH), mode="wrap")  # one shape for every batch
-      key = jax.random.fold_in(jax.random.key(seed), start)
-      responses += sampler(params, found.take(batch)[1], key)[1]
+    found = encode_prompts(prompts, tokenizer, room, "the prompts").narrow()
+    batch = found.take(range(len(found.texts)))[1]
+    responses = sampler(params, batch, jax.random.key(seed), count)[1]
     of = {text: responses[i * count : (i + 1) * count] for i, text in enumerate(found.texts)}
     return [of.get(prompt, []) for prompt in prompts]
 

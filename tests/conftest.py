@@ -35,6 +35,17 @@ def compile_once(programs):
     yield
 
 
+@pytest.fixture(scope="module")
+def unoptimised():
+  """For modules whose programs run once or twice: to optimise them takes longer than to run them."""
+  import jax
+
+  before = jax.config.read("jax_disable_most_optimizations")
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def tiny(shared):
   """The config file of the tiny chain."""

@@ -77,6 +77,10 @@ def test_the_tokenizer_of_the_readme_is_trained(tmp_path, monkeypatch):
   Path("alpaca.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
   assert main(shlex.split(command)[1:]) == 0
   assert data.load_tokenizer("my_tokenizer").encode("Oakford")
+def test_the_sampling_of_the_readme_gives_what_it_says():
+  rollout = names_of(python("rollout = generate("))["rollout"]
+  assert rollout.tokens.shape == rollout.mask.shape == rollout.logp.shape == (8, 11)
+  assert (rollout.logp[rollout.mask] < 0).all() and rollout.mask.any(axis=1).all()
 
 
 def test_an_algorithm_of_ones_own_is_short_and_runs(chain, tmp_path, monkeypatch):

@@ -70,8 +70,9 @@ def run(config: Config, stage: Stage) -> None:
   with StageProgress(stage.name, num_prompts) as progress:
     for start in range(0, num_prompts, config.batch_size):
       indices = np.arange(start, start + config.batch_size) % num_prompts  # one shape for every batch
-      texts, batch = prompts.take(np.repeat(indices, config.responses))
-      rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start))
+      texts, batch = prompts.take(indices)
+      texts = [text for text in texts for _ in range(config.responses)]
+      rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
       scores = np.reshape(score(rollout, texts, responses), (-1, config.responses))
       usable = np.reshape(np.asarray(rollout.finished) & np.array([r != "" for r in responses]), scores.shape)
       for group, winner in enumerate(best(scores, usable)[: num_prompts - start]):

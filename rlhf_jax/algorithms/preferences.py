@@ -62,8 +62,8 @@ def run(config: Config, stage: Stage) -> None:
   with StageProgress(stage.name, num_prompts) as progress:
     for start in range(0, num_prompts, config.batch_size):
       indices = np.arange(start, start + config.batch_size) % num_prompts  # one shape for every batch
-      texts, batch = prompts.take(np.repeat(indices, config.responses))
-      _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start))
+      _, batch = prompts.take(indices)
+      _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
       for offset, index in enumerate(indices[: num_prompts - start]):
         group = responses[offset * config.responses : (offset + 1) * config.responses]
         row = _judge(prompts.texts[index], group, gold, labellers, np.random.default_rng((stage.stage_seed, index)))

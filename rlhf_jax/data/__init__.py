@@ -14,6 +14,7 @@ from rlhf_jax.data.arrays import (
 from rlhf_jax.data.chat import Loss, encode_demonstrations, export_tokenizer, prompt_ids, response_ids
 from rlhf_jax.data.files import DataError, read_rows, read_text, write_rows
 from rlhf_jax.data.mixture import Mixture
+from rlhf_jax.data.pieces import token_bytes
 from rlhf_jax.data.prompting import load_templates
 from rlhf_jax.data.shapes import Comparison, Critique, Demonstration, Ratings
 from rlhf_jax.data.sources import (
@@ -78,6 +79,7 @@ __all__ = [
   "split_prompts",
   "stream_corpus",
   "take",
+  "token_bytes",
   "train_tokenizer",
   "write_rows",
 ]

@@ -17,8 +17,11 @@ import jax.numpy as jnp
 from rlhf_jax.models.attention import attend, frequencies, rotate
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.fused_attention import Attention, fused_attention
+from rlhf_jax.models.product import product
 
-Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer: keys and values, [B, S, kv_heads, head_dim]
+# Per layer: keys and values, [B, kv_heads, U, head_dim]. The products of attention read them in this order; any other
+# is transposed anew for every token.
+Cache = tuple[tuple[jax.Array, jax.Array], ...]
 
 # What is kept of a layer for its backward pass.
 Remat = Literal["none", "full", "dots"]
@@ -93,13 +96,15 @@ class Layer(nn.Module):
       query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
     if not c.learned_positions:
       query, key = self.rotated(query, positions), self.rotated(key, positions)
-    if cache is not None:
+    extends = cache is not None
+    if not extends:
+      cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
+    else:
       rows = jnp.arange(batch)[:, None]
-      key = cache[0].at[rows, positions].set(key.astype(cache[0].dtype))
-      value = cache[1].at[rows, positions].set(value.astype(cache[1].dtype))
-      cache = (key, value)
+      cache = tuple(old.at[rows, :, positions].set(new) for old, new in zip(cache, (key, value), strict=True))
+      key, value = (y.swapaxes(1, 2) for y in cache)
     scale = c.query_scale or c.head_dim**-0.5
-    if self.fused == "xla" or cache is not None:
+    if self.fused == "xla" or extends:
       y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
     else:
       settings = dict(window=self.window, scale=scale, softcap=c.attention_softcap)
@@ -126,7 +131,15 @@ class Layer(nn.Module):
 
   def dense(self, features, name, bias, scale=1.0):
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-    return Dense(features, use_bias=bias, dtype=self.config.dtype, kernel_init=init, name=name)
+    return Dense(
+      features, use_bias=bias, dtype=self.config.dtype, kernel_init=init, name=name, dot_general=_dense_product
+    )
+
+
+def _dense_product(x, kernel, dimension_numbers, precision=None):
+  """What `nn.Dense` asks for with x[T, d] and kernel[d, f]."""
+  del dimension_numbers, precision
+  return product(x, kernel)
 
 
 class Decoder(nn.Module):
@@ -148,11 +161,14 @@ class Decoder(nn.Module):
     self.layers = [layer(c, c.windows[i] if c.windows else 0, self.attention) for i in range(c.num_layers)]
     self.final_norm = make_norm(c)
     if not c.tied:
-      self.unembedding = nn.Dense(c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=init)
+      self.unembedding = nn.Dense(
+        c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=init, dot_general=_dense_product
+      )
 
   def __call__(self, tokens, positions, visible, cache: Cache | None = None, segments=None):
     """visible[B, S, U]: which of the U keys, the sequence's own or the cache's slots, each token may see.
 
+    The cache that comes back is the one given with the tokens written at their positions; without one, the tokens' own.
     segments[B, S], where rows are packed: what `visible` says already, for attention that makes its own mask.
     """
     c = self.config
@@ -172,13 +188,16 @@ class Decoder(nn.Module):
     hidden = self.final_norm(x).reshape(batch, length, c.d_model)
     if self.is_initializing():
       self.unembed(hidden)  # else an untied unembedding would have no parameters
-    return hidden, (None if cache is None else tuple(caches))
+    return hidden, tuple(caches)
 
   def unembed(self, hidden):
     """hidden[..., d_model] -> logits[..., V], with the embedding where it is tied."""
     c = self.config
     flat = hidden.reshape(-1, c.d_model)
-    logits = self.embedding.attend(flat) if c.tied else self.unembedding(flat)
+    if c.tied:
+      logits = product(flat.astype(c.dtype), self.embedding.embedding.astype(c.dtype).T)
+    else:
+      logits = self.unembedding(flat)
     if c.logit_softcap:
       logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
     return logits.reshape(*hidden.shape[:-1], c.vocab_size)

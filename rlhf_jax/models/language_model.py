@@ -35,6 +35,7 @@ class LanguageModel(NamedTuple):
   hidden_with_value(params, tokens, segments=None) -> (hidden, values)
   score(params, tokens[B, T], mask[B, T]) -> f32[B], the head's reading of the last token the mask holds
   init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens
+  prefill(params, tokens[B, S]) -> (hidden[B, S, d], the cache of these S tokens); not shifted
   extend(params, tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache); not shifted
   unembed(params, hidden[..., d]) -> logits[..., V]
   """
@@ -49,6 +50,7 @@ class LanguageModel(NamedTuple):
   hidden_with_value: Callable
   score: Callable
   init_cache: Callable
+  prefill: Callable
   extend: Callable
   unembed: Callable
 
@@ -79,7 +81,7 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
 
   def apply(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
     before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
-    return _shift(unembed(params, before), segments)
+    return unembed(params, _shift(before, segments))
 
   def value(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
     before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
@@ -87,7 +89,7 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
 
   def apply_with_value(params: Params, tokens: jax.Array, segments: jax.Array | None = None):
     before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
-    return _shift(unembed(params, before), segments), _shift(_read(params["head"], before), segments)
+    return unembed(params, _shift(before, segments)), _shift(_read(params["head"], before), segments)
 
   def hidden(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
     before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
@@ -103,12 +105,15 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     return _read(params["head"], jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
 
   def init_cache(batch: int, length: int) -> Cache:
-    shape = (batch, length, config.num_kv_heads, config.head_dim)
+    shape = (batch, config.num_kv_heads, length, config.head_dim)
     return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers))
+
+  def prefill(params: Params, tokens: jax.Array):
+    return decoder.apply({"params": lora_weights(params)}, tokens, *_causal(tokens, None))
 
   def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache):
     # Whatever a slot held before its position is reached is never seen: only slots up to the query's are visible.
-    visible = jnp.arange(cache[0][0].shape[1]) <= positions[..., None]  # [B, S, U]
+    visible = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]  # [B, S, U]
     return decoder.apply({"params": lora_weights(params)}, tokens, positions, visible, cache)
 
   def unembed(params: Params, hidden: jax.Array) -> jax.Array:
@@ -116,7 +121,7 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     return logits.astype(jnp.float32)
 
   forwards = apply, value, apply_with_value, hidden, hidden_with_value, score
-  return LanguageModel(config, init, init_head, *forwards, init_cache, extend, unembed)
+  return LanguageModel(config, init, init_head, *forwards, init_cache, prefill, extend, unembed)
 
 
 def _causal(tokens: jax.Array, segments: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -132,7 +137,10 @@ def _causal(tokens: jax.Array, segments: jax.Array | None) -> tuple[jax.Array, j
 
 
 def _shift(before: jax.Array, segments: jax.Array | None) -> jax.Array:
-  """Aligns what was read after tokens[:, :t] with index t: [B, T - 1, ...] -> [B, T, ...]; 0 where nothing precedes."""
+  """Aligns what was read after tokens[:, :t] with index t: [B, T - 1, ...] -> [B, T, ...]; 0 where nothing precedes.
+
+  Hidden states are shifted rather than logits, which are a copy of [B, T, V] larger and 0 where the hidden state is 0.
+  """
   shifted = jnp.pad(before, [(0, 0), (1, 0)] + [(0, 0)] * (before.ndim - 2))
   if segments is None:
     return shifted

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
@@ -79,8 +78,9 @@ def make_environment(
 
   def episodes(params, index):
     rows = data.batch_indices(len(prompts.texts), settings.batch_size, index, stage.stage_seed)
-    texts, batch = prompts.take(np.repeat(rows, settings.samples_per_prompt))
-    rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), index))
+    texts, batch = prompts.take(rows)
+    texts = [text for text in texts for _ in range(settings.samples_per_prompt)]
+    rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), index), settings.samples_per_prompt)
     scores = jnp.asarray(score(rollout, texts, responses))
     if settings.missing_eos_score is not None:
       scores = jnp.where(rollout.finished, scores, settings.missing_eos_score)

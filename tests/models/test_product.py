@@ -1,0 +1,33 @@
+"""The product of dense layers against a plain one: values, gradients, several seeds at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.models.product import product
+
+X = jax.random.normal(jax.random.key(0), (6, 3))
+KERNEL = jax.random.normal(jax.random.key(1), (3, 5))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 3e-2)])
+def test_values_and_gradients_are_those_of_a_plain_product(dtype, tolerance):
+  x, kernel = X.astype(dtype), KERNEL.astype(dtype)
+
+  def gradients(multiply):
+    return jax.jit(jax.value_and_grad(lambda x, kernel: jnp.sum(jnp.sin(multiply(x, kernel))), (0, 1)))(x, kernel)
+
+  (value, found), (plain, expected) = gradients(product), gradients(jnp.matmul)
+  np.testing.assert_allclose(value, plain, rtol=tolerance)
+  for ours, theirs in zip(found, expected, strict=True):
+    assert ours.dtype == theirs.dtype == dtype
+    np.testing.assert_allclose(ours.astype(float), theirs.astype(float), atol=tolerance * 10)
+
+
+def test_gradients_of_several_seeds_at_once_are_those_of_each():
+  kernels = jnp.stack([KERNEL, 2 * KERNEL])
+  gradient = jax.grad(lambda kernel: jnp.sum(jnp.sin(product(X, kernel))))
+  together = jax.vmap(gradient)(kernels)
+  for index in range(2):
+    np.testing.assert_allclose(together[index], gradient(kernels[index]), atol=1e-6)
