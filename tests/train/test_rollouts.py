@@ -20,6 +20,8 @@ TOKENIZER = data.train_tokenizer(TEXTS * 3, 300)
 # A vocabulary with room, as published models have.
 MODEL = language_model(DecoderConfig(TOKENIZER.vocab_size + 5, 1, 16, 2, 1, 16, 64))
 PARAMS = jax.tree.map(lambda x: 2 * x, MODEL.init(jax.random.key(0)))
+WORDS = jax.tree.map(lambda x: x / 20, PARAMS["decoder"]["embedding"])  # else the last word is said again and again
+PARAMS = {"decoder": {**PARAMS["decoder"], "embedding": WORDS}}
 SETTINGS = Sampling(max_prompt_tokens=40, max_new_tokens=9, temperature=1.0)
 PROMPTS = encode_prompts(TEXTS * 4, TOKENIZER, 40, "the prompts")
 
