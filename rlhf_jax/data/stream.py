@@ -131,8 +131,8 @@ class Stream:
   def _block(self, position: np.ndarray) -> Block:
     start = np.concatenate([[0], position[1:]]).astype(np.int32)
     block = self._submit(start).result()
-    self._made = {start.tobytes(): self._made[start.tobytes()]}
     self._submit(block.end)
+    self._made = {key: self._made[key] for key in (start.tobytes(), block.end.tobytes())}
     return block
 
   def _submit(self, start: np.ndarray) -> Future[Block]:

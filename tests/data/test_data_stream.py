@@ -142,6 +142,13 @@ def test_from_any_position_the_stream_goes_on_bit_by_bit(files, layout):
       np.testing.assert_array_equal(after, end)
 
 
+def test_every_block_is_made_once(files, monkeypatch):
+  made, make = [], Stream._make
+  monkeypatch.setattr(Stream, "_make", lambda self, start: made.append(start.tobytes()) or make(self, start))
+  batches(open_stream({"a": files["a"]}, layout="padded"), 12)  # blocks of four batches, and one made ahead
+  assert len(made) == len(set(made)) <= 4
+
+
 def test_the_order_changes_with_the_seed_and_with_the_pass(files):
   feed = open_stream({"a": files["a"]}, window=40, layout="padded", length=32)
   whole = [text for batch, _ in batches(feed, 20) for text in texts(batch)]
