@@ -69,7 +69,7 @@ def generate(
     return index + 1, tokens, logp, mask, done, hidden[:, 0], cache
 
   def unfinished(carry):
-    return (carry[0] < max_new_tokens) & ~jnp.all(carry[4])
+    return (carry[0] < max_new_tokens) & _any_left(carry[4])
 
   carry = (
     jnp.zeros((), jnp.int32),
@@ -82,3 +82,15 @@ def generate(
   )
   _, tokens, logp, mask, done, _, _ = jax.lax.while_loop(unfinished, step, carry)
   return Rollout(tokens=tokens, mask=mask, logp=logp, finished=done)
+
+
+@jax.custom_batching.custom_vmap
+def _any_left(done: jax.Array) -> jax.Array:
+  """done[B] -> whether a row goes on."""
+  return ~jnp.all(done)
+
+
+@_any_left.def_vmap
+def _any_left_of_all(axis_size, in_batched, done):
+  # One answer for all that are vmapped: with an answer each, the loop would copy the whole cache at every token.
+  return ~jnp.all(done), False
