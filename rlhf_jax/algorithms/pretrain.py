@@ -18,6 +18,7 @@ from rlhf_jax.train import (
   Optimizer,
   identity,
   init_state,
+  jit,
   make_optimizer,
   make_update,
   open_workspace,
@@ -70,7 +71,7 @@ def run(config: Config, stage: Stage) -> None:
   update = make_update(loss_fn, optimizer, stage.transport)
   held_out = Batch(**held_out)
 
-  @jax.jit
+  @jit
   def evaluate(params):
     loss, _ = make_loss(model.apply, z_loss=0.0)(params, held_out, token_weights(held_out.mask))
     return {"loss": Mean(loss, jax.numpy.ones(()))}

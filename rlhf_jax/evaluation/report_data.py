@@ -54,6 +54,9 @@ class Run(NamedTuple):
   reward_models: dict[str, dict[str, Any]]  # stage -> {"clear_accuracy": Interval, ..., "min_gap": float}
   samples: list[dict[str, Any]]
   notes: list[str]
+  # Of a population: "" or the varied values -> its members' name -> run; and the stages that are the members' own.
+  groups: dict[str, dict[str, "Run"]] = {}
+  own_stages: tuple[str, ...] = ()
 
 
 def read_run(directory: str | Path) -> Run:
@@ -78,6 +81,7 @@ def read_run(directory: str | Path) -> Run:
     evaluation = {}
   models = {str(name): _intervals(measures) for name, measures in _mapping(evaluation.get("models")).items()}
   order = {stage.name: index for index, stage in enumerate(stages)}
+  groups, own_stages = _read_members(directory, notes)
   return Run(
     name=directory.resolve().name,
     config=config,
@@ -96,7 +100,23 @@ def read_run(directory: str | Path) -> Run:
     },
     samples=[row for row in _read_jsonl(directory, f"{source}/samples.jsonl", notes) if "prompt" in row],
     notes=notes,
+    groups=groups,
+    own_stages=own_stages,
   )
+
+
+def _read_members(directory: Path, notes: list[str]) -> tuple[dict[str, dict[str, Run]], tuple[str, ...]]:
+  path = directory / "population.json"
+  record = _mapping(_read_json(path, notes)) if path.is_file() else {}
+  groups: dict[str, dict[str, Run]] = {}
+  for name in map(str, record.get("members") or ()):
+    member = directory / "members" / name
+    if (member / "config.json").is_file():
+      label = ",".join(part for part in name.split(",") if not part.startswith("seed="))
+      groups.setdefault(label, {})[name] = read_run(member)
+    else:
+      notes.append(f"members/{name} holds no run and was left out.")
+  return groups, tuple(map(str, record.get("stages") or ()))
 
 
 def read_interval(value: Any) -> Interval | None:

@@ -6,6 +6,7 @@ from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
+from rlhf_jax.train.population import jit
 from rlhf_jax.train.rewards import Function, Reward, RewardError, make_function, make_scorer, model_scorer
 from rlhf_jax.train.rollouts import PromptSet, Sampling, encode_prompts, load_prompts, make_sampler, report_skips
 from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
@@ -30,6 +31,7 @@ __all__ = [
   "group_weights",
   "identity",
   "init_state",
+  "jit",
   "load_comparisons",
   "load_imported",
   "load_policy",

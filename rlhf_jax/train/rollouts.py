@@ -14,6 +14,7 @@ from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.sampling import generate
 from rlhf_jax.stage import Transport
+from rlhf_jax.train.population import jit
 from rlhf_jax.train.progress import console
 from rlhf_jax.train.update import batch_sharding, make_mesh
 from rlhf_jax.types import Params, Prompts, Rollout
@@ -100,7 +101,7 @@ def make_sampler(
 def _compiled_sampler(model: LanguageModel, max_new_tokens: int, temperature: float, eos_id: int, pad_id: int):
   """One jitted function for all stages of a process that sample alike: it compiles once for each shape of batch."""
 
-  @jax.jit
+  @jit
   def compiled(params, prompts, key):
     return generate(
       model,

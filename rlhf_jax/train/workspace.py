@@ -13,6 +13,7 @@ from rlhf_jax.models import DecoderConfig, LanguageModel, language_model, load_p
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import ImportedModel, Stage
 from rlhf_jax.train import checkpoint
+from rlhf_jax.train.population import shared
 from rlhf_jax.train.update import make_mesh, parameter_sharding
 from rlhf_jax.types import Params
 
@@ -65,9 +66,14 @@ def load_stage(
     CheckpointError: where there is none, or it belongs to another model or tokenizer, or does not verify.
   """
   directory = stage.path(name) if "/" in name else stage.root / name
-  params = checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer), step)
-  # On one device alone they could not meet a batch that is spread over all of them in one jit.
-  return jax.device_put(params, parameter_sharding(make_mesh(stage.transport), params))
+  directory = Path(directory).resolve()  # the members of a population have the same one by other names
+
+  def load():
+    params = checkpoint.load_params(directory / "checkpoints", _origin(model, tokenizer), step)
+    # On one device alone they could not meet a batch that is spread over all of them in one jit.
+    return jax.device_put(params, parameter_sharding(make_mesh(stage.transport), params))
+
+  return shared((directory, step), load)
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
