@@ -1,6 +1,7 @@
 """The `rlhf-jax` command: flags and a config in, plain arguments out.
 
   rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart [--config.ppo.clip=0.1 ...]
+                 [--seeds 8] [--vary ppo.kl_coef=0.1,0.2]     a population of runs, trained as one program
   rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
   rlhf-jax report RUN                   writes RUN/report.html anew
   rlhf-jax collect RUN --prompts FILE -k 4 --out FILE.db      queues samples of a run for human judgement
@@ -64,7 +65,9 @@ def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
     ConfigError: an unknown key (with the nearest one), a value of the wrong type, a missing flag, a file without a
       config.
   """
-  parser = argparse.ArgumentParser(prog="rlhf-jax run", allow_abbrev=False, exit_on_error=False, epilog=OVERRIDES)
+  parser = argparse.ArgumentParser(
+    prog="rlhf-jax run", parents=[_population_parser()], allow_abbrev=False, exit_on_error=False, epilog=OVERRIDES
+  )
   parser.add_argument("--config", metavar="FILE", help="a file with get_config(); FILE:ARG calls get_config(ARG)")
   parser.add_argument("--workdir", metavar="DIR", help="the run directory; an interrupted run continues there")
   try:
@@ -89,6 +92,32 @@ def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
   if rest:
     raise ConfigError(f"unexpected argument {rest[0]!r}")
   return _plain(values.config), settings.workdir
+
+
+def load_population(arguments: list[str]) -> tuple[int, dict[str, list[float]]]:
+  """`--seeds N --vary KEY=X,Y ...` -> (N, 0 where it is not given; the values of each key). Raises ConfigError."""
+  settings, _ = _population_parser().parse_known_args(arguments)
+  vary = {}
+  for text in settings.vary:
+    key, equals, values = text.partition("=")
+    try:
+      numbers = [float(value) for value in values.split(",")]
+    except ValueError:
+      numbers = []
+    if not equals or not numbers or key in vary:
+      raise ConfigError(f"--vary {text}: it must be KEY=NUMBER,NUMBER,... as in ppo.kl_coef=0.1,0.2, each key once")
+    vary[key] = numbers
+  if settings.seeds is not None and settings.seeds < 1:
+    raise ConfigError(f"--seeds {settings.seeds} must be at least 1")
+  return settings.seeds or 0, vary
+
+
+def _population_parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog="rlhf-jax run", add_help=False, allow_abbrev=False, exit_on_error=False)
+  parser.add_argument("--seeds", type=int, metavar="N", help="a population: N seeds of the last stage that is trained")
+  vary = "a population: values of a float of the config; of several, the grid"
+  parser.add_argument("--vary", action="append", default=[], metavar="KEY=X,Y", help=vary)
+  return parser
 
 
 def _call_get_config(name: str) -> ConfigDict:
@@ -149,11 +178,16 @@ def _plain(value: Any) -> Any:
 
 def _run(arguments: list[str]) -> int:
   config, workdir = load_config(arguments)
-  from rlhf_jax import pipeline  # imports jax: `--help`, typos and the annotation page should answer at once
+  seeds, vary = load_population(arguments)
+  from rlhf_jax import members, pipeline  # import jax: `--help`, typos and the annotation page should answer at once
   from rlhf_jax.train import Interrupted
 
+  command = shlex.join(["rlhf-jax", "run", *arguments])
   try:
-    pipeline.run(config, Path(workdir), command=shlex.join(["rlhf-jax", "run", *arguments]))
+    if seeds or vary:
+      members.run(config, Path(workdir), seeds, vary, command)
+    else:
+      pipeline.run(config, Path(workdir), command)
   except Interrupted as stop:
     print(f"{stop}; the same command continues there", file=sys.stderr)
     return 130

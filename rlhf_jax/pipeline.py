@@ -12,15 +12,17 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlhf_jax.settings import ConfigError, import_module, nearest, parse
 from rlhf_jax.stage import ImportedModel, Model, Stage, Transport
+from rlhf_jax.train.population import varied
 from rlhf_jax.train.progress import console
 
 SHARED = ("seed", "stages", "tokenizer", "model", "transport")
+OPTIONAL = ("seeds",)  # of single stages, instead of the run's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +47,23 @@ def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
   """
   workdir = Path(workdir).absolute()
   steps = plan(config, workdir)
-  for step in steps:
-    _check_done(step)
+  check_done(steps)
   workdir.mkdir(parents=True, exist_ok=True)
-  _write_json(workdir / "config.json", config)
+  write_json(workdir / "config.json", config)
   if command:
     (workdir / "command.txt").write_text(command + "\n")
   for number, step in enumerate(steps, 1):
     label = f"[{number}/{len(steps)}] {step.stage.name}"
-    if _done_path(step.stage).exists():
+    if is_done(step):
       console.print(f"{label}: done already", markup=False)
       continue
     console.print(label, markup=False)
     start = time.monotonic()
     step.stage.directory.mkdir(parents=True, exist_ok=True)
-    _write_json(step.stage.directory / "config.json", step.given)
-    step.module.run(step.config, step.stage)
+    write_json(step.stage.directory / "config.json", step.given)
+    step.module.run(varied(step.stage.name, step.config), step.stage)
     seconds = round(time.monotonic() - start, 1)
-    _write_json(_done_path(step.stage), {"fingerprint": step.stage.fingerprint, "seconds": seconds})
+    write_json(_done_path(step.stage), {"fingerprint": step.stage.fingerprint, "seconds": seconds})
     console.print(f"{label}: done in {seconds:.0f} s", markup=False)
 
 
@@ -73,7 +74,7 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
   model = parse(ImportedModel if "path" in config["model"] else Model, config["model"], "model")
   transport = parse(Transport, config["transport"], "transport")
   steps, fingerprints = [], {}
-  sections = [key for key in config if key not in SHARED]
+  sections = [key for key in config if key not in SHARED + OPTIONAL]
   for name in stages:
     if name not in sections:
       raise ConfigError(f"config.stages names {name!r}, but there is no config.{name}.{nearest(name, sections)}")
@@ -88,9 +89,10 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
       raise ConfigError(f"config.{name} reads from {later[0]!r}, which config.stages puts after it")
     # Token ids mean nothing without their tokenizer: whatever comes after the stage that trains it depends on it.
     upstream |= {other: mark for other, mark in fingerprints.items() if _mentions(config["tokenizer"], other)}
-    shared = {key: config[key] for key in ("seed", "tokenizer", "model")}
+    seed = config.get("seeds", {}).get(name, config["seed"])
+    shared = {"seed": seed, "tokenizer": config["tokenizer"], "model": config["model"]}
     fingerprints[name] = _fingerprint([name, given, shared, upstream])
-    stage = Stage(name, Path(workdir), config["seed"], config["tokenizer"], model, transport, fingerprints[name])
+    stage = Stage(name, Path(workdir), seed, config["tokenizer"], model, transport, fingerprints[name])
     steps.append(Step(module, parsed, given, stage))
   return steps
 
@@ -103,11 +105,14 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     if not isinstance(config[key], kind) or isinstance(config[key], bool):
       wanted = "a mapping" if kind is Mapping else kind.__name__
       raise ConfigError(f"config.{key} must be {wanted}, not {config[key]!r}.")
+  seeds = config.get("seeds", {})
+  if not isinstance(seeds, Mapping) or not all(type(seed) is int for seed in seeds.values()):
+    raise ConfigError(f"config.seeds must be a mapping from stages to their seeds, not {seeds!r}.")
   stages = config["stages"]
   if not isinstance(stages, (list, tuple)) or not all(isinstance(name, str) for name in stages):
     raise ConfigError(f"config.stages must be a tuple of names, not {stages!r}.")
   for key, section in config.items():
-    if key in SHARED or (isinstance(section, Mapping) and "algorithm" in section):
+    if key in SHARED + OPTIONAL or (isinstance(section, Mapping) and "algorithm" in section):
       continue
     if key in stages:
       raise ConfigError(f"config.{key} must be a mapping with the key 'algorithm', not {section!r}.")
@@ -137,6 +142,17 @@ def _strings(value: Any) -> Iterator[str]:
   elif isinstance(value, (list, tuple)):
     for item in value:
       yield from _strings(item)
+
+
+def is_done(step: Step) -> bool:
+  """Whether the stage has returned."""
+  return _done_path(step.stage).exists()
+
+
+def check_done(steps: Iterable[Step]) -> None:
+  """Raises ConfigError where a stage is done that was made with another config."""
+  for step in steps:
+    _check_done(step)
 
 
 def _check_done(step: Step) -> None:
@@ -173,7 +189,8 @@ def _fingerprint(value: Any) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+  """Writes the file at once or not at all."""
   partial = path.with_suffix(".partial")
   partial.write_text(json.dumps(value, indent=2) + "\n")
   os.replace(partial, path)

@@ -16,7 +16,7 @@ LEVELS = (
   {"evaluation"},
   {"algorithms"},
   {"pipeline"},
-  {"chat", "export", "harness"},
+  {"chat", "export", "harness", "members"},
   {"cli"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny_chain import recipe
 
 from rlhf_jax import pipeline
 from rlhf_jax.settings import ConfigError
@@ -246,6 +247,15 @@ def test_a_section_that_no_stage_names_may_stay(config, workdir):
   assert log(workdir) == ["a", "1"]
 
 
+def test_a_stage_may_have_a_seed_of_its_own(config, workdir):
+  """Other stages keep their fingerprints, so that they are not run again."""
+  plain = [step.stage for step in pipeline.plan(config, workdir)]
+  seeded = [step.stage for step in pipeline.plan({**config, "seeds": {"c": 5}}, workdir)]
+  assert [stage.seed for stage in seeded] == [0, 0, 5] and seeded[2].stage_seed != plain[2].stage_seed
+  assert [a.fingerprint == b.fingerprint for a, b in zip(plain, seeded, strict=True)] == [True, True, False]
+  assert "config.seeds must be a mapping" in refused({**config, "seeds": {"c": 0.5}}, workdir)
+
+
 def test_a_stage_knows_its_place(config, workdir):
   first, second, _ = pipeline.plan(config, workdir)
   assert first.stage.directory == workdir / "a"
@@ -268,3 +278,12 @@ def test_another_tokenizer_is_another_run_for_every_stage_after_it(tmp_path, mon
 
   before, after = prints(), prints("--config.vocabulary.vocab_size=700")
   assert {name for name in before if before[name] == after[name]} == {"world"}
+
+
+@pytest.mark.parametrize("name", ["quickstart", "reinforce", "rloo", "grpo"])
+def test_rl_at_temperature_0_is_refused(name, workdir):
+  """The likeliest token needs no temperature to be divided by, and gives a policy nothing to compare."""
+  config = recipe(name)
+  stage = config["stages"][-2]
+  config[stage]["environment"]["sampling"]["temperature"] = 0.0
+  assert f"config.{stage}.environment: sampling.temperature=0 " in refused(config, workdir)

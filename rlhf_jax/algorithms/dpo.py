@@ -40,6 +40,7 @@ from rlhf_jax.train import (
   adapt,
   identity,
   init_state,
+  jit,
   load_comparisons,
   load_policy,
   make_optimizer,
@@ -175,16 +176,16 @@ def run(config: Config, stage: Stage) -> None:
   if config.length > model.config.max_length:
     raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
   reference = load_policy(stage, config.init, model, tokenizer)
-  logprobs = jax.jit(functools.partial(response_logprobs, model.apply))
+  logprobs = jit(functools.partial(response_logprobs, model.apply))
   splits = load_comparisons(stage.path(config.comparisons), tokenizer, config.length, config.eval_fraction, stage.seed)
   train, held_out = (_rows(config, tokenizer, logprobs, reference, split) for split in splits)
   num_rows = len(train["tokens"])
   num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
   loss_fn = make_loss(model.apply, config.loss)
   optimizer = make_optimizer(config.optimizer, num_steps)
-  update, measure = make_update(loss_fn, optimizer, stage.transport), jax.jit(loss_fn)
+  update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
 
-  @jax.jit
+  @jit
   def mismatch_kl(params, tokens, mask, ref_logp):
     return masked_mean(response_logprobs(model.apply, params, tokens, mask) - ref_logp, jnp.any(mask, axis=-1))
 

@@ -27,7 +27,6 @@ import dataclasses
 import functools
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from rlhf_jax.objectives import (
@@ -46,6 +45,7 @@ from rlhf_jax.train import (
   check_minibatches,
   identity,
   init_state,
+  jit,
   load_policy,
   make_environment,
   make_optimizer,
@@ -144,7 +144,7 @@ def run(config: Config, stage: Stage) -> None:
   optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
   update = make_update(loss_fn, optimizer, stage.transport)
 
-  @jax.jit
+  @jit
   def experience_of(reference, rollout, scores):
     logits = model.apply(reference, rollout.tokens) / sampling.temperature
     logp_ref = token_logprobs(logits, rollout.tokens, mask=rollout.mask)

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from rlhf_jax.objectives import (
@@ -50,6 +49,7 @@ from rlhf_jax.train import (
   check_minibatches,
   identity,
   init_state,
+  jit,
   load_policy,
   load_stage,
   make_environment,
@@ -157,7 +157,7 @@ def run(config: Config, stage: Stage) -> None:
   optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
   update = make_update(loss_fn, optimizer, stage.transport)
 
-  @jax.jit
+  @jit
   def experience_of(params, reference, rollout, scores, kl_coef):
     logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
     return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)

@@ -18,6 +18,7 @@ from rlhf_jax.train import (
   Optimizer,
   identity,
   init_state,
+  jit,
   load_texts,
   make_optimizer,
   make_update,
@@ -81,7 +82,7 @@ def run(config: Config, stage: Stage) -> None:
   update = make_update(loss_fn, optimizer, stage.transport)
   held_out = Batch(**feed.held_out)
 
-  @jax.jit
+  @jit
   def evaluate(params):
     loss, _ = make_loss(model.apply, z_loss=0.0)(params, held_out, token_weights(held_out.mask))
     return {"loss": Mean(loss, jax.numpy.ones(()))}

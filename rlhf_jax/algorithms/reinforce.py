@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from rlhf_jax.objectives import (
@@ -38,6 +37,7 @@ from rlhf_jax.train import (
   adapt,
   identity,
   init_state,
+  jit,
   load_policy,
   make_environment,
   make_optimizer,
@@ -140,7 +140,7 @@ def run(config: Config, stage: Stage) -> None:
   optimizer = make_optimizer(config.optimizer, config.num_steps)
   update = make_update(loss_fn, optimizer, stage.transport)
 
-  @jax.jit
+  @jit
   def experience_of(params, reference, rollout, scores, moving_mean):
     logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
     values = model.value(params["value"], rollout.tokens) if with_value else None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,6 +28,7 @@ from rlhf_jax.train import (
   group_weights,
   identity,
   init_state,
+  jit,
   load_comparisons,
   load_policy,
   load_prompts,
@@ -96,7 +96,7 @@ def run(config: Config, stage: Stage) -> None:
   loss_fn = make_loss(model.score)
   optimizer = make_optimizer(config.optimizer, num_steps)
   update = make_update(loss_fn, optimizer, stage.transport)
-  measure = jax.jit(loss_fn)
+  measure = jit(loss_fn)
   policy = load_policy(stage, config.init, model, tokenizer)
 
   def step(state, index):

@@ -31,6 +31,7 @@ from rlhf_jax.train import (
   check_minibatches,
   identity,
   init_state,
+  jit,
   load_policy,
   make_environment,
   make_optimizer,
@@ -112,7 +113,7 @@ def run(config: Config, stage: Stage) -> None:
   optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
   update = make_update(loss_fn, optimizer, stage.transport)
 
-  @jax.jit
+  @jit
   def experience_of(reference, rollout, scores):
     logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
     samples = config.environment.samples_per_prompt

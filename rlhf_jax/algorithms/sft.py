@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-
 from rlhf_jax import data
 from rlhf_jax.objectives import lm_loss
 from rlhf_jax.reduce import token_weights, weighted_sum
@@ -20,6 +18,7 @@ from rlhf_jax.train import (
   adapt,
   identity,
   init_state,
+  jit,
   load_demonstrations,
   load_policy,
   make_optimizer,
@@ -83,7 +82,7 @@ def run(config: Config, stage: Stage) -> None:
   loss_fn = make_loss(model.apply)
   optimizer = make_optimizer(config.optimizer, num_steps)
   update = make_update(loss_fn, optimizer, stage.transport)
-  loss_of = jax.jit(loss_fn)
+  loss_of = jit(loss_fn)
 
   def evaluate(state):
     total = Mean(0.0, 0.0)

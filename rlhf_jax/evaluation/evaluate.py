@@ -25,6 +25,7 @@ from rlhf_jax.train import (
   PromptSet,
   Sampling,
   encode_prompts,
+  jit,
   load_policy,
   load_stage,
   make_sampler,
@@ -167,7 +168,7 @@ def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   temperature = config.sampling.temperature or 1.0
 
-  @jax.jit
+  @jit
   def sequence_kl(params, reference, rollout):
     logp, logp_ref = (
       token_logprobs(model.apply(p, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)

@@ -10,12 +10,14 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rlhf_jax.evaluation.statistics import Interval
@@ -47,6 +49,56 @@ class Line(NamedTuple):
   kind: str = "noisy"
 
 
+class Band(NamedTuple):
+  """The members of a population over x[n]: their aggregate[n] with its bounds low[n] and high[n] (NaN where unknown),
+  and, where they are to be seen, the members[M, n] themselves."""
+
+  x: np.ndarray
+  aggregate: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+  members: Sequence[np.ndarray] = ()
+
+
+def band_panel(bands: Sequence[Band], *, x_label: str, y_label: str, percent: bool, root_scale: bool) -> str:
+  """One band for each group of a population, in the order of the colours, as an SVG string."""
+  with matplotlib.rc_context(_SETTINGS):
+    figure = Figure(figsize=(3.7, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    _draw_bands(axes, bands, _SERIES)
+    _label(axes, x_label, y_label, percent, root_scale)
+    return _page_svg(figure)
+
+
+def write_bands(path: str | Path, panels: Sequence[tuple[str, Sequence[Band], dict]], labels: Sequence[str]) -> None:
+  """The panels (title, bands, options of `band_panel`) side by side as one PNG that stands alone."""
+  palette = ["#2563eb", "#d9660a", "#0b8a7e", "#cf1f5d", "#7c3aed", "#7d8a0c", "#95604a", "#64748b"]
+  with matplotlib.rc_context(_SETTINGS):
+    figure = Figure(figsize=(4.2 * len(panels), 3.3), layout="constrained", dpi=150)
+    for number, (title, bands, options) in enumerate(panels):
+      axes = figure.add_subplot(1, len(panels), number + 1)
+      _draw_bands(axes, bands, palette)
+      _label(axes, **options)
+      _dress(axes, grid_axis="y", muted="#5c6675", grid="#dfe3e9")
+      axes.set_title(title, fontsize=11, color="#1a1f29", loc="left")
+    told = "Bold: interquartile mean over the members. Shaded: its 95 % bootstrap interval."
+    figure.suptitle(told, x=0.005, ha="left", fontsize=10, color="#5c6675")
+    if len(labels) > 1:
+      lines = [Line2D([], [], color=palette[i % NUM_COLORS], linewidth=2) for i in range(len(labels))]
+      figure.legend(lines, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _draw_bands(axes: Axes, bands: Sequence[Band], palette: Sequence[str]) -> None:
+  for number, band in enumerate(bands):
+    color = palette[number % NUM_COLORS]
+    for member in band.members:
+      axes.plot(band.x, member, color=color, linewidth=0.8, alpha=0.25)
+    if np.isfinite(band.low).all():
+      axes.fill_between(band.x, band.low, band.high, color=color, alpha=0.22, linewidth=0)
+    axes.plot(band.x, band.aggregate, color=color, linewidth=2, linestyle=_DASHES[number // NUM_COLORS % len(_DASHES)])
+
+
 def line_panel(
   lines: Sequence[Line],
   *,
@@ -61,20 +113,24 @@ def line_panel(
   with matplotlib.rc_context(_SETTINGS):
     figure = Figure(figsize=(3.7, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    if root_scale:
-      axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0.0)), np.square))
     if guide is not None:
       axes.axhline(guide, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
     for line in lines:
       _draw(axes, line)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
-    _dress(axes, grid_axis="y")
+    _label(axes, x_label, y_label, percent, root_scale)
     return _page_svg(figure)
+
+
+def _label(axes: Axes, x_label: str, y_label: str, percent: bool, root_scale: bool) -> None:
+  if root_scale:
+    axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0.0)), np.square))
+  axes.set_xlabel(x_label)
+  axes.set_ylabel(y_label)
+  axes.xaxis.set_major_locator(MaxNLocator(5))
+  axes.yaxis.set_major_locator(MaxNLocator(5))
+  axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+  axes.yaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
+  _dress(axes, grid_axis="y")
 
 
 def interval_panel(
@@ -147,15 +203,15 @@ def _color(index: int) -> str:
   return _INK if index == NO_SERIES else _SERIES[index % NUM_COLORS]
 
 
-def _dress(axes: Axes, *, grid_axis: str) -> None:
+def _dress(axes: Axes, *, grid_axis: str, muted: str = _MUTED, grid: str = _GRID) -> None:
   axes.set_axisbelow(True)
-  axes.grid(axis=grid_axis, color=_GRID, linewidth=0.8)
+  axes.grid(axis=grid_axis, color=grid, linewidth=0.8)
   for side in ("top", "right", "left"):
     axes.spines[side].set_visible(False)
-  axes.spines["bottom"].set_color(_GRID)
-  axes.tick_params(length=0, colors=_MUTED, labelsize=9.5)
+  axes.spines["bottom"].set_color(grid)
+  axes.tick_params(length=0, colors=muted, labelsize=9.5)
   for label in (axes.xaxis.label, axes.yaxis.label):
-    label.set_color(_MUTED)
+    label.set_color(muted)
     label.set_fontsize(9.5)
 
 

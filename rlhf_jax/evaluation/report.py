@@ -13,18 +13,21 @@ import jinja2
 
 from rlhf_jax.evaluation import report_sections as sections
 from rlhf_jax.evaluation.plots import NUM_COLORS
+from rlhf_jax.evaluation.population import population_section, write_picture
 from rlhf_jax.evaluation.report_data import Run, read_run
 from rlhf_jax.evaluation.report_text import visible
 
 
 def write_report(run_directory: str | Path) -> Path:
-  """Writes RUN/report.html from the files of the run and returns its path.
+  """Writes RUN/report.html from the files of the run (of a population RUN/population.png too) and returns its path.
 
   The page depends on those files alone: written twice, it is the same. Raises FileNotFoundError where
   RUN/config.json is missing and ValueError where it is not a JSON object; everything else may be missing.
   """
   path = Path(run_directory) / "report.html"
-  path.write_text(render_report(read_run(run_directory)), encoding="utf-8")
+  run = read_run(run_directory)
+  path.write_text(render_report(run), encoding="utf-8")
+  write_picture(run, path.with_name("population.png"))
   return path
 
 
@@ -47,6 +50,7 @@ def render_report(run: Run) -> str:
     curves=sections.learning_curves(run, colors),
     reward_model=sections.reward_model(run, colors),
     training=sections.reward_training(run, colors),
+    population=population_section(run),
     clusters=sections.clusters(run),
     few_shot=sections.few_shot(run),
     samples=sections.samples(run, colors),

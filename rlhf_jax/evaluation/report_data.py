@@ -56,6 +56,9 @@ class Run(NamedTuple):
   notes: list[str]
   few_shot: Mapping[str, Mapping[str, Any]] = {}  # task, with its stage -> model -> shots -> measure -> interval
   perplexity: Mapping[str, Mapping[str, Any]] = {}  # text -> model -> measure -> interval
+  # Of a population: "" or the varied values -> its members' name -> run; and the stages that are the members' own.
+  groups: dict[str, dict[str, "Run"]] = {}
+  own_stages: tuple[str, ...] = ()
 
 
 def read_run(directory: str | Path) -> Run:
@@ -80,6 +83,7 @@ def read_run(directory: str | Path) -> Run:
     evaluation = {}
   models = {str(name): _intervals(measures) for name, measures in _mapping(evaluation.get("models")).items()}
   order = {stage.name: index for index, stage in enumerate(stages)}
+  groups, own_stages = _read_members(directory, notes)
   return Run(
     name=directory.resolve().name,
     config=config,
@@ -100,6 +104,8 @@ def read_run(directory: str | Path) -> Run:
     notes=notes,
     few_shot=_read_few_shot(directory, stages, notes),
     perplexity=_read_perplexity(directory, stages, notes),
+    groups=groups,
+    own_stages=own_stages,
   )
 
 
@@ -125,6 +131,20 @@ def _read_perplexity(directory: Path, stages: list[Stage], notes: list[str]) -> 
       models = _mapping(_mapping(result).get("models"))
       found[f"{stage.name}: {text}"] = {str(model): _intervals(measures) for model, measures in models.items()}
   return found
+
+
+def _read_members(directory: Path, notes: list[str]) -> tuple[dict[str, dict[str, Run]], tuple[str, ...]]:
+  path = directory / "population.json"
+  record = _mapping(_read_json(path, notes)) if path.is_file() else {}
+  groups: dict[str, dict[str, Run]] = {}
+  for name in map(str, record.get("members") or ()):
+    member = directory / "members" / name
+    if (member / "config.json").is_file():
+      label = ",".join(part for part in name.split(",") if not part.startswith("seed="))
+      groups.setdefault(label, {})[name] = read_run(member)
+    else:
+      notes.append(f"members/{name} holds no run and was left out.")
+  return groups, tuple(map(str, record.get("stages") or ()))
 
 
 def read_interval(value: Any) -> Interval | None:

@@ -150,6 +150,33 @@ def interquartile_mean(x) -> float:
   return float(x[cut : x.size - cut].mean()) if x.size else float("nan")
 
 
+def interquartile_interval(
+  scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(IQM, low, high), each [...], of scores[R, K, ...]: R runs on each of K tasks, all of them taken together.
+
+  The bounds are percentiles of a bootstrap that is stratified by task (Agarwal et al. 2108.13264, section 4.1): the
+  runs of each task are drawn anew, with replacement. One run has no bounds (NaN). Raises ValueError where there is no
+  run, or a score is not finite.
+  """
+  scores = _finite(scores, "scores")
+  if scores.ndim < 2 or not scores.shape[0] * scores.shape[1]:
+    raise ValueError(f"scores must be [R, K, ...] with at least one run of a task; got {scores.shape}")
+  runs, tasks = scores.shape[:2]
+  rows = np.random.default_rng(seed).integers(runs, size=(resamples, runs, tasks))
+  drawn = _middle(scores[rows, np.arange(tasks)].reshape(resamples, runs * tasks, *scores.shape[2:]))
+  low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+  unknown = np.full_like(low, np.nan)
+  mean = _middle(scores.reshape(1, runs * tasks, *scores.shape[2:]))[0]
+  return (mean, low, high) if runs > 1 else (mean, unknown, unknown)
+
+
+def _middle(x: np.ndarray) -> np.ndarray:
+  """[B, N, ...] -> [B, ...]: means over N without the floor(N / 4) lowest and highest."""
+  cut = x.shape[1] // 4
+  return np.sort(x, axis=1)[:, cut : x.shape[1] - cut].mean(axis=1)
+
+
 def calibration(probabilities, outcomes, bins: int = 10) -> Calibration:
   """Reliability of probabilities[N] in [0, 1] against outcomes[N] of 0 or 1, in `bins` equal bins.
 

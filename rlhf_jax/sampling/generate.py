@@ -158,7 +158,11 @@ def _decode_together(task: Task, sampled: Sampled) -> Sampled:
   cache = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, room), (0, 0)]), cache)
   slots, sampled = _sample(task, hidden, _new_slots(task, jnp.arange(task.rows)), sampled)
   state = State(jnp.array(task.rows), slots, cache, sampled)
-  return jax.lax.while_loop(lambda state: _busy(task, state) > 0, functools.partial(_decode, task), state).sampled
+
+  def unfinished(state: State) -> jax.Array:
+    return _any_left(state.slots.row < task.rows)
+
+  return jax.lax.while_loop(unfinished, functools.partial(_decode, task), state).sampled
 
 
 def _decode_in_turn(task: Task, sampled: Sampled, num_slots: int, refill: int) -> Sampled:
@@ -244,3 +248,15 @@ def _sample(task: Task, hidden: jax.Array, slots: Slots, sampled: Sampled) -> tu
   )
   row = jnp.where(finished | (count >= task.limits[of]), task.rows, slots.row)
   return Slots(row, token, count, matched), sampled
+
+
+@jax.custom_batching.custom_vmap
+def _any_left(busy: jax.Array) -> jax.Array:
+  """busy[S] -> whether a row goes on."""
+  return jnp.any(busy)
+
+
+@_any_left.def_vmap
+def _any_left_of_all(axis_size, in_batched, busy):
+  # One answer for all that are vmapped: with an answer each, the loop would copy the whole cache at every token.
+  return jnp.any(busy), False

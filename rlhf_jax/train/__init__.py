@@ -9,6 +9,7 @@ from rlhf_jax.train.feeds import Feed, load_demonstrations, load_texts
 from rlhf_jax.train.judgements import JudgementSet, calibrated_ratings, load_judgements, read_feedback, read_weights
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
+from rlhf_jax.train.population import jit
 from rlhf_jax.train.rewards import (
   Function,
   Reward,
@@ -54,6 +55,7 @@ __all__ = [
   "group_weights",
   "identity",
   "init_state",
+  "jit",
   "load_comparisons",
   "load_demonstrations",
   "load_imported",

@@ -37,6 +37,10 @@ class Environment:
   missing_eos_score: float | None
   monitor: Function
 
+  def __post_init__(self):
+    if self.sampling.temperature == 0:
+      raise ValueError("sampling.temperature=0 always takes the likeliest token, and RL must explore: set it above 0")
+
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:

@@ -10,6 +10,7 @@ from typing import Any
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import checkpoint
 from rlhf_jax.train.metrics import MetricsWriter, to_floats
+from rlhf_jax.train.population import stopping
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.train.update import attach, detach, place
 from rlhf_jax.types import Mean, TrainState
@@ -55,7 +56,7 @@ def run_steps(
   start = int(state.step)
   writer = MetricsWriter(stage.directory, start)
   progress = StageProgress(stage.name, num_steps, start)
-  with checkpoints, contextlib.closing(writer), progress, _stop_on_signal() as stop:
+  with checkpoints, contextlib.closing(writer), progress, stop_on_signal() as signalled:
     for index in range(start, num_steps):
       state, metrics = step_fn(state, index)
       done = index + 1
@@ -67,9 +68,10 @@ def run_steps(
       _refuse_nonfinite(stage, done, metrics)
       writer.write(done, metrics)
       progress.update(done, metrics)
-      if last or stop() or done % checkpoint_every == 0:
+      stop = signalled() or stopping()
+      if last or stop or done % checkpoint_every == 0:
         checkpoint.save(checkpoints, detach(state)[0], identity)
-      if stop() and not last:
+      if stop and not last:
         raise Interrupted(f"stopped at step {done} of {num_steps} of {stage.name}")
   return state
 
@@ -84,7 +86,7 @@ def _refuse_nonfinite(stage: Stage, step: int, metrics: Mapping[str, float]) -> 
 
 
 @contextlib.contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
   """Turns the first SIGINT or SIGTERM into a flag; a second one acts as usual. Outside the main thread: no flag."""
   received = []
   previous = {}

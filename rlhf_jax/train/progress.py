@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(soft_wrap=True, highlight=False)
+from rlhf_jax.train.population import speaks
+
+
+class _Console(Console):
+  """Members of a population say the same at the same time: one of them is heard."""
+
+  def print(self, *objects, **settings) -> None:
+    if speaks():
+      super().print(*objects, **settings)
+
+
+console = _Console(soft_wrap=True, highlight=False)
 SHOWN = ("loss", "eval/loss", "accuracy", "eval/accuracy", "reward/proxy", "reward/gold", "kl/reference")
 QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
 
@@ -20,7 +31,7 @@ class StageProgress:
     self._name, self._total, self._first = name, total, done
     self._start = self._last_line = time.monotonic()
     self._bar = None
-    if console.is_terminal:
+    if console.is_terminal and speaks():
       columns = (
         TextColumn("{task.description:>14}"),
         BarColumn(bar_width=24),

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.settings import ConfigError, import_function
 from rlhf_jax.stage import Stage
+from rlhf_jax.train.population import jit
 from rlhf_jax.train.workspace import load_stage
 from rlhf_jax.types import Params, Rollout
 
@@ -85,7 +85,7 @@ def make_scorer(
 
 def model_scorer(model: LanguageModel, params) -> Scorer:
   """Scores whole sequences by a reward model, at the last token of the response."""
-  compiled = jax.jit(lambda params, rollout: model.score(params, rollout.tokens, rollout.mask))
+  compiled = jit(lambda params, rollout: model.score(params, rollout.tokens, rollout.mask))
   return lambda rollout, prompts, responses: np.asarray(compiled(params, rollout))
 
 

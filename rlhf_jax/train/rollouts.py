@@ -16,6 +16,7 @@ from rlhf_jax import data
 from rlhf_jax.models import LanguageModel, fold_lora
 from rlhf_jax.sampling import before_stop, generate, pad_to_powers, power_of_two, stop_table, trim
 from rlhf_jax.stage import Transport
+from rlhf_jax.train.population import jit
 from rlhf_jax.train.progress import console
 from rlhf_jax.train.update import batch_sharding, make_mesh
 from rlhf_jax.types import Prompts, Rollout
@@ -149,7 +150,7 @@ def _compiled_sampler(model: LanguageModel, settings: Sampling, mesh: Mesh, eos_
   """
   cut, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
 
-  @jax.jit
+  @jit
   def compiled(params, prompts, key, limits, table):
     rows, batch = len(limits), len(prompts.lengths)
     params = fold_lora(params)

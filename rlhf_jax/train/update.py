@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlhf_jax.models import join_lora, split_lora
 from rlhf_jax.stage import Transport
+from rlhf_jax.train.population import jit
 from rlhf_jax.types import Mean, Params, TrainState
 
 LossFn = Callable[[Params, Any, Any], tuple[jax.Array, dict[str, Mean]]]
@@ -109,7 +110,7 @@ def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, transp
     params = join_lora(state.params, frozen)
     return _apply(state, optimizer, *gradients(params, batch, weights))
 
-  compiled = jax.jit(update, donate_argnums=0)
+  compiled = jit(update, donate_argnums=(0,))
 
   def call(state, batch, weights):
     _check(batch, mesh.size * transport.microbatches)

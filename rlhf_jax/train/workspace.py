@@ -23,6 +23,7 @@ from rlhf_jax.objectives import ChunkedLogits
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import ImportedModel, Stage, Transport
 from rlhf_jax.train import checkpoint
+from rlhf_jax.train.population import shared
 from rlhf_jax.train.update import make_mesh, parameter_sharding
 from rlhf_jax.types import Params
 
@@ -111,9 +112,11 @@ def load_stage(
     CheckpointError: where there is none, or it belongs to another model or tokenizer, or does not verify.
   """
   directory = stage.path(name) if "/" in name else stage.root / name
+  directory = Path(directory).resolve()  # the members of a population have the same one by other names
   mesh = make_mesh(stage.transport)  # on one device alone they could not meet a batch that is spread over all of them
   shard = functools.partial(parameter_sharding, mesh)
-  return checkpoint.load_params(Path(directory) / "checkpoints", _origin(model, tokenizer), step, shard)
+  origin = _origin(model, tokenizer)
+  return shared((directory, step), lambda: checkpoint.load_params(directory / "checkpoints", origin, step, shard))
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:

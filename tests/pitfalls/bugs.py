@@ -287,6 +287,21 @@ MUTATIONS = [
     "model.apply(reference, rollout.tokens) / temperature",
     "model.apply(reference, rollout.tokens)",
   ),
+  *(
+    Mutation(
+      f"{name} {what} without the temperature",
+      LOGPROBS + "the_sampling_temperature_reaches_rloo_and_grpo",
+      f"algorithms/{name}.py",
+      old,
+      old.partition(" / ")[0],
+    )
+    for name, what, old in (
+      ("rloo", "trains", "apply(params, batch.tokens) / temperature"),
+      ("rloo", "takes its reference", "model.apply(reference, rollout.tokens) / temperature"),
+      ("grpo", "trains", "apply(params, batch.tokens) / temperature"),
+      ("grpo", "takes its reference", "model.apply(reference, rollout.tokens) / sampling.temperature"),
+    )
+  ),
   Mutation(
     "dropout is active",
     LOGPROBS + "no_dropout_while_log_probs_are_computed",

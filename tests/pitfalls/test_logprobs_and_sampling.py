@@ -9,7 +9,7 @@ import pytest
 from miniature import ADAM, environment, measure_only, ppo_config
 
 from rlhf_jax import data
-from rlhf_jax.algorithms import ppo, reinforce
+from rlhf_jax.algorithms import grpo, ppo, reinforce, rloo
 from rlhf_jax.models import DecoderConfig
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.stage import Model
@@ -47,6 +47,26 @@ def test_the_sampling_temperature_reaches_reinforce(workspace, on_one_device, mo
   )
   _, metrics = loss_fn(jnp.log(jnp.array([[[0.75, 0.25]]])), batch, np.ones((1, 1)))
   assert metrics["policy/entropy"].compute() == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), abs=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", [rloo, grpo], ids=["rloo", "grpo"])
+def test_the_sampling_temperature_reaches_rloo_and_grpo(workspace, on_one_device, monkeypatch, algorithm):
+  """The same for RLOO and GRPO: nothing is learnt, so neither reference nor trained log-probs are off the policy.
+
+  [TRL #3029, #4159]
+  """
+  shared = dict(
+    algorithm="", init="init", num_steps=1, environment=environment(), kl_coef=0.1, epochs=1, minibatches=1,
+    optimizer=ADAM, checkpoint_every=9,
+  )  # fmt: skip
+  variant = dict(normalize_std=True, weights="token", clip=(0.2, 0.2), ratio="token", kl_kind="k3")
+  config = algorithm.Config(**shared, **(variant if algorithm is grpo else dict(clip=0.2)))
+  name = algorithm.__name__.rpartition(".")[2]
+  monkeypatch.setattr(algorithm, "make_update", measure_only)
+  algorithm.run(config, workspace.stage(name))
+  (row,) = read_metrics(workspace.root / name / "metrics.jsonl")
+  assert row["kl/reference"] == pytest.approx(0, abs=1e-4)
+  assert row["policy/approx_kl"] == pytest.approx(0, abs=1e-9)
 
 
 def test_no_dropout_while_log_probs_are_computed(draw, small):

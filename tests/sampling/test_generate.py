@@ -215,4 +215,25 @@ def test_samples_of_a_prompt_share_its_prefill():
   assert forwards(limits, samples_per_prompt=3, slots=4)[0] == [1] * 8
 
 
+def test_vmapped_over_a_population_each_member_samples_as_alone():
+  """One predicate stops the loop of all: who is done waits, and writes nothing more."""
+  eager = {"decoder": jax.tree.map(lambda x: 0.3 * x, PARAMS["decoder"])}  # nearly uniform: ends at other times
+  members = jax.tree.map(lambda *leaves: jnp.stack(leaves), PARAMS, eager)
+  keys = jnp.stack([jax.random.key(3), jax.random.key(4)])
+  one = PROMPTS.replace(tokens=PROMPTS.tokens[:2], lengths=PROMPTS.lengths[:2])
+
+  def draw(params, key):
+    return generate(MODEL, params, one, key, max_new_tokens=12, eos_id=EOS, pad_id=PAD)
+
+  together = jax.jit(jax.vmap(draw))(members, keys)
+  widths = []
+  for number, params in enumerate((PARAMS, eager)):
+    alone = jax.jit(draw)(params, keys[number])
+    widths.append(int(alone.mask.sum(axis=1).max()))
+    for name in ("tokens", "mask", "finished"):
+      np.testing.assert_array_equal(getattr(together, name)[number], getattr(alone, name))
+    np.testing.assert_allclose(together.logp[number], alone.logp, atol=1e-5)
+  assert widths[0] != widths[1]
+
+
 HISTORY = History()
