@@ -93,7 +93,11 @@ def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: floa
   """Accuracies of each model, scores[N, K] against gold[N, K], and each group's difference to the reference.
 
   A difference is of the accuracies on all pairs, the mean of a group's models, with an interval over prompts.
+
+  Raises ValueError where gold orders no two answers to any prompt.
   """
+  if (gold == gold[:, :1]).all():
+    raise ValueError("the gold reward is the same for all answers to each prompt: it orders no pair to be right on")
   result = {"prompts": len(gold), "responses": gold.shape[1], "min_gap": min_gap, "reference": reference, "groups": {}}
   base = np.mean([_share_right(scores, gold) for scores in groups[reference]], axis=0)
   for label, members in groups.items():

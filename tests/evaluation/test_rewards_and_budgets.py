@@ -28,6 +28,8 @@ def test_accuracies_and_their_differences_by_hand():
   assert groups["b"]["difference"]["mean"] == pytest.approx(((1.75 - 3) + (1.5 - 2)) / 2 / 2.5)
   assert groups["b"]["difference"]["mean"] == pytest.approx((0.8 + 0.5) / 2 - 1.0)
   assert groups["b"]["difference"]["low"] < groups["b"]["difference"]["mean"] < groups["b"]["difference"]["high"]
+  with pytest.raises(ValueError, match="the gold reward is the same for all answers"):
+    reward_accuracy.compare({"a": [RIGHT]}, np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), 1.5, "a")
 
 
 def test_the_reference_must_be_a_group():
