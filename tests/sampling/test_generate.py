@@ -219,7 +219,7 @@ def test_vmapped_over_a_population_each_member_samples_as_alone():
   """One predicate stops the loop of all: who is done waits, and writes nothing more."""
   eager = {"decoder": jax.tree.map(lambda x: 0.3 * x, PARAMS["decoder"])}  # nearly uniform: ends at other times
   members = jax.tree.map(lambda *leaves: jnp.stack(leaves), PARAMS, eager)
-  keys = jnp.stack([jax.random.key(3), jax.random.key(4)])
+  keys = jnp.stack([jax.random.key(7), jax.random.key(8)])
   one = PROMPTS.replace(tokens=PROMPTS.tokens[:2], lengths=PROMPTS.lengths[:2])
 
   def draw(params, key):
@@ -233,7 +233,7 @@ def test_vmapped_over_a_population_each_member_samples_as_alone():
     for name in ("tokens", "mask", "finished"):
       np.testing.assert_array_equal(getattr(together, name)[number], getattr(alone, name))
     np.testing.assert_allclose(together.logp[number], alone.logp, atol=1e-5)
-  assert widths[0] != widths[1]
+  assert 0 < widths[0] != widths[1] < 12
 
 
 HISTORY = History()
