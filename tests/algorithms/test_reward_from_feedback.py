@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_chain import SAMPLING, recipe, run_stages, shortness
+from tiny_chain import SAMPLING, recipe, run_stages
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import annotators, judgements, reward_from_feedback
@@ -121,8 +121,8 @@ def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
   sizes = dict(length=64, normalize_count=64, eval_fraction=0.3, sampling=SAMPLING)
   changes["reward_all"] = dict(sizes, optimizer=dict(learning_rate=1e-2))
   # The gold reward of what so small a model says is mostly the same: there, gold is what it varies in.
-  shortness(tmp_path)
-  gold = dict(function=f"{tmp_path}/reward.py:score", arguments={})
+  (tmp_path / "gold.py").write_text("def score(prompts, responses, seed): return [-len(r) for r in responses]")
+  gold = dict(function=f"{tmp_path}/gold.py:score")
   changes["accuracy_all"] = dict(num_prompts=12, batch_size=32, responses=2, sampling=SAMPLING, gold=gold)
   run_stages(config, chain, tmp_path, changes)
   for name, kind, size in (("pairs", "ranks", 2), ("rankings", "ranks", 4), ("ratings", "ratings", 4)):
