@@ -146,26 +146,8 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   if config.length > model.config.max_length:
     raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
-  paths = [stage.path(name) for name in config.feedback]
-  weights = read_weights(stage.path(config.annotators)) if config.annotators else {}
-  judged = load_judgements(
-    paths,
-    tokenizer,
-    config.length,
-    kinds=config.kinds,
-    weights=weights,
-    margins=config.margins,
-    per_annotator=config.per_annotator,
-  )
-  train, held_out = (
-    data.take(judged.rows, part) for part in data.split_prompts(judged.prompts, config.eval_fraction, stage.seed)
-  )
+  train, held_out, totals = _load(config, stage, tokenizer)
   num_rows = len(train["tokens"])
-  if not num_rows or not len(held_out["tokens"]):
-    raise data.DataError(
-      f"{stage.name}: {num_rows} judgements are left to train on and {len(held_out['tokens'])} to evaluate, and "
-      f"neither may be 0: change eval_fraction={config.eval_fraction}"
-    )
   num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
   loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale)
   optimizer = make_optimizer(config.optimizer, num_steps)
@@ -179,7 +161,6 @@ def run(config: Config, stage: Stage) -> None:
     arrays = {field.name: chosen[field.name] for field in dataclasses.fields(Judged)}
     return Judged(**arrays), chosen
 
-  totals = {kind: float(weight.sum()) for kind, weight in judgement_weights(judged.rows).items()}
   absent = [f"{kind}/loss" for kind, total in totals.items() if not total] + ["accuracy"] * (not totals["ranks"])
 
   def reported(metrics):
@@ -223,3 +204,31 @@ def run(config: Config, stage: Stage) -> None:
     evaluate=evaluate,
     evaluate_every=config.evaluate_every,
   )
+
+
+def _load(config, stage, tokenizer):
+  """The judgements to train on and to evaluate on, which share no prompt, and what each kind weighs in all.
+
+  Raises DataError where either has none.
+  """
+  paths = [stage.path(name) for name in config.feedback]
+  weights = read_weights(stage.path(config.annotators)) if config.annotators else {}
+  judged = load_judgements(
+    paths,
+    tokenizer,
+    config.length,
+    kinds=config.kinds,
+    weights=weights,
+    margins=config.margins,
+    per_annotator=config.per_annotator,
+  )
+  train, held_out = (
+    data.take(judged.rows, part) for part in data.split_prompts(judged.prompts, config.eval_fraction, stage.seed)
+  )
+  if not len(train["tokens"]) or not len(held_out["tokens"]):
+    raise data.DataError(
+      f"{stage.name}: {len(train['tokens'])} judgements are left to train on and "
+      f"{len(held_out['tokens'])} to evaluate, and neither may be 0: change eval_fraction={config.eval_fraction}"
+    )
+  totals = {kind: float(weight.sum()) for kind, weight in judgement_weights(judged.rows).items()}
+  return train, held_out, totals

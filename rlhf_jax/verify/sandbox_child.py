@@ -15,6 +15,7 @@ _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # of Linux's unshare(2)
 
 
 def main() -> None:
+  """Calls the function that stdin names, and writes its value or its error as JSON to the pipe in argv[1]."""
   pipe, request = int(sys.argv[1]), json.load(sys.stdin)
   offline = leave_network()
   limit(request["seconds"], request["megabytes"])
