@@ -35,13 +35,19 @@ def frequencies(dim: int, theta: float, scaling: RopeScaling | None = None) -> j
   return ramp * slow + (1 - ramp) * original
 
 
-def rotate(x: jax.Array, positions: jax.Array, speeds: jax.Array, magnitude: float = 1.0) -> jax.Array:
-  """Turns the first 2R features of x[B, S, H, D] by positions[B, S] * speeds[R], halves layout; the rest stays."""
-  rotating = x[..., : 2 * speeds.shape[0]].astype(jnp.float32)
-  angles = positions[..., None].astype(jnp.float32) * speeds  # [B, S, R]
-  cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]  # [B, S, 1, R]
-  if magnitude != 1.0:
-    cos, sin = magnitude * cos, magnitude * sin
+def rotation(positions: jax.Array, speeds: jax.Array, magnitude: float = 1.0) -> tuple[jax.Array, jax.Array]:
+  """(cos, sin) of positions[B, S] * speeds[R], times `magnitude`: f32[B, S, R] each, for `rotate`.
+
+  All layers share them. Without the barrier, a compiler computes them anew for every head of every layer.
+  """
+  angles = positions[..., None].astype(jnp.float32) * speeds
+  return jax.lax.optimization_barrier((magnitude * jnp.cos(angles), magnitude * jnp.sin(angles)))
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+  """Turns the first 2R features of x[B, S, H, D] by the angles of cos, sin[B, S, R], halves layout; the rest stays."""
+  rotating = x[..., : 2 * cos.shape[-1]].astype(jnp.float32)
+  cos, sin = cos[:, :, None], sin[:, :, None]  # [B, S, 1, R]
   first, second = jnp.split(rotating, 2, axis=-1)
   turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate([*(part.astype(x.dtype) for part in turned), x[..., rotating.shape[-1] :]], axis=-1)

@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.models.attention import attend, frequencies, rotate
+from rlhf_jax.models.attention import attend, frequencies, rotate, rotation
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.fused_attention import Attention, fused_attention
-from rlhf_jax.models.product import product
+from rlhf_jax.models.product import product, product_with_table
 
 # Per layer: keys and values, [B, kv_heads, U, head_dim]. The products of attention read them in this order; any other
 # is transposed anew for every token.
@@ -73,9 +73,9 @@ class Layer(nn.Module):
   fused: Attention = "xla"
 
   @nn.compact
-  def __call__(self, x, positions, visible, cache, segments=None):
+  def __call__(self, x, positions, turn, visible, cache, segments=None):
     c = self.config
-    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, visible, cache, segments)
+    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, turn, visible, cache, segments)
     if c.post_norms:
       y = make_norm(c, "attention_post_norm")(y)
     after = x + y
@@ -84,7 +84,7 @@ class Layer(nn.Module):
       y = make_norm(c, "mlp_post_norm")(y)
     return after + y, cache
 
-  def attention(self, x, positions, visible, cache, segments):
+  def attention(self, x, positions, turn, visible, cache, segments):
     c = self.config
     batch, length = positions.shape
     query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(x)
@@ -94,8 +94,8 @@ class Layer(nn.Module):
     key, value = (y.reshape(batch, length, c.num_kv_heads, c.head_dim) for y in (key, value))
     if c.query_key_norm:
       query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
-    if not c.learned_positions:
-      query, key = self.rotated(query, positions), self.rotated(key, positions)
+    if turn is not None:
+      query, key = rotate(query, *turn), rotate(key, *turn)
     extends = cache is not None
     if not extends:
       cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
@@ -111,14 +111,6 @@ class Layer(nn.Module):
       y = fused_attention(self.fused, query, key, value, segments, **settings)
     y = y.reshape(batch * length, c.num_heads * c.head_dim)
     return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
-
-  def rotated(self, x, positions):
-    c = self.config
-    dim = c.rotary_dim or c.head_dim
-    if self.window and c.window_rope_theta:
-      return rotate(x, positions, frequencies(dim, c.window_rope_theta))
-    magnitude = c.rope_scaling.magnitude if c.rope_scaling else 1.0
-    return rotate(x, positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
 
   def mlp(self, x):
     c = self.config
@@ -178,24 +170,36 @@ class Decoder(nn.Module):
       x = x * jnp.asarray(c.embedding_scale, x.dtype)
     if c.learned_positions:
       x = x + self.position_embedding(positions).reshape(batch * length, c.d_model)
+    turn, window_turn = self.rotations(positions)
     key_positions = positions if cache is None else jnp.arange(visible.shape[2])[None]  # [B or 1, U]
     age = positions[:, :, None] - key_positions[:, None, :]  # [B, S, U]
     caches = []
     for i, layer in enumerate(self.layers):
       seen = visible & (age < layer.window) if layer.window else visible
-      x, layer_cache = layer(x, positions, seen, None if cache is None else cache[i], segments)
+      turns = window_turn if layer.window else turn
+      x, layer_cache = layer(x, positions, turns, seen, None if cache is None else cache[i], segments)
       caches.append(layer_cache)
     hidden = self.final_norm(x).reshape(batch, length, c.d_model)
     if self.is_initializing():
       self.unembed(hidden)  # else an untied unembedding would have no parameters
     return hidden, tuple(caches)
 
+  def rotations(self, positions):
+    """What turns queries and keys at positions[B, S], in layers without a window and with one; None: nothing does."""
+    c = self.config
+    if c.learned_positions:
+      return None, None
+    dim = c.rotary_dim or c.head_dim
+    magnitude = c.rope_scaling.magnitude if c.rope_scaling else 1.0
+    turn = rotation(positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
+    return turn, rotation(positions, frequencies(dim, c.window_rope_theta)) if c.window_rope_theta else turn
+
   def unembed(self, hidden):
     """hidden[..., d_model] -> logits[..., V], with the embedding where it is tied."""
     c = self.config
     flat = hidden.reshape(-1, c.d_model)
     if c.tied:
-      logits = product(flat.astype(c.dtype), self.embedding.embedding.astype(c.dtype).T)
+      logits = product_with_table(flat.astype(c.dtype), self.embedding.embedding.astype(c.dtype))
     else:
       logits = self.unembedding(flat)
     if c.logit_softcap:

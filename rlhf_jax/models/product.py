@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import jax
 
+FEW = 64  # rows
+
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -32,6 +34,17 @@ def _written_out(x, gradient):
 
 def _plain(x, gradient):
   return x.T @ gradient
+
+
+def product_with_table(x: jax.Array, table: jax.Array) -> jax.Array:
+  """x[T, d] @ table[V, d].T.
+
+  For few rows, as in decoding, the table is the left factor: XLA on CPU rearranges a right factor before it multiplies,
+  which then takes longer than the product.
+  """
+  if x.shape[0] <= FEW:
+    return jax.lax.dot_general(table, x, (((1,), (1,)), ((), ()))).T
+  return product(x, table.T)
 
 
 product.defvjp(_forward, _backward)

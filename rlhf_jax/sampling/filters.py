@@ -10,9 +10,15 @@ ONE = 0x3F800000  # the bits of 1.0; those of floats in [0, 1] are ordered as in
 
 
 def sample_tokens(
-  keys: jax.Array, logits: jax.Array, *, temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+  uniform: jax.Array | None,
+  logits: jax.Array,
+  *,
+  temperature: float,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  min_p: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Draws a token for each row: keys[S], logits[S, V] -> (tokens i32[S], logp f32[S]).
+  """Draws a token for each row: uniform f32[S] in [0, 1), logits[S, V] -> (tokens i32[S], logp f32[S]).
 
   The draw is from what `truncate` leaves of softmax(logits / temperature); temperature 0 takes the likeliest token, the
   first of equals. logp is always that of the token under the whole softmax(logits / temperature), or the plain softmax
@@ -22,7 +28,6 @@ def sample_tokens(
   highest = jnp.max(logits, axis=-1, keepdims=True)
   weights = jnp.exp(logits - highest)  # [S, V], at most 1
   if temperature > 0:
-    uniform = jax.vmap(jax.random.uniform)(keys)
     action = draw(uniform, truncate(weights, top_k=top_k, top_p=top_p, min_p=min_p))
   else:
     action = draw(jnp.zeros(logits.shape[0]), (logits == highest).astype(jnp.float32))

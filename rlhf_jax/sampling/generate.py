@@ -57,8 +57,9 @@ class State(NamedTuple):
 class Task(NamedTuple):
   """What the loop does not change.
 
-  prompts: of N / copies prompts, each the beginning of `copies` rows. lengths, keys, limits: [N], of the rows. choose:
-  (keys, logits) -> (tokens, logp). ends: i32[E], the tokens that end a row.
+  prompts: of N / copies prompts, each the beginning of `copies` rows. lengths, limits: [N], of the rows. uniform:
+  f32[N, max_new_tokens], what each token is drawn with. choose: (uniform, logits) -> (tokens, logp). ends: i32[E], the
+  tokens that end a row.
   """
 
   model: Decodes
@@ -66,7 +67,7 @@ class Task(NamedTuple):
   prompts: Prompts
   copies: int
   lengths: jax.Array
-  keys: jax.Array
+  uniform: jax.Array
   limits: jax.Array
   choose: Callable
   ends: jax.Array
@@ -128,7 +129,7 @@ def generate(
     prompts,
     samples_per_prompt,
     lengths=jnp.repeat(prompts.lengths, samples_per_prompt),
-    keys=key if key.ndim else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows)),
+    uniform=_uniform(key if key.ndim else _fold_in(key, rows), max_new_tokens),
     limits=jnp.full((rows,), max_new_tokens) if limits is None else limits,
     choose=functools.partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
     ends=jnp.atleast_1d(jnp.asarray(eos_id)),
@@ -149,6 +150,15 @@ def generate(
   after = jnp.arange(width) - task.lengths[:, None]  # [N, T], of the response
   mask = (after >= 0) & (after < sampled.count[:, None])
   return Rollout(tokens=sampled.tokens, mask=mask, logp=sampled.logp, finished=sampled.finished)
+
+
+def _uniform(keys: jax.Array, count: int) -> jax.Array:
+  """f32[N, count] in [0, 1): each from a key of its own. Made at once, it costs a tenth of what it does in the loop."""
+  return jax.vmap(lambda key: jax.vmap(jax.random.uniform)(_fold_in(key, count)))(keys)
+
+
+def _fold_in(key: jax.Array, count: int) -> jax.Array:
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
 
 
 def _decode_together(task: Task, sampled: Sampled) -> Sampled:
@@ -233,8 +243,7 @@ def _decode(task: Task, state: State) -> State:
 def _sample(task: Task, hidden: jax.Array, slots: Slots, sampled: Sampled) -> tuple[Slots, Sampled]:
   """Draws the next token of each slot and records it; a row that ends with it leaves its slot free."""
   of = jnp.minimum(slots.row, task.rows - 1)
-  keys = jax.vmap(jax.random.fold_in)(task.keys[of], slots.index)
-  token, logp = task.choose(keys, task.model.unembed(task.params, hidden))
+  token, logp = task.choose(task.uniform[of, slots.index], task.model.unembed(task.params, hidden))
   finished, matched = jnp.isin(token, task.ends), slots.matched
   if task.stop_table is not None:
     matched = task.stop_table[matched, token]

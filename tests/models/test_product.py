@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.models.product import product
+from rlhf_jax.models.product import FEW, product, product_with_table
 
 X = jax.random.normal(jax.random.key(0), (6, 3))
 KERNEL = jax.random.normal(jax.random.key(1), (3, 5))
@@ -31,3 +31,12 @@ def test_gradients_of_several_seeds_at_once_are_those_of_each():
   together = jax.vmap(gradient)(kernels)
   for index in range(2):
     np.testing.assert_allclose(together[index], gradient(kernels[index]), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, FEW, FEW + 1])
+def test_few_and_many_rows_with_a_table(rows):
+  x = jax.random.normal(jax.random.key(2), (rows, 3))
+  table = jax.random.normal(jax.random.key(3), (7, 3))
+  np.testing.assert_allclose(product_with_table(x, table), x @ table.T, atol=1e-6)
+  gradient = jax.grad(lambda table: jnp.sum(jnp.sin(product_with_table(x, table))))(table)
+  np.testing.assert_allclose(gradient, jnp.cos(x @ table.T).T @ x, atol=1e-5)
