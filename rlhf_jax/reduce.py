@@ -57,7 +57,7 @@ def select(x: ArrayLike, mask: ArrayLike | None) -> jax.Array:
 
 
 def masked_sum(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: AxisName = None) -> jax.Array:
-  """Sum of `x[...]` where `mask[...]` is on, over `axis` (all axes by default). Float32; 0 if all is masked.
+  """Sum of `x[...]` where `mask[...]` is on, over `axis` (all axes by default): f32; 0 if all is masked.
 
   >>> print(masked_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([1, 1, 0])))
   3.0
@@ -66,7 +66,7 @@ def masked_sum(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: A
 
 
 def masked_mean(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: AxisName = None) -> jax.Array:
-  """Mean of `x[...]` where `mask[...]` is on, over `axis` (all axes by default). Float32; 0 if all is masked.
+  """`sum(mask * x) / sum(mask)` of `x[...]` and `mask[...]`, over `axis` (all by default): f32; 0 if all is masked.
 
   With `axis_name` this is the mean over all devices' elements, not the mean of the devices' means.
 
@@ -80,7 +80,7 @@ def masked_mean(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: 
 def masked_moments(
   x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, ddof: int = 0, axis_name: AxisName = None
 ) -> tuple[jax.Array, jax.Array]:
-  """Mean and variance of `x[...]` where `mask[...]` is on, over `axis` (all axes by default).
+  """(mean, variance) of `x[...]` where `mask[...]` is on, over `axis` (all axes by default), each f32.
 
   The variance divides by the count less `ddof`, and by one where that is less than one: a single element has
   variance 0, an empty mask gives (0, 0).
@@ -113,7 +113,7 @@ def whiten(
   eps: float = 1e-8,
   axis_name: AxisName = None,
 ) -> jax.Array:
-  """`(x - mean) / sqrt(var + eps)` over all of `x[...]` where `mask[...]` is on, 0 elsewhere.
+  """`(x - mean) / sqrt(var + eps)` over all of `x[...]` where `mask[...]` is on, 0 elsewhere: f32[...].
 
   Without `shift_mean` the mean is added back: rewards are scaled but keep their sign (arXiv:2403.17031, which
   uses ddof 0 for rewards and advantages alike). Whiten once, on the whole rollout, outside the loss: the
@@ -153,7 +153,9 @@ def token_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
 
 @_compiled
 def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
-  """Every sequence with a token weighs the same, split equally among its tokens. Shapes as `token_weights`.
+  """Every sequence with a token weighs the same, split equally among its tokens: `1 / (sequences * length)`.
+
+  `mask[..., T]` -> f32[..., T], which sums to one.
 
   Rows without a token have no share, so that the weights of all others sum to one. `weighted_sum` of an array
   that is constant along each sequence is then its mean over the sequences.
@@ -170,7 +172,7 @@ def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Arra
 
 
 def constant_weights(mask: ArrayLike, length: float, *, axis_name: AxisName = None) -> jax.Array:
-  """Every token weighs 1 / (rows * length), however many tokens there are. Shapes as `token_weights`.
+  """Every token weighs `1 / (rows * length)`, however many tokens there are. `mask[..., T]` -> f32[..., T].
 
   Dr. GRPO (arXiv:2503.20783), with `length` the generation budget in tokens. The denominator is a
   constant, so a long answer is not let off lightly; the weights sum to the share of the budget that was used.

@@ -1,5 +1,6 @@
 """Eight simulated devices, set before jax is imported; a finished run of the whole chain, which many tests read."""
 
+import collections
 import os
 from pathlib import Path
 
@@ -24,6 +25,22 @@ def programs(shared):
   directory = shared / "programs"
   directory.mkdir(exist_ok=True)
   return directory
+
+
+@pytest.fixture
+def compilations():
+  """Name of a function, as "jit(update)" -> how often XLA was asked for it since the test began."""
+  import jax
+
+  counted = collections.Counter()
+
+  def count(event, seconds, fun_name="", **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+      counted[fun_name] += 1
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  yield counted
+  jax.monitoring.unregister_event_duration_listener(count)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_chain import PPO_STEPS, SAMPLING, SIZES, STAGES, run
 
+import rlhf_jax.train.loop
 import rlhf_jax.world
 from rlhf_jax import data
 from rlhf_jax.cli import main
@@ -173,7 +174,9 @@ def test_a_finished_run_does_nothing(chain, tiny, capsys):
   assert {path: path.stat().st_mtime_ns for name in STAGES for path in (chain / name).rglob("*")} == before
 
 
-def test_an_interrupted_and_crashed_ppo_ends_bit_identical(chain, tiny, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_and_crashed_ppo_ends_bit_identical(
+  chain, tiny, tmp_path, monkeypatch, capsys, compilations
+):
   """SIGINT in the first step, a crash in the fourth after the checkpoint of the second, then to the end."""
   gold = rlhf_jax.world.gold_reward
   event = {0: lambda: os.kill(os.getpid(), signal.SIGINT)}
@@ -197,9 +200,27 @@ def test_an_interrupted_and_crashed_ppo_ends_bit_identical(chain, tiny, tmp_path
   event.clear()
   assert run(tiny, tmp_path, *ppo_alone(chain)) == 0
   assert len(calls) == 3 + 2  # step 1; 2, 3; then 3 again and 4
+  assert compilations["jit(update)"] == compilations["jit(experience_of)"] == 3  # once in each run
   whole, resumed = (load_params(root / "ppo" / "checkpoints", {}) for root in (chain, tmp_path))
   assert_equal_trees(whole, resumed)
   assert read_metrics(chain / "ppo" / "metrics.jsonl") == read_metrics(tmp_path / "ppo" / "metrics.jsonl")
+
+
+@pytest.mark.slow
+def test_an_interrupted_sft_compiles_its_update_once_in_each_run(chain, tiny, tmp_path, monkeypatch, compilations):
+  alone = (
+    "--config.stages=('sft',)",
+    f"--config.tokenizer={chain}/vocabulary/tokenizer.json",
+    f"--config.sft.init={chain}/pretrain",
+    f"--config.sft.demonstrations={chain}/world/demonstrations.jsonl",
+  )
+  with monkeypatch.context() as patch:
+    patch.setattr(rlhf_jax.train.loop, "stopping", lambda: True)
+    assert run(tiny, tmp_path, *alone) == 130
+  assert compilations["jit(update)"] == 1 and len(read_metrics(tmp_path / "sft" / "metrics.jsonl")) == 1
+  assert run(tiny, tmp_path, *alone) == 0
+  assert compilations["jit(update)"] == 2 and len(read_metrics(tmp_path / "sft" / "metrics.jsonl")) > 2
+  assert_equal_trees(*(load_params(root / "sft" / "checkpoints", {}) for root in (chain, tmp_path)))
 
 
 def test_another_config_is_refused_in_the_middle_of_a_stage(chain, tiny, tmp_path, monkeypatch, capsys):

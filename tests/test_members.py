@@ -200,6 +200,10 @@ def test_a_signal_stops_all_members(chain, programs, tmp_path, monkeypatch):
     assert 1 <= len(rows(tmp_path / "run", name)) < PPO_STEPS
 
 
+PAIRS = dict(length=64, eval_fraction=0.2)
+FEEDBACK = dict(
+  PAIRS, feedback=("{run}/preferences/comparisons.jsonl",), annotators="", normalize_count=16, sampling=SAMPLING
+)
 RL = dict(num_steps=2, checkpoint_every=2, environment=dict(batch_size=4, sampling=SAMPLING, missing_eos_score=None))
 
 
@@ -209,8 +213,10 @@ RL = dict(num_steps=2, checkpoint_every=2, environment=dict(batch_size=4, sampli
   [
     ("quickstart", "pretrain", {}, "optimizer.learning_rate"),
     ("quickstart", "sft", {}, "optimizer.learning_rate"),
-    ("quickstart", "reward_model", {}, "optimizer.clip_norm"),
-    ("dpo", "dpo", dict(length=64, eval_fraction=0.2), "loss.beta"),
+    ("quickstart", "reward_model", {}, "optimizer.learning_rate"),
+    ("reward_from_feedback", "reward_all", FEEDBACK, "optimizer.learning_rate"),
+    ("dpo", "dpo", PAIRS, "loss.beta"),
+    ("dpo:kto", "kto", PAIRS, "loss.desirable_weight"),
     ("reinforce", "reinforce", RL, "kl_coef"),
     ("rloo", "rloo", RL, "clip"),
     ("grpo", "grpo", RL, "kl_coef"),
@@ -220,7 +226,7 @@ RL = dict(num_steps=2, checkpoint_every=2, environment=dict(batch_size=4, sampli
 def test_any_training_step_is_that_of_a_population(chain, programs, tmp_path, name, stage, changes, key):
   shared = SHARED[: SHARED.index(stage)] if stage in SHARED else SHARED
   config = config_of(chain)
-  section = config[stage] if name == "quickstart" else recipe(name)[stage]
+  section = config[stage] if name == "quickstart" else recipe(*name.split(":"))[stage]
   config |= {stage: merged(section, changes), "stages": [*shared, stage]}
   link(chain, tmp_path / "run", shared)
   *path, last = key.split(".")

@@ -59,6 +59,7 @@ OPTIONS = {
   "simpo": ("margin",),
 }
 REFERENCE_FREE = ("orpo", "simpo")
+TIE = 1e-4  # nats: before the first update policy and reference differ by rounding alone, and the accuracy is 1/2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,15 +143,16 @@ def make_loss(apply, settings: Loss):
       logp_mean = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1)
       loss_of = {"orpo": orpo_loss, "simpo": simpo_loss}[settings.name]
       loss = loss_of(logp_mean[:, :, None], logp_mean[:, None, :], mask=is_pair, **settings.options)
-      rewards = settings.beta * logp_mean
+      log_ratio = logp_mean
     else:
       loss = _reference_loss(settings, logp, batch, is_pair)  # [N, K, K]
-      rewards = settings.beta * (logp - batch.ref_logp)
-    margin = rewards[:, :, None] - rewards[:, None, :]
+      log_ratio = logp - batch.ref_logp
+    gap = log_ratio[:, :, None] - log_ratio[:, None, :]  # [N, K, K], nats
+    order = jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap))
     pairs = is_pair.astype(jnp.float32)
     metrics = {
-      "accuracy": Mean((jnp.sign(margin) + 1) / 2, pairs),
-      "margin": Mean(margin, pairs),
+      "accuracy": Mean((order + 1) / 2, pairs),
+      "margin": Mean(settings.beta * gap, pairs),
       "kl/forward": Mean(batch.ref_logp - logp, jnp.any(batch.mask, axis=-1).astype(jnp.float32)),
     }
     if settings.name == "kto":

@@ -34,6 +34,7 @@ from rlhf_jax.train import (
   Sampling,
   identity,
   init_state,
+  jit,
   load_judgements,
   load_policy,
   load_prompts,
@@ -151,7 +152,7 @@ def run(config: Config, stage: Stage) -> None:
   num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
   loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale)
   optimizer = make_optimizer(config.optimizer, num_steps)
-  update, measure = make_update(loss_fn, optimizer, stage.transport), jax.jit(loss_fn)
+  update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
   policy = load_policy(stage, config.init, model, tokenizer)
   prompts = load_prompts(stage.path(config.normalize_prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)

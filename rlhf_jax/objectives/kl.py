@@ -48,8 +48,9 @@ def kl_estimate(logp: ArrayLike, logp_ref: ArrayLike, *, kind: str = "k1", mask:
 def kl_exact(logits: ArrayLike, logits_ref: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
   """`sum_v p_v (log p_v - log q_v)`, p = softmax(logits) and q = softmax(logits_ref), in nats.
 
-  No gradient flows into logits_ref. A token of probability 0 under p adds 0; one of probability 0 under q alone adds
-  about `1e9 p_v` rather than infinity, so that sums and gradients stay finite.
+  The divergence of Kullback and Leibler (1951), over the whole vocabulary. No gradient flows into logits_ref. A token
+  of probability 0 under p adds 0; one of probability 0 under q alone adds about `1e9 p_v` rather than infinity, so that
+  sums and gradients stay finite.
 
   Args: logits[..., V]; logits_ref[..., V]; mask[...]. Returns: f32[...].
 

@@ -18,8 +18,9 @@ Logits = ArrayLike | ChunkedLogits
 def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
   """`log softmax(logits[t])[tokens[t]]`: the log-prob of each token under its own prediction, in nats.
 
-  There is no shift in here: `logits[..., t, :]` is the prediction *for* `tokens[..., t]`. Log-probs to be compared
-  with those of a sampler need the sampler's temperature: pass `logits / temperature`.
+  Their sum over a text is the text's log-prob (Bengio et al. 2003). There is no shift in here: `logits[..., t, :]` is
+  the prediction *for* `tokens[..., t]`. To be compared with the log-probs of a sampler, they need its temperature: pass
+  `logits / temperature`.
 
   Args: logits[..., T, V]; tokens[..., T], integers in [0, V); mask[..., T].
   Returns: f32[..., T]. A token outside the vocabulary gives NaN rather than the log-prob of another token.
@@ -35,7 +36,9 @@ def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None 
 
 
 def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array:
-  """`-sum_v p_v log p_v` of `p = softmax(logits)`, in nats. A logit of -inf is a token of probability 0.
+  """`-sum_v p_v log p_v` of `p = softmax(logits)`, in nats (Shannon 1948).
+
+  A logit of -inf is a token of probability 0.
 
   Args: logits[..., V]; mask[...]. Returns: f32[...].
 

@@ -78,7 +78,7 @@ def sequence_ratio_objective(
 
 
 def leave_one_out(rewards: ArrayLike) -> jax.Array:
-  """RLOO: each reward less the mean of the K - 1 others of its group (arXiv:2402.14740).
+  """RLOO: `r_i - sum_{j != i} r_j / (K - 1)`, each reward less the mean of the others of its group (arXiv:2402.14740).
 
   Args: rewards[..., K], K responses to one prompt. Returns: f32[..., K].
   Raises ValueError for K = 1, where there are no others to compare with: an advantage of 0 would train nothing, in

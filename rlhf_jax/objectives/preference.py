@@ -84,7 +84,9 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike) -> jax.Array:
 
 
 def rating_loss(rewards: ArrayLike, ratings: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
-  """`(reward - rating)^2`, for feedback given as numbers. `rewards, ratings, mask: [...]` -> f32[...].
+  """`(reward - rating)^2`, for feedback given as numbers (a regression reward model, as in arXiv:2406.08673).
+
+  Args: rewards, ratings, mask: [...]. Returns: f32[...], in squared units of the ratings.
 
   >>> print(rating_loss(jnp.array([2.5]), jnp.array([4])))
   [2.25]
@@ -126,7 +128,7 @@ def ipo_loss(
 ) -> jax.Array:
   """`(h - 1 / (2 beta))^2` with h as in `dpo_loss` (arXiv:2310.12036, eq. 17; beta is the paper's tau).
 
-  Args and result as in `dpo_loss`.
+  Args: four log-probs [...] and mask[...], as in `dpo_loss`. Returns: f32[...].
 
   >>> round(float(ipo_loss(-1.0, -3.0, -2.0, -2.0, beta=0.1)), 4)
   9.0

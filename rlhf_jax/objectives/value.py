@@ -49,7 +49,7 @@ def gae(
 
 
 def discounted_returns(rewards: ArrayLike, mask: ArrayLike, *, discount: ArrayLike = 1.0) -> jax.Array:
-  """`G_t = r_t + discount G_{t+1}` along the mask, and 0 after its last position.
+  """`G_t = r_t + discount G_{t+1}` along the mask, and 0 after its last position (Sutton and Barto 2018, eq. 3.9).
 
   Args: rewards[..., T], mask[..., T]; the mask as in `gae`. Returns: f32[..., T], 0 outside the mask.
 

@@ -50,6 +50,8 @@ def parameter_sharding(mesh: Mesh, tree: Any) -> Any:
     spec = [None] * len(shape)
     if size > 1 and fits:
       spec[max(fits, key=lambda axis: shape[axis])] = "fsdp"
+    while spec and spec[-1] is None:  # as jit spells it in what it returns: the same place by two names is two entries
+      spec.pop()
     return NamedSharding(mesh, PartitionSpec(*spec))
 
   return jax.tree.map(sharding, tree)

@@ -1,13 +1,66 @@
-"""The examples in the docstrings run, and every public function has one."""
+"""The examples in the docstrings run, and every public function has one, with the names that users write."""
 
 import doctest
 import importlib
 import inspect
+import re
 
 import jax
 import pytest
 
+from rlhf_jax import objectives, reduce
+
 MODULES = ["reduce", *(f"objectives.{name}" for name in ("kl", "language", "policy", "preference", "value"))]
+# More keyword arguments with defaults may come; these names and defaults stay.
+API = """
+token_logprobs(logits, tokens)
+token_entropy(logits)
+lm_loss(logits, tokens, *, z_loss=0.0, label_smoothing=0.0)
+bradley_terry_loss(chosen, rejected, *, margin=0.0, label_smoothing=0.0)
+pairwise_ranking_loss(rewards, ranks)
+plackett_luce_loss(rewards, ranks)
+rating_loss(rewards, ratings)
+dpo_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta, label_smoothing=0.0)
+ipo_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+kto_loss(logp, ref_logp, desirable, kl, *, beta)
+orpo_loss(logp_chosen, logp_rejected, *, beta)
+simpo_loss(logp_chosen, logp_rejected, *, beta)
+reinforce_objective(logp, advantages)
+ppo_policy_objective(logp, logp_old, advantages, *, clip)
+sequence_ratio_objective(logp, logp_old, advantages, mask, *, clip)
+leave_one_out(rewards)
+group_normalize(rewards, *, eps=1e-06, ddof=0)
+gae(rewards, values, mask, *, discount=1.0, lam=0.95)
+discounted_returns(rewards, mask, *, discount=1.0)
+value_loss(values, values_old, returns, *, clip=None)
+kl_estimate(logp, logp_ref, *, kind='k1')
+kl_exact(logits, logits_ref)
+shaped_rewards(scores, kl, mask, *, coef)
+adaptive_kl_coef(coef, kl, num_samples, *, target, horizon)
+masked_sum(x, mask)
+masked_mean(x, mask)
+masked_moments(x, mask)
+whiten(x, mask, *, shift_mean=True)
+weighted_sum(x, weights)
+token_weights(mask)
+sequence_weights(mask)
+constant_weights(mask, length)
+""".split("\n")[1:-1]
+
+
+@pytest.mark.parametrize("line", API)
+def test_the_public_names_and_arguments_stay(line):
+  name, promised = line.split("(", 1)
+  keywords = promised.partition("*")[2]
+  signature = inspect.signature(getattr(objectives, name, None) or getattr(reduce, name))
+  kept = [
+    p.replace(annotation=p.empty)
+    for p in signature.parameters.values()
+    if p.kind is not p.KEYWORD_ONLY or re.search(rf"\b{p.name}\b", keywords)
+  ]
+  assert f"({promised}" == str(signature.replace(parameters=kept, return_annotation=signature.empty))
+  added = signature.parameters.keys() - {p.name for p in kept}
+  assert all(signature.parameters[name].default is not inspect.Parameter.empty for name in added)
 
 
 def jitted(function):

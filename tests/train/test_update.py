@@ -12,6 +12,7 @@ from rlhf_jax.models import DecoderConfig, add_lora, language_model, merge_lora,
 from rlhf_jax.objectives import lm_loss
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import Transport
+from rlhf_jax.train import update as update_module
 from rlhf_jax.train.update import init_state, make_mesh, make_update, parameter_sharding, place
 from rlhf_jax.types import Batch, Mean
 
@@ -141,6 +142,14 @@ def test_fsdp_cuts_the_parameters():
   mesh = make_mesh(Transport("jit", 4, 1))
   shardings = jax.tree.leaves(parameter_sharding(mesh, PARAMS))
   assert any("fsdp" in s.spec for s in shardings)
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_an_update_is_compiled_once_and_found_again_by_one_name(fsdp, monkeypatch):
+  made = []
+  monkeypatch.setattr(update_module, "jit", lambda *args, **kw: made.append(jax.jit(*args, **kw)) or made[-1])
+  train(Transport("jit", fsdp, 1), steps=3)
+  assert [function._cache_size() for function in made] == [1]
 
 
 def test_a_batch_that_does_not_divide_is_refused():
