@@ -2,11 +2,12 @@
 
   rlhf-jax run --config configs/feedback_kinds.py --workdir runs/quickstart
 
-1000 judgements of each kind by the noisy labellers of the quickstart, one labeller to an item, and 250 of each together;
-then 1500 rankings of four by 20 labellers of whom 6 are careless, biased or adversarial, three to an item, as they come,
-after screening, weighted by reliability, and both; and the same number by sound labellers. Everything starts from the SFT
-model of the quickstart, in whose run directory only the judging and the reward models are new: 14 minutes for a replicate
-on one CPU core. The results are in `accuracy_kinds` and `accuracy_annotators`; experiments/feedback_kinds has them.
+1000 judgements of each kind by the noisy labellers of the quickstart, one labeller to an item, and 250 of each kind
+together; then 1500 rankings of four by 20 labellers of whom 6 are careless, biased or adversarial, three to an item, as
+they come, after screening, weighted by reliability, and both; and the same number by sound labellers. Everything starts
+from the SFT model of the quickstart, in whose run directory only the judging and the reward models are new: 14 minutes
+for a replicate on one CPU core. The results are in `accuracy_kinds` and `accuracy_annotators`, and in
+experiments/feedback_kinds.
 """
 
 from ml_collections import ConfigDict

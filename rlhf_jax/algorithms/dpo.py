@@ -32,7 +32,7 @@ from flax import struct
 from rlhf_jax import data
 from rlhf_jax.objectives import dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss, token_logprobs
 from rlhf_jax.reduce import masked_mean, weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   ComparisonSet,
   Lora,
@@ -99,7 +99,7 @@ class Config:
   """
 
   algorithm: str
-  init: str
+  init: StageName
   comparisons: str
   eval_fraction: float
   num_epochs: int

@@ -28,7 +28,7 @@ from rlhf_jax import data
 from rlhf_jax.feedback.records import OPINIONS
 from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss
 from rlhf_jax.reduce import masked_mean, weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Optimizer,
   Sampling,
@@ -64,7 +64,7 @@ class Config:
   """
 
   algorithm: str
-  init: str
+  init: StageName
   feedback: tuple[str, ...]
   kinds: tuple[str, ...]
   annotators: str
