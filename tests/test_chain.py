@@ -306,6 +306,9 @@ def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(chain, tiny, tmp_
   assert run(tiny, tmp_path / "tokenizer", *ppo_alone(chain), tokenizer_flag) == 2
   assert "belongs to another tokenizer: " in capsys.readouterr().err
   assert run(tiny, tmp_path / "nothing", *ppo_alone(chain), f"--config.ppo.init={tmp_path}/absent") == 2
+  assert f"config.ppo.init: there is no directory {tmp_path}/absent" in capsys.readouterr().err
+  (tmp_path / "absent").mkdir()
+  assert run(tiny, tmp_path / "nothing", *ppo_alone(chain), f"--config.ppo.init={tmp_path}/absent") == 2
   assert "has no checkpoint: run the stage that makes it first" in capsys.readouterr().err
 
 
