@@ -2,11 +2,12 @@
 
   rlhf-jax run --config configs/feedback_kinds.py --workdir runs/quickstart
 
-1000 judgements of each kind by the noisy labellers of the quickstart, one labeller to an item; then 1500 rankings of
-four by 20 labellers of whom 6 are careless, biased or adversarial, three to an item, as they come, after screening,
-weighted by reliability, and both; and the same number by sound labellers. Everything starts from the SFT model of the
-quickstart, in whose run directory only the judging and the reward models are new: 14 minutes for a replicate on one CPU
-core. The results are in `accuracy_kinds` and `accuracy_annotators`; experiments/feedback_kinds has them.
+1000 judgements of each kind by the noisy labellers of the quickstart, one labeller to an item, and 250 of each kind
+together; then 1500 rankings of four by 20 labellers of whom 6 are careless, biased or adversarial, three to an item, as
+they come, after screening, weighted by reliability, and both; and the same number by sound labellers. Everything starts
+from the SFT model of the quickstart, in whose run directory only the judging and the reward models are new: 14 minutes
+for a replicate on one CPU core. The results are in `accuracy_kinds` and `accuracy_annotators`, and in
+experiments/feedback_kinds.
 """
 
 from ml_collections import ConfigDict
@@ -14,14 +15,16 @@ from ml_collections import ConfigDict
 from configs import quickstart
 from configs.reward_from_feedback import accuracy, after_sft, annotators, judgements, reward
 
-LEARN = {  # label -> the pages that are judged, changes of the reward model
-  "pairs": ("pairs", dict()),
-  "pairs, without margins": ("pairs", dict(margins=(0.0, 0.0, 0.0))),
-  "rankings of 4": ("rankings", dict()),
-  "rankings of 4, Plackett-Luce": ("rankings", dict(ranking="plackett_luce", margins=(0.0, 0.0, 0.0))),
-  "ratings of 4": ("ratings", dict()),
-  "ratings of 4, one scale for all": ("ratings", dict(per_annotator=False)),
-  "single ratings": ("single_ratings", dict()),
+JUDGEMENTS = 1000
+LEARN = {  # label -> the pages that are judged, in equal parts, and changes of the reward model
+  "pairs": (("pairs",), dict()),
+  "pairs, without margins": (("pairs",), dict(margins=(0.0, 0.0, 0.0))),
+  "rankings of 4": (("rankings",), dict()),
+  "rankings of 4, Plackett-Luce": (("rankings",), dict(ranking="plackett_luce", margins=(0.0, 0.0, 0.0))),
+  "ratings of 4": (("ratings",), dict()),
+  "ratings of 4, one scale for all": (("ratings",), dict(per_annotator=False)),
+  "single ratings": (("single_ratings",), dict()),
+  "a quarter of each kind": (("pairs", "rankings", "ratings", "single_ratings"), dict()),
 }
 SOUND = dict(expert=1, ordinary=13)
 BAD = dict(careless=2, length_biased=1, position_biased=1, adversarial=2)
@@ -43,10 +46,13 @@ def get_config(arg: str = "") -> ConfigDict:
     return name
 
   for replicate in range(int(arg or 1)):
-    for page in dict.fromkeys(page for page, _ in LEARN.values()):
-      add(f"{page}_{replicate}", judgements(config, page, num=1000, judges=1))
-    for number, (label, (page, changes)) in enumerate(LEARN.items()):
-      name = add(f"reward_{number}_{replicate}", reward(config, f"{page}_{replicate}", **changes))
+    for number, (label, (pages, changes)) in enumerate(LEARN.items()):
+      part = "quarter_" if len(pages) > 1 else ""
+      sources = [f"{part}{page}_{replicate}" for page in pages]
+      for page, source in zip(pages, sources, strict=True):
+        if source not in new:
+          add(source, judgements(config, page, num=JUDGEMENTS // len(pages), judges=1))
+      name = add(f"reward_{number}_{replicate}", reward(config, *sources, **changes))
       kinds[label] += (name,)
     for crowd, labellers in (("sound", SOUND), ("mixed", {**SOUND, **BAD})):
       add(f"{crowd}_{replicate}", judgements(config, "rankings", num=1500, judges=3, labellers=labellers))

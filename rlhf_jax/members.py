@@ -39,7 +39,7 @@ def run(
     MemberError: where members failed; the others have finished.
   """
   workdir = Path(workdir).absolute()
-  pipeline.plan(config, workdir)  # names what is wrong with it as for a single run
+  pipeline.check_references(config, pipeline.plan(config, workdir))  # names what is wrong with it as for a single run
   first = _first_stage(config, vary)
   everyone = members(config, seeds, vary)
   stages = list(config["stages"])

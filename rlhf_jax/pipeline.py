@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf_jax.references import check_names, check_path, stages_read
 from rlhf_jax.settings import ConfigError, import_module, nearest, parse
 from rlhf_jax.stage import ImportedModel, Model, Stage, Transport
 from rlhf_jax.train.population import varied
@@ -39,7 +40,7 @@ def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
   """Carries out every stage that is not done yet; `config` is a plain nested mapping.
 
   Everything in the config is checked before anything starts. `command`, the command line that asked for the run, is
-  kept in command.txt for the report.
+  kept for the report: in command.txt the last one, in done.json that of each stage.
 
   Raises:
     ConfigError: a mistake in the config, or a finished stage that was made with another one.
@@ -48,6 +49,7 @@ def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
   workdir = Path(workdir).absolute()
   steps = plan(config, workdir)
   check_done(steps)
+  check_references(config, steps)
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(workdir / "config.json", config)
   if command:
@@ -63,7 +65,8 @@ def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
     write_json(step.stage.directory / "config.json", step.given)
     step.module.run(varied(step.stage.name, step.config), step.stage)
     seconds = round(time.monotonic() - start, 1)
-    write_json(_done_path(step.stage), {"fingerprint": step.stage.fingerprint, "seconds": seconds})
+    record = {"fingerprint": step.stage.fingerprint, "seconds": seconds, "command": command}
+    write_json(_done_path(step.stage), record)
     console.print(f"{label}: done in {seconds:.0f} s", markup=False)
 
 
@@ -73,7 +76,7 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
   stages = tuple(config["stages"])
   model = parse(ImportedModel if "path" in config["model"] else Model, config["model"], "model")
   transport = parse(Transport, config["transport"], "transport")
-  steps, fingerprints = [], {}
+  steps, fingerprints, tokenizer = [], {}, stages_read(config["tokenizer"])
   sections = [key for key in config if key not in SHARED + OPTIONAL]
   for name in stages:
     if name not in sections:
@@ -83,12 +86,13 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
     given = config[name]
     module = _stage_module(given["algorithm"], name)
     parsed = parse(module.Config, given, name)
-    upstream = {other: fingerprints.get(other) for other in stages if other != name and _mentions(given, other)}
+    read = stages_read(parsed)
+    upstream = {other: fingerprints.get(other) for other in stages if other != name and other in read}
     later = [other for other, fingerprint in upstream.items() if fingerprint is None]
     if later:
       raise ConfigError(f"config.{name} reads from {later[0]!r}, which config.stages puts after it")
     # Token ids mean nothing without their tokenizer: whatever comes after the stage that trains it depends on it.
-    upstream |= {other: mark for other, mark in fingerprints.items() if _mentions(config["tokenizer"], other)}
+    upstream |= {other: mark for other, mark in fingerprints.items() if other in tokenizer}
     seed = config.get("seeds", {}).get(name, config["seed"])
     shared = {"seed": seed, "tokenizer": config["tokenizer"], "model": config["model"]}
     fingerprints[name] = _fingerprint([name, given, shared, upstream])
@@ -129,21 +133,6 @@ def _stage_module(algorithm: Any, name: str) -> Any:
   return module
 
 
-def _mentions(given: Any, stage: str) -> bool:
-  return any(text == stage or f"{{run}}/{stage}/" in text for text in _strings(given))
-
-
-def _strings(value: Any) -> Iterator[str]:
-  if isinstance(value, str):
-    yield value
-  elif isinstance(value, Mapping):
-    for item in value.values():
-      yield from _strings(item)
-  elif isinstance(value, (list, tuple)):
-    for item in value:
-      yield from _strings(item)
-
-
 def is_done(step: Step) -> bool:
   """Whether the stage has returned."""
   return _done_path(step.stage).exists()
@@ -153,6 +142,17 @@ def check_done(steps: Iterable[Step]) -> None:
   """Raises ConfigError where a stage is done that was made with another config."""
   for step in steps:
     _check_done(step)
+
+
+def check_references(config: Mapping[str, Any], steps: Sequence[Step]) -> None:
+  """Raises ConfigError where a stage that is still to run names a stage, file or function that is not there."""
+  writes = {step.stage.name: getattr(step.module, "WRITES", None) for step in steps}
+  for number, step in enumerate(steps):
+    if not is_done(step):
+      check_names(step.config, step.stage, {other.stage.name: writes[other.stage.name] for other in steps[:number]})
+  if config["tokenizer"].startswith("{run}/") and not all(map(is_done, steps)):
+    sections = {key: writes.get(key) for key in config if key not in SHARED}  # who trains it may come in a later run
+    check_path("tokenizer", config["tokenizer"], steps[0].stage, sections)
 
 
 def _check_done(step: Step) -> None:

@@ -9,11 +9,12 @@ import importlib.util
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 T = TypeVar("T")
+FunctionName = Annotated[str, "function"]  # "package.module:name" or "path/to/file.py:name"; "" for none
 
 
 class ConfigError(ValueError):
@@ -96,6 +97,31 @@ def _form(value: Any) -> type:
 def _option_form(hint: Any) -> type:
   origin = typing.get_origin(hint)
   return Mapping if dataclasses.is_dataclass(hint) or origin is dict else tuple if origin is tuple else object
+
+
+def texts(value: Any, where: str, hint: Any = Any) -> Iterator[tuple[str, str, str]]:
+  """(place, text, mark) of every text in a parsed dataclass: `FunctionName` has the mark "function", `str` none.
+
+  `where` is the value's place in the config, without "config.". Of the keys of a dict only marked ones are texts.
+  """
+  if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    hint = next((option for option in options if _form(value) is _option_form(option)), Any)
+  of_items = typing.get_args(hint) or (Any, Any)
+  if isinstance(value, str):
+    yield where, value, hint.__metadata__[0] if typing.get_origin(hint) is Annotated else ""
+  elif dataclasses.is_dataclass(value):
+    hints = typing.get_type_hints(type(value), include_extras=True)
+    for name, kind in hints.items():
+      yield from texts(getattr(value, name), f"{where}.{name}", kind)
+  elif isinstance(value, Mapping):
+    for key, item in value.items():
+      if typing.get_origin(of_items[0]) is Annotated:
+        yield from texts(key, f"{where}.{key}", of_items[0])
+      yield from texts(item, f"{where}.{key}", of_items[-1])
+  elif isinstance(value, (list, tuple)):
+    for i, item in enumerate(value):
+      yield from texts(item, f"{where}[{i}]", of_items[0])
 
 
 def import_function(name: str) -> Callable:

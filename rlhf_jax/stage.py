@@ -1,7 +1,9 @@
 """A stage of a run, as plain data: where it lives, what it may read, and the settings all stages share.
 
 A stage is a module with a frozen dataclass `Config` and a function `run(config, stage)`; the pipeline calls it and
-marks it done when it returns.
+marks it done when it returns. What a stage reads follows from its config: a field that names another stage is a
+`StageName`, and a path "{run}/STAGE/..." may stand in any text. `WRITES`, where the module has it, are the files that
+others may read, so that a wrong path is found before anything runs.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+StageName = Annotated[str, "stage"]  # of this run, or the path of a stage's directory in another; "" for none
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,6 +161,15 @@ def test_sample_asks_the_language_models_side_by_side(chain, capsys):
   assert all(line.isprintable() for line in lines)
 
 
+def test_a_prompt_that_is_too_long_does_not_end_the_asking(chain, capsys, monkeypatch):
+  lines = iter(["Where does Tom live? " * 40, "Where does Tom live?"])
+  monkeypatch.setattr("builtins.input", lambda prompt: next(lines, ""))
+  assert main(["sample", str(chain), "--max-new-tokens", "8"]) == 0
+  out = capsys.readouterr().out
+  assert "the prompt: no prompt fits in max_prompt_tokens=56" in out
+  assert [line.split("|")[0].strip() for line in out.splitlines()[-3:]] == ["pretrain", "sft", "ppo"]
+
+
 def test_sample_needs_a_run_with_a_model(tmp_path, capsys):
   assert main(["sample", str(tmp_path), "Hello"]) == 2
   assert "is no run directory" in capsys.readouterr().err
@@ -317,6 +326,9 @@ def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(chain, tiny, tmp_
   tokenizer_flag = f"--config.tokenizer={tmp_path / 'tokenizer.json'}"
   assert run(tiny, tmp_path / "tokenizer", *ppo_alone(chain), tokenizer_flag) == 2
   assert "belongs to another tokenizer: " in capsys.readouterr().err
+  assert run(tiny, tmp_path / "nothing", *ppo_alone(chain), f"--config.ppo.init={tmp_path}/absent") == 2
+  assert f"config.ppo.init: there is no directory {tmp_path}/absent" in capsys.readouterr().err
+  (tmp_path / "absent").mkdir()
   assert run(tiny, tmp_path / "nothing", *ppo_alone(chain), f"--config.ppo.init={tmp_path}/absent") == 2
   assert "has no checkpoint: run the stage that makes it first" in capsys.readouterr().err
 

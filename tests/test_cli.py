@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_jax.cli import load_config, main
+from rlhf_jax.cli import main
+from rlhf_jax.recipe import load_config
 from rlhf_jax.settings import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -113,6 +114,12 @@ def test_without_overrides_the_config_is_what_get_config_returns(config):
     ("--config.stages=('toy',)", ("stages",), ["toy"]),
     ("--config.toy.inner.rate=0.25", ("toy", "inner", "rate"), 0.25),
     ("--config.toy.inner.limit=3", ("toy", "inner", "limit"), 3.0),
+    ("--config.toy.inner.limit=3 --config.toy.inner.limit=None", ("toy", "inner", "limit"), None),
+    ("--config.toy.inner.limit=None --config.toy.inner.limit=3", ("toy", "inner", "limit"), 3.0),
+    ("--config.toy.inner.rate=None", ("toy", "inner", "rate"), None),
+    ("--config.toy.inner.rate None --config.seed=5", ("toy", "inner", "rate"), None),
+    ("--config.toy.inner.rate None --config.seed=5", ("seed",), 5),
+    ("--config.toy.name=None", ("toy", "name"), "None"),
     ("--config.toy.arguments={'unit':2}", ("toy", "arguments"), {"unit": 2}),
     ("--config.seed=5", ("toy", "arguments", "seed"), 5),  # a reference follows what it refers to
     ("--config.toy.steps=7 --config.toy.steps=8", ("toy", "steps"), 8),
@@ -140,6 +147,7 @@ def test_the_argument_after_the_colon_goes_to_get_config(config):
     ("--noconfig.toy.sharde", "config.toy has no key 'sharde'. Did you mean 'shared'?"),
     ("--config.toy.clip.low=1", "config.toy.clip is 0.2 and has no keys, so there is no 'low' in it."),
     ("--config.toy.clip=abc", "config.toy.clip must be float, not 'abc'."),
+    ("--config.toy.clip=None", "config.toy.clip must be float, not None."),
     ("--config.toy.steps=1.5", "config.toy.steps must be int, not '1.5'."),
     ("--config.toy.steps=", "config.toy.steps must be int, not ''."),
     ("--config.toy.shared=maybe", "config.toy.shared must be bool, not 'maybe'."),

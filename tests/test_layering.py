@@ -15,8 +15,9 @@ LEVELS = (
   {"train"},
   {"evaluation"},
   {"algorithms"},
+  {"references"},
   {"pipeline"},
-  {"chat", "export", "harness", "members"},
+  {"chat", "export", "harness", "members", "recipe"},
   {"cli"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -293,6 +293,12 @@ DPO = dict(
   batch_size=8, length=40, loss=dict(name="dpo", beta=0.1), optimizer=OPTIMIZER, lora=LORA, evaluate_every=0,
   checkpoint_every=10,
 )  # fmt: skip
+FEEDBACK = dict(
+  algorithm="rlhf_jax.algorithms.reward_from_feedback", init="base", feedback=("{run}/pairs.jsonl",), kinds=("ranks",),
+  annotators="", ranking="pairs", margins=(0.0, 0.5, 1.0), rating_scale=2.0, per_annotator=True, eval_fraction=0.4,
+  num_epochs=1, batch_size=8, length=40, optimizer=OPTIMIZER, normalize_prompts="{run}/pairs.jsonl", normalize_count=8,
+  sampling=SAMPLING, lora=LORA, evaluate_every=0, checkpoint_every=10,
+)  # fmt: skip
 GRPO = rl(
   algorithm="rlhf_jax.algorithms.grpo", init="base", normalize_std=True, weights="token", clip=(0.2, 0.2),
   ratio="token", kl_coef=0.1, kl_kind="k3", epochs=1, minibatches=1,
@@ -310,20 +316,21 @@ EVALUATION = dict(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sft", "reward_model", "dpo", "grpo", "rloo", "reinforce"])
+@pytest.mark.parametrize("name", ["sft", "reward_model", "reward_from_feedback", "dpo", "grpo", "rloo", "reinforce"])
 def test_every_algorithm_trains_adapters(name, published, run, tmp_path):
   """From the base, with fresh adapters; the evaluation reads what comes out."""
   config = settings(published)
-  given = {"dpo": DPO, "grpo": GRPO, "rloo": RLOO, "reinforce": REINFORCE}.get(name) or {**config[name], "init": "base"}
+  others = {"reward_from_feedback": FEEDBACK, "dpo": DPO, "grpo": GRPO, "rloo": RLOO, "reinforce": REINFORCE}
+  given = others.get(name) or {**config[name], "init": "base"}
   if name in ("grpo", "rloo"):
     given = {**given, "environment": {**given["environment"], "batch_size": 4, "samples_per_prompt": 2}}
-  stages = ["base", "sft", "reward_model", "new"] + ["evaluation"] * (name != "reward_model")
+  stages = ["base", "sft", "reward_model", "new"] + ["evaluation"] * (not name.startswith("reward"))
   here = shutil.copytree(run, tmp_path / "run")
   pipeline.run(config | {"stages": stages, "new": given, "evaluation": EVALUATION}, here)
   base, new = params_of(here, "base"), params_of(here, "new")
   new = new.get("policy", new)
   assert new["decoder"]["embedding"]["embedding"] is base["decoder"]["embedding"]["embedding"]
   assert min(float(np.abs(pair["b"]).max()) for pair in new["lora"]["layers_0"].values()) > 0
-  if name != "reward_model":
+  if not name.startswith("reward"):
     models = json.loads((here / "evaluation" / "evaluation.json").read_text())["models"]
     assert models["base"]["kl"]["mean"] == 0 != models["new"]["kl"]["mean"]

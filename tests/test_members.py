@@ -11,7 +11,7 @@ from tiny_chain import PPO_STEPS, SAMPLING, STAGES, merged, programs_kept, recip
 
 from rlhf_jax import members, pipeline
 from rlhf_jax.chat import answer, open_run
-from rlhf_jax.cli import load_population
+from rlhf_jax.recipe import load_population
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.train import Interrupted
 from rlhf_jax.train.metrics import read_metrics

@@ -8,11 +8,14 @@ import pytest
 from tiny_chain import recipe
 
 from rlhf_jax import pipeline
-from rlhf_jax.settings import ConfigError
+from rlhf_jax.settings import ConfigError, import_module
 
 STAGE = """
 from __future__ import annotations
 import dataclasses
+from typing import Literal
+from rlhf_jax.settings import FunctionName
+from rlhf_jax.stage import StageName
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -23,6 +26,9 @@ class Config:
   algorithm: str
   value: int
   reads: str
+  model: StageName
+  ranking: Literal["a", "b", "c"]
+  score: FunctionName
   part: Part
 
 def run(config, stage):
@@ -30,27 +36,29 @@ def run(config, stage):
   log.write_text((log.read_text() if log.exists() else "") + f"{stage.name} {config.value} ")
   if (stage.root / f"{stage.name}.fails").exists():
     raise RuntimeError(f"{stage.name} failed")
+  (stage.directory / "data.jsonl").touch()
 """
 
 
 @pytest.fixture
 def config(tmp_path):
-  """Three stages: b reads a's file, c reads b by its name."""
+  """Three stages: b reads a's file, c reads b by its name; whatever is called like a stage is none by that alone."""
   path = tmp_path / "toy_stage.py"
   path.write_text(STAGE)
 
-  def section(value, reads):
-    return {"algorithm": str(path), "value": value, "reads": reads, "part": {"rate": 0.5}}
+  def section(value, reads, model=""):
+    texts = {"reads": reads, "model": model, "ranking": "c", "score": ""}
+    return {"algorithm": str(path), "value": value, **texts, "part": {"rate": 0.5}}
 
   return {
     "seed": 0,
     "stages": ["a", "b", "c"],
-    "tokenizer": "{run}/a/tokenizer.json",
+    "tokenizer": "{run}/a/data.jsonl",
     "model": dict(num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, d_ff=2, max_length=4),
     "transport": dict(kind="jit", fsdp=1, microbatches=1),
     "a": section(1, "/elsewhere/text.txt"),
     "b": section(2, "{run}/a/data.jsonl"),
-    "c": section(3, "b"),
+    "c": section(3, "a", "b"),
   }
 
 
@@ -91,11 +99,12 @@ def test_the_files_of_a_run(config, workdir):
   for name in "abc":
     assert json.loads((workdir / name / "config.json").read_text()) == config[name]
     done = json.loads((workdir / name / "done.json").read_text())
-    assert set(done) == {"fingerprint", "seconds"} and done["seconds"] < 5
+    assert set(done) == {"fingerprint", "seconds", "command"} and done["seconds"] < 5
+    assert done["command"] == "rlhf-jax run --config x.py"
     fingerprints.add(done["fingerprint"])
   assert len(fingerprints) == 3
   assert {path.name for path in workdir.rglob("*")} == {
-    *("config.json", "command.txt", "log.txt", "a", "b", "c", "done.json")
+    *("config.json", "command.txt", "log.txt", "a", "b", "c", "done.json", "data.jsonl")
   }
 
 
@@ -167,7 +176,7 @@ def test_what_reads_from_a_changed_stage_is_refused(config, workdir, reader, kep
 
 
 def test_a_stage_that_reads_nothing_of_a_changed_one_stays(config, workdir):
-  config["c"]["reads"] = ""
+  config["c"]["model"] = ""
   config["tokenizer"] = "tokenizer.json"  # of no stage: else every later stage depends on the one that trains it
   pipeline.run(config, workdir)
   for name in "ab":
@@ -177,9 +186,9 @@ def test_a_stage_that_reads_nothing_of_a_changed_one_stays(config, workdir):
   assert log(workdir) == ["a", "1", "b", "2", "c", "3", "a", "9", "b", "2"]
 
 
-@pytest.mark.parametrize("reads", ["c", "{run}/c/data.jsonl"])
-def test_reading_from_a_later_stage_is_refused(config, workdir, reads):
-  config["b"]["reads"] = reads
+@pytest.mark.parametrize("key, value", [("model", "c"), ("reads", "{run}/c/data.jsonl")])
+def test_reading_from_a_later_stage_is_refused(config, workdir, key, value):
+  config["b"][key] = value
   assert refused(config, workdir) == "config.b reads from 'c', which config.stages puts after it"
 
 
@@ -187,6 +196,61 @@ def test_a_typo_in_any_section_is_refused_before_anything_runs(config, workdir):
   config["c"]["part"]["raet"] = 1.0
   assert refused(config, workdir) == "config.c.part has no key 'raet'. Did you mean 'rate'?"
   assert not workdir.exists()
+
+
+WRITES = 'WRITES = ("data.jsonl", "more.jsonl")\n'
+
+
+@pytest.mark.parametrize(
+  "key, value, message",
+  [
+    ("model", "bb", "config.c.model is 'bb', and no stage before it has that name. Did you mean 'b'?"),
+    ("model", "c", "config.c.model is 'c', and no stage before it has that name. Known: a, b."),
+    ("model", "/no/run/sft", "config.c.model: there is no directory /no/run/sft"),
+    ("reads", "{run}/b/dat.jsonl", "config.c.reads is '{run}/b/dat.jsonl', and no stage before it writes that file. "
+     "Did you mean '{run}/b/data.jsonl'?"),
+    ("reads", "{run}/bb/more.jsonl", "config.c.reads is '{run}/bb/more.jsonl', and no stage before it writes that "
+     "file. Did you mean '{run}/b/more.jsonl'?"),
+    ("score", "json:lods", "config.c.score: json has no function 'lods'. Did you mean 'loads'?"),
+    ("score", "jsn:loads", "config.c.score: cannot import 'jsn': No module named 'jsn'"),
+  ],
+)  # fmt: skip
+def test_a_name_of_nothing_is_refused_before_anything_runs(config, workdir, key, value, message):
+  path = Path(config["a"]["algorithm"])
+  path.write_text(STAGE + WRITES)
+  config["c"][key] = value
+  assert refused(config, workdir) == message
+  assert not workdir.exists()
+
+
+def test_what_lies_in_the_run_directory_is_there(config, workdir):
+  """Of another config, or put there; and which files a stage of one's own writes is known once it is done."""
+  (workdir / "mine").mkdir(parents=True)
+  (workdir / "mine" / "done.json").touch()
+  config["c"].update(model="mine", reads="{run}/mine/done.json", score="json:loads")
+  config["b"]["reads"] = "{run}/a/*.jsonl"
+  pipeline.run({**config, "stages": ["a"]}, workdir)
+  pipeline.run(config, workdir)
+  (workdir / "c" / "done.json").unlink()
+  config["c"]["reads"] = "{run}/b/dat.jsonl"
+  assert "config.c.reads is '{run}/b/dat.jsonl', and no stage before it" in refused(config, workdir)
+
+
+def test_a_tokenizer_that_no_stage_makes_is_refused(config, workdir):
+  config["tokenizer"] = "{run}/aa/tokenizer.json"
+  Path(config["a"]["algorithm"]).write_text(STAGE + 'WRITES = ("data.jsonl", "tokenizer.json")')
+  message = "config.tokenizer is '{run}/aa/tokenizer.json', and no stage before it writes that file. Did you mean "
+  assert refused(config, workdir) == message + "'{run}/a/tokenizer.json'?"
+  config["tokenizer"] = "{run}/c/tokenizer.json"
+  pipeline.run({**config, "stages": ["a"]}, workdir)  # who trains it may come later
+
+
+def test_stages_say_which_files_they_write():
+  """Others may read them, and the name in a stage's code is the one in its list."""
+  root = Path(pipeline.__file__).parent
+  for path in [*(root / "algorithms").glob("*.py"), root / "evaluation" / "evaluate.py"]:
+    written = set(re.findall(r'stage\.directory / "([^"]+\.(?:jsonl|json|db))"', path.read_text()))
+    assert written <= set(getattr(import_module(f"rlhf_jax.{path.parent.name}.{path.stem}"), "WRITES", ())), path
 
 
 def change(path, value):
@@ -266,7 +330,7 @@ def test_a_stage_knows_its_place(config, workdir):
 
 
 def test_another_tokenizer_is_another_run_for_every_stage_after_it(tmp_path, monkeypatch):
-  from rlhf_jax.cli import load_config
+  from rlhf_jax.recipe import load_config
 
   monkeypatch.chdir(Path(__file__).parents[1])
   monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))

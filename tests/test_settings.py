@@ -2,11 +2,11 @@
 
 import dataclasses
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from rlhf_jax.settings import ConfigError, import_function, import_module, nearest, parse
+from rlhf_jax.settings import ConfigError, FunctionName, import_function, import_module, nearest, parse, texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,3 +192,30 @@ def test_the_form_of_a_value_tells_the_options_of_a_union_apart():
     parse(Either, dict(data=dict(rates=1)), "sft")
   with pytest.raises(ConfigError, match="config.sft.data must be str, not 3"):
     parse(Either, dict(data=3), "sft")
+
+
+Name = Annotated[str, "stage"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  function: FunctionName
+  maybe: None | Name
+  either: Literal["a"] | tuple[Name, ...]
+  groups: dict[str, tuple[Name, ...]]
+  costs: dict[Name, int]
+  rest: Any = None
+
+
+def test_every_text_of_a_config_has_its_place_and_its_mark():
+  given = dict(function="f", maybe="m", either=["e"], groups=dict(label=["x", "y"]), costs=dict(z=3), rest=["r", 1])
+  assert list(texts(parse(Reader, given, "c"), "c")) == [
+    ("c.function", "f", "function"),
+    ("c.maybe", "m", "stage"),
+    ("c.either[0]", "e", "stage"),
+    ("c.groups.label[0]", "x", "stage"),
+    ("c.groups.label[1]", "y", "stage"),
+    ("c.costs.z", "z", "stage"),
+    ("c.rest[0]", "r", ""),
+  ]
+  assert [mark for _, _, mark in texts(Reader("", None, "a", {}, {}), "c")] == ["function", ""]

@@ -20,6 +20,8 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train import read_feedback
 from rlhf_jax.train.progress import console
 
+WRITES = ("annotators.jsonl",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Reward,
   Sampling,
@@ -33,6 +33,8 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.progress import StageProgress
 
+WRITES = ("demonstrations.jsonl",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -43,7 +45,7 @@ class Config:
   """
 
   algorithm: str
-  policy: str
+  policy: StageName
   prompts: str
   num_prompts: int
   responses: int

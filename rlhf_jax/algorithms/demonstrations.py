@@ -10,6 +10,8 @@ from rlhf_jax import data
 from rlhf_jax.stage import Stage
 from rlhf_jax.world import demonstrate, make_world, parse_prompt
 
+WRITES = ("demonstrations.jsonl",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

@@ -32,7 +32,7 @@ from flax import struct
 from rlhf_jax import data
 from rlhf_jax.objectives import dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss, token_logprobs
 from rlhf_jax.reduce import masked_mean, weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   ComparisonSet,
   Lora,
@@ -100,7 +100,7 @@ class Config:
   """
 
   algorithm: str
-  init: str
+  init: StageName
   comparisons: str
   eval_fraction: float
   num_epochs: int
@@ -156,7 +156,7 @@ def make_loss(apply, settings: Loss):
       "kl/forward": Mean(batch.ref_logp - logp, jnp.any(batch.mask, axis=-1).astype(jnp.float32)),
     }
     if settings.name == "kto":
-      metrics["kl/mismatch"] = Mean(batch.kl, jnp.ones_like(batch.kl))
+      metrics["kl/mismatch"] = Mean(batch.kl, jnp.any(batch.mask, axis=(1, 2)).astype(jnp.float32))
     return weighted_sum(loss, weights), metrics
 
   return loss_fn
@@ -183,19 +183,20 @@ def run(config: Config, stage: Stage) -> None:
   train, held_out = (_rows(config, tokenizer, logprobs, reference, split) for split in splits)
   num_rows = len(train["tokens"])
   num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
-  loss_fn = make_loss(model.apply, config.loss)
-  optimizer = make_optimizer(config.optimizer, num_steps)
+  loss_fn, optimizer = make_loss(model.apply, config.loss), make_optimizer(config.optimizer, num_steps)
   update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
 
   @jit
   def mismatch_kl(params, tokens, mask, ref_logp):
     return masked_mean(response_logprobs(model.apply, params, tokens, mask) - ref_logp, jnp.any(mask, axis=-1))
 
-  def batch_of(params, rows, indices):
-    chosen = data.take(rows, indices)
+  def batch_of(params, rows, indices):  # one shape for every batch: an index beyond the end is an absent group
+    chosen, present = data.take(rows, indices % len(rows["tokens"])), indices < len(rows["tokens"])
+    chosen |= {key: chosen[key] & present[:, None, None] for key in chosen if key in ("mask", "other_mask")}
     other = [chosen[f"other_{key}"] for key in ("tokens", "mask", "ref_logp")] if config.loss.name == "kto" else []
     kl = np.full(len(indices), mismatch_kl(params, *other) if other else 0.0, np.float32)
-    return Groups(chosen["tokens"], chosen["mask"], chosen["ref_logp"], kl), pair_weights(chosen["ranks"])
+    ranks = np.where(present[:, None], chosen["ranks"], -1)
+    return Groups(chosen["tokens"], chosen["mask"], chosen["ref_logp"], kl), pair_weights(ranks)
 
   def step(state, index):
     indices = data.batch_indices(num_rows, config.batch_size, index, stage.stage_seed)
@@ -204,8 +205,7 @@ def run(config: Config, stage: Stage) -> None:
   def evaluate(state):
     total = {}
     for start in range(0, len(held_out["tokens"]), config.batch_size):
-      indices = range(start, min(start + config.batch_size, len(held_out["tokens"])))
-      batch, weights = batch_of(state.params, held_out, indices)
+      batch, weights = batch_of(state.params, held_out, np.arange(start, start + config.batch_size))
       groups = (weights > 0).any(axis=(1, 2)).sum()
       loss, metrics = measure(state.params, batch, weights)
       part = {"loss": Mean(groups * loss, groups), **{name: metric.sum() for name, metric in metrics.items()}}

@@ -29,7 +29,7 @@ from rlhf_jax.feedback.records import OPINIONS, Item, Response, make_item
 from rlhf_jax.feedback.store import Settings, open_store
 from rlhf_jax.feedback.tables import dense_ranks
 from rlhf_jax.settings import import_function
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
@@ -44,6 +44,7 @@ from rlhf_jax.train import (
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.world import population
 
+WRITES = ("feedback.db",)
 PATIENCE = 20  # prompts asked for each item wanted, before the policy counts as one that always says the same
 
 
@@ -64,7 +65,7 @@ class Config:
   """
 
   algorithm: str
-  policy: str
+  policy: StageName
   prompts: str
   num_items: int
   responses: int

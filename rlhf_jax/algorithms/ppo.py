@@ -42,7 +42,7 @@ from rlhf_jax.objectives import (
   value_loss,
 )
 from rlhf_jax.reduce import token_weights, weighted_sum, whiten
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   PolicyConfig,
   adapt,
@@ -86,7 +86,7 @@ class Config(PolicyConfig):
   whiten_rewards: bool
   whiten_advantages: bool
   shared_trunk: bool
-  value_init: str
+  value_init: StageName
 
   def __post_init__(self):
     episodes = self.environment.batch_size * self.environment.samples_per_prompt

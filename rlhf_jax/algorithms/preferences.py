@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
@@ -29,6 +29,8 @@ from rlhf_jax.train import (
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.world import population, rank
 
+WRITES = ("comparisons.jsonl",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -39,7 +41,7 @@ class Config:
   """
 
   algorithm: str
-  policy: str
+  policy: StageName
   prompts: str
   num_prompts: int
   responses: int

@@ -19,7 +19,7 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.feedback.derived import critiques
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Reward,
   Sampling,
@@ -34,6 +34,8 @@ from rlhf_jax.train import (
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.types import Prompts, Rollout
 
+WRITES = ("demonstrations.jsonl",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -45,7 +47,7 @@ class Config:
   """
 
   algorithm: str
-  policy: str
+  policy: StageName
   feedback: tuple[str, ...]
   template: str
   rewrites: int

@@ -13,6 +13,8 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import console
 from rlhf_jax.world import refinements
 
+WRITES = ("demonstrations.jsonl",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

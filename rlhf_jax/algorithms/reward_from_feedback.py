@@ -28,10 +28,12 @@ from rlhf_jax import data
 from rlhf_jax.feedback.records import OPINIONS
 from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss
 from rlhf_jax.reduce import masked_mean, weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
+  Lora,
   Optimizer,
   Sampling,
+  adapt,
   identity,
   init_state,
   jit,
@@ -65,7 +67,7 @@ class Config:
   """
 
   algorithm: str
-  init: str
+  init: StageName
   feedback: tuple[str, ...]
   kinds: tuple[str, ...]
   annotators: str
@@ -83,6 +85,7 @@ class Config:
   sampling: Sampling
   evaluate_every: int
   checkpoint_every: int
+  lora: Lora | None = None
 
   def __post_init__(self):
     if not self.kinds or set(self.kinds) - set(OPINIONS):
@@ -147,7 +150,7 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   if config.length > model.config.max_length:
     raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
-  train, held_out, totals = _load(config, stage, tokenizer)
+  train, held_out = _load(config, stage, tokenizer)
   num_rows = len(train["tokens"])
   num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
   loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale)
@@ -162,18 +165,19 @@ def run(config: Config, stage: Stage) -> None:
     arrays = {field.name: chosen[field.name] for field in dataclasses.fields(Judged)}
     return Judged(**arrays), chosen
 
-  absent = [f"{kind}/loss" for kind, total in totals.items() if not total] + ["accuracy"] * (not totals["ranks"])
-
-  def reported(metrics):
+  def reported(metrics, weights):
     """Without what no judgement says anything of, such as the accuracy where there are ratings alone."""
+    absent = [f"{kind}/loss" for kind, weight in weights.items() if not weight.any()]
+    absent += ["accuracy"] * (not weights["ranks"].any())
     return {name: metric for name, metric in metrics.items() if name not in absent}
 
   def step(state, index):
     batch, chosen = batch_of(train, data.batch_indices(num_rows, config.batch_size, index, stage.stage_seed))
-    state, metrics = update(state, batch, sum_to_one(judgement_weights(chosen)))
+    weights = judgement_weights(chosen)
+    state, metrics = update(state, batch, sum_to_one(weights))
     if index + 1 == num_steps:  # inside the last step, so that a checkpoint of the last step is always normalised
       state = state.replace(params=normalize(state.params))
-    return state, reported(metrics)
+    return state, reported(metrics, weights)
 
   def evaluate(state):
     total = {}
@@ -188,7 +192,7 @@ def run(config: Config, stage: Stage) -> None:
       counted = sum(w.sum() for w in weights.values())
       part = {"loss": Mean(loss, counted), **{name: metric.sum() for name, metric in metrics.items()}}
       total = {name: total[name] + part[name] for name in part} if total else part
-    return reported(total)
+    return reported(total, judgement_weights(held_out))
 
   def normalize(params):
     _, chosen = prompts.take(np.arange(config.normalize_count) % len(prompts.texts))
@@ -197,7 +201,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    init_state(model.init_head(stage_key(stage), policy), optimizer),
+    init_state(adapt(config.lora, stage, model.init_head(stage_key(stage), policy)), optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),
@@ -208,10 +212,7 @@ def run(config: Config, stage: Stage) -> None:
 
 
 def _load(config, stage, tokenizer):
-  """The judgements to train on and to evaluate on, which share no prompt, and what each kind weighs in all.
-
-  Raises DataError where either has none.
-  """
+  """The judgements to train on and to evaluate on, which share no prompt. Raises DataError where either has none."""
   paths = [stage.path(name) for name in config.feedback]
   weights = read_weights(stage.path(config.annotators)) if config.annotators else {}
   judged = load_judgements(
@@ -231,5 +232,4 @@ def _load(config, stage, tokenizer):
       f"{stage.name}: {len(train['tokens'])} judgements are left to train on and "
       f"{len(held_out['tokens'])} to evaluate, and neither may be 0: change eval_fraction={config.eval_fraction}"
     )
-  totals = {kind: float(weight.sum()) for kind, weight in judgement_weights(judged.rows).items()}
-  return train, held_out, totals
+  return train, held_out

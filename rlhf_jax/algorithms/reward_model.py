@@ -19,7 +19,7 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.objectives import pairwise_ranking_loss
 from rlhf_jax.reduce import weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Lora,
   Optimizer,
@@ -55,7 +55,7 @@ class Config:
   """
 
   algorithm: str
-  init: str
+  init: StageName
   comparisons: str
   eval_fraction: float
   num_epochs: int

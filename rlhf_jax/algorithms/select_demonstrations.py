@@ -8,6 +8,7 @@ from rlhf_jax import data
 from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import console
 
+WRITES = ("demonstrations.jsonl",)
 _ANSWER = "The answer is "
 
 

@@ -11,7 +11,7 @@ import dataclasses
 from rlhf_jax import data
 from rlhf_jax.objectives import lm_loss
 from rlhf_jax.reduce import token_weights, weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Lora,
   Optimizer,
@@ -41,7 +41,7 @@ class Config:
   """
 
   algorithm: str
-  init: str
+  init: StageName
   demonstrations: str | data.Mixture
   eval_fraction: float
   num_epochs: int

@@ -7,6 +7,8 @@ import dataclasses
 from rlhf_jax import data
 from rlhf_jax.stage import Stage
 
+WRITES = ("tokenizer.json",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

@@ -8,6 +8,9 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import console
 from rlhf_jax.world import write_world
 
+_ROWS = ("demonstrations.jsonl", "prompts.jsonl", "eval_prompts.jsonl", "held_out_prompts.jsonl")
+WRITES = ("corpus.txt", *_ROWS, "world.json")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

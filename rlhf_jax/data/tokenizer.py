@@ -143,8 +143,10 @@ def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE a
   listed = dict(ids)
   if own and backend.padding is not None:
     listed["the padding section"] = backend.padding["pad_id"]
-  # With PAD == EOS a mask of (token != PAD) hides the stop token, and the model never learns to stop.
-  if len(set(ids.values())) < len(ids) or listed.get("the padding section", ids[found.pad]) != ids[found.pad]:
+  # With PAD == EOS a mask of (token != PAD) hides the stop token, and the model never learns to stop. Every tokenizer
+  # comes by here: trained, a tokenizer.json, a published model's, a GGUF file's.
+  shared = len(set(ids.values())) < len(ids) or found.pad in (found.bos, found.eos)
+  if shared or listed.get("the padding section", ids[found.pad]) != ids[found.pad]:
     listing = ", ".join(f"{token} {index}" for token, index in listed.items())
     raise DataError(f"{source}: PAD, BOS and EOS must be distinct tokens, found {listing}; train it again")
   backend.no_padding()

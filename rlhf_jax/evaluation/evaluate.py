@@ -19,7 +19,7 @@ from rlhf_jax.evaluation.report import write_report
 from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy, ranking_accuracy, wilson_interval, win_rate
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.settings import import_function
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   PromptSet,
@@ -36,6 +36,8 @@ from rlhf_jax.train import (
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.world import population, rank
 
+WRITES = ("evaluation.json", "samples.jsonl")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -50,14 +52,14 @@ class Config:
   """
 
   algorithm: str
-  models: tuple[str, ...]
-  reference: str
+  models: tuple[StageName, ...]
+  reference: StageName
   prompts: str
   held_out_prompts: str
   num_prompts: int
   batch_size: int
   sampling: Sampling
-  reward_model: str
+  reward_model: StageName
   gold: Function
   responses: int
   min_gap: float

@@ -24,7 +24,7 @@ from rlhf_jax.evaluation.likelihood import WIDTH, make_likelihood
 from rlhf_jax.evaluation.questions import Form, answer_ids, context_ids, draw_shots, read_questions
 from rlhf_jax.evaluation.report import write_report
 from rlhf_jax.evaluation.statistics import Interval, mean_interval, wilson_interval
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import Function, Sampling, load_policy, make_function, make_sampler, open_workspace, stage_key
 from rlhf_jax.train.progress import StageProgress, console
 from rlhf_jax.types import Prompts
@@ -58,8 +58,8 @@ class Config:
   """
 
   algorithm: str
-  models: tuple[str, ...]
-  text_models: tuple[str, ...]
+  models: tuple[StageName, ...]
+  text_models: tuple[StageName, ...]
   tasks: dict[str, Task]
   shots: tuple[int, ...]
   num_questions: int

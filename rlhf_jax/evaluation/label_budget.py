@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_jax import data
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 
 MEASURES = ("gold", "helpful", "honest", "harmless", "win_rate", "kl")
 
@@ -26,7 +26,7 @@ class Config:
 
   algorithm: str
   evaluation: str
-  ways: dict[str, dict[str, int]]
+  ways: dict[str, dict[StageName, int]]
 
 
 def run(config: Config, stage: Stage) -> None:

@@ -22,7 +22,7 @@ from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import make_likelihood
 from rlhf_jax.evaluation.report import write_report
 from rlhf_jax.evaluation.statistics import Interval, ratio_interval
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import load_policy, open_workspace
 from rlhf_jax.train.progress import StageProgress
 
@@ -35,7 +35,7 @@ class Config:
   """
 
   algorithm: str
-  models: tuple[str, ...]
+  models: tuple[StageName, ...]
   texts: dict[str, str]
   length: int
   stride: int

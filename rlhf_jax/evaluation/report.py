@@ -1,8 +1,8 @@
 """RUN/report.html: what the stages of a run did, on one page that needs nothing else to be read.
 
-`report_data` reads the files, `report_text` words the findings, `plots` draws, `report_sections` gathers what
-each section shows and report.html.jinja lays it out. A section without data is one plain sentence. All text
-is data: the template escapes it, and invisible characters are spelt out.
+`report_data` reads the files, `report_text` words the findings, `plots` draws, `report_sections` gathers what each
+section shows (`report_others` of the stages of other configs) and report.html.jinja lays it out. A section without
+data is one plain sentence. All text is data: the template escapes it, and invisible characters are spelt out.
 """
 
 import json
@@ -15,6 +15,7 @@ from rlhf_jax.evaluation import report_sections as sections
 from rlhf_jax.evaluation.plots import NUM_COLORS
 from rlhf_jax.evaluation.population import population_section, write_picture
 from rlhf_jax.evaluation.report_data import Run, read_run
+from rlhf_jax.evaluation.report_others import other_stages
 from rlhf_jax.evaluation.report_text import visible
 
 
@@ -51,6 +52,7 @@ def render_report(run: Run) -> str:
     reward_model=sections.reward_model(run, colors),
     training=sections.reward_training(run, colors),
     population=population_section(run),
+    others=other_stages(run),
     clusters=sections.clusters(run),
     few_shot=sections.few_shot(run),
     samples=sections.samples(run, colors),

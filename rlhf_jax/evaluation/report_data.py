@@ -6,6 +6,7 @@ out and named in `Run.notes`, which the page shows: a killed run may end in half
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,13 @@ class Stage(NamedTuple):
     return "reward/proxy" in self.series
 
 
+class OtherStage(NamedTuple):
+  """A stage of another config in the same directory; models: those that it has measured, as in `Run`."""
+
+  stage: Stage
+  models: dict[str, dict[str, Interval]]
+
+
 class Run(NamedTuple):
   """All that the report shows; what the directory lacks is empty here."""
 
@@ -59,6 +67,7 @@ class Run(NamedTuple):
   # Of a population: "" or the varied values -> its members' name -> run; and the stages that are the members' own.
   groups: dict[str, dict[str, "Run"]] = {}
   own_stages: tuple[str, ...] = ()
+  others: dict[str, list[OtherStage]] = {}  # config, "" where it is not known -> its stages that are not this config's
 
 
 def read_run(directory: str | Path) -> Run:
@@ -71,7 +80,10 @@ def read_run(directory: str | Path) -> Run:
   if not path.is_file():
     raise FileNotFoundError(f"{path} does not exist: {directory} is not the directory of a run")
   notes: list[str] = []
-  config = _read_json(path, notes)
+  try:
+    config = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+  except ValueError as error:
+    raise ValueError(f"{path} is not valid JSON: {error}") from error
   if not isinstance(config, dict):
     raise ValueError(f"{path} must hold one JSON object, the resolved config of the run")
   stages = [_read_stage(directory, name, config, notes) for name in map(str, config.get("stages") or ())]
@@ -106,7 +118,35 @@ def read_run(directory: str | Path) -> Run:
     perplexity=_read_perplexity(directory, stages, notes),
     groups=groups,
     own_stages=own_stages,
+    others=_read_others(directory, {stage.name for stage in stages}, notes),
   )
+
+
+def _read_others(directory: Path, known: set[str], notes: list[str]) -> dict[str, list[OtherStage]]:
+  found: dict[str, list[OtherStage]] = {}
+  for path in sorted(directory.glob("*/config.json")):
+    name = path.parent.name
+    if name in known:
+      continue
+    given, record, evaluation = (
+      _mapping(_read_json(file, notes)) if (file := path.with_name(f"{kind}.json")).is_file() else {}
+      for kind in ("config", "done", "evaluation")
+    )
+    models = {str(model): _intervals(measures) for model, measures in _mapping(evaluation.get("models")).items()}
+    other = OtherStage(_read_stage(directory, name, {name: given}, notes), models)
+    found.setdefault(_config_of(record.get("command")), []).append(other)
+  return dict(sorted(found.items()))
+
+
+def _config_of(command: Any) -> str:
+  """What --config says in a command line; "" where there is none."""
+  try:
+    words = shlex.split(command) if isinstance(command, str) else []
+  except ValueError:
+    words = []
+  given = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+  given += [after for word, after in zip(words, words[1:], strict=False) if word == "--config"]
+  return given[0] if given else ""
 
 
 def _read_few_shot(directory: Path, stages: list[Stage], notes: list[str]) -> dict[str, Any]:
@@ -217,8 +257,6 @@ def _read_json(path: Path, notes: list[str]) -> Any:
   try:
     return json.loads(path.read_text(encoding="utf-8", errors="replace"))
   except ValueError as error:
-    if path.name == "config.json":
-      raise ValueError(f"{path} is not valid JSON: {error}") from error
     notes.append(f"{path.parent.name}/{path.name} is not valid JSON and was left out ({error}).")
     return {}
 

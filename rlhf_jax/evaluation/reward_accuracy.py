@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
@@ -42,7 +42,7 @@ class Config:
   """
 
   algorithm: str
-  policy: str
+  policy: StageName
   prompts: str
   num_prompts: int
   responses: int
@@ -50,7 +50,7 @@ class Config:
   sampling: Sampling
   gold: Function
   min_gap: float
-  groups: dict[str, tuple[str, ...]]
+  groups: dict[str, tuple[StageName, ...]]
   reference: str
 
   def __post_init__(self):

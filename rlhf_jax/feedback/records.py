@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rlhf_jax.data import DataError
+from rlhf_jax.feedback.checks import check_id, check_length, check_ranks, check_text, check_type
 from rlhf_jax.settings import nearest
 
 SCHEMA = 1
@@ -29,7 +30,6 @@ RATINGS = range(1, 8)  # 1 worst, 7 best
 STRENGTHS = range(1, 4)  # 1 slightly better, 2 better, 3 much better
 OPINIONS = ("ranks", "ratings")  # fields of a judgement that order responses
 UNDONE = "undone"
-MAX_ID = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Annotator:
   expert: bool = False
 
   def __post_init__(self):
-    _check_id("id", self.id)
+    check_id("id", self.id)
     if self.kind not in KINDS:
       raise ValueError(f"'kind' is {self.kind!r}.{nearest(str(self.kind), KINDS)}")
-    _check_type("expert", self.expert, bool)
+    check_type("expert", self.expert, bool)
 
   def to_row(self) -> dict[str, Any]:
     """The JSON row."""
@@ -67,8 +67,8 @@ class Response:
   source: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    _check_text("text", self.text)
-    _check_type("source", self.source, dict)
+    check_text("text", self.text)
+    check_type("source", self.source, dict)
     try:
       json.dumps(self.source, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -85,12 +85,12 @@ class Item:
   gold_ranks: tuple[int, ...] | None = None
 
   def __post_init__(self):
-    _check_id("id", self.id)
-    _check_text("prompt", self.prompt)
+    check_id("id", self.id)
+    check_text("prompt", self.prompt)
     if not self.responses or not all(isinstance(response, Response) for response in self.responses):
       raise ValueError(f"'responses' must be at least one response, found {self.responses!r}")
     if self.gold_ranks is not None:
-      _check_ranks("gold_ranks", self.gold_ranks, len(self.responses))
+      check_ranks("gold_ranks", self.gold_ranks, len(self.responses))
 
   def to_row(self) -> dict[str, Any]:
     """The JSON row; responses are {"text", "source"}."""
@@ -131,8 +131,8 @@ class Judgement:
 
   def __post_init__(self):
     for name in ("id", "item", "annotator"):
-      _check_id(name, getattr(self, name))
-    size = len(_check_type("order", self.order, tuple))
+      check_id(name, getattr(self, name))
+    size = len(check_type("order", self.order, tuple))
     if not size or any(type(i) is not int for i in self.order) or sorted(self.order) != list(range(size)):
       raise ValueError(f"'order' must be a permutation of 0..K-1, found {list(self.order)}")
     self._check_opinion(size)
@@ -141,12 +141,12 @@ class Judgement:
 
   def _check_opinion(self, size: int) -> None:
     if self.ratings is not None:
-      _check_length("ratings", self.ratings, size)
+      check_length("ratings", self.ratings, size)
       for i, rating in enumerate(self.ratings):
         if rating is not None and (type(rating) is not int or rating not in RATINGS):
           raise ValueError(f"'ratings[{i}]' must be 1 to 7 or null, found {rating!r}")
     if self.ranks is not None:
-      _check_ranks("ranks", self.ranks, size)
+      check_ranks("ranks", self.ranks, size)
     if self.strength is not None:
       if type(self.strength) is not int or self.strength not in STRENGTHS:
         raise ValueError(f"'strength' must be 1 to 3 or null, found {self.strength!r}")
@@ -165,22 +165,22 @@ class Judgement:
     for name in ("critiques", "rewrites"):
       texts = getattr(self, name)
       if texts is not None:
-        _check_length(name, texts, size)
+        check_length(name, texts, size)
         for i, text in enumerate(texts):
-          _check_text(f"{name}[{i}]", text)
+          check_text(f"{name}[{i}]", text)
     if self.flags is not None:
-      _check_length("flags", self.flags, size)
+      check_length("flags", self.flags, size)
       for i, flags in enumerate(self.flags):
-        for j, flag in enumerate(_check_type(f"flags[{i}]", flags, tuple)):
-          _check_id(f"flags[{i}][{j}]", flag)
+        for j, flag in enumerate(check_type(f"flags[{i}]", flags, tuple)):
+          check_id(f"flags[{i}][{j}]", flag)
     if self.skipped is not None:
-      _check_id("skipped", self.skipped)
+      check_id("skipped", self.skipped)
 
   def _check_circumstances(self) -> None:
     if type(self.seconds) not in (int, float) or not math.isfinite(self.seconds) or self.seconds < 0:
       raise ValueError(f"'seconds' must be a finite number >= 0, found {self.seconds!r}")
-    _check_text("guidelines", self.guidelines)
-    _check_type("created", self.created, str)
+    check_text("guidelines", self.guidelines)
+    check_type("created", self.created, str)
     try:
       offset = datetime.datetime.fromisoformat(self.created).utcoffset()
     except ValueError as error:
@@ -188,7 +188,7 @@ class Judgement:
     if offset != datetime.timedelta():
       raise ValueError(f"'created' must be in UTC (end in Z), found {self.created!r}")
     if self.supersedes is not None:
-      _check_id("supersedes", self.supersedes)
+      check_id("supersedes", self.supersedes)
       if self.supersedes == self.id:
         raise ValueError(f"'supersedes' names the judgement itself, {self.id!r}")
 
@@ -274,9 +274,9 @@ def _from_row(cls: Callable, kind: str, row: Mapping[str, Any], where: str) -> A
 
 
 def _responses(rows: Any) -> tuple[Response, ...]:
-  _check_type("responses", rows, list)
+  check_type("responses", rows, list)
   for i, row in enumerate(rows):
-    _check_type(f"responses[{i}]", row, dict)
+    check_type(f"responses[{i}]", row, dict)
     if unknown := row.keys() - {"text", "source"}:
       raise ValueError(f"'responses[{i}]' has no {min(unknown)!r}. Known: source, text.")
     if "text" not in row:
@@ -286,39 +286,3 @@ def _responses(rows: Any) -> tuple[Response, ...]:
 
 def _tuples(value: Any) -> Any:
   return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def _check_type(name: str, value: Any, kind: type) -> Any:
-  if type(value) is not kind:
-    wanted = {str: "a string", bool: "true or false", tuple: "a list", list: "a list", dict: "an object"}[kind]
-    raise ValueError(f"{name!r} must be {wanted}, found {value!r:.60}")
-  return value
-
-
-def _check_text(name: str, value: Any) -> None:
-  _check_type(name, value, str)
-  try:
-    value.encode()
-  except UnicodeEncodeError as error:
-    found = f"{value[error.start]!r} (character {error.start})"
-    raise ValueError(f"{name!r} holds the unpaired surrogate {found}; write the whole character") from error
-
-
-def _check_id(name: str, value: Any) -> None:
-  _check_text(name, value)
-  if not value.strip() or len(value) > MAX_ID or not value.isprintable():
-    raise ValueError(f"{name!r} must be 1 to {MAX_ID} printable characters, found {value!r:.60}")
-
-
-def _check_length(name: str, values: Any, size: int) -> None:
-  _check_type(name, values, tuple)
-  if len(values) != size:
-    raise ValueError(f"{name!r} has {len(values)} entries for {size} responses; give one per response")
-
-
-def _check_ranks(name: str, ranks: Any, size: int) -> None:
-  _check_length(name, ranks, size)
-  if any(type(rank) is not int or rank < -1 for rank in ranks):
-    raise ValueError(f"{name!r} must be integers from 0 (best), -1 for absent; found {list(ranks)}")
-  if sum(rank >= 0 for rank in ranks) < 2:
-    raise ValueError(f"{name!r} must rank at least two responses, found {list(ranks)}")

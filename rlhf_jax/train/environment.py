@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train.adapters import Lora
 from rlhf_jax.train.optimizer import Optimizer
 from rlhf_jax.train.rewards import Function, Reward, make_function, make_scorer
@@ -51,7 +51,7 @@ class PolicyConfig:
   """
 
   algorithm: str
-  init: str
+  init: StageName
   num_steps: int
   environment: Environment
   optimizer: Optimizer

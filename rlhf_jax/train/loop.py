@@ -71,8 +71,10 @@ def run_steps(
       stop = signalled() or stopping()
       if last or stop or done % checkpoint_every == 0:
         checkpoint.save(checkpoints, detach(state)[0], identity)
-      if stop and not last:
-        raise Interrupted(f"stopped at step {done} of {num_steps} of {stage.name}")
+      if stop:
+        break
+  if signalled() or stopping():  # also in the last step, and while its checkpoint was written: no other stage may start
+    raise Interrupted(f"stopped at step {int(state.step)} of {num_steps} of {stage.name}")
   return state
 
 

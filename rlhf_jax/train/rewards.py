@@ -10,8 +10,8 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.settings import ConfigError, import_function
-from rlhf_jax.stage import Stage
+from rlhf_jax.settings import ConfigError, FunctionName, import_function
+from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train.population import jit
 from rlhf_jax.train.workspace import load_stage
 from rlhf_jax.types import Params, Rollout
@@ -31,7 +31,7 @@ class Function:
   finite numbers. `{run}` in a text argument stands for the run directory.
   """
 
-  function: str
+  function: FunctionName
   arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -42,9 +42,9 @@ class Reward:
   checkpoint: the reward-model stage; "" for none.
   """
 
-  checkpoint: str
+  checkpoint: StageName
   checkpoint_weight: float
-  function: str
+  function: FunctionName
   function_weight: float
   arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from rlhf_jax import data
 from rlhf_jax.algorithms import dpo
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import init_state, load_comparisons, make_update, pair_weights, place
+from rlhf_jax.train import init_state, jit, load_comparisons, make_update, pair_weights, place
 from rlhf_jax.train.checkpoint import load_params
 from rlhf_jax.train.metrics import read_metrics
 
@@ -235,12 +235,44 @@ def test_the_stage_learns_the_comparisons(chain, tmp_path):
   assert min(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), sft, policy))) > 0
 
 
-def test_the_stage_of_kto_takes_its_baseline_from_mismatched_responses(chain, tmp_path):
+def test_the_stage_of_kto_takes_its_baseline_from_mismatched_responses(chain, tmp_path, monkeypatch):
   """Of all losses the one that uses most of the stage: the reference's log-probs, and z before each update."""
+  calls = {}
+
+  def recorded(function):
+    compiled = jit(function)
+
+    def call(*arguments):
+      calls.setdefault(getattr(function, "__name__", ""), []).append((function, arguments))
+      return compiled(*arguments)
+
+    return call
+
+  monkeypatch.setattr(dpo, "jit", recorded)
   rows = run_dpo(chain, tmp_path, "kto", num_epochs=3)
+  check_padding(calls)
   assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-4) and abs(rows[0]["kl/mismatch"]) < 1e-3
   assert abs(rows[-1]["kl/mismatch"]) > 1e-2 and {"eval/kl/mismatch"} <= rows[-1].keys()
   assert rows[-1]["loss"] < 0.45 and {"eval/loss", "eval/accuracy"} <= rows[-1].keys()
+
+
+def check_padding(calls):
+  """A last, smaller batch of the evaluation is filled up with groups that count nothing: one shape, one program."""
+  assert {args[1].tokens.shape[0] for _, args in calls["loss_fn"]} == {16}
+  loss_fn, (params, batch, weights) = calls["loss_fn"][-1]
+  kept = np.asarray(batch.mask).any(axis=(1, 2))
+  assert 0 < kept.sum() < 16
+  (loss, metrics), (expected, alone) = (
+    jax.jit(loss_fn)(params, *given)
+    for given in ((batch, weights), jax.tree.map(lambda x: x[kept], (batch, weights)))
+  )
+  assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+  for name, metric in metrics.items():
+    whole, part = metric.sum(), alone[name].sum()
+    assert float(whole.weights) == float(part.weights) > 0, name
+    assert float(whole.values) == pytest.approx(float(part.values), rel=1e-4), name
+  _, (_, _, mask, _) = calls["mismatch_kl"][-1]
+  assert not mask[~kept].any() and mask[kept].any(axis=(1, 2)).all()
 
 
 def test_rows_count_the_response_and_its_end_alone(chain):

@@ -138,6 +138,7 @@ def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
   assert judged == pytest.approx(sum(row["num_items"] for row in rows), rel=0.02)  # a judgement weighs 1 on average
   metrics = read_metrics(tmp_path / "reward_all" / "metrics.jsonl")
   assert {"accuracy", "ranks/loss", "ratings/loss", "eval/accuracy", "eval/ratings/loss"} <= metrics[-1].keys()
+  assert all(None not in row.values() and np.isfinite(list(row.values())).all() for row in metrics)
   assert np.mean([row["loss"] for row in metrics[-5:]]) < np.mean([row["loss"] for row in metrics[:3]])
   result = json.loads((tmp_path / "accuracy_all" / "results.json").read_text())
   (measured,) = result["groups"]["all"]["accuracy"]

@@ -186,6 +186,25 @@ def test_both_colour_schemes_and_no_fixed_colours_in_the_drawings(full_page):
   assert "var(--series-0)" in full_page.source and "DejaVu" not in full_page.source
 
 
+def test_stages_of_other_configs_are_shown(tmp_path):
+  """A shared run directory: what other recipes have left there, by their config."""
+  root = _write_run(tmp_path / "shared", metrics={**_metrics(), "dpo": _metrics()["sft"]}, evaluation=_evaluation())
+  for name, command in (("dpo", "rlhf-jax run --workdir x --config configs/dpo.py:ipo"), ("dpo_evaluation", "")):
+    (root / name).mkdir(exist_ok=True)
+    (root / name / "config.json").write_text(json.dumps({"algorithm": f"rlhf_jax.{name}"}))
+    (root / name / "done.json").write_text(json.dumps({"command": command}))
+  models = {"dpo": {"gold": _interval(1.5), "win_rate": _interval(0.75)}, "sft": {"gold": _interval(0.4)}}
+  (root / "dpo_evaluation" / "evaluation.json").write_text(json.dumps({"models": models}))
+  page = _page(root)
+  text = page.text[page.text.index("Other configs in this directory") :]
+  assert text.index("A config that was not recorded") < text.index("configs/dpo.py:ipo")
+  assert "29 steps: eval/loss 2.00, loss 0.20" in text
+  assert "dpo: gold reward 1.50 [1.45, 1.55], win rate 75 % [70, 80]" in text and "sft: gold" not in text
+  assert page.tags.count("svg") == 4 + 4 + 1 + 2 + 7  # the run's own drawings are as they were
+  (root / "dpo" / "config.json").write_text("{")
+  assert "dpo/config.json is not valid JSON" in _page(root).text
+
+
 def test_white_space_of_answers_survives(full_page):
   assert "In  Oakford.\nYes." in full_page.text
   assert "(empty)" in full_page.text

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from rlhf_jax.stage import Model, Stage, Transport
-from rlhf_jax.train import Interrupted, init_state, make_update, place, run_steps
+from rlhf_jax.train import Interrupted, checkpoint, init_state, make_update, place, run_steps
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Mean
 
@@ -73,19 +73,34 @@ def test_a_finished_run_takes_no_step(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def test_a_signal_saves_and_stops(tmp_path):
-  before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number, last", [(signal.SIGINT, 6), (signal.SIGTERM, 12)])
+def test_a_signal_saves_and_stops(tmp_path, number, last):
+  """In the last step too: the stage is not done, and no other stage starts."""
+  before = signal.getsignal(number)
 
   def step(state, index):
-    if index == 5:
-      os.kill(os.getpid(), signal.SIGINT)
+    if index == last - 1:
+      os.kill(os.getpid(), number)
     return step_fn(state, index)
 
-  with pytest.raises(Interrupted, match="step 6 of 12"):
+  with pytest.raises(Interrupted, match=f"step {last} of 12"):
     run(tmp_path, step=step, every=100)
-  assert [p.name for p in (tmp_path / "toy" / "checkpoints").iterdir() if p.name.isdigit()] == ["6"]
+  assert [p.name for p in (tmp_path / "toy" / "checkpoints").iterdir() if p.name.isdigit()] == [str(last)]
   jax.tree.map(np.testing.assert_array_equal, run(tmp_path), run(tmp_path / "whole"))
-  assert signal.getsignal(signal.SIGINT) is before
+  assert signal.getsignal(number) is before
+
+
+def test_a_signal_after_the_last_step_stops_too(tmp_path, monkeypatch):
+  """While its checkpoint is written."""
+
+  def saved_and_told(*arguments):
+    save(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  save = checkpoint.save
+  monkeypatch.setattr(checkpoint, "save", saved_and_told)
+  with pytest.raises(Interrupted, match="step 12 of 12"):
+    run(tmp_path, every=100)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
