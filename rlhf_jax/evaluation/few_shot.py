@@ -13,6 +13,7 @@ Writes `few_shot.json` (with 95 % intervals: Wilson's for shares, Student's t ot
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -34,7 +35,7 @@ from rlhf_jax.types import Prompts
 class Task:
   """file: rows of questions (see `rlhf_jax.evaluation.questions.read_questions`). pool: the file that examples are
   drawn from; "" draws them from the other rows of `file`. score: of a task by generation, a function of the texts; it
-  sees the bare prompt. max_new_tokens: of a response.
+  sees the bare prompt. max_new_tokens: of a response. models: the ones that it is for; () is all.
   """
 
   file: str
@@ -42,6 +43,7 @@ class Task:
   pool: str = ""
   score: Function = dataclasses.field(default_factory=lambda: Function(""))
   max_new_tokens: int = 32
+  models: tuple[str, ...] = ()
 
   def __post_init__(self):
     if (self.method == "generate") != bool(self.score.function):
@@ -68,6 +70,10 @@ class Config:
   def __post_init__(self):
     if not self.shots or min(self.shots) < 0 or not self.tasks or not (self.models or self.text_models):
       raise ValueError("few-shot evaluation needs models, tasks and shots of 0 or more")
+    for name, task in self.tasks.items():
+      unknown = {*task.models} - {*self.models, *self.text_models}
+      if unknown:
+        raise ValueError(f"tasks.{name}.models: {', '.join(sorted(unknown))} is in neither models nor text_models")
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -78,23 +84,31 @@ def run(config: Config, stage: Stage) -> None:
   forms = tuple(dict.fromkeys(form for _, _, form in asked))
   tasks = {name: _prepare(task, config, stage, tokenizer, model, forms) for name, task in config.tasks.items()}
   likelihood = make_likelihood(model, tokenizer.pad_id, config.batch_size)
+
+  @functools.cache  # a sampler of its own for each model and task would be compiled as often
+  def sampler(width: int, max_new_tokens: int):
+    return make_sampler(model, tokenizer, Sampling(width, max_new_tokens, 0.0), stage.transport)
+
   results: dict[str, Any] = {
     name: {"method": config.tasks[name].method, "questions": len(questions), "left_out": left_out, "models": {}}
     for name, (questions, _, left_out) in tasks.items()
   }
   responses: list[dict] = []
-  with StageProgress(stage.name, len(asked) * len(tasks) * len(config.shots)) as progress:
+  with StageProgress(stage.name, len(asked) * len(config.shots)) as progress:
     done = 0
     for label, name, form in asked:
       params = load_policy(stage, name, model, tokenizer)
       for task_name, (questions, shots, _) in tasks.items():
         task, found = config.tasks[task_name], {}
+        if task.models and name not in task.models:
+          continue
         for count in config.shots:
           examples = [chosen[:count] for chosen in shots]
           if task.method == "likelihood":
             scores = _rank(likelihood, params, tokenizer, questions, examples, form)
           else:
-            texts, finished = _generate(config, task, stage, tokenizer, model, params, questions, examples, form)
+            contexts = [context_ids(tokenizer, *asked, form) for asked in zip(questions, examples, strict=True)]
+            texts, finished = _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form)
             score = make_function(task.score, stage)
             scores = {"score": score([question.prompt for question in questions], texts), "finished": finished}
             keys = {"task": task_name, "model": label, "shots": count}
@@ -103,9 +117,9 @@ def run(config: Config, stage: Stage) -> None:
               for question, text, value in zip(questions, texts, scores["score"], strict=True)
             ]
           found[str(count)] = _summarize(scores, [question.cluster for question in questions])
-          done += 1
-          progress.update(done, {})
         results[task_name]["models"][label] = found
+      done += len(config.shots)
+      progress.update(done, {})
   stage.directory.mkdir(parents=True, exist_ok=True)
   (stage.directory / "few_shot.json").write_text(json.dumps({"tasks": results}, indent=2) + "\n")
   (stage.directory / "few_shot.md").write_text(table(results))
@@ -172,14 +186,13 @@ def _share(scores: np.ndarray, right: int) -> float:
   return float(best[right] / best.sum())
 
 
-def _generate(config, task, stage, tokenizer, model, params, questions, shots, form) -> tuple[list[str], np.ndarray]:
-  contexts = [context_ids(tokenizer, q, chosen, form) for q, chosen in zip(questions, shots, strict=True)]
+def _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form) -> tuple[list[str], np.ndarray]:
   lengths = np.array([len(ids) for ids in contexts], np.int32)
   width = min(-(-int(lengths.max()) // WIDTH) * WIDTH, model.config.max_length - task.max_new_tokens)
   tokens = np.full((len(contexts), width), tokenizer.pad_id, np.int32)
   for row, ids in enumerate(contexts):
     tokens[row, : len(ids)] = ids
-  sample = make_sampler(model, tokenizer, Sampling(width, task.max_new_tokens, 0.0), stage.transport)
+  sample = sampler(width, task.max_new_tokens)
   texts, finished = [], []
   for start in range(0, len(contexts), config.batch_size):
     rows = np.arange(start, start + config.batch_size) % len(contexts)  # one shape for every batch
