@@ -118,7 +118,7 @@ def _rationales(config: ConfigDict, template: ConfigDict) -> None:
     )
     for name in ("one_step", "two_steps")
   }
-  config.rationales = few_shot(found, text_models=(), shots=(0,))
+  config.rationales = few_shot(found, text_models=(), shots=(0,), num_questions=120)
   config.stages += ("rationales",)
 
 
@@ -153,7 +153,7 @@ def tasks(config: ConfigDict, fold: int, models: tuple[str, ...], *, seen: bool 
   return found
 
 
-def few_shot(tasks: dict, *, text_models: tuple[str, ...], shots: tuple[int, ...]) -> ConfigDict:
+def few_shot(tasks: dict, *, text_models: tuple[str, ...], shots: tuple[int, ...], num_questions=80) -> ConfigDict:
   """The evaluation of every model that a task names."""
   models = dict.fromkeys(model for task in tasks.values() for model in task["models"])
   return ConfigDict(
@@ -163,7 +163,7 @@ def few_shot(tasks: dict, *, text_models: tuple[str, ...], shots: tuple[int, ...
       text_models=text_models,
       tasks=tasks,
       shots=shots,
-      num_questions=120,
+      num_questions=num_questions,
       batch_size=64,
     )
   )

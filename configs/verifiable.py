@@ -2,9 +2,10 @@
 
   rlhf-jax run --config configs/verifiable.py --workdir runs/quickstart
 
-GRPO from the quickstart's SFT model with `rlhf_jax.verify:number` as its reward; the same function, on problems that
-nothing was trained on, says how many are solved before and after. In a run directory of the quickstart only these are
-new. `experiments/verifiable` has what was found.
+GRPO with `rlhf_jax.verify:number` as its reward, from a model that was shown 200 answers. The same function, on
+problems that nothing was trained on, says how many are solved before and after, and by the quickstart's SFT model,
+which was shown 1,667. In a run directory of the quickstart only these are new. `experiments/verifiable` has what was
+found.
 """
 
 from ml_collections import ConfigDict
@@ -30,13 +31,23 @@ def get_config(arg: str = "") -> ConfigDict:
       for name in ("prompts", "eval_prompts")
     },
   )
+  config.few_data = dict(
+    algorithm="rlhf_jax.algorithms.select_demonstrations",
+    demonstrations=config.sft.demonstrations,
+    clusters=CLUSTERS,
+    num_demonstrations=200,
+    rationale=True,
+  )
+  config.few = ConfigDict(config.sft)
+  config.few.update(demonstrations="{run}/few_data/demonstrations.jsonl", num_epochs=10)
   config.verifiable = grpo.get_config().grpo
+  config.verifiable.update(init="few", num_steps=48)
   config.verifiable.environment.update(prompts="{run}/problems/prompts.jsonl", batch_size=16)
   config.verifiable.environment.reward.update(checkpoint="", **number("prompts"), function_weight=1.0)
   config.verifiable.environment.sampling.temperature = 1.0
   config.verifiable_accuracy = dict(
     algorithm="rlhf_jax.evaluation.few_shot",
-    models=("sft", "verifiable"),
+    models=("few", "verifiable", "sft"),
     text_models=(),
     tasks=dict(
       problems=dict(
@@ -47,7 +58,8 @@ def get_config(arg: str = "") -> ConfigDict:
     num_questions=0,
     batch_size=128,
   )
-  config.stages = (*config.stages, "problems_world", "problems", "verifiable", "verifiable_accuracy")
+  stages = ("few_data", "few", "problems_world", "problems", "verifiable", "verifiable_accuracy")
+  config.stages = (*config.stages, *stages)
   return config
 
 

@@ -37,7 +37,7 @@ def test_a_checked_answer_is_the_reward_and_the_measure(chain, tmp_path):
   changes = {
     "problems_world": sizes,
     "problems": {},
-    "verifiable": dict(num_steps=2, checkpoint_every=2, environment=environment),
+    "verifiable": dict(init=f"{chain}/sft", num_steps=2, checkpoint_every=2, environment=environment),
     "verifiable_accuracy": dict(
       models=(f"{chain}/sft", "verifiable"), batch_size=8, tasks=dict(problems=dict(max_new_tokens=8))
     ),

@@ -7,7 +7,8 @@ answer in it.
 
 Every number of shots has the same questions: one that does not fit with the most shots is left out of all, and counted.
 Writes `few_shot.json` (with 95 % intervals: Wilson's for shares, Student's t otherwise), `few_shot.md` and
-`responses.jsonl` into the stage's directory, and `report.html` into the run's.
+`responses.jsonl` into the stage's directory, and `report.html` into the run's. A run that is killed goes on with the
+model it was at.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -89,42 +91,56 @@ def run(config: Config, stage: Stage) -> None:
   def sampler(width: int, max_new_tokens: int):
     return make_sampler(model, tokenizer, Sampling(width, max_new_tokens, 0.0), stage.transport)
 
+  def evaluate(params, task: Task, label: str, form: Form, questions, shots) -> tuple[dict[str, Any], list[dict]]:
+    """The measures by the number of examples, and the responses of a task by generation."""
+    found, responses = {}, []
+    for count in config.shots:
+      examples = [chosen[:count] for chosen in shots]
+      if task.method == "likelihood":
+        scores = _rank(likelihood, params, tokenizer, questions, examples, form)
+      else:
+        contexts = [context_ids(tokenizer, *pair, form) for pair in zip(questions, examples, strict=True)]
+        texts, finished = _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form)
+        score = make_function(task.score, stage)([question.prompt for question in questions], texts)
+        scores = {"score": score, "finished": finished}
+        responses += [
+          {"model": label, "shots": count, "prompt": question.prompt, "response": text, "score": float(value)}
+          for question, text, value in zip(questions, texts, score, strict=True)
+        ]
+      found[str(count)] = _summarize(scores, [question.cluster for question in questions])
+    return found, responses
+
   results: dict[str, Any] = {
     name: {"method": config.tasks[name].method, "questions": len(questions), "left_out": left_out, "models": {}}
     for name, (questions, _, left_out) in tasks.items()
   }
-  responses: list[dict] = []
-  with StageProgress(stage.name, len(asked) * len(config.shots)) as progress:
-    done = 0
-    for label, name, form in asked:
-      params = load_policy(stage, name, model, tokenizer)
-      for task_name, (questions, shots, _) in tasks.items():
-        task, found = config.tasks[task_name], {}
-        if task.models and name not in task.models:
-          continue
-        for count in config.shots:
-          examples = [chosen[:count] for chosen in shots]
-          if task.method == "likelihood":
-            scores = _rank(likelihood, params, tokenizer, questions, examples, form)
-          else:
-            contexts = [context_ids(tokenizer, *asked, form) for asked in zip(questions, examples, strict=True)]
-            texts, finished = _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form)
-            score = make_function(task.score, stage)
-            scores = {"score": score([question.prompt for question in questions], texts), "finished": finished}
-            keys = {"task": task_name, "model": label, "shots": count}
-            responses += [
-              {**keys, "prompt": question.prompt, "response": text, "score": float(value)}
-              for question, text, value in zip(questions, texts, scores["score"], strict=True)
-            ]
-          found[str(count)] = _summarize(scores, [question.cluster for question in questions])
-        results[task_name]["models"][label] = found
-      done += len(config.shots)
-      progress.update(done, {})
   stage.directory.mkdir(parents=True, exist_ok=True)
-  (stage.directory / "few_shot.json").write_text(json.dumps({"tasks": results}, indent=2) + "\n")
-  (stage.directory / "few_shot.md").write_text(table(results))
-  data.write_rows(stage.directory / "responses.jsonl", responses)
+  partial = stage.directory / "partial.json"
+  state = _resumed(partial, stage) or dict(fingerprint=stage.fingerprint, done=[], tasks=results, responses=[])
+  with StageProgress(stage.name, len(asked)) as progress:
+    for label, name, form in asked:
+      if label not in state["done"]:
+        params = load_policy(stage, name, model, tokenizer)
+        for task_name, (questions, shots, _) in tasks.items():
+          task = config.tasks[task_name]
+          if not task.models or name in task.models:
+            found, responses = evaluate(params, task, label, form, questions, shots)
+            state["tasks"][task_name]["models"][label] = found
+            state["responses"] += [{"task": task_name, **row} for row in responses]
+        state["done"].append(label)
+        data.write_rows(partial, [state])
+      progress.update(len(state["done"]), {})
+  (stage.directory / "few_shot.json").write_text(json.dumps({"tasks": state["tasks"]}, indent=2) + "\n")
+  (stage.directory / "few_shot.md").write_text(table(state["tasks"]))
+  data.write_rows(stage.directory / "responses.jsonl", state["responses"])
+  partial.unlink()
   write_report(stage.root)
+
+
+def _resumed(path: Path, stage: Stage) -> dict[str, Any] | None:
+  """What a run that was killed has found, model by model, if it had this very config."""
+  found = json.loads(path.read_text()) if path.exists() else {}
+  return found if found.get("fingerprint") == stage.fingerprint else None
 
 
 def table(results: dict[str, Any]) -> str:
