@@ -24,7 +24,7 @@ FOLDS = (
   ("stories", "harmful"),
 )
 NUM_CLUSTERS = (1, 4, 12)
-NUM_DEMONSTRATIONS = 2000
+NUM_DEMONSTRATIONS = 2000  # seen once
 SHOTS = (0, 1, 3)
 NUM_PROBLEMS = {125: 16, 250: 8, 500: 4, 1000: 2}  # demonstrations -> passes over them
 REPLICATES = 2  # of the question of rationales, with other problems
@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model.max_length = 192  # room for three examples before a question
   config.world.update(num_demonstrations=28000, num_eval_prompts=2100, demonstrator_flaw=0.0, held_out=())
   config.pretrain.num_steps = 1600
+  config.sft.num_epochs = 1
   template = config.sft
   del config.sft
   config.questions = dict(
@@ -92,7 +93,7 @@ def _clusters(config: ConfigDict, template: ConfigDict) -> None:
     config.stages += (everything,)
     masking.update(tasks(config, fold, (everything,)))
   config.zero_shot = few_shot(zero_shot, text_models=("pretrain",), shots=(0,))
-  config.shots = few_shot(shots, text_models=("pretrain",), shots=SHOTS)
+  config.shots = few_shot(shots, text_models=("pretrain",), shots=SHOTS, num_questions=60)
   config.masking = few_shot(masking, text_models=(), shots=(0,))
   config.stages += ("zero_shot", "shots", "masking")
 

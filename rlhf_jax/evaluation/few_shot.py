@@ -236,4 +236,3 @@ def _interval(values: np.ndarray) -> Interval:
   if np.isin(values, (0, 1)).all():
     return wilson_interval(float(values.sum()), len(values))
   return mean_interval(values)
-
