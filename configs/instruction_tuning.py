@@ -7,8 +7,6 @@
 "rationales"; in the same run directory the other is left as it is.
 """
 
-import random
-
 from ml_collections import ConfigDict
 
 from configs import quickstart
@@ -22,6 +20,22 @@ FOLDS = (
   ("classification", "sentiment"),
   ("opposites", "listing"),
   ("stories", "harmful"),
+)
+# The clusters of each fold's models, drawn at random; a model of few has the first of them.
+ORDERS = (
+  "copying stories classification reasoning listing sentiment rewriting "
+  "facts harmful unanswerable opposites arithmetic",
+  "opposites classification facts rewriting verification unanswerable stories "
+  "harmful copying comparison listing sentiment",
+  "arithmetic reasoning listing copying opposites comparison rewriting "
+  "classification harmful stories verification sentiment",
+  "unanswerable comparison reasoning arithmetic verification classification stories "
+  "opposites harmful sentiment listing facts",
+  "opposites facts copying arithmetic unanswerable comparison stories harmful rewriting verification listing reasoning",
+  "sentiment arithmetic verification rewriting harmful stories classification "
+  "facts reasoning comparison unanswerable copying",
+  "classification comparison sentiment copying unanswerable rewriting opposites "
+  "verification reasoning listing arithmetic facts",
 )
 NUM_CLUSTERS = (1, 4, 12)
 NUM_DEMONSTRATIONS = 2000  # seen once
@@ -47,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
     num_choices=4,
     parts={
       **{f"held_out_{fold}": part(clusters) for fold, clusters in enumerate(FOLDS, 1)},
-      **{f"seen_{fold}": part(others(clusters)) for fold, clusters in enumerate(FOLDS, 1)},
+      **{f"seen_{fold}": part(tuple(order.split())) for fold, order in enumerate(ORDERS, 1)},
       "one_step": part(("reasoning",), ("plus", "minus")),
       "two_steps": part(("reasoning",), ("plus minus", "minus plus")),
     },
@@ -65,18 +79,11 @@ def part(clusters: tuple[str, ...], kinds: tuple[str, ...] = ()) -> dict:
   return dict(prompts="{run}/world/eval_prompts.jsonl", clusters=clusters, kinds=kinds)
 
 
-def others(held_out: tuple[str, ...]) -> tuple[str, ...]:
-  """The clusters that are not held out, in an order of this fold's own."""
-  clusters = [cluster for fold in FOLDS for cluster in fold if cluster not in held_out]
-  random.Random(held_out[0]).shuffle(clusters)
-  return tuple(clusters)
-
-
 def _clusters(config: ConfigDict, template: ConfigDict) -> None:
   """For each fold models of few and many other clusters, one that saw examples, and one with the loss on everything."""
   zero_shot, shots, masking = {}, {}, {}
-  for fold, held_out in enumerate(FOLDS, 1):
-    order = others(held_out)
+  for fold, names in enumerate(ORDERS, 1):
+    order = tuple(names.split())
     models = [
       tuned(config, template, f"clusters_{number}_{fold}", order[:number], NUM_DEMONSTRATIONS)
       for number in NUM_CLUSTERS

@@ -30,6 +30,7 @@ def test_the_mixture_trains_on_the_world_and_on_files_of_ones_own(chain, tmp_pat
     assert line in told
 
 
+@pytest.mark.slow
 def test_a_checked_answer_is_the_reward_and_the_measure(chain, tmp_path):
   config = recipe("verifiable")
   environment = dict(batch_size=2, samples_per_prompt=8, sampling=SAMPLING, missing_eos_score=None)

@@ -220,6 +220,7 @@ def _rationale_panels(panels, tasks: Mapping[str, Any]) -> None:
         axes.plot([number] * len(entry["replicates"]), entry["replicates"], "x", color=colour, alpha=0.5, markersize=4)
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, numbers)
+    axes.set_ylim(0, 1.05)
     axes.set_xlabel("demonstrations")
     axes.set_title(f"problems of {task.replace('_', ' ')}")
   panels[0].set_ylabel("problems solved")
