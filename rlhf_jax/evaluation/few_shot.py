@@ -128,7 +128,9 @@ def run(config: Config, stage: Stage) -> None:
             state["tasks"][task_name]["models"][label] = found
             state["responses"] += [{"task": task_name, **row} for row in responses]
         state["done"].append(label)
-        data.write_rows(partial, [state])
+        written = partial.with_suffix(".tmp")
+        written.write_text(json.dumps(state))  # the interval of a single value is unbounded, which no row may hold
+        written.replace(partial)
       progress.update(len(state["done"]), {})
   (stage.directory / "few_shot.json").write_text(json.dumps({"tasks": state["tasks"]}, indent=2) + "\n")
   (stage.directory / "few_shot.md").write_text(table(state["tasks"]))
