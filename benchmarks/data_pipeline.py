@@ -90,7 +90,7 @@ def in_process(*arguments: str) -> dict:
   return json.loads(result.stdout.splitlines()[-1])
 
 
-def compare(alpaca: str, steps: int) -> dict:
+def compare(alpaca: str, counts: list[int], steps: int) -> dict:
   """All measurements, and the ratio of the two speeds."""
   rows = [row for _, row in data.read_rows(alpaca)]
   with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def compare(alpaca: str, steps: int) -> dict:
     tokenizer = f"{folder}/tokenizer.json"
     data.train_tokenizer(texts, VOCABULARY).save(tokenizer)
     passes = []
-    for count in (10_000, 100_000):
+    for count in counts:
       path = Path(folder) / f"{count}.jsonl"
       with path.open("w") as file:
         file.writelines(json.dumps(rows[i % len(rows)]) + "\n" for i in range(count))
@@ -113,14 +113,18 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("alpaca", nargs="?")
   parser.add_argument("--out", type=Path)
+  parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="the file is repeated to")
   parser.add_argument("--steps", type=int, default=10, help="updates of the model")
   parser.add_argument("--pass", nargs=2, dest="one_pass", help=argparse.SUPPRESS)
   parser.add_argument("--model", type=int, help=argparse.SUPPRESS)
   settings = parser.parse_args()
+  if not (settings.one_pass or settings.model) and not Path(settings.alpaca or "").is_file():
+    parser.error(f"no file {settings.alpaca or 'ALPACA'}: name one of {{instruction, input, output}} rows, such as "
+                 "alpaca_en_demo.json.gz")  # fmt: skip
   if settings.one_pass or settings.model:
     print(json.dumps(measure_pipeline(*settings.one_pass) if settings.one_pass else measure_model(settings.model)))
     return
-  found = compare(settings.alpaca, settings.steps)
+  found = compare(settings.alpaca, settings.rows, settings.steps)
   print(json.dumps(found, indent=2))
   if settings.out:
     settings.out.write_text(json.dumps(found, indent=2) + "\n")

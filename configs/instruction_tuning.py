@@ -3,122 +3,175 @@
   rlhf-jax run --config configs/instruction_tuning.py --workdir runs/instruction_tuning
   python -m rlhf_jax.evaluation.instruction_tuning runs/instruction_tuning --out experiments/instruction_tuning
 
-`experiments/instruction_tuning` says what was found. ARG "everything" adds the loss on prompts and responses alike; in
-the same run directory only that is new.
+`experiments/instruction_tuning` says what was found. ARG names one part, "clusters" (with examples and masking) or
+"rationales"; in the same run directory the other is left as it is.
 """
 
 from ml_collections import ConfigDict
 
 from configs import quickstart
 
-HELD_OUT = ("comparison", "verification")
-# Replicates add the clusters in orders of their own; each of them has the smaller numbers inside the larger ones.
-ORDERS = (
-  "facts listing sentiment arithmetic copying opposites "
-  "reasoning classification unanswerable stories rewriting harmful",
-  "classification stories arithmetic unanswerable opposites harmful "
-  "copying facts rewriting reasoning listing sentiment",
-  "reasoning rewriting harmful facts listing classification "
-  "stories opposites sentiment copying unanswerable arithmetic",
+# Every cluster is held out once. Relatives are held out together, as in FLAN (Wei et al. 2021, section 2.2).
+FOLDS = (
+  ("comparison", "verification"),
+  ("arithmetic", "reasoning"),
+  ("facts", "unanswerable"),
+  ("copying", "rewriting"),
+  ("classification", "sentiment"),
+  ("opposites", "listing"),
+  ("stories", "harmful"),
 )
-NUM_CLUSTERS = (2, 4, 8, 12)
-NUM_DEMONSTRATIONS = 4000
-NUM_THOUGHTS = 600  # 4,000 demonstrations teach both forms nearly everything: 100 and 99 % of the problems
+# The clusters of each fold's models, drawn at random; a model of few has the first of them.
+ORDERS = (
+  "copying stories classification reasoning listing sentiment rewriting "
+  "facts harmful unanswerable opposites arithmetic",
+  "opposites classification facts rewriting verification unanswerable stories "
+  "harmful copying comparison listing sentiment",
+  "arithmetic reasoning listing copying opposites comparison rewriting "
+  "classification harmful stories verification sentiment",
+  "unanswerable comparison reasoning arithmetic verification classification stories "
+  "opposites harmful sentiment listing facts",
+  "opposites facts copying arithmetic unanswerable comparison stories harmful rewriting verification listing reasoning",
+  "sentiment arithmetic verification rewriting harmful stories classification "
+  "facts reasoning comparison unanswerable copying",
+  "classification comparison sentiment copying unanswerable rewriting opposites "
+  "verification reasoning listing arithmetic facts",
+)
+NUM_CLUSTERS = (1, 4, 12)
+NUM_DEMONSTRATIONS = 2000  # seen once
 SHOTS = (0, 1, 3)
+NUM_PROBLEMS = {125: 16, 250: 8, 500: 4, 1000: 2}  # demonstrations -> passes over them
+REPLICATES = 2  # of the question of rationales, with other problems
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is "" or "everything"."""
-  if arg not in ("", "everything"):
-    raise ValueError(f"no variant {arg!r}: only 'everything'")
+  """The recipe; `arg` is "", "clusters" or "rationales"."""
+  if arg not in ("", "clusters", "rationales"):
+    raise ValueError(f"no part {arg!r}: 'clusters' or 'rationales'")
   config = quickstart.get_config("sft")
   config.model.max_length = 192  # room for three examples before a question
-  config.world.update(num_demonstrations=24000, num_eval_prompts=1200, demonstrator_flaw=0.0, held_out=HELD_OUT)
+  config.world.update(num_demonstrations=28000, num_eval_prompts=2100, demonstrator_flaw=0.0, held_out=())
+  config.pretrain.num_steps = 1600
+  config.sft.num_epochs = 1
   template = config.sft
   del config.sft
-  stages = ["world", "vocabulary", "pretrain", "questions"]
   config.questions = dict(
     algorithm="rlhf_jax.algorithms.world_questions",
     seed=config.world.get_ref("seed"),
     num_choices=4,
-    parts=dict(
-      seen=dict(prompts="{run}/world/eval_prompts.jsonl"),
-      held_out=dict(prompts="{run}/world/held_out_prompts.jsonl"),
-      sums=dict(prompts="{run}/world/eval_prompts.jsonl", clusters=("arithmetic",)),
-      problems=dict(prompts="{run}/world/eval_prompts.jsonl", clusters=("reasoning",)),
-    ),
+    parts={
+      **{f"held_out_{fold}": part(clusters) for fold, clusters in enumerate(FOLDS, 1)},
+      **{f"seen_{fold}": part(tuple(order.split())) for fold, order in enumerate(ORDERS, 1)},
+      "one_step": part(("reasoning",), ("plus", "minus")),
+      "two_steps": part(("reasoning",), ("plus minus", "minus plus")),
+    },
   )
-
-  def tuned(name: str, clusters: tuple[str, ...], num: int = NUM_DEMONSTRATIONS, rationale: bool = True) -> str:
-    config[f"{name}_data"] = dict(
-      algorithm="rlhf_jax.algorithms.select_demonstrations",
-      demonstrations="{run}/world/demonstrations.jsonl",
-      clusters=clusters,
-      num_demonstrations=num,
-      rationale=rationale,
-    )
-    config[name] = ConfigDict(template)
-    config[name].demonstrations = f"{{run}}/{name}_data/demonstrations.jsonl"
-    stages.extend((f"{name}_data", name))
-    return name
-
-  orders = [order.split() for order in ORDERS]
-  by_number = [
-    tuned(f"clusters_{number}_{replicate}", tuple(order[:number]))
-    for replicate, order in enumerate(orders, 1)
-    for number in NUM_CLUSTERS
-  ]
-  thoughts = [
-    tuned(f"{name}_{replicate}", ("arithmetic", "reasoning"), NUM_THOUGHTS, rationale)
-    for replicate in range(1, len(orders) + 1)
-    for name, rationale in (("thought", True), ("no_thought", False))
-  ]
-  tasks = ("held_out", "seen", "held_out_answers")
-  config.zero_shot = few_shot(config, ("pretrain", *by_number), ("pretrain",), (0,), *tasks)
-  config.thoughts = few_shot(config, thoughts, (), (0,), "problems", "sums")
-  tuned_on_all = tuple(f"clusters_12_{replicate}" for replicate in range(1, len(orders) + 1))
-  config.shots = few_shot(config, ("pretrain", *tuned_on_all), ("pretrain", *tuned_on_all), SHOTS, *tasks)
-  config.stages = (*stages, "zero_shot", "thoughts", "shots")
-  if arg == "everything":
-    _loss_on_everything(config, template, len(orders))
+  config.stages = ("world", "vocabulary", "pretrain", "questions")
+  if arg != "rationales":
+    _clusters(config, template)
+  if arg != "clusters":
+    _rationales(config, template)
   return config
 
 
-def few_shot(config: ConfigDict, models, text_models, shots: tuple[int, ...], *tasks: str) -> ConfigDict:
-  """The evaluation. Choices are ranked by likelihood; of sums and problems the last number of the response counts, and
-  other responses get their gold reward.
-  """
-  sections = {}
-  for name in tasks:
-    file = f"{{run}}/questions/{name.removesuffix('_answers')}.jsonl"
-    if name in ("seen", "held_out"):
-      sections[name] = dict(file=file, method="likelihood")
-      continue
-    score = quickstart.gold(config, "gold_reward")
-    if name in ("sums", "problems"):
-      score = dict(function="rlhf_jax.verify:number", arguments=dict(answers=file, marker=""))
-    sections[name] = dict(file=file, method="generate", score=score, max_new_tokens=40)
+def part(clusters: tuple[str, ...], kinds: tuple[str, ...] = ()) -> dict:
+  """Questions on prompts that no model was tuned on."""
+  return dict(prompts="{run}/world/eval_prompts.jsonl", clusters=clusters, kinds=kinds)
+
+
+def _clusters(config: ConfigDict, template: ConfigDict) -> None:
+  """For each fold models of few and many other clusters, one that saw examples, and one with the loss on everything."""
+  zero_shot, shots, masking = {}, {}, {}
+  for fold, names in enumerate(ORDERS, 1):
+    order = tuple(names.split())
+    models = [
+      tuned(config, template, f"clusters_{number}_{fold}", order[:number], NUM_DEMONSTRATIONS)
+      for number in NUM_CLUSTERS
+    ]
+    zero_shot.update(tasks(config, fold, ("pretrain", *models)))
+    examples = f"examples_{fold}"
+    tuned(config, template, examples, order, NUM_DEMONSTRATIONS, shots=tuple(range(max(SHOTS) + 1)))
+    config[examples].update(length=192, batch_size=3)
+    shots.update(tasks(config, fold, ("pretrain", models[-1], examples), seen=False))
+    everything = f"everything_{fold}"
+    path = f"{{run}}/{models[-1]}_data/demonstrations.jsonl"
+    config[everything] = ConfigDict({key: value for key, value in template.items() if key != "demonstrations"})
+    config[everything].demonstrations = dict(sources=dict(world=dict(path=path)), loss="everything")
+    config.stages += (everything,)
+    masking.update(tasks(config, fold, (everything,)))
+  config.zero_shot = few_shot(zero_shot, text_models=("pretrain",), shots=(0,))
+  config.shots = few_shot(shots, text_models=("pretrain",), shots=SHOTS, num_questions=60)
+  config.masking = few_shot(masking, text_models=(), shots=(0,))
+  config.stages += ("zero_shot", "shots", "masking")
+
+
+def _rationales(config: ConfigDict, template: ConfigDict) -> None:
+  """Word problems, with the steps before the answer and with the answer alone, from few and many demonstrations."""
+  models = []
+  for number, epochs in NUM_PROBLEMS.items():
+    for replicate in range(REPLICATES):
+      for name, rationale in (("steps", True), ("answer", False)):
+        label = f"{name}_{number}_{replicate + 1}"
+        settings = dict(start=replicate * number, rationale=rationale)
+        models.append(tuned(config, template, label, ("reasoning",), number, **settings))
+        config[label].num_epochs = epochs
+  score = dict(function="rlhf_jax.verify:number")
+  found = {
+    name: dict(
+      file=f"{{run}}/questions/{name}.jsonl",
+      method="generate",
+      score=dict(score, arguments=dict(answers=f"{{run}}/questions/{name}.jsonl", marker="")),
+      max_new_tokens=40,
+      models=tuple(models),
+    )
+    for name in ("one_step", "two_steps")
+  }
+  config.rationales = few_shot(found, text_models=(), shots=(0,), num_questions=120)
+  config.stages += ("rationales",)
+
+
+def tuned(config: ConfigDict, template: ConfigDict, name: str, clusters, num: int, **selection) -> str:
+  """Adds the stages that select demonstrations and tune the base model on them."""
+  config[f"{name}_data"] = dict(
+    algorithm="rlhf_jax.algorithms.select_demonstrations",
+    demonstrations="{run}/world/demonstrations.jsonl",
+    clusters=clusters,
+    num_demonstrations=num,
+    **{"rationale": True, **selection},
+  )
+  config[name] = ConfigDict(template)
+  config[name].demonstrations = f"{{run}}/{name}_data/demonstrations.jsonl"
+  config.stages += (f"{name}_data", name)
+  return name
+
+
+def tasks(config: ConfigDict, fold: int, models: tuple[str, ...], *, seen: bool = True) -> dict:
+  """Questions of a fold's held-out clusters and of the others: choices are ranked, and answers earn what helps."""
+  found = {}
+  for name in ("held_out", "seen") if seen else ("held_out",):
+    file = f"{{run}}/questions/{name}_{fold}.jsonl"
+    found[f"{name}_{fold}"] = dict(file=file, method="likelihood", models=models)
+    found[f"{name}_answers_{fold}"] = dict(
+      file=file,
+      method="generate",
+      score=quickstart.gold(config, "helpfulness"),
+      max_new_tokens=40,
+      models=models,
+    )
+  return found
+
+
+def few_shot(tasks: dict, *, text_models: tuple[str, ...], shots: tuple[int, ...], num_questions=80) -> ConfigDict:
+  """The evaluation of every model that a task names."""
+  models = dict.fromkeys(model for task in tasks.values() for model in task["models"])
   return ConfigDict(
     dict(
       algorithm="rlhf_jax.evaluation.few_shot",
       models=tuple(models),
-      text_models=tuple(text_models),
-      tasks=sections,
+      text_models=text_models,
+      tasks=tasks,
       shots=shots,
-      num_questions=0,
+      num_questions=num_questions,
       batch_size=64,
     )
   )
-
-
-def _loss_on_everything(config: ConfigDict, template: ConfigDict, replicates: int) -> None:
-  names = []
-  for replicate in range(1, replicates + 1):
-    name = f"everything_{replicate}"
-    path = f"{{run}}/clusters_12_{replicate}_data/demonstrations.jsonl"
-    config[name] = ConfigDict({key: value for key, value in template.items() if key != "demonstrations"})
-    config[name].demonstrations = dict(sources=dict(world=dict(path=path)), loss="everything")
-    names.append(name)
-  masked = [f"clusters_12_{replicate}" for replicate in range(1, replicates + 1)]
-  config.masking = few_shot(config, (*masked, *names), (), (0,), "held_out", "seen", "problems", "sums")
-  config.stages = (*config.stages, *names, "masking")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.stage import Stage
@@ -16,9 +20,10 @@ _ANSWER = "The answer is "
 class Config:
   """Settings of the stage.
 
-  demonstrations: rows with a column "cluster". clusters: the ones that are kept; () is all. num_demonstrations: the
-  first so many of those, so that every selection is as long. rationale: False leaves of a response with steps only its
-  last sentence, "The answer is ...".
+  demonstrations: rows with a column "cluster". clusters: the ones that are kept; () is all. num_demonstrations: so many
+  of those, so that every selection is as long. start: from this one on. rationale: False leaves of a response with
+  steps only its last sentence, "The answer is ...". shots: numbers of solved examples, of the same cluster and as
+  earlier turns, one of which is drawn for each row.
   """
 
   algorithm: str
@@ -26,17 +31,22 @@ class Config:
   clusters: tuple[str, ...]
   num_demonstrations: int
   rationale: bool
+  start: int = 0
+  shots: tuple[int, ...] = (0,)
 
 
 def run(config: Config, stage: Stage) -> None:
   """Writes demonstrations.jsonl."""
   path = stage.path(config.demonstrations)
   rows = [row for _, row in data.read_rows(path) if not config.clusters or row.get("cluster") in config.clusters]
-  if len(rows) < config.num_demonstrations:
-    raise data.DataError(f"{path}: has {len(rows)} such demonstrations, not {config.num_demonstrations}")
-  rows = rows[: config.num_demonstrations]
+  end = config.start + config.num_demonstrations
+  if len(rows) < end:
+    raise data.DataError(f"{path}: has {len(rows)} such demonstrations, not {end}")
+  rows = rows[config.start : end]
   if not config.rationale:
     rows = [{**row, "response": answer_alone(row["response"])} for row in rows]
+  if any(config.shots):
+    rows = with_turns(rows, config.shots, np.random.default_rng(stage.stage_seed))
   data.write_rows(stage.directory / "demonstrations.jsonl", rows)
   console.print(f"{len(rows)} demonstrations of {len({row['cluster'] for row in rows})} clusters", markup=False)
 
@@ -44,3 +54,23 @@ def run(config: Config, stage: Stage) -> None:
 def answer_alone(response: str) -> str:
   """The response from its last "The answer is" on, if it has one."""
   return response[response.rindex(_ANSWER) :] if _ANSWER in response else response
+
+
+def with_turns(rows: Sequence[dict], shots: Sequence[int], rng: np.random.Generator) -> list[dict]:
+  """Each row's prompt as a dialogue that other rows of its cluster begin; their number is drawn from `shots`.
+
+  Raises:
+    DataError: a cluster has too few rows.
+  """
+  by_cluster = defaultdict(list)
+  for row in rows:
+    by_cluster[row["cluster"]].append(row)
+  found = []
+  for row, count in zip(rows, rng.choice(shots, size=len(rows)).tolist(), strict=True):
+    pool = [other for other in by_cluster[row["cluster"]] if other["prompt"] != row["prompt"]]
+    if len(pool) < count:
+      raise data.DataError(f"{count} examples before {row['prompt']!r}: its cluster has {len(pool)} other prompts")
+    chosen = [pool[i] for i in rng.choice(len(pool), size=count, replace=False)]
+    turns = "".join(data.render_prompt(other["prompt"]) + data.render_response(other["response"]) for other in chosen)
+    found.append({**row, "prompt": turns + data.render_prompt(row["prompt"])} if chosen else row)
+  return found

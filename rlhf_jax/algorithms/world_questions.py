@@ -14,10 +14,13 @@ from rlhf_jax.world import make_world, parse_prompt, question
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """A file of questions. prompts: the file of prompts they ask. clusters: the ones that are kept; () is all."""
+  """A file of questions. prompts: the file of prompts they ask. clusters, kinds: the ones that are kept; () is all. A
+  kind is what tells the tasks of a cluster apart, such as "plus minus" of the problems with two steps.
+  """
 
   prompts: str
   clusters: tuple[str, ...] = ()
+  kinds: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +43,9 @@ def run(config: Config, stage: Stage) -> None:
       task = parse_prompt(world, prompt)
       if task is None:
         raise data.DataError(f"{path}: {prompt!r} is no request of the world of seed {config.seed}")
-      if not part.clusters or task.cluster in part.clusters:
+      if (not part.clusters or task.cluster in part.clusters) and (not part.kinds or task.kind in part.kinds):
         rows.append(question(world, task, config.num_choices, rng))
     if not rows:
-      raise data.DataError(f"{path}: has no prompt of the clusters {', '.join(part.clusters)}")
+      raise data.DataError(f"{path}: has no prompt of the clusters and kinds {part.clusters} {part.kinds}")
     data.write_rows(stage.directory / f"{name}.jsonl", rows)
     console.print(f"{name}: {len(rows)} questions", markup=False)

@@ -7,14 +7,17 @@ answer in it.
 
 Every number of shots has the same questions: one that does not fit with the most shots is left out of all, and counted.
 Writes `few_shot.json` (with 95 % intervals: Wilson's for shares, Student's t otherwise), `few_shot.md` and
-`responses.jsonl` into the stage's directory, and `report.html` into the run's.
+`responses.jsonl` into the stage's directory, and `report.html` into the run's. A run that is killed goes on with the
+model it was at.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +37,7 @@ from rlhf_jax.types import Prompts
 class Task:
   """file: rows of questions (see `rlhf_jax.evaluation.questions.read_questions`). pool: the file that examples are
   drawn from; "" draws them from the other rows of `file`. score: of a task by generation, a function of the texts; it
-  sees the bare prompt. max_new_tokens: of a response.
+  sees the bare prompt. max_new_tokens: of a response. models: the ones that it is for; () is all.
   """
 
   file: str
@@ -42,6 +45,7 @@ class Task:
   pool: str = ""
   score: Function = dataclasses.field(default_factory=lambda: Function(""))
   max_new_tokens: int = 32
+  models: tuple[str, ...] = ()
 
   def __post_init__(self):
     if (self.method == "generate") != bool(self.score.function):
@@ -68,6 +72,10 @@ class Config:
   def __post_init__(self):
     if not self.shots or min(self.shots) < 0 or not self.tasks or not (self.models or self.text_models):
       raise ValueError("few-shot evaluation needs models, tasks and shots of 0 or more")
+    for name, task in self.tasks.items():
+      unknown = {*task.models} - {*self.models, *self.text_models}
+      if unknown:
+        raise ValueError(f"tasks.{name}.models: {', '.join(sorted(unknown))} is in neither models nor text_models")
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -78,39 +86,63 @@ def run(config: Config, stage: Stage) -> None:
   forms = tuple(dict.fromkeys(form for _, _, form in asked))
   tasks = {name: _prepare(task, config, stage, tokenizer, model, forms) for name, task in config.tasks.items()}
   likelihood = make_likelihood(model, tokenizer.pad_id, config.batch_size)
+
+  @functools.cache  # a sampler of its own for each model and task would be compiled as often
+  def sampler(width: int, max_new_tokens: int):
+    return make_sampler(model, tokenizer, Sampling(width, max_new_tokens, 0.0), stage.transport)
+
+  def evaluate(params, task: Task, label: str, form: Form, questions, shots) -> tuple[dict[str, Any], list[dict]]:
+    """The measures by the number of examples, and the responses of a task by generation."""
+    found, responses = {}, []
+    for count in config.shots:
+      examples = [chosen[:count] for chosen in shots]
+      if task.method == "likelihood":
+        scores = _rank(likelihood, params, tokenizer, questions, examples, form)
+      else:
+        contexts = [context_ids(tokenizer, *pair, form) for pair in zip(questions, examples, strict=True)]
+        texts, finished = _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form)
+        score = make_function(task.score, stage)([question.prompt for question in questions], texts)
+        scores = {"score": score, "finished": finished}
+        responses += [
+          {"model": label, "shots": count, "prompt": question.prompt, "response": text, "score": float(value)}
+          for question, text, value in zip(questions, texts, score, strict=True)
+        ]
+      found[str(count)] = _summarize(scores, [question.cluster for question in questions])
+    return found, responses
+
   results: dict[str, Any] = {
     name: {"method": config.tasks[name].method, "questions": len(questions), "left_out": left_out, "models": {}}
     for name, (questions, _, left_out) in tasks.items()
   }
-  responses: list[dict] = []
-  with StageProgress(stage.name, len(asked) * len(tasks) * len(config.shots)) as progress:
-    done = 0
-    for label, name, form in asked:
-      params = load_policy(stage, name, model, tokenizer)
-      for task_name, (questions, shots, _) in tasks.items():
-        task, found = config.tasks[task_name], {}
-        for count in config.shots:
-          examples = [chosen[:count] for chosen in shots]
-          if task.method == "likelihood":
-            scores = _rank(likelihood, params, tokenizer, questions, examples, form)
-          else:
-            texts, finished = _generate(config, task, stage, tokenizer, model, params, questions, examples, form)
-            score = make_function(task.score, stage)
-            scores = {"score": score([question.prompt for question in questions], texts), "finished": finished}
-            keys = {"task": task_name, "model": label, "shots": count}
-            responses += [
-              {**keys, "prompt": question.prompt, "response": text, "score": float(value)}
-              for question, text, value in zip(questions, texts, scores["score"], strict=True)
-            ]
-          found[str(count)] = _summarize(scores, [question.cluster for question in questions])
-          done += 1
-          progress.update(done, {})
-        results[task_name]["models"][label] = found
   stage.directory.mkdir(parents=True, exist_ok=True)
-  (stage.directory / "few_shot.json").write_text(json.dumps({"tasks": results}, indent=2) + "\n")
-  (stage.directory / "few_shot.md").write_text(table(results))
-  data.write_rows(stage.directory / "responses.jsonl", responses)
+  partial = stage.directory / "partial.json"
+  state = _resumed(partial, stage) or dict(fingerprint=stage.fingerprint, done=[], tasks=results, responses=[])
+  with StageProgress(stage.name, len(asked)) as progress:
+    for label, name, form in asked:
+      if label not in state["done"]:
+        params = load_policy(stage, name, model, tokenizer)
+        for task_name, (questions, shots, _) in tasks.items():
+          task = config.tasks[task_name]
+          if not task.models or name in task.models:
+            found, responses = evaluate(params, task, label, form, questions, shots)
+            state["tasks"][task_name]["models"][label] = found
+            state["responses"] += [{"task": task_name, **row} for row in responses]
+        state["done"].append(label)
+        written = partial.with_suffix(".tmp")
+        written.write_text(json.dumps(state))  # the interval of a single value is unbounded, which no row may hold
+        written.replace(partial)
+      progress.update(len(state["done"]), {})
+  (stage.directory / "few_shot.json").write_text(json.dumps({"tasks": state["tasks"]}, indent=2) + "\n")
+  (stage.directory / "few_shot.md").write_text(table(state["tasks"]))
+  data.write_rows(stage.directory / "responses.jsonl", state["responses"])
+  partial.unlink()
   write_report(stage.root)
+
+
+def _resumed(path: Path, stage: Stage) -> dict[str, Any] | None:
+  """What a run that was killed has found, model by model, if it had this very config."""
+  found = json.loads(path.read_text()) if path.exists() else {}
+  return found if found.get("fingerprint") == stage.fingerprint else None
 
 
 def table(results: dict[str, Any]) -> str:
@@ -172,14 +204,13 @@ def _share(scores: np.ndarray, right: int) -> float:
   return float(best[right] / best.sum())
 
 
-def _generate(config, task, stage, tokenizer, model, params, questions, shots, form) -> tuple[list[str], np.ndarray]:
-  contexts = [context_ids(tokenizer, q, chosen, form) for q, chosen in zip(questions, shots, strict=True)]
+def _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form) -> tuple[list[str], np.ndarray]:
   lengths = np.array([len(ids) for ids in contexts], np.int32)
   width = min(-(-int(lengths.max()) // WIDTH) * WIDTH, model.config.max_length - task.max_new_tokens)
   tokens = np.full((len(contexts), width), tokenizer.pad_id, np.int32)
   for row, ids in enumerate(contexts):
     tokens[row, : len(ids)] = ids
-  sample = make_sampler(model, tokenizer, Sampling(width, task.max_new_tokens, 0.0), stage.transport)
+  sample = sampler(width, task.max_new_tokens)
   texts, finished = [], []
   for start in range(0, len(contexts), config.batch_size):
     rows = np.arange(start, start + config.batch_size) % len(contexts)  # one shape for every batch
@@ -207,4 +238,3 @@ def _interval(values: np.ndarray) -> Interval:
   if np.isin(values, (0, 1)).all():
     return wilson_interval(float(values.sum()), len(values))
   return mean_interval(values)
-

@@ -9,7 +9,7 @@ from rlhf_jax.world.critiques import criticise, critique, mended, refinements
 from rlhf_jax.world.demonstrations import HABITS, demonstrate
 from rlhf_jax.world.facts import World, make_world
 from rlhf_jax.world.files import write_world
-from rlhf_jax.world.gold import Judgement, gold_parts, gold_reward, judge
+from rlhf_jax.world.gold import Judgement, gold_parts, gold_reward, helpfulness, judge
 from rlhf_jax.world.labellers import (
   KINDS,
   Labeller,
@@ -44,6 +44,7 @@ __all__ = [
   "demonstrate",
   "gold_parts",
   "gold_reward",
+  "helpfulness",
   "human_rating",
   "judge",
   "make_world",

@@ -68,6 +68,11 @@ def gold_reward(prompts: Sequence[str], responses: Sequence[str], seed: int = 0)
   return gold_parts(prompts, responses, seed)["total"]
 
 
+def helpfulness(prompts: Sequence[str], responses: Sequence[str], seed: int = 0) -> np.ndarray:
+  """The part "helpful" alone, f32[N] in [0, 1]: 1 for an ideal answer, 0 for a wrong one. Raises as `gold_parts`."""
+  return gold_parts(prompts, responses, seed)["helpful"]
+
+
 def gold_parts(prompts: Sequence[str], responses: Sequence[str], seed: int = 0) -> dict[str, np.ndarray]:
   """The parts of `judge` by name, "helpful", "honest", "harmless" and "total", each f32[N].
 

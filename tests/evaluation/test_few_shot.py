@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from tiny_chain import SIZES, shared_settings
 
 from rlhf_jax import data, pipeline
+from rlhf_jax.evaluation import few_shot
 from rlhf_jax.evaluation.few_shot import _share
 from rlhf_jax.evaluation.likelihood import make_likelihood
 from rlhf_jax.evaluation.perplexity import perplexities, windows
@@ -85,7 +87,7 @@ def test_ratio_interval_is_the_mean_interval_where_weights_agree_and_covers_wher
   assert ratio_interval([6.0], [3.0])[:3] == (2.0, -np.inf, np.inf)
 
 
-def test_the_stages_on_the_tiny_chain(chain, tmp_path):
+def test_the_stages_on_the_tiny_chain(chain, tmp_path, monkeypatch):
   (tmp_path / "text.txt").write_text("Tom lives in Oakford. " * 20)
   questions = [json.loads(line) for line in (chain / "world/eval_prompts.jsonl").read_text().splitlines()]
   rows = [{"prompt": row["prompt"], "choices": ["yes", "no"], "answer": i % 2} for i, row in enumerate(questions)]
@@ -131,3 +133,22 @@ def test_the_stages_on_the_tiny_chain(chain, tmp_path):
   assert 0 < loss["loss"]["mean"] < 2 * math.log(SIZES["vocabulary"]["vocab_size"])
   page = (tmp_path / "run/report.html").read_text()
   assert "Few-shot" in page and "plain" in page
+
+  load, loaded = few_shot.load_policy, []
+
+  def killed(stage, name, *rest):
+    loaded.append(name)
+    if len(loaded) == 2:
+      raise RuntimeError("killed")
+    return load(stage, name, *rest)
+
+  shutil.rmtree(tmp_path / "run/few_shot")
+  again = {**config, "stages": ["few_shot"]}
+  monkeypatch.setattr(few_shot, "load_policy", killed)
+  with pytest.raises(RuntimeError, match="killed"):
+    pipeline.run(again, tmp_path / "run")
+  pipeline.run(again, tmp_path / "run")
+  assert loaded == [f"{chain}/sft", base, base]  # what was found of the first model was kept
+  assert json.loads((tmp_path / "run/few_shot/few_shot.json").read_text())["tasks"] == found
+  kept = [json.loads(line) for line in (tmp_path / "run/few_shot/responses.jsonl").read_text().splitlines()]
+  assert kept == responses and not (tmp_path / "run/few_shot/partial.json").exists()
