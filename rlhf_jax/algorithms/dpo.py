@@ -206,8 +206,7 @@ def run(config: Config, stage: Stage) -> None:
     total = {}
     for start in range(0, len(held_out["tokens"]), config.batch_size):
       batch, weights = batch_of(state.params, held_out, np.arange(start, start + config.batch_size))
-      groups = (weights > 0).any(axis=(1, 2)).sum()
-      loss, metrics = measure(state.params, batch, weights)
+      groups, (loss, metrics) = (weights > 0).any(axis=(1, 2)).sum(), measure(state.params, batch, weights)
       part = {"loss": Mean(groups * loss, groups), **{name: metric.sum() for name, metric in metrics.items()}}
       total = {name: total[name] + part[name] for name in part} if total else part
     return total
@@ -246,7 +245,6 @@ def _response_mask(tokenizer, groups, mask):
   return mask & (np.arange(mask.shape[-1]) >= prompts["lengths"][:, None, None])
 
 
-def _in_batches(logprobs, params, tokens, mask, batch_size):
-  starts = range(0, len(tokens), batch_size)
-  batches = [np.arange(start, start + batch_size) % len(tokens) for start in starts]  # one shape for every batch
+def _in_batches(logprobs, params, tokens, mask, batch_size):  # all of one shape
+  batches = [np.arange(start, start + batch_size) % len(tokens) for start in range(0, len(tokens), batch_size)]
   return np.concatenate([np.asarray(logprobs(params, tokens[rows], mask[rows])) for rows in batches])[: len(tokens)]
