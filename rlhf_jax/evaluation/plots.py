@@ -96,7 +96,8 @@ def _draw_bands(axes: Axes, bands: Sequence[Band], palette: Sequence[str]) -> No
       axes.plot(band.x, member, color=color, linewidth=0.8, alpha=0.25)
     if np.isfinite(band.low).all():
       axes.fill_between(band.x, band.low, band.high, color=color, alpha=0.22, linewidth=0)
-    axes.plot(band.x, band.aggregate, color=color, linewidth=2, linestyle=_DASHES[number // NUM_COLORS % len(_DASHES)])
+    style = dict(linestyle=_DASHES[number // NUM_COLORS % len(_DASHES)], marker="o" if len(band.x) == 1 else None)
+    axes.plot(band.x, band.aggregate, color=color, linewidth=2, **style)
 
 
 def line_panel(
