@@ -112,6 +112,8 @@ def write_rows(root):
   root.mkdir()
   data.write_rows(root / "demonstrations.jsonl", DEMONSTRATIONS)
   data.write_rows(root / "pairs.jsonl", PAIRS)
+  ranked = [{"prompt": p["prompt"], "responses": [p["chosen"], p["rejected"]], "ranks": [0, 1]} for p in PAIRS]
+  data.write_rows(root / "ranked.jsonl", ranked)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +296,7 @@ DPO = dict(
   checkpoint_every=10,
 )  # fmt: skip
 FEEDBACK = dict(
-  algorithm="rlhf_jax.algorithms.reward_from_feedback", init="base", feedback=("{run}/pairs.jsonl",), kinds=("ranks",),
+  algorithm="rlhf_jax.algorithms.reward_from_feedback", init="base", feedback=("{run}/ranked.jsonl",), kinds=("ranks",),
   annotators="", ranking="pairs", margins=(0.0, 0.5, 1.0), rating_scale=2.0, per_annotator=True, eval_fraction=0.4,
   num_epochs=1, batch_size=8, length=40, optimizer=OPTIMIZER, normalize_prompts="{run}/pairs.jsonl", normalize_count=8,
   sampling=SAMPLING, lora=LORA, evaluate_every=0, checkpoint_every=10,
