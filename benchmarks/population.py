@@ -26,7 +26,7 @@ SIZES = {
   "vocabulary": dict(vocab_size=512),
   "pretrain": dict(num_steps=10, length=32, eval_rows=8),
   "sft": dict(num_epochs=1, batch_size=8, length=64),
-  "preferences": dict(num_prompts=32, responses=2, batch_size=16),
+  "preferences": dict(num_prompts=96, responses=2, batch_size=16),
   "reward_model": dict(length=64, normalize_count=16, eval_fraction=0.2),
   "ppo": dict(num_steps=STEPS, environment=dict(batch_size=16)),
 }

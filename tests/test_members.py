@@ -244,6 +244,7 @@ def test_any_training_step_is_that_of_a_population(chain, programs, tmp_path, na
       alone = read_metrics(tmp_path / str(number) / stage / "metrics.jsonl")
       found[member] = read_metrics(tmp_path / "run" / "members" / member / stage / "metrics.jsonl")
       assert len(alone) == len(found[member])
+      # abs: at first a margin of DPO is what little is left of log-probs of tens of nats.
       for expected, got in zip(alone[:2], found[member][:2], strict=True):
-        assert got == {metric: pytest.approx(value, rel=1e-4, abs=1e-6) for metric, value in expected.items()}
+        assert got == {metric: pytest.approx(value, rel=1e-4, abs=1e-5) for metric, value in expected.items()}
   assert len({tuple(rows[1].values()) for rows in found.values()}) == 2

@@ -140,18 +140,16 @@ def make_loss(apply, settings: Loss):
     logp = response_logprobs(apply, params, batch.tokens, batch.mask)  # [N, K]
     is_pair = weights > 0
     if settings.name in REFERENCE_FREE:
-      logp_mean = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1)
+      score = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1)
       loss_of = {"orpo": orpo_loss, "simpo": simpo_loss}[settings.name]
-      loss = loss_of(logp_mean[:, :, None], logp_mean[:, None, :], mask=is_pair, **settings.options)
-      log_ratio = logp_mean
+      loss = loss_of(score[:, :, None], score[:, None, :], mask=is_pair, **settings.options)
     else:
       loss = _reference_loss(settings, logp, batch, is_pair)  # [N, K, K]
-      log_ratio = logp - batch.ref_logp
-    gap = log_ratio[:, :, None] - log_ratio[:, None, :]  # [N, K, K], nats
-    order = jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap))
+      score = logp - batch.ref_logp
+    gap = score[:, :, None] - score[:, None, :]  # [N, K, K], nats
     pairs = is_pair.astype(jnp.float32)
     metrics = {
-      "accuracy": Mean((order + 1) / 2, pairs),
+      "accuracy": Mean((jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap)) + 1) / 2, pairs),
       "margin": Mean(settings.beta * gap, pairs),
       "kl/forward": Mean(batch.ref_logp - logp, jnp.any(batch.mask, axis=-1).astype(jnp.float32)),
     }

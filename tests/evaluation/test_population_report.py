@@ -71,6 +71,7 @@ def test_the_section_and_the_picture(run):
   assert section["rows"][0] == ("ppo.clip=0.1,seed=0", ["19.50"])
   page = write_report(run).read_text()
   assert 'id="population"' in page and "members/seed=9 holds no run" in page
+  assert "No stage of this run optimised" not in page and "#samples" not in page  # the members have those
   assert (run / "population.png").read_bytes()[:4] == b"\x89PNG"
   assert write_report(run).read_text() == page
 

@@ -2,7 +2,7 @@
 
   python tests/pitfalls/mutations.py [--only WORD ...]
 
-prints a line for each bug and the score, and exits with 1 unless it is N of N. Some ten minutes on one core.
+prints a line for each bug and the score, and exits with 1 unless it is N of N. Ten to twenty minutes on one core.
 """
 
 import argparse
