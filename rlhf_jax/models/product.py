@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 FEW = 64  # rows
+DECODED = range(8, FEW)  # rows at a time, where another way to multiply is the faster one on a CPU
 
 
 @jax.custom_vjp
@@ -13,13 +15,25 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
   The gradient of the kernel, x.T @ gradient, contracts the leading axes of both. XLA on CPU has no fast kernel for that
   and needs about twice the time of the forward product; with x.T written out it has. A compiler that sees the transpose
-  folds it into the product again, hence the barriers. On other platforms the plain product is the fast one.
+  folds it into the product again, hence the barriers. Few rows, as in decoding, are multiplied from their columns for a
+  like reason: of XLA's kernels the one for plain products is made for many rows, and this form is left to the other. On
+  other platforms the plain product is the fast one.
   """
+  return _multiply(x, kernel)
+
+
+def _multiply(x, kernel):
+  if x.shape[0] in DECODED:
+    return jax.lax.platform_dependent(x, kernel, cpu=_by_columns, default=jnp.matmul)
   return x @ kernel
 
 
+def _by_columns(x, kernel):
+  return jax.lax.dot_general(jax.lax.optimization_barrier(x.T), kernel, (((0,), (0,)), ((), ())))
+
+
 def _forward(x, kernel):
-  return x @ kernel, (x, kernel)
+  return _multiply(x, kernel), (x, kernel)
 
 
 def _backward(saved, gradient):

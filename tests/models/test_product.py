@@ -5,21 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.models.product import FEW, product, product_with_table
+from rlhf_jax.models.product import DECODED, FEW, product, product_with_table
 
 X = jax.random.normal(jax.random.key(0), (6, 3))
 KERNEL = jax.random.normal(jax.random.key(1), (3, 5))
 
 
+@pytest.mark.parametrize("rows", [1, 6, DECODED.start, DECODED.stop])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 3e-2)])
-def test_values_and_gradients_are_those_of_a_plain_product(dtype, tolerance):
-  x, kernel = X.astype(dtype), KERNEL.astype(dtype)
+def test_values_and_gradients_are_those_of_a_plain_product(dtype, tolerance, rows):
+  x, kernel = jax.random.normal(jax.random.key(4), (rows, 3)).astype(dtype), KERNEL.astype(dtype)
 
   def gradients(multiply):
     return jax.jit(jax.value_and_grad(lambda x, kernel: jnp.sum(jnp.sin(multiply(x, kernel))), (0, 1)))(x, kernel)
 
   (value, found), (plain, expected) = gradients(product), gradients(jnp.matmul)
-  np.testing.assert_allclose(value, plain, rtol=tolerance)
+  np.testing.assert_allclose(value, plain, rtol=tolerance, atol=tolerance)
   for ours, theirs in zip(found, expected, strict=True):
     assert ours.dtype == theirs.dtype == dtype
     np.testing.assert_allclose(ours.astype(float), theirs.astype(float), atol=tolerance * 10)
