@@ -1,10 +1,11 @@
-"""The figures and plots of `experiments/instruction_tuning` from a finished run of configs/instruction_tuning.py.
+"""The figures and plots of `experiments/instruction_tuning` from finished runs of configs/instruction_tuning.py.
 
   python -m rlhf_jax.evaluation.instruction_tuning runs/instruction_tuning --out experiments/instruction_tuning
 
-Of clusters, examples and masking the unit is the fold: a figure is the mean over the folds, each the mean of its
-clusters, with Student's t interval, and differences are taken fold by fold. Of rationales the unit is the problem: its
-score is the mean over the replicates.
+Of clusters, examples and masking the unit is the fold: its value is the mean over its clusters, and over the runs where
+there are several (of other seeds: other base models). A figure is the mean over the folds, with Student's t interval,
+and differences are taken fold by fold. Of rationales the unit is the problem: its score is the mean over the
+replicates; each run has its own problems.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,26 +41,33 @@ PANELS = ("", "_answers"), ("choices ranked", "answers written")
 Values = dict[str, dict[str, dict[str, list[float]]]]  # task -> number of examples -> model -> a value for each fold
 
 
-def collect(run: Path) -> dict[str, Any]:
-  """{"values": evaluation -> task -> shots -> model -> folds, "differences", "rationales"} of what was run.
+def collect(runs: Sequence[Path]) -> dict[str, Any]:
+  """{"values": evaluation -> task -> shots -> model -> folds, "differences", "rationales"} of what all runs have done.
 
   Raises:
-    FileNotFoundError: no evaluation of `run` is finished.
+    FileNotFoundError: there is no evaluation that is finished in every run.
   """
-  values = {name: _by_fold(run / name) for name in ("zero_shot", "shots", "masking") if _is_done(run / name)}
+  done = [
+    name
+    for name in ("zero_shot", "shots", "masking", "rationales")
+    if all((run / name / "few_shot.json").is_file() for run in runs)
+  ]
+  if not done:
+    raise FileNotFoundError(f"no part has its few_shot.json in {', '.join(map(str, runs))}: run the recipe first")
+  values = {name: _mean([_by_fold(run / name) for run in runs]) for name in done if name != "rationales"}
   if "masking" in values and "zero_shot" in values:  # of the same folds, and on the same questions
     for task, found in values["masking"].items():
       found["0"]["clusters_12"] = values["zero_shot"][task]["0"]["clusters_12"]
   results: dict[str, Any] = {"values": values, "differences": _differences(values)}
-  if _is_done(run / "rationales"):
-    results["rationales"] = _rationales(data_rows(run / "rationales" / "responses.jsonl"))
-  if not values and "rationales" not in results:
-    raise FileNotFoundError(f"{run} has no few_shot.json of any part: run the recipe first")
+  if "rationales" in done:
+    rows = [data_rows(run / "rationales" / "responses.jsonl") for run in runs]
+    results["rationales"] = _rationales([dict(row, run=number) for number, part in enumerate(rows) for row in part])
   return results
 
 
-def _is_done(directory: Path) -> bool:
-  return (directory / "few_shot.json").is_file()
+def _mean(runs: Sequence[Values]) -> Values:
+  """Fold by fold."""
+  return jax.tree.map(lambda *values: float(np.mean(values)), *runs)
 
 
 def data_rows(path: Path) -> list[dict]:
@@ -68,14 +77,15 @@ def data_rows(path: Path) -> list[dict]:
 
 def _by_fold(directory: Path) -> Values:
   tasks = json.loads((directory / "few_shot.json").read_text())["tasks"]
-  found: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+  found: Values = {}
   for label in sorted(tasks, key=_number):
     measure = MEASURES[tasks[label]["method"]]
     for model, by_shots in tasks[label]["models"].items():
       for count, result in by_shots.items():
         means = [measures[measure]["mean"] for measures in result["clusters"].values()]
         name = model.removesuffix(f"_{_number(label)}")
-        found[label.rpartition("_")[0]][count][name].append(float(np.mean(means)))
+        shots = found.setdefault(label.rpartition("_")[0], {}).setdefault(count, {})
+        shots.setdefault(name, []).append(float(np.mean(means)))
   return found
 
 
@@ -96,12 +106,12 @@ def _differences(values: Mapping[str, Values]) -> list[dict[str, Any]]:
 
 def _rationales(rows: Sequence[dict]) -> dict[str, Any]:
   """task -> {"steps", "answer", "difference"} -> demonstrations -> interval over problems, and replicates' means."""
-  scores: dict = defaultdict(lambda: defaultdict(list))  # (task, form, number) -> prompt -> a score for each replicate
+  scores: dict = defaultdict(lambda: defaultdict(list))  # (task, form, number) -> problem -> a score for each replicate
   means: dict = defaultdict(list)
   for row in rows:
     form, number, replicate = re.fullmatch(r"(\w+)_(\d+)_(\d+)", row["model"]).groups()
-    scores[row["task"], form, int(number)][row["prompt"]].append(row["score"])
-    means[row["task"], form, int(number), replicate].append(row["score"])
+    scores[row["task"], form, int(number)][row["run"], row["prompt"]].append(row["score"])
+    means[row["task"], form, int(number), row["run"], replicate].append(row["score"])
   found: dict = defaultdict(lambda: defaultdict(dict))
   for task, form, number in sorted(scores):
     by_prompt = {prompt: float(np.mean(x)) for prompt, x in scores[task, form, number].items()}
@@ -240,10 +250,10 @@ def _bounds(axes, x, found: Sequence[Mapping[str, float]], label: str, colour: s
 def main(argv: Sequence[str] | None = None) -> None:
   """Writes OUT/results.json and a picture for each claim, and prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("run", type=Path)
+  parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
   parser.add_argument("--out", type=Path, required=True)
   options = parser.parse_args(argv)
-  results = collect(options.run)
+  results = collect(options.runs)
   options.out.mkdir(parents=True, exist_ok=True)
   (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
   plot(results, options.out)

@@ -106,7 +106,7 @@ def test_folds_become_intervals_and_paired_differences(tmp_path):
   path = tmp_path / "zero_shot" / "few_shot.json"
   path.parent.mkdir()
   path.write_text(json.dumps({"tasks": tasks}))
-  found = instruction_tuning.collect(tmp_path)
+  found = instruction_tuning.collect([tmp_path])
   assert found["values"]["zero_shot"]["held_out"]["0"]["clusters_12"] == [0.2, 0.4]  # the mean over two clusters
   gains = {row["b"]: row for row in found["differences"] if row["task"] == "held_out"}
   assert gains["clusters_1"]["mean"] == pytest.approx(0.15) and gains["clusters_1"]["num"] == 2
@@ -114,7 +114,22 @@ def test_folds_become_intervals_and_paired_differences(tmp_path):
   assert gains["clusters_1"]["high"] == pytest.approx(0.15 + half, abs=1e-3)
   assert gains["pretrain (text)"]["mean"] == pytest.approx(0.2)
   with pytest.raises(FileNotFoundError, match="run the recipe first"):
-    instruction_tuning.collect(tmp_path / "nothing")
+    instruction_tuning.collect([tmp_path, tmp_path / "nothing"])
+
+
+def test_a_fold_of_several_runs_is_their_mean_and_each_run_has_problems_of_its_own(tmp_path):
+  for number, (accuracy, steps) in enumerate(((0.2, 1.0), (0.6, 0.5))):
+    tasks = {f"held_out_{fold}": {"method": "likelihood", "models": {"pretrain": entry(accuracy)}} for fold in (1, 2)}
+    for name in ("zero_shot", "rationales"):
+      path = tmp_path / str(number) / name / "few_shot.json"
+      path.parent.mkdir(parents=True)
+      path.write_text(json.dumps({"tasks": tasks}))
+    rows = [dict(task="one_step", model="steps_8_1", prompt="p", score=steps)]
+    (path.parent / "responses.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  found = instruction_tuning.collect([tmp_path / "0", tmp_path / "1"])
+  assert found["values"]["zero_shot"]["held_out"]["0"]["pretrain"] == pytest.approx([0.2, 0.2])  # (0.2 + 0.6) / 2 / 2
+  steps = found["rationales"]["one_step"]["steps"]["8"]
+  assert steps["num"] == 2 and steps["mean"] == 0.75 and sorted(steps["replicates"]) == [0.5, 1.0]
 
 
 def test_every_claim_has_its_picture(tmp_path):
