@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -65,9 +64,11 @@ def collect(runs: Sequence[Path]) -> dict[str, Any]:
   return results
 
 
-def _mean(runs: Sequence[Values]) -> Values:
-  """Fold by fold."""
-  return jax.tree.map(lambda *values: float(np.mean(values)), *runs)
+def _mean(runs: Sequence[Any]) -> Any:
+  """Of lists that lie at the same places of nested dictionaries, element by element."""
+  if isinstance(runs[0], dict):
+    return {key: _mean([run[key] for run in runs]) for key in runs[0]}
+  return np.mean(runs, axis=0).tolist()
 
 
 def data_rows(path: Path) -> list[dict]:

@@ -65,6 +65,11 @@ class Dense(nn.Dense):
     return y
 
 
+def pick(x: jax.Array, index: jax.Array) -> jax.Array:
+  """One token of each row: x[B, S, ...], index[B] -> [B, 1, ...]."""
+  return x[jnp.arange(x.shape[0]), index][:, None]
+
+
 class Layer(nn.Module):
   """Attention and mlp on [B * S, d]: given [B, S, d], XLA on CPU transposes it for the weight gradients."""
 
@@ -73,9 +78,12 @@ class Layer(nn.Module):
   fused: Attention = "xla"
 
   @nn.compact
-  def __call__(self, x, positions, turn, visible, cache, segments=None):
+  def __call__(self, x, positions, turn, visible, cache, segments=None, last=None):
+    """With last[B], what comes back is [B, d], of these tokens; the keys and values are of all."""
     c = self.config
-    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, turn, visible, cache, segments)
+    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, turn, visible, cache, segments, last)
+    if last is not None:
+      x = pick(x.reshape(*positions.shape, -1), last)[:, 0]
     if c.post_norms:
       y = make_norm(c, "attention_post_norm")(y)
     after = x + y
@@ -84,18 +92,20 @@ class Layer(nn.Module):
       y = make_norm(c, "mlp_post_norm")(y)
     return after + y, cache
 
-  def attention(self, x, positions, turn, visible, cache, segments):
+  def attention(self, x, positions, turn, visible, cache, segments, last):
     c = self.config
     batch, length = positions.shape
-    query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(x)
+    asking = x if last is None else pick(x.reshape(batch, length, -1), last)[:, 0]
+    query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(asking)
     key = self.dense(c.num_kv_heads * c.head_dim, "key", c.qkv_bias)(x)
     value = self.dense(c.num_kv_heads * c.head_dim, "value", c.qkv_bias)(x)
-    query = query.reshape(batch, length, c.num_heads, c.head_dim)
+    query = query.reshape(batch, -1, c.num_heads, c.head_dim)
     key, value = (y.reshape(batch, length, c.num_kv_heads, c.head_dim) for y in (key, value))
     if c.query_key_norm:
       query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
     if turn is not None:
-      query, key = rotate(query, *turn), rotate(key, *turn)
+      query_turn = turn if last is None else tuple(pick(x, last) for x in turn)
+      query, key = rotate(query, *query_turn), rotate(key, *turn)
     extends = cache is not None
     if not extends:
       cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
@@ -104,12 +114,14 @@ class Layer(nn.Module):
       cache = tuple(old.at[rows, :, positions].set(new) for old, new in zip(cache, (key, value), strict=True))
       key, value = (y.swapaxes(1, 2) for y in cache)
     scale = c.query_scale or c.head_dim**-0.5
-    if self.fused == "xla" or extends:
+    if last is not None:
+      visible = pick(visible, last)
+    if self.fused == "xla" or extends or last is not None:
       y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
     else:
       settings = dict(window=self.window, scale=scale, softcap=c.attention_softcap)
       y = fused_attention(self.fused, query, key, value, segments, **settings)
-    y = y.reshape(batch * length, c.num_heads * c.head_dim)
+    y = y.reshape(-1, c.num_heads * c.head_dim)
     return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
 
   def mlp(self, x):
@@ -157,11 +169,13 @@ class Decoder(nn.Module):
         c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=init, dot_general=_dense_product
       )
 
-  def __call__(self, tokens, positions, visible, cache: Cache | None = None, segments=None):
+  def __call__(self, tokens, positions, visible, cache: Cache | None = None, segments=None, last=None):
     """visible[B, S, U]: which of the U keys, the sequence's own or the cache's slots, each token may see.
 
     The cache that comes back is the one given with the tokens written at their positions; without one, the tokens' own.
     segments[B, S], where rows are packed: what `visible` says already, for attention that makes its own mask.
+    last[B]: where only one token of each row is asked for, its index; the last layer then does no work for the others,
+    and hidden is [B, d_model].
     """
     c = self.config
     batch, length = tokens.shape
@@ -177,9 +191,10 @@ class Decoder(nn.Module):
     for i, layer in enumerate(self.layers):
       seen = visible & (age < layer.window) if layer.window else visible
       turns = window_turn if layer.window else turn
-      x, layer_cache = layer(x, positions, turns, seen, None if cache is None else cache[i], segments)
+      wanted = last if i == c.num_layers - 1 else None
+      x, layer_cache = layer(x, positions, turns, seen, None if cache is None else cache[i], segments, wanted)
       caches.append(layer_cache)
-    hidden = self.final_norm(x).reshape(batch, length, c.d_model)
+    hidden = self.final_norm(x).reshape(*(positions if last is None else last).shape, c.d_model)
     if self.is_initializing():
       self.unembed(hidden)  # else an untied unembedding would have no parameters
     return hidden, tuple(caches)

@@ -35,7 +35,7 @@ class LanguageModel(NamedTuple):
   hidden_with_value(params, tokens, segments=None) -> (hidden, values)
   score(params, tokens[B, T], mask[B, T]) -> f32[B], the head's reading of the last token the mask holds
   init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens
-  prefill(params, tokens[B, S]) -> (hidden[B, S, d], the cache of these S tokens); not shifted
+  prefill(params, tokens[B, S], last[B]) -> (hidden[B, d] of the tokens at these indices, the cache of all S tokens)
   extend(params, tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache); not shifted
   unembed(params, hidden[..., d]) -> logits[..., V]
   """
@@ -101,15 +101,14 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
 
   def score(params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
     last = jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)  # [B]
-    states = hidden_states(params, tokens, None)
-    return _read(params["head"], jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
+    return _read(params["head"], prefill(params, tokens, last)[0])
 
   def init_cache(batch: int, length: int) -> Cache:
     shape = (batch, config.num_kv_heads, length, config.head_dim)
     return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers))
 
-  def prefill(params: Params, tokens: jax.Array):
-    return decoder.apply({"params": lora_weights(params)}, tokens, *_causal(tokens, None))
+  def prefill(params: Params, tokens: jax.Array, last: jax.Array):
+    return decoder.apply({"params": lora_weights(params)}, tokens, *_causal(tokens, None), last=last)
 
   def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache):
     # Whatever a slot held before its position is reached is never seen: only slots up to the query's are visible.

@@ -17,7 +17,7 @@ class Decodes(Protocol):
   """What `generate` needs of a model (see `rlhf_jax.models.LanguageModel`)."""
 
   def init_cache(self, batch, length): ...
-  def prefill(self, params, tokens): ...
+  def prefill(self, params, tokens, last): ...
   def extend(self, params, tokens, positions, cache): ...
   def unembed(self, params, hidden): ...
 
@@ -215,9 +215,8 @@ def _decode_in_turn(task: Task, sampled: Sampled, num_slots: int, refill: int) -
 
 def _prefill(task: Task, prompts: Prompts, copies: int):
   """(the hidden state at the end of each prompt, the caches), each `copies` times, side by side."""
-  hidden, cache = task.model.prefill(task.params, prompts.tokens)
-  last = hidden[jnp.arange(hidden.shape[0]), prompts.lengths - 1]  # [G, d]
-  return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), (last, cache))
+  state = task.model.prefill(task.params, prompts.tokens, prompts.lengths - 1)
+  return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), state)
 
 
 def _new_slots(task: Task, row: jax.Array) -> Slots:

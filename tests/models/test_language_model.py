@@ -1,5 +1,7 @@
 """The decoder's contract: alignment, padding, packing, cache and heads."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,37 @@ def test_score_reads_the_last_token_of_the_mask():
   # The score at index 6 is the value of the state that ends with token 6, which is the value at index 7.
   mask = jnp.broadcast_to((jnp.arange(10) >= 4) & (jnp.arange(10) <= 6), (3, 10))
   np.testing.assert_allclose(MODEL.score(PARAMS, TOKENS, mask), MODEL.value(PARAMS, TOKENS)[:, 7], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "variant, remat",
+  [
+    ({}, "none"),
+    (dict(windows=(0, 3), parallel_residual=True, qkv_bias=True, norm="layer"), "none"),
+    (dict(windows=(4, 2), window_rope_theta=100.0, query_key_norm=True, post_norms=True), "full"),
+    (dict(learned_positions=16), "dots"),
+  ],
+  ids=str,
+)
+def test_one_token_of_each_row_has_the_state_and_the_gradients_of_the_whole_forward(variant, remat):
+  config = dataclasses.replace(CONFIG, **variant)
+  model = language_model(config, remat)
+  params = model.init_head(jax.random.key(1), model.init(jax.random.key(0)))
+  last = jnp.array([9, 0, 4])
+  upto = jnp.arange(10) <= last[:, None]
+  full = model.hidden(params, jnp.pad(TOKENS, [(0, 0), (0, 1)]))[jnp.arange(3), last + 1]
+  found, cache = model.prefill(params, TOKENS, last)
+  np.testing.assert_allclose(found, full, atol=1e-5)
+  positions = jnp.broadcast_to(jnp.arange(10), (3, 10))
+  _, whole = model.extend(params, TOKENS, positions, model.init_cache(3, 10))
+  jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5), cache, whole)
+
+  def by_value(params):
+    values = model.value(params, jnp.pad(TOKENS, [(0, 0), (0, 1)]))
+    return jnp.sum(jnp.sin(values[jnp.arange(3), last + 1]))
+
+  ours = jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(model.score(params, TOKENS, upto)))))(params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, jax.jit(jax.grad(by_value))(params))
 
 
 def test_packed_equals_separate():

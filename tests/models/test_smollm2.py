@@ -28,7 +28,8 @@ from rlhf_jax.types import Prompts
 
 pytestmark = pytest.mark.slow
 TEXT = Path(__file__).parents[2] / "../shared/data/text/wikitext2_test.txt.gz"
-ROWS, LENGTH, NEW = 8, 512, 64
+ROWS = int(os.environ.get("WIKITEXT_ROWS", 8))  # of 512 tokens; 0 is all of the text
+LENGTH, NEW = 512, 64
 PROMPTS = (
   "What is the capital of France?",
   "Write a short poem about the sea.",
@@ -81,8 +82,8 @@ def test_perplexity_on_wikitext2(ours, theirs):
   if not TEXT.is_file():
     pytest.skip(f"no {TEXT}")
   model, params, tokenizer = ours
-  ids = tokenizer.encode(gzip.open(TEXT, "rt").read()[: 8 * ROWS * LENGTH])
-  tokens = np.array(ids[: ROWS * LENGTH]).reshape(ROWS, LENGTH)
+  ids = tokenizer.encode(gzip.open(TEXT, "rt").read()[: 8 * ROWS * LENGTH or None])
+  tokens = np.array(ids[: (ROWS or len(ids) // LENGTH) * LENGTH]).reshape(-1, LENGTH)
   logp = jax.jit(lambda params, row: token_logprobs(model.apply(params, row), row)[:, 1:])
   mine = np.exp(-np.mean([logp(params, jnp.asarray(row[None])) for row in tokens]))
   with torch.no_grad():

@@ -36,9 +36,10 @@ class History:
   def init_cache(self, batch, length):
     return jnp.full((batch, 1, length, 1), 1000)  # of which no row may see anything
 
-  def prefill(self, params, tokens):
+  def prefill(self, params, tokens, last):
     jax.debug.callback(lambda: self.prefilled.append(tokens.shape[0]))
-    return jnp.cumsum(tokens * (1 + jnp.arange(tokens.shape[1])), axis=1)[..., None], tokens[:, None, :, None]
+    sums = jnp.cumsum(tokens * (1 + jnp.arange(tokens.shape[1])), axis=1)
+    return sums[jnp.arange(last.shape[0]), last][:, None], tokens[:, None, :, None]
 
   def extend(self, params, tokens, positions, cache):
     jax.debug.callback(lambda: self.decoded.append(tokens.shape[0]))

@@ -53,9 +53,9 @@ def test_copies_lie_side_by_side_whether_or_not_prompts_divide_over_the_devices(
 def test_any_shape_compiles_once_for_each_power_of_two(monkeypatch):
   traced = []
 
-  def prefill(params, tokens):
+  def prefill(params, tokens, last):
     traced.append(tokens.shape)
-    return MODEL.prefill(params, tokens)
+    return MODEL.prefill(params, tokens, last)
 
   model = MODEL._replace(prefill=prefill)
   sample = make_sampler(model, TOKENIZER, SETTINGS, TRANSPORT, any_shape=True)
