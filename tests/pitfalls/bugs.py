@@ -119,8 +119,8 @@ MUTATIONS = [
     "score read one token early",
     REWARDS + "the_reward_model_reads_the_last_token_of_the_response",
     "models/language_model.py",
-    "last[:, None, None]",
-    "last[:, None, None] - 1",
+    "prefill(params, tokens, last)[0]",
+    "prefill(params, tokens, last - 1)[0]",
   ),
   Mutation(
     "masked by multiplication",
