@@ -81,9 +81,13 @@ class Layer(nn.Module):
   def __call__(self, x, positions, turn, visible, cache, segments=None, last=None):
     """With last[B], what comes back is [B, d], of these tokens; the keys and values are of all."""
     c = self.config
-    y, cache = self.attention(make_norm(c, "attention_norm")(x), positions, turn, visible, cache, segments, last)
+    read = make_norm(c, "attention_norm")(x)
+    asking, asking_turn, fused = read, turn, self.fused
     if last is not None:
-      x = pick(x.reshape(*positions.shape, -1), last)[:, 0]
+      x, asking = (pick(y.reshape(*positions.shape, -1), last)[:, 0] for y in (x, read))
+      asking_turn, visible = jax.tree.map(lambda y: pick(y, last), (turn, visible))
+      fused = "xla"
+    y, cache = self.attention(asking, read, positions, asking_turn, turn, visible, cache, segments, fused)
     if c.post_norms:
       y = make_norm(c, "attention_post_norm")(y)
     after = x + y
@@ -92,10 +96,9 @@ class Layer(nn.Module):
       y = make_norm(c, "mlp_post_norm")(y)
     return after + y, cache
 
-  def attention(self, x, positions, turn, visible, cache, segments, last):
+  def attention(self, asking, x, positions, asking_turn, turn, visible, cache, segments, fused):
     c = self.config
     batch, length = positions.shape
-    asking = x if last is None else pick(x.reshape(batch, length, -1), last)[:, 0]
     query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(asking)
     key = self.dense(c.num_kv_heads * c.head_dim, "key", c.qkv_bias)(x)
     value = self.dense(c.num_kv_heads * c.head_dim, "value", c.qkv_bias)(x)
@@ -104,8 +107,7 @@ class Layer(nn.Module):
     if c.query_key_norm:
       query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
     if turn is not None:
-      query_turn = turn if last is None else tuple(pick(x, last) for x in turn)
-      query, key = rotate(query, *query_turn), rotate(key, *turn)
+      query, key = rotate(query, *asking_turn), rotate(key, *turn)
     extends = cache is not None
     if not extends:
       cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
@@ -114,13 +116,11 @@ class Layer(nn.Module):
       cache = tuple(old.at[rows, :, positions].set(new) for old, new in zip(cache, (key, value), strict=True))
       key, value = (y.swapaxes(1, 2) for y in cache)
     scale = c.query_scale or c.head_dim**-0.5
-    if last is not None:
-      visible = pick(visible, last)
-    if self.fused == "xla" or extends or last is not None:
+    if fused == "xla" or extends:
       y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
     else:
       settings = dict(window=self.window, scale=scale, softcap=c.attention_softcap)
-      y = fused_attention(self.fused, query, key, value, segments, **settings)
+      y = fused_attention(fused, query, key, value, segments, **settings)
     y = y.reshape(-1, c.num_heads * c.head_dim)
     return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
 
