@@ -4,7 +4,8 @@
   PYTHONPATH=smollm2 pytest -m slow -s tests/models/test_smollm2.py
 
 Measured: perplexity 27.61387, transformers 27.61343, on the first 4,096 tokens of wikitext2's test split in rows of
-512; all greedy tokens equal; reading its 513 MiB of float32 parameters from safetensors takes 598 MiB.
+512, and 25.50813, transformers 25.50772, on all 311,808 (WIKITEXT_ROWS=0, half an hour on two cores); all greedy tokens
+equal; reading its 513 MiB of float32 parameters from safetensors takes 598 MiB.
 """
 
 import gzip
