@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -115,7 +116,8 @@ def test_every_recipe_is_accepted(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_quickstart_runs_and_learns(tmp_path):
   arguments = ["--config", "configs/quickstart.py", "--workdir", str(tmp_path / "run")]
-  subprocess.run([sys.executable, "-m", "rlhf_jax.cli", "run", *arguments], cwd=ROOT, check=True)
+  one_device = {**os.environ, "XLA_FLAGS": ""}
+  subprocess.run([sys.executable, "-m", "rlhf_jax.cli", "run", *arguments], cwd=ROOT, check=True, env=one_device)
   result = json.loads((tmp_path / "run/evaluation/evaluation.json").read_text())
   base, sft, ppo = (result["models"][name] for name in ("pretrain", "sft", "ppo"))
   assert sft["gold"]["low"] > base["gold"]["high"]

@@ -115,7 +115,7 @@ def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, transp
   compiled = jit(update, donate_argnums=(0,))
 
   def call(state, batch, weights):
-    _check(batch, mesh.size * transport.microbatches)
+    _check(batch, mesh.size, transport)
     state, frozen = detach(state)
     state, metrics = compiled(state, frozen, *jax.device_put((batch, weights), batch_sharding(mesh)))
     return attach(state, frozen), metrics
@@ -150,7 +150,7 @@ def _pmap_update(loss_fn, optimizer, transport):
   cut = NamedSharding(mesh, PartitionSpec("batch"))
 
   def call(state, batch, weights):
-    _check(batch, devices * transport.microbatches)
+    _check(batch, devices, transport)
     state, frozen = detach(state)
     # pmap refuses arrays that lie otherwise, such as the rows of a rollout.
     state, metrics = compiled(state, frozen, *jax.device_put(_split((batch, weights), devices), cut))
@@ -200,7 +200,12 @@ def _split(tree, parts):
   return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree)
 
 
-def _check(batch, parts):
+def _check(batch, devices, transport):
+  parts = devices * transport.microbatches
   for leaf in jax.tree.leaves(batch):
     if leaf.shape[0] % parts:
-      raise ValueError(f"a batch of {leaf.shape[0]} rows does not divide into {parts} devices x microbatches")
+      raise ValueError(
+        f"a batch of {leaf.shape[0]} rows does not divide over {devices} devices x transport.microbatches="
+        f"{transport.microbatches}: make the batch_size of the stage's config (or what a minibatch leaves of it) a "
+        f"multiple of {parts}, or show JAX fewer devices"
+      )
