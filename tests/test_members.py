@@ -196,8 +196,9 @@ def test_a_signal_stops_all_members(chain, programs, tmp_path, monkeypatch):
   monkeypatch.setattr(pipeline, "write_json", signalled)
   with compiled(programs), pytest.raises(Interrupted):
     members.run(config_of(chain), tmp_path / "run", 2, VARY)
-  for name in members.members(config_of(chain), 2, VARY):
-    assert 1 <= len(rows(tmp_path / "run", name)) < PPO_STEPS
+  steps = {name: len(rows(tmp_path / "run", name)) for name in members.members(config_of(chain), 2, VARY)}
+  assert len(steps) == 4, "two rates of two seeds"
+  assert all(1 <= done < PPO_STEPS for done in steps.values()), steps
 
 
 PAIRS = dict(length=64, eval_fraction=0.2)
