@@ -1,6 +1,6 @@
 """The quickstart up to and with `ppo`: PPO against the reward model, without the evaluation.
 
-  rlhf-jax run --config configs/ppo.py --workdir runs/quickstart
+rlhf-jax run --config configs/ppo.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """The quickstart up to and with `pretrain`: the language model, by next-token prediction on the world's text.
 
-  rlhf-jax run --config configs/pretrain.py --workdir runs/quickstart
+rlhf-jax run --config configs/pretrain.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """The whole chain on the embedded world: language model, SFT, preferences, reward model, PPO, evaluation.
 
-  rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart
+rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict

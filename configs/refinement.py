@@ -31,9 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.refiner = config.sft.copy_and_resolve_references()
   config.refiner.update(init="sft", demonstrations="{run}/refinement_demonstrations/demonstrations.jsonl", num_epochs=1)
   critic = dict(function="rlhf_jax.world:criticise", arguments=dict(seed=config.world.get_ref("seed")))
-  config.critiques = judgements(
-    config, "single_ratings", num=2000, judges=1, policy="refiner", kinds=(), critic=critic
-  )
+  config.critiques = judgements(config, "single_ratings", num=2000, judges=1, policy="refiner", kinds=(), critic=critic)
   config.refinement = dict(
     algorithm="rlhf_jax.algorithms.refinement",
     policy="refiner",

@@ -1,6 +1,6 @@
 """The quickstart up to and with `reward_model`: the reward model, on the labellers' rankings.
 
-  rlhf-jax run --config configs/reward_model.py --workdir runs/quickstart
+rlhf-jax run --config configs/reward_model.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """The quickstart up to and with `sft`: supervised fine-tuning on the world's demonstrations.
 
-  rlhf-jax run --config configs/sft.py --workdir runs/quickstart
+rlhf-jax run --config configs/sft.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict

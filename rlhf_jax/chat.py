@@ -91,9 +91,7 @@ def _load(stage: Stage, step: int | None) -> tuple | None:
 
 def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
   room = model.config.max_length - max_new_tokens
-  sample = make_sampler(
-    model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport, any_shape=True
-  )
+  sample = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport, any_shape=True)
 
   def ask(prompt, seed):
     batch = encode_prompts([prompt], tokenizer, room, "the prompt").narrow().take([0])[1]

@@ -1,17 +1,17 @@
 """The `rlhf-jax` command: flags and a config in, plain arguments out.
 
-  rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart [--config.ppo.clip=0.1 ...]
-                 [--seeds 8] [--vary ppo.kl_coef=0.1,0.2]     a population of runs, trained as one program
-  rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
-  rlhf-jax report RUN                   writes RUN/report.html anew
-  rlhf-jax collect RUN --prompts FILE -k 4 --out FILE.db      queues samples of a run for human judgement
-  rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotation page
-  rlhf-jax convert SOURCE TARGET [--as pairs|dataset]         feedback between .db, .jsonl, .parquet and learners' rows
-  rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
-  rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model,
-                                        --adapters writes its LoRA adapters alone, for PEFT)
-  rlhf-jax tokenizer train FILES --vocab-size N --out DIR     trains a byte-level BPE on text or on rows
-  rlhf-jax harness RUN --tasks A,B      tasks of lm-evaluation-harness, on a model of a run or an exported one
+rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart [--config.ppo.clip=0.1 ...]
+               [--seeds 8] [--vary ppo.kl_coef=0.1,0.2]     a population of runs, trained as one program
+rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
+rlhf-jax report RUN                   writes RUN/report.html anew
+rlhf-jax collect RUN --prompts FILE -k 4 --out FILE.db      queues samples of a run for human judgement
+rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotation page
+rlhf-jax convert SOURCE TARGET [--as pairs|dataset]         feedback between .db, .jsonl, .parquet and learners' rows
+rlhf-jax agreement FILE [--out DIR]   how far annotators agree, and whom to look at (a .db, .jsonl or .parquet file)
+rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model,
+                                      --adapters writes its LoRA adapters alone, for PEFT)
+rlhf-jax tokenizer train FILES --vocab-size N --out DIR     trains a byte-level BPE on text or on rows
+rlhf-jax harness RUN --tasks A,B      tasks of lm-evaluation-harness, on a model of a run or an exported one
 """
 
 from __future__ import annotations
@@ -160,7 +160,9 @@ def _annotate(arguments: list[str]) -> None:
   parser.add_argument("--guidelines", type=Path, metavar="FILE", help="shown beside the task; plain text or Markdown")
   parser.add_argument("--host", default="127.0.0.1", help="the address to bind (default: this machine alone)")
   parser.add_argument("--port", type=int, default=8000)
-  parser.add_argument("--origin", help="what annotators open, where that is not this machine: https://label.example.org")
+  parser.add_argument(
+    "--origin", help="what annotators open, where that is not this machine: https://label.example.org"
+  )
   settings = parser.parse_args(arguments)
   from rlhf_jax.data import read_text
 

@@ -66,9 +66,7 @@ class MemberError(ValueError):
   """Members of a population that failed: which, and why."""
 
 
-def members(
-  config: Mapping[str, Any], seeds: int, vary: Mapping[str, Sequence[float]]
-) -> dict[str, dict[str, Any]]:
+def members(config: Mapping[str, Any], seeds: int, vary: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
   """Name -> config of each member: the grid of `vary` times the seeds. Raises ConfigError."""
   own = list(config["stages"])[_first_stage(config, vary) :]
   found = {}

@@ -183,9 +183,7 @@ def test_a_finished_run_does_nothing(chain, tiny, capsys):
   assert {path: path.stat().st_mtime_ns for name in STAGES for path in (chain / name).rglob("*")} == before
 
 
-def test_an_interrupted_and_crashed_ppo_ends_bit_identical(
-  chain, tiny, tmp_path, monkeypatch, capsys, compilations
-):
+def test_an_interrupted_and_crashed_ppo_ends_bit_identical(chain, tiny, tmp_path, monkeypatch, capsys, compilations):
   """SIGINT in the first step, a crash in the fourth after the checkpoint of the second, then to the end."""
   gold = rlhf_jax.world.gold_reward
   event = {0: lambda: os.kill(os.getpid(), signal.SIGINT)}

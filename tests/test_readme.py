@@ -79,6 +79,8 @@ def test_the_tokenizer_of_the_readme_is_trained(tmp_path, monkeypatch):
   Path("alpaca.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
   assert main(shlex.split(command)[1:]) == 0
   assert data.load_tokenizer("my_tokenizer").encode("Oakford")
+
+
 def test_the_sampling_of_the_readme_gives_what_it_says():
   rollout = names_of(python("rollout = generate("))["rollout"]
   assert rollout.tokens.shape == rollout.mask.shape == rollout.logp.shape == (8, 11)

@@ -149,9 +149,7 @@ def run(config: Config, stage: Stage) -> None:
     logits = model.apply(reference, rollout.tokens) / sampling.temperature
     logp_ref = token_logprobs(logits, rollout.tokens, mask=rollout.mask)
     samples = config.environment.samples_per_prompt
-    return make_experience(
-      rollout, logp_ref, scores, samples_per_prompt=samples, normalize_std=config.normalize_std
-    )
+    return make_experience(rollout, logp_ref, scores, samples_per_prompt=samples, normalize_std=config.normalize_std)
 
   def step(state, index):
     batch = episodes(state.params, index)

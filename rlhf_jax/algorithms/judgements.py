@@ -178,8 +178,6 @@ def _simulate(config: Config, stage: Stage, items, golds):
         )
       number, study = len(judgements), f"{stage.name}-"
       judgements.append(
-        judge_item(
-          labellers[person], item, gold, rng, config.kinds, number=number, study=study, critiques=critiques
-        )
+        judge_item(labellers[person], item, gold, rng, config.kinds, number=number, study=study, critiques=critiques)
       )
   return annotator_records(labellers), items, judgements

@@ -167,9 +167,7 @@ def comparison_rows(
   return arrays, kept, skips
 
 
-def prompt_rows(
-  tokenizer: Tokenizer, prompts: Sequence[str], length: int
-) -> tuple[Arrays, list[int], Counter]:
+def prompt_rows(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> tuple[Arrays, list[int], Counter]:
   """<bos> and the rendered prompt, the indices of the prompts kept, and the counted reasons of the others.
 
   Returns:

@@ -178,9 +178,7 @@ def _compile(template: str):
   return environment.from_string(template)
 
 
-def _template_pieces(
-  tokenizer: Tokenizer, text: str, roles: Sequence[str], contents: Sequence[str]
-) -> list[Piece]:
+def _template_pieces(tokenizer: Tokenizer, text: str, roles: Sequence[str], contents: Sequence[str]) -> list[Piece]:
   """The pieces of a rendered template whose marks stand for `contents`, in which no control token is read.
 
   A turn of the assistant is a piece of its own, cut where a response to the turns before it would begin; the <eos> that

@@ -133,5 +133,3 @@ def _check_unicode(text: str, column: str, where: str) -> None:
       f"{where}: {column!r} holds the unpaired surrogate {text[error.start]!r} (character {error.start}); "
       f"remove it or write the whole character"
     ) from error
-
-

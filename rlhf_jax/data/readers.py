@@ -126,9 +126,10 @@ def _tsv_rows(path: str, start: int) -> Iterator[Located]:
 
   for line, text in stream_lines(path, start):
     where = f"{path}:{line}"
-    yield where, text if isinstance(text, RowError) else {
-      str(i): unescape(value) for i, value in enumerate(text.split("\t"))
-    }
+    yield (
+      where,
+      text if isinstance(text, RowError) else {str(i): unescape(value) for i, value in enumerate(text.split("\t"))},
+    )
 
 
 @contextlib.contextmanager

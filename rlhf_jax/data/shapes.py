@@ -68,9 +68,7 @@ class Shapes(NamedTuple):
     parse = next((parse for names, parse in self.parsers.items() if row.keys() >= set(names)), None)
     if parse is None:
       accepted = " or ".join(columns.listing(names) for names in self.parsers)
-      raise schema_error(
-        f"{where}: found columns {columns.listing(row)}; rename or add columns to have {accepted}"
-      )
+      raise schema_error(f"{where}: found columns {columns.listing(row)}; rename or add columns to have {accepted}")
     return parse(row, where)
 
 

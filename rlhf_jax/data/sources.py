@@ -1,8 +1,8 @@
 """Sources: where rows come from, as a config describes it, and the readers that hold all records of a small one.
 
-  dict(path="alpaca.json.gz")
-  dict(path="squad/*.parquet", columns=dict(prompt="question", response="answers.text.0"))
-  dict(path="owner/name", format="datasets", split="train")
+dict(path="alpaca.json.gz")
+dict(path="squad/*.parquet", columns=dict(prompt="question", response="answers.text.0"))
+dict(path="owner/name", format="datasets", split="train")
 """
 
 import os

@@ -76,9 +76,7 @@ def found_metrics(run: Run) -> list[Metric]:
   found = []
   for stage in run.own_stages:
     logged = {
-      label: {
-        name: part.series for name, member in members.items() for part in member.stages if part.name == stage
-      }
+      label: {name: part.series for name, member in members.items() for part in member.stages if part.name == stage}
       for label, members in run.groups.items()
     }
     known = {key for group in logged.values() for series in group.values() for key in series}
@@ -86,8 +84,7 @@ def found_metrics(run: Run) -> list[Metric]:
       if key not in known:
         continue
       chosen = {
-        label: {name: series[key] for name, series in group.items() if key in series}
-        for label, group in logged.items()
+        label: {name: series[key] for name, series in group.items() if key in series} for label, group in logged.items()
       }
       options = {"x_label": "step", "y_label": y_label, "percent": False, "root_scale": False, **options}
       found.append(Metric(f"{title}, {stage}", options, chosen))

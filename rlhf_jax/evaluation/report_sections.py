@@ -92,9 +92,7 @@ def summary(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
   measures = [key for key in MEASURES if key in known] + [key for key in known if key not in MEASURES]
   panels = []
   for measure in (key for key in DRAWN_MEASURES if key in known):
-    rows = [
-      (_short(name), found[measure], colors[name]) for name, found in run.models.items() if measure in found
-    ]
+    rows = [(_short(name), found[measure], colors[name]) for name, found in run.models.items() if measure in found]
     label = "share" if measure in SHARES else "mean"
     if measure == "win_rate" and run.reference:
       label = f"won against {_short(str(run.reference))}"
@@ -223,9 +221,7 @@ def clusters(run: Run) -> dict[str, Any] | None:
   for held_out, title in ((False, "All clusters seen in training"), (True, "All held-out clusters")):
     group = [found["models"] for _, found in ordered if found["held_out"] is held_out]
     if len(group) > 1:
-      pooled = {
-        model: pooled_interval([found[model] for found in group if model in found]) for model in models
-      }
+      pooled = {model: pooled_interval([found[model] for found in group if model in found]) for model in models}
       totals.append(row(title, False, {name: value for name, value in pooled.items() if value.num}))
   return {
     "models": models,

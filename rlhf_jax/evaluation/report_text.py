@@ -44,7 +44,7 @@ def mean_text(measure: str, interval: Interval) -> str:
 
 
 def bounds_text(measure: str, interval: Interval) -> str:
-  """"[0.42, 0.58]" in the unit of `mean_text`, or nothing where a bound is unknown or the value is exact."""
+  """ "[0.42, 0.58]" in the unit of `mean_text`, or nothing where a bound is unknown or the value is exact."""
   if not (math.isfinite(interval.low) and math.isfinite(interval.high)) or interval.low == interval.high:
     return ""
   if measure in SHARES:

@@ -174,9 +174,7 @@ def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> tuple[
     if supersedes is not None:
       open_still = store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (supersedes,)).fetchone() is None
     else:  # an import may have brought the annotator's own judgement of it meanwhile
-      open_still = not _has_judged(store, annotator, item) and (
-        expires > now or _has_room(store, annotator, item, now)
-      )
+      open_still = not _has_judged(store, annotator, item) and (expires > now or _has_room(store, annotator, item, now))
     if open_still:
       return lease, item, supersedes
   return None

@@ -73,9 +73,7 @@ class Site:
     return await asyncio.get_running_loop().run_in_executor(self.thread, function, self.store, *arguments)
 
 
-def make_app(
-  path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time
-) -> Asgi:
+def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time) -> Asgi:
   """The guarded application. origins: those the page is opened at; guidelines: a text, a subset of Markdown.
 
   Raises:

@@ -198,5 +198,3 @@ def write_rope(c: DecoderConfig) -> dict[str, Any]:
       written |= {} if scaling.truncate else {"truncate": False}
     values["rope_scaling"] = written
   return values
-
-

@@ -72,6 +72,7 @@ def _matrices(params):
 
 def _scale_by_tensorflow_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
   """Adam whose eps is Kingma & Ba's "epsilon hat": m_hat / (sqrt(v_hat) + eps / sqrt(1 - beta2^t))."""
+
   def init(params):
     zeros = jax.tree.map(jnp.zeros_like, params)
     return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros, nu=zeros)

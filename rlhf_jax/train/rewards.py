@@ -69,9 +69,7 @@ def make_scorer(
   if settings.checkpoint:
     params = load_stage(stage, settings.checkpoint, model, tokenizer)
     if "head" not in params:
-      raise ConfigError(
-        f"config.{stage.name}.{where}.checkpoint: stage {settings.checkpoint!r} is no reward model"
-      )
+      raise ConfigError(f"config.{stage.name}.{where}.checkpoint: stage {settings.checkpoint!r} is no reward model")
     parts.append((settings.checkpoint_weight, model_scorer(model, params)))
   if settings.function:
     function = make_function(Function(settings.function, settings.arguments), stage)

@@ -263,8 +263,7 @@ def check_padding(calls):
   kept = np.asarray(batch.mask).any(axis=(1, 2))
   assert 0 < kept.sum() < 16
   (loss, metrics), (expected, alone) = (
-    jax.jit(loss_fn)(params, *given)
-    for given in ((batch, weights), jax.tree.map(lambda x: x[kept], (batch, weights)))
+    jax.jit(loss_fn)(params, *given) for given in ((batch, weights), jax.tree.map(lambda x: x[kept], (batch, weights)))
   )
   assert float(loss) == pytest.approx(float(expected), rel=1e-5)
   for name, metric in metrics.items():

@@ -79,9 +79,7 @@ def test_the_expected_gradient_on_one_token(kl_kind):
     rollout = tabular.rollout_of(BANDIT, table, rows[groups.reshape(-1)])
     logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
     scores = tabular.scores(BANDIT, rollout.tokens)
-    experience, _ = grpo.make_experience(
-      rollout, logp_ref, scores, samples_per_prompt=group, normalize_std=False
-    )
+    experience, _ = grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=group, normalize_std=False)
     shares = grpo.token_shares("constant", length)(rollout.mask)  # 1 / (B * length) on every token
     weights = shares * (len(rows) ** group) * jnp.repeat(p, group)[:, None]
     got = jax.grad(lambda table: loss_fn(table, experience, weights)[0])(table)
@@ -112,9 +110,7 @@ def test_the_optimum_of_k2_is_that_of_rlhf():
       rollout = tabular.sample(BANDIT, state.params, uniform)
       logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
       scores = tabular.scores(BANDIT, rollout.tokens)
-      experience, _ = grpo.make_experience(
-        rollout, logp_ref, scores, samples_per_prompt=GROUP, normalize_std=False
-      )
+      experience, _ = grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=GROUP, normalize_std=False)
 
       def pass_over(state, rows):
         minibatch = jax.tree.map(lambda x: x[rows], experience)

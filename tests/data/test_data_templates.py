@@ -51,9 +51,7 @@ def test_split_dialogue_keeps_consecutive_turns_and_inline_names():
   ]
 
 
-@pytest.mark.parametrize(
-  "text", ["", "Hi", "\n\nAssistant: Hi", "Human: Hi\n\nAssistant: Hello", "\n\n\nHuman: Hi"]
-)
+@pytest.mark.parametrize("text", ["", "Hi", "\n\nAssistant: Hi", "Human: Hi\n\nAssistant: Hello", "\n\n\nHuman: Hi"])
 def test_malformed_dialogue_is_refused(text):
   with pytest.raises(ValueError, match="must start with"):
     split_dialogue(text)

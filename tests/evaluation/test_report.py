@@ -319,8 +319,7 @@ def test_summary_sentences_claim_only_what_the_intervals_show(tmp_path):
   evaluation["models"]["ppo_no_kl"]["win_rate"] = _interval(0.3)
   sentences = summary_sentences(read_run(_write_run(tmp_path / "run", evaluation=evaluation)))
   assert sentences[0].startswith(
-    "ppo moved the mean gold reward from 0.40 [0.35, 0.45] (sft) to 0.45 [0.40, 0.50]; "
-    "the 95 % intervals overlap"
+    "ppo moved the mean gold reward from 0.40 [0.35, 0.45] (sft) to 0.45 [0.40, 0.50]; the 95 % intervals overlap"
   )
   assert sentences[1].startswith(
     "ppo_no_kl lowered the mean gold reward from 0.40 [0.35, 0.45] (sft) to −0.10 [−0.15, −0.05]; "

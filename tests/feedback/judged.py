@@ -4,7 +4,7 @@ from rlhf_jax.feedback.records import UNDONE, Annotator, Item, Judgement, Respon
 
 SAMPLED = {"checkpoint": "runs/a/ppo", "sampling": {"temperature": 1.0, "seed": 0}}
 PAIR = Item("pair", "Where does Max live?", (Response("Oakford.", SAMPLED), Response("Nowhere.", {"file": "b.jsonl"})))
-TRIPLE = Item("triple", "Say\n\"hi\" \u2028 ☃", tuple(Response(text, SAMPLED) for text in ("hi", "=1+1", "hé")))
+TRIPLE = Item("triple", 'Say\n"hi" \u2028 ☃', tuple(Response(text, SAMPLED) for text in ("hi", "=1+1", "hé")))
 GOLD = Item("gold", "Is 2 + 2 = 4?", (Response("Yes."), Response("No.")), (0, 1))
 ITEMS = [PAIR, TRIPLE, GOLD]
 ANNOTATORS = [Annotator("ann"), Annotator("bob", "simulated"), Annotator("eve", "model", expert=True)]

@@ -189,4 +189,3 @@ def test_the_last_language_model_is_the_default(run):
 def test_a_stage_that_cannot_be_sampled_is_named(name, error, message, run):
   with pytest.raises(error, match=message):
     open_policies(run, [name], 1.0, 4)
-

@@ -210,7 +210,7 @@ def test_gold_items_come_at_the_set_rate_and_once_per_annotator(make, every):
     assert len(set(prompts)) == len(prompts) and sum(prompt.startswith("item") for prompt in prompts) == 40
     is_gold = [prompt.startswith("gold") for prompt in prompts]
     blocks = [is_gold[start : start + every] for start in range(0, len(prompts) - every + 1, every)]
-    supplied = blocks[: 20] if every == 2 else blocks
+    supplied = blocks[:20] if every == 2 else blocks
     assert all(sum(block) == 1 for block in supplied)
     assert len({tuple(block) for block in supplied}) > 1  # not always at the same place
   store_of_golds = {j.item for j in stored(store)[2]}

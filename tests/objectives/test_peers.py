@@ -114,9 +114,7 @@ def trl_model(log_probs):
 
   log_probs = log_probs * torch.tensor(MASK)
   zeros = torch.zeros_like(log_probs)
-  return lambda **inputs: SimpleNamespace(
-    log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool()
-  )
+  return lambda **inputs: SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
 
 
 def trl_dpo(trl, loss_type):

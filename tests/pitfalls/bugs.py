@@ -307,8 +307,7 @@ MUTATIONS = [
     LOGPROBS + "no_dropout_while_log_probs_are_computed",
     "models/decoder.py",
     'return self.dense(c.d_model, "mlp_out",',
-    "y = nn.Dropout(0.1, deterministic=False)(y, rng=jax.random.key(0))\n"
-    '    return self.dense(c.d_model, "mlp_out",',
+    'y = nn.Dropout(0.1, deterministic=False)(y, rng=jax.random.key(0))\n    return self.dense(c.d_model, "mlp_out",',
   ),
   Mutation(
     "a key for dropout in the config",

@@ -221,9 +221,7 @@ def test_8_advantages_returns_and_rewards_equal_a_plain_loop():
   np.testing.assert_allclose(discounted_returns(rewards, mask, discount=0.9), returns, atol=1e-5)
 
 
-def test_9_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
-  workspace, tmp_path, monkeypatch, on_one_device
-):
+def test_9_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(workspace, tmp_path, monkeypatch, on_one_device):
   """Invariant 9. Fine-tuning with Adam, killed behind the checkpoint of its second step."""
   config = sft.Config(
     algorithm="", init=str(workspace.root / "init"), demonstrations=str(workspace.root / "demonstrations.jsonl"),

@@ -157,7 +157,9 @@ def test_a_key_names_its_field_and_no_arguments_of_functions():
   config = Config(ADAM, 0.2, {"margin": 1.0})
   assert varied("ppo", config) is config
   varying = {
-    "ppo.clip": Varying((0.2,), 0), "ppo.optimizer.eps": Varying((1e-3,), 0), "ppo.arguments.margin": Varying((1.0,), 0)
+    "ppo.clip": Varying((0.2,), 0),
+    "ppo.optimizer.eps": Varying((1e-3,), 0),
+    "ppo.arguments.margin": Varying((1.0,), 0),
   }
   seen = []
   Population(1).run([lambda: seen.extend([varied("ppo", config), varied("sft", config)])], [varying])
