@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax.models import language_model, load_pretrained, open_pretrained
+from rlhf_jax.models import language_model
+from rlhf_jax.models.hub import load_pretrained, open_pretrained
 
 
 def alternate(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, Any]]:

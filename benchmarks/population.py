@@ -43,7 +43,7 @@ def config() -> dict:
 
 def prepare(workdir: Path) -> None:
   """Trains the stages before PPO."""
-  from rlhf_jax import pipeline
+  from rlhf_jax.pipeline import run as pipeline
 
   settings = config()
   pipeline.run({**settings, "stages": settings["stages"][:-1]}, workdir)
@@ -51,14 +51,14 @@ def prepare(workdir: Path) -> None:
 
 def population(workdir: Path, size: int) -> None:
   """All members as one."""
-  from rlhf_jax import members
+  from rlhf_jax.pipeline import members
 
   members.run(config(), workdir, size, {})
 
 
 def alone(workdir: Path, seed: int) -> None:
   """One member by itself, in a directory of its own beside the population's."""
-  from rlhf_jax import pipeline
+  from rlhf_jax.pipeline import run as pipeline
 
   settings = config()
   directory = workdir / "alone" / str(seed)

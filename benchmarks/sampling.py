@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from measure import alternate, arguments, copy_bandwidth, random_tokens, report, same_weights
 
-from rlhf_jax.models import language_model, load_pretrained, open_pretrained
+from rlhf_jax.models import language_model
+from rlhf_jax.models.hub import load_pretrained, open_pretrained
 from rlhf_jax.sampling import generate
 from rlhf_jax.types import Prompts
 

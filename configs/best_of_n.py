@@ -7,15 +7,14 @@ ARG is N, 8 by default: best-of-8 is at most log 8 - 7/8 = 1.2 nats away from th
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The recipe with N = `arg` ("" is 8)."""
   config = quickstart.get_config()
   config.best_of_n = dict(
-    algorithm="rlhf_jax.algorithms.best_of_n",
+    algorithm="rlhf_jax.stages.best_of_n",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
     num_prompts=4000,

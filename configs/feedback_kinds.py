@@ -11,9 +11,8 @@ experiments/feedback_kinds.
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
-from configs.reward_from_feedback import accuracy, after_sft, annotators, judgements, reward
+from rlhf_jax.configs import quickstart
+from rlhf_jax.configs.reward_from_feedback import accuracy, after_sft, annotators, judgements, reward
 
 JUDGEMENTS = 1000
 LEARN = {  # label -> the pages that are judged, in equal parts, and changes of the reward model

@@ -1,15 +1,14 @@
 """What instruction tuning does: one base model, tuned on few and many task clusters, with and without rationales.
 
   rlhf-jax run --config configs/instruction_tuning.py --workdir runs/instruction_tuning
-  python -m rlhf_jax.evaluation.instruction_tuning runs/instruction_tuning --out experiments/instruction_tuning
+  python experiments/instruction_tuning/analyse.py runs/instruction_tuning --out experiments/instruction_tuning
 
 `experiments/instruction_tuning` says what was found. ARG names one part, "clusters" (with examples and masking) or
 "rationales"; in the same run directory the other is left as it is.
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 # Every cluster is held out once. Relatives are held out together, as in FLAN (Wei et al. 2021, section 2.2).
 FOLDS = (
@@ -56,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
   template = config.sft
   del config.sft
   config.questions = dict(
-    algorithm="rlhf_jax.algorithms.world_questions",
+    algorithm="rlhf_jax.stages.world_questions",
     seed=config.world.get_ref("seed"),
     num_choices=4,
     parts={
@@ -133,7 +132,7 @@ def _rationales(config: ConfigDict, template: ConfigDict) -> None:
 def tuned(config: ConfigDict, template: ConfigDict, name: str, clusters, num: int, **selection) -> str:
   """Adds the stages that select demonstrations and tune the base model on them."""
   config[f"{name}_data"] = dict(
-    algorithm="rlhf_jax.algorithms.select_demonstrations",
+    algorithm="rlhf_jax.stages.select_demonstrations",
     demonstrations="{run}/world/demonstrations.jsonl",
     clusters=clusters,
     num_demonstrations=num,
@@ -166,7 +165,7 @@ def few_shot(tasks: dict, *, text_models: tuple[str, ...], shots: tuple[int, ...
   models = dict.fromkeys(model for task in tasks.values() for model in task["models"])
   return ConfigDict(
     dict(
-      algorithm="rlhf_jax.evaluation.few_shot",
+      algorithm="rlhf_jax.stages.few_shot",
       models=tuple(models),
       text_models=text_models,
       tasks=tasks,

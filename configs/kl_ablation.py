@@ -7,8 +7,7 @@ reward of both against the KL to the reference.
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:

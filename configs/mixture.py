@@ -7,8 +7,7 @@ source counts with 4,000 rows at most. The shares are shown before training star
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -14,10 +14,9 @@ them, and goes on with the same command once all are judged. The two other ways 
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
-from configs.reward_from_feedback import after_sft, judgements
-from configs.reward_from_feedback import reward as reward_model
+from rlhf_jax.configs import quickstart
+from rlhf_jax.configs.reward_from_feedback import after_sft, judgements
+from rlhf_jax.configs.reward_from_feedback import reward as reward_model
 
 BUDGETS = (1024, 2048, 4096)  # labels spent up to the end of each round
 RESPONSES = 4
@@ -54,7 +53,7 @@ def bought(config: ConfigDict) -> dict[str, int]:
   for number, budget in enumerate(BUDGETS, 1):
     source, policy = f"bought_{number}", f"bought_sft_{number}"
     config[source] = dict(
-      algorithm="rlhf_jax.algorithms.demonstrations",
+      algorithm="rlhf_jax.stages.demonstrations",
       seed=config.world.get_ref("seed"),
       prompts="{run}/world/prompts.jsonl",
       num=budget,
@@ -74,7 +73,7 @@ def people_as_reward(config: ConfigDict) -> dict[str, int]:
   rating = dict(
     checkpoint="",
     checkpoint_weight=0.0,
-    function="rlhf_jax.world:human_rating",
+    function="rlhf_jax.world:simulated_rating",
     function_weight=1.0,
     arguments=dict(seed=config.world.get_ref("seed"), labellers=quickstart.LABELLERS),
   )
@@ -101,6 +100,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config[f"{prefix}evaluation"] = quickstart.evaluation(config, *models)
   config[f"{prefix}evaluation"].reward_model = ""
   config[f"{prefix}budget"] = dict(
-    algorithm="rlhf_jax.evaluation.label_budget", evaluation=f"{{run}}/{prefix}evaluation/evaluation.json", ways=ways
+    algorithm="rlhf_jax.stages.label_budget", evaluation=f"{{run}}/{prefix}evaluation/evaluation.json", ways=ways
   )
   return after_sft(config, *config.stages, f"{prefix}evaluation", f"{prefix}budget")

@@ -4,8 +4,7 @@ rlhf-jax run --config configs/ppo.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:

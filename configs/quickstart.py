@@ -47,7 +47,7 @@ def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
   """The evaluation of the base model, the SFT model and `models` on prompts that nothing was trained on."""
   return ConfigDict(
     dict(
-      algorithm="rlhf_jax.evaluation.evaluate",
+      algorithm="rlhf_jax.stages.evaluate",
       models=("pretrain", "sft", *models),
       reference="sft",
       prompts="{run}/world/eval_prompts.jsonl",
@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.transport = dict(kind="jit", fsdp=1, microbatches=1, logits_chunk=0, remat="none", attention="xla")
 
   config.world = dict(
-    algorithm="rlhf_jax.algorithms.world",
+    algorithm="rlhf_jax.stages.world",
     seed=0,
     num_documents=30000,
     num_demonstrations=10000,
@@ -103,7 +103,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
 
   config.vocabulary = dict(
-    algorithm="rlhf_jax.algorithms.tokenizer",
+    algorithm="rlhf_jax.stages.tokenizer",
     texts=("{run}/world/corpus.txt", "{run}/world/demonstrations.jsonl"),
     vocab_size=1024,
   )
@@ -133,7 +133,7 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint_every=500,
   )
   config.preferences = dict(
-    algorithm="rlhf_jax.algorithms.preferences",
+    algorithm="rlhf_jax.stages.preferences",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
     num_prompts=1800,

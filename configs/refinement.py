@@ -8,9 +8,8 @@ answer (`refined`), and an evaluation of both beside the SFT model.
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
-from configs.reward_from_feedback import files, judgements
+from rlhf_jax.configs import quickstart
+from rlhf_jax.configs.reward_from_feedback import files, judgements
 
 TEMPLATE = "{prompt} You said: {response} {critique} Say it again."
 NEW = ("refinement_demonstrations", "refiner", "critiques", "refinement", "refined", "refined_evaluation")
@@ -21,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
   del arg
   config = quickstart.get_config()
   config.refinement_demonstrations = dict(
-    algorithm="rlhf_jax.algorithms.refinement_demonstrations",
+    algorithm="rlhf_jax.stages.refinement_demonstrations",
     seed=config.world.get_ref("seed"),
     prompts="{run}/world/prompts.jsonl",
     num=4000,
@@ -33,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
   critic = dict(function="rlhf_jax.world:criticise", arguments=dict(seed=config.world.get_ref("seed")))
   config.critiques = judgements(config, "single_ratings", num=2000, judges=1, policy="refiner", kinds=(), critic=critic)
   config.refinement = dict(
-    algorithm="rlhf_jax.algorithms.refinement",
+    algorithm="rlhf_jax.stages.refinement",
     policy="refiner",
     feedback=files("critiques"),
     template=TEMPLATE,

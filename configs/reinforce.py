@@ -7,8 +7,7 @@ Baselines: none, moving_mean, leave_one_out, value.
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:

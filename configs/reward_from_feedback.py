@@ -10,8 +10,7 @@ the weights, the reward model and its accuracy are new. Judgements of people ins
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 PAGES = {
   "pairs": dict(responses=2, kinds=("ranks",)),
@@ -31,7 +30,7 @@ KINDS = {
 def judgements(config: ConfigDict, page: str, num: int, judges: int, **changes) -> ConfigDict:
   """A stage that buys `num` judgements, `judges` of each item."""
   settings = dict(
-    algorithm="rlhf_jax.algorithms.judgements",
+    algorithm="rlhf_jax.stages.judgements",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
     num_items=num // judges,
@@ -51,7 +50,7 @@ def annotators(*stages: str, set_aside: bool = True, reliability: bool = True) -
   """A stage that weighs the annotators of the judgements of `stages`."""
   return ConfigDict(
     dict(
-      algorithm="rlhf_jax.algorithms.annotators",
+      algorithm="rlhf_jax.stages.annotators",
       feedback=files(*stages),
       set_aside=set_aside,
       reliability=reliability,
@@ -89,7 +88,7 @@ def accuracy(config: ConfigDict, groups: dict[str, tuple[str, ...]]) -> ConfigDi
   """The reward models against the gold order; the first group is the one the others are compared with."""
   return ConfigDict(
     dict(
-      algorithm="rlhf_jax.evaluation.reward_accuracy",
+      algorithm="rlhf_jax.stages.reward_accuracy",
       policy="sft",
       prompts="{run}/world/eval_prompts.jsonl",
       num_prompts=400,

@@ -11,8 +11,7 @@ proves the way through and no more: experiments/smollm2_hh has the commands and 
 """
 
 from ml_collections import ConfigDict
-
-from configs import quickstart
+from rlhf_jax.configs import quickstart
 
 STAGES = ("base", "sft", "reward_model", "ppo", "evaluation")
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -31,7 +30,7 @@ def get_config(arg: str) -> ConfigDict:
   config.tokenizer = "{model}"
   config.model = dict(path=MODEL, dtype="float32")
   config.transport.update(logits_chunk=64, remat="full")
-  config.base = dict(algorithm="rlhf_jax.algorithms.import_model")
+  config.base = dict(algorithm="rlhf_jax.stages.import_model")
   sampling = dict(max_prompt_tokens=384, max_new_tokens=128, temperature=0.7)
 
   config.sft.init = "base"

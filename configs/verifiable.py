@@ -9,8 +9,7 @@ found.
 """
 
 from ml_collections import ConfigDict
-
-from configs import grpo, quickstart
+from rlhf_jax.configs import grpo, quickstart
 
 CLUSTERS = ("arithmetic", "reasoning")
 
@@ -23,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.problems_world = ConfigDict(config.world)
   config.problems_world.update(num_documents=1000, num_demonstrations=12, num_prompts=12000, num_eval_prompts=3600)
   config.problems = dict(
-    algorithm="rlhf_jax.algorithms.world_questions",
+    algorithm="rlhf_jax.stages.world_questions",
     seed=config.world.get_ref("seed"),
     num_choices=2,
     parts={
@@ -32,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     },
   )
   config.few_data = dict(
-    algorithm="rlhf_jax.algorithms.select_demonstrations",
+    algorithm="rlhf_jax.stages.select_demonstrations",
     demonstrations=config.sft.demonstrations,
     clusters=CLUSTERS,
     num_demonstrations=200,
@@ -46,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.verifiable.environment.reward.update(checkpoint="", **number("prompts"), function_weight=1.0)
   config.verifiable.environment.sampling.temperature = 1.0
   config.verifiable_accuracy = dict(
-    algorithm="rlhf_jax.evaluation.few_shot",
+    algorithm="rlhf_jax.stages.few_shot",
     models=("few", "verifiable", "sft"),
     text_models=(),
     tasks=dict(

@@ -23,7 +23,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from rlhf_jax.recipe import load_config, load_population
+from rlhf_jax.pipeline.recipe import load_config, load_population
 from rlhf_jax.settings import ConfigError, nearest
 
 SHAPES = ("records", "dataset", "rankings", "pairs", "ratings", "critiques")
@@ -56,7 +56,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
   config, workdir = load_config(arguments)
   seeds, vary = load_population(arguments)
-  from rlhf_jax import members, pipeline  # import jax: `--help`, typos and the annotation page should answer at once
+  from rlhf_jax.pipeline import (  # import jax: `--help`, typos and the annotation page should answer at once
+    members,
+    run,
+  )
   from rlhf_jax.train import Interrupted
 
   command = shlex.join(["rlhf-jax", "run", *arguments])
@@ -64,7 +67,7 @@ def _run(arguments: list[str]) -> int:
     if seeds or vary:
       members.run(config, Path(workdir), seeds, vary, command)
     else:
-      pipeline.run(config, Path(workdir), command)
+      run.run(config, Path(workdir), command)
   except Interrupted as stop:
     print(f"{stop}; the same command continues there", file=sys.stderr)
     return 130
@@ -79,8 +82,8 @@ def _sample(arguments: list[str]) -> None:
   parser.add_argument("--max-new-tokens", type=int, default=32)
   parser.add_argument("--seed", type=int, default=0)
   settings = parser.parse_args(arguments)
-  from rlhf_jax.chat import answer, open_run
   from rlhf_jax.data import DataError
+  from rlhf_jax.tools.ask import answer, open_run
 
   models = open_run(settings.run, settings.temperature, settings.max_new_tokens)
   if settings.prompt is not None:
@@ -105,7 +108,7 @@ def _report(arguments: list[str]) -> None:
   parser = argparse.ArgumentParser(prog="rlhf-jax report", description="Write RUN/report.html anew.")
   parser.add_argument("run", type=Path)
   settings = parser.parse_args(arguments)
-  from rlhf_jax.evaluation.report import write_report
+  from rlhf_jax.report.report import write_report
 
   print(write_report(settings.run))
 
@@ -138,7 +141,7 @@ def _collect(arguments: list[str]) -> None:
   gold, skips[settings.gold] = collect.read_gold(settings.gold) if settings.gold else ([], {})
   prompts, policies = [], []
   if settings.run is not None:
-    from rlhf_jax.chat import open_policies
+    from rlhf_jax.tools.ask import open_policies
 
     prompts, skips[settings.prompts] = data.read_prompts(settings.prompts)
     prompts = prompts[: settings.num_prompts]
@@ -203,9 +206,10 @@ def _agreement(arguments: list[str]) -> None:
   from rlhf_jax.feedback.exchange import read_records
 
   try:
-    from rlhf_jax.feedback.agreement_report import analyse, write_findings
-    from rlhf_jax.feedback.agreement_text import print_findings
-    from rlhf_jax.feedback.screening import Limits
+    from rlhf_jax.agreement.findings import analyse
+    from rlhf_jax.agreement.report import write_findings
+    from rlhf_jax.agreement.screening import Limits
+    from rlhf_jax.agreement.text import print_findings
 
     findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
   except ModuleNotFoundError as error:
@@ -242,7 +246,7 @@ def _export(arguments: list[str]) -> None:
   parser.add_argument("--stage", default="", help="the stage whose model it is (default: the last policy)")
   parser.add_argument("--adapters", action="store_true", help="its LoRA adapters alone, as PEFT reads them")
   settings = parser.parse_args(arguments)
-  from rlhf_jax.export import export_run
+  from rlhf_jax.tools.export import export_run
 
   name = export_run(settings.run, settings.directory, settings.stage, settings.adapters)
   print(f"{settings.directory}: the {'adapters' if settings.adapters else 'model'} of {name}")
@@ -261,7 +265,7 @@ def _harness(arguments: list[str]) -> None:
   parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write all results there")
   settings = parser.parse_args(arguments)
   try:
-    from rlhf_jax.harness import HarnessModel, evaluate, open_model
+    from rlhf_jax.tools.harness import HarnessModel, evaluate, open_model
   except ModuleNotFoundError as error:
     raise ConfigError(f"{error}; the harness needs the eval extra: pip install 'rlhf_jax[eval]'") from error
   model = HarnessModel(*open_model(settings.model, settings.stage), batch_size=settings.batch_size)

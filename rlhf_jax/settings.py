@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import importlib
 import importlib.util
+import inspect
+import itertools
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -87,6 +91,25 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
   if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
     raise ConfigError(f"config.{where} must be {hint.__name__}, not {value!r}.")
   return value
+
+
+def describe(cls: type) -> dict[str, str]:
+  """Field -> its description, of a dataclass and its bases; "" where there is none.
+
+  A description is the string literal that follows the field in the source of the class.
+  """
+  found = {}
+  for owner in reversed(cls.__mro__):
+    if owner is object or not dataclasses.is_dataclass(owner):
+      continue
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    body = tree.body if isinstance(tree, ast.ClassDef) else []
+    for statement, following in itertools.pairwise([*body, ast.Pass()]):
+      if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        literal = following.value if isinstance(following, ast.Expr) else None
+        text = literal.value if isinstance(literal, ast.Constant) and isinstance(literal.value, str) else ""
+        found[statement.target.id] = " ".join(text.split())
+  return {field.name: found.get(field.name, "") for field in dataclasses.fields(cls)}
 
 
 def _form(value: Any) -> type:

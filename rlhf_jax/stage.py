@@ -33,7 +33,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class ImportedModel:
-  """A published model instead of a shape: its stage is `rlhf_jax.algorithms.import_model`, others start from that.
+  """A published model instead of a shape: its stage is `rlhf_jax.stages.import_model`, others start from that.
 
   path: a directory with config.json and safetensors, a .gguf file, or owner/name on the Hugging Face hub. dtype: of the
   activations.

@@ -16,7 +16,7 @@ import rlhf_jax.train.loop
 import rlhf_jax.world
 from rlhf_jax import data
 from rlhf_jax.cli import main
-from rlhf_jax.pipeline import plan
+from rlhf_jax.pipeline.run import plan
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.train import (
   Function,

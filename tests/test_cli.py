@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_jax.cli import main
-from rlhf_jax.recipe import load_config
+from rlhf_jax.pipeline.recipe import load_config
 from rlhf_jax.settings import ConfigError
 
 ROOT = Path(__file__).parents[1]

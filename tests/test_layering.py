@@ -1,6 +1,8 @@
 """Imports point down only: the architecture, read from the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,14 @@ LEVELS = (
   {"types", "stage"},
   {"objectives", "models", "data"},
   {"sampling", "world", "feedback", "verify"},
+  {"agreement"},
+  {"population"},
   {"train"},
   {"evaluation"},
-  {"algorithms"},
-  {"references"},
+  {"algorithms", "stages"},
+  {"report"},
   {"pipeline"},
-  {"chat", "export", "harness", "members", "recipe"},
+  {"tools"},
   {"cli"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
@@ -33,6 +37,17 @@ def imports(path):
       assert node.level == 0, f"{path}: relative import"
       yield node.module
       yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules_read(path, names):
+  """The modules of `names` a file imports; `from package import module` is the module, not the package too."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names if alias.name in names)
+    elif isinstance(node, ast.ImportFrom) and node.module in names:
+      for alias in node.names:
+        inner = f"{node.module}.{alias.name}"
+        yield inner if inner in names else node.module
 
 
 def part(name):
@@ -83,11 +98,26 @@ def test_data_world_and_feedback_do_not_know_jax():
       assert not [name for name in imports(path) if name.split(".")[0] in ("jax", "flax")], path
 
 
-def test_configs_import_only_ml_collections_and_configs():
-  for folder in ("configs", "experiments"):
-    for path in (ROOT / folder).rglob("*.py"):
-      tops = {name.split(".")[0] for name in imports(path)}
-      assert tops <= {"ml_collections", "configs"}, (path, tops)
+def test_recipes_import_only_ml_collections_and_each_other():
+  for path in (ROOT / "configs").glob("*.py"):
+    for name in imports(path):
+      assert name.split(".")[0] == "ml_collections" or name.startswith("rlhf_jax.configs"), (path, name)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+  names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+  reads = {name: set(modules_read(path, names)) - {name} for name, path in names.items()}
+  while free := {name for name in reads if not reads[name] & reads.keys()}:
+    reads = {name: others for name, others in reads.items() if name not in free}
+  assert not reads, f"a circle among {sorted(reads)}"
+
+
+def test_ppo_imports_nothing_of_feedback():
+  script = (
+    "import sys, rlhf_jax.algorithms.ppo; "
+    "print(*(name for name in sys.modules if name.startswith(('rlhf_jax.feedback', 'rlhf_jax.agreement'))))"
+  )
+  assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() == []
 
 
 def test_algorithm_files_fit_their_budget():

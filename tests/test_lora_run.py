@@ -10,9 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from rlhf_jax import data, pipeline
+from rlhf_jax import data
 from rlhf_jax.cli import main
-from rlhf_jax.models import DecoderConfig, export_model, fold_lora, language_model, load_pretrained, open_pretrained
+from rlhf_jax.models import DecoderConfig, fold_lora, language_model
+from rlhf_jax.models.hub import export_model, load_pretrained, open_pretrained
+from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.train import (
   CheckpointError,
@@ -92,7 +94,7 @@ def settings(published):
     "tokenizer": "{model}",
     "model": {"path": str(published)},
     "transport": dict(kind="jit", fsdp=1, microbatches=1),
-    "base": {"algorithm": "rlhf_jax.algorithms.import_model"},
+    "base": {"algorithm": "rlhf_jax.stages.import_model"},
     "sft": dict(
       supervised, algorithm="rlhf_jax.algorithms.sft", init="base", demonstrations="{run}/demonstrations.jsonl",
     ),
@@ -311,7 +313,7 @@ REINFORCE = rl(
   value_coef=0.1, entropy_coef=0.0,
 )  # fmt: skip
 EVALUATION = dict(
-  algorithm="rlhf_jax.evaluation.evaluate", models=("base", "sft", "new"), reference="base",
+  algorithm="rlhf_jax.stages.evaluate", models=("base", "sft", "new"), reference="base",
   prompts="{run}/pairs.jsonl", held_out_prompts="", num_prompts=8, batch_size=8, sampling=SAMPLING,
   reward_model="reward_model", gold=dict(function=""), responses=1, min_gap=0.5, labellers={}, num_samples=2,
 )  # fmt: skip

@@ -17,8 +17,8 @@ from tiny_chain import recipe, run_stages, shortness
 from rlhf_jax import data
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import main
-from rlhf_jax.pipeline import plan
-from rlhf_jax.recipe import load_config
+from rlhf_jax.pipeline.recipe import load_config
+from rlhf_jax.pipeline.run import plan
 from rlhf_jax.settings import parse
 from rlhf_jax.train.metrics import read_metrics
 

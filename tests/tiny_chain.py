@@ -2,14 +2,13 @@
 
 import contextlib
 import shutil
-import sys
 from pathlib import Path
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from rlhf_jax import pipeline
 from rlhf_jax.cli import main
+from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.settings import import_module
 
 ROOT = Path(__file__).parents[1]
@@ -67,11 +66,7 @@ def programs_kept(directory: Path):
 
 def recipe(name: str, arg: str = "") -> dict:
   """configs/<name>.py as a plain mapping."""
-  sys.path.insert(0, str(ROOT))  # recipes import `configs`
-  try:
-    return import_module(f"configs.{name}").get_config(arg).copy_and_resolve_references().to_dict()
-  finally:
-    sys.path.remove(str(ROOT))
+  return import_module(f"rlhf_jax.configs.{name}").get_config(arg).copy_and_resolve_references().to_dict()
 
 
 def run_stages(config: dict, chain: Path, workdir: Path, changes: dict[str, dict]) -> None:

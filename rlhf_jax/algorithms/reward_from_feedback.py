@@ -37,7 +37,6 @@ from rlhf_jax.train import (
   identity,
   init_state,
   jit,
-  load_judgements,
   load_policy,
   load_prompts,
   make_optimizer,
@@ -47,10 +46,10 @@ from rlhf_jax.train import (
   normalize_head,
   open_workspace,
   ordered_pairs,
-  read_weights,
   run_steps,
   stage_key,
 )
+from rlhf_jax.train.judgements import load_judgements, read_weights
 from rlhf_jax.types import Mean
 
 

@@ -11,12 +11,18 @@ from rlhf_jax.data.arrays import (
   split_prompts,
   take,
 )
-from rlhf_jax.data.chat import Loss, encode_demonstrations, export_tokenizer, prompt_ids, response_ids
+from rlhf_jax.data.dialogue import (
+  UnusableDialogue,
+  render_prompt,
+  render_response,
+  split_answer,
+  split_dialogue,
+  split_pair,
+)
+from rlhf_jax.data.encoding import Loss, encode_demonstrations, export_tokenizer, prompt_ids, response_ids
 from rlhf_jax.data.files import DataError, read_rows, read_text, write_rows
 from rlhf_jax.data.mixture import Mixture
-from rlhf_jax.data.pieces import token_bytes
-from rlhf_jax.data.prompting import load_templates
-from rlhf_jax.data.shapes import Comparison, Critique, Demonstration, Ratings
+from rlhf_jax.data.row_formats import Comparison, Critique, Demonstration, Ratings
 from rlhf_jax.data.sources import (
   Source,
   read_comparisons,
@@ -28,15 +34,8 @@ from rlhf_jax.data.sources import (
   stream_corpus,
 )
 from rlhf_jax.data.stream import Stream
-from rlhf_jax.data.templates import (
-  UnusableDialogue,
-  render_prompt,
-  render_response,
-  split_answer,
-  split_dialogue,
-  split_pair,
-)
-from rlhf_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from rlhf_jax.data.templates import load_templates
+from rlhf_jax.data.tokenizer import Tokenizer, load_tokenizer, token_bytes, train_tokenizer
 
 __all__ = [
   "Comparison",

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from rlhf_jax.data.chat import prompt_ids, response_ids
-from rlhf_jax.data.shapes import Comparison, Demonstration
-from rlhf_jax.data.templates import render_prompt
+from rlhf_jax.data.dialogue import render_prompt
+from rlhf_jax.data.encoding import prompt_ids, response_ids
+from rlhf_jax.data.row_formats import Comparison, Demonstration
 from rlhf_jax.data.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]

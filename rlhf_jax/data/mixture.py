@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data.chat import Loss
+from rlhf_jax.data.encoding import Loss
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.sources import Source
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rlhf_jax.data import shapes
-from rlhf_jax.data.columns import rename, value
+from rlhf_jax.data import row_formats
+from rlhf_jax.data.dialogue import UnusableDialogue, render_prompt, render_response
 from rlhf_jax.data.files import DataError, PathLike, RowError, read_text
 from rlhf_jax.data.readers import Format, Rows, open_rows
-from rlhf_jax.data.shapes import Comparison, Critique, Demonstration, Ratings, Shapes
-from rlhf_jax.data.templates import UnusableDialogue, render_prompt, render_response
+from rlhf_jax.data.row_formats import Comparison, Critique, Demonstration, Ratings, Shapes
+from rlhf_jax.data.row_values import rename, value
 
 Skip = Literal["malformed", "schema", "duplicate", "unusable", "too_long"]
 
@@ -66,7 +66,7 @@ def read_demonstrations(source: PathLike | Source) -> tuple[list[Demonstration],
   Raises:
     DataError: the source cannot be read, the columns are none of these, a value has a wrong type, or no row is usable.
   """
-  return read_records(source, shapes.DEMONSTRATIONS)
+  return read_records(source, row_formats.DEMONSTRATIONS)
 
 
 def read_corpus(path: PathLike) -> str:
@@ -93,7 +93,7 @@ def stream_corpus(path: PathLike) -> Iterator[str]:
     if isinstance(row, dict) and "text" in row:
       yield value(row, "text", str, where)
     else:
-      for prompt, response in records_of(source, where, row, shapes.DEMONSTRATIONS, Counter()):
+      for prompt, response in records_of(source, where, row, row_formats.DEMONSTRATIONS, Counter()):
         yield render_prompt(prompt) + render_response(response)
 
 
@@ -107,7 +107,7 @@ def read_comparisons(source: PathLike | Source) -> tuple[list[Comparison], Count
   Raises:
     DataError: the source cannot be read, the columns are none of these, a value has a wrong type, or no row is usable.
   """
-  return read_records(source, shapes.COMPARISONS)
+  return read_records(source, row_formats.COMPARISONS)
 
 
 def read_ratings(source: PathLike | Source) -> tuple[list[Ratings], Counter]:
@@ -116,7 +116,7 @@ def read_ratings(source: PathLike | Source) -> tuple[list[Ratings], Counter]:
   Raises:
     DataError: the source cannot be read, the columns are none of these, a value has a wrong type, or no row is usable.
   """
-  return read_records(source, shapes.RATINGS)
+  return read_records(source, row_formats.RATINGS)
 
 
 def read_critiques(source: PathLike | Source) -> tuple[list[Critique], Counter]:
@@ -125,7 +125,7 @@ def read_critiques(source: PathLike | Source) -> tuple[list[Critique], Counter]:
   Raises:
     DataError: the source cannot be read, the columns are none of these, a value has a wrong type, or no row is usable.
   """
-  return read_records(source, shapes.CRITIQUES)
+  return read_records(source, row_formats.CRITIQUES)
 
 
 def read_prompts(source: PathLike | Source) -> tuple[list[str], Counter]:
@@ -137,7 +137,7 @@ def read_prompts(source: PathLike | Source) -> tuple[list[str], Counter]:
   Raises:
     DataError: the source cannot be read, the columns are none of these, a value has a wrong type, or no row is usable.
   """
-  return read_records(source, shapes.PROMPTS)
+  return read_records(source, row_formats.PROMPTS)
 
 
 def read_records(source: PathLike | Source, shape: Shapes) -> tuple[list[Any], Counter]:

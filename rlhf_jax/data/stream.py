@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_jax.data.arrays import Arrays, cut_texts, is_held_out, pack_rows, take, too_long
-from rlhf_jax.data.chat import encode_demonstrations
+from rlhf_jax.data.encoding import encode_demonstrations
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.mixture import Mixture, describe_shares, mixture_shares, next_tasks
-from rlhf_jax.data.shapes import Demonstration, Text
+from rlhf_jax.data.row_formats import Demonstration, Text
+from rlhf_jax.data.source_stream import Cursor, Example, Task
 from rlhf_jax.data.sources import leave_out
-from rlhf_jax.data.tasks import Cursor, Example, Task
 from rlhf_jax.data.tokenizer import Tokenizer
 
 BLOCK = 1024  # examples

@@ -1,100 +1,117 @@
-"""The one chat form: rendering to it, and taking dialogues in the format of Anthropic's HH data apart."""
+"""Prompt templates: what turns the columns of a row into a prompt and its answer, in one of several phrasings.
 
+A template is a pair of texts with columns in braces, as in FLAN (Wei et al. 2021, arXiv 2109.01652):
+
+  ("Does \\"{premise}\\" mean that \\"{hypothesis}\\"?\\n\\n{options_}", "{answer}")
+
+FLAN's files name some texts that are made from a list in the row: {options_} and {options_str} from options,
+{numbered_X} and {X_newline} from X.
+"""
+
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-HUMAN = "\n\nHuman:"
-ASSISTANT = "\n\nAssistant:"
-SYSTEM = "\n\nSystem:"  # only at the very start: in HH it may stand in an answer, as text
+from rlhf_jax.data.files import DataError, read_text, type_name
+from rlhf_jax.data.row_values import listing, schema_error
 
-_TURN = re.compile(r"\n\n(Human|Assistant):")
+Template = tuple[str, str]
 
-# The form as a chat template, for those who serve the project's models elsewhere. Every turn of the assistant ends in
-# <eos>, those of a prompt too: a policy that is trained on all of them learns to stop after each.
-CHAT_TEMPLATE = (
-  "{{ bos_token }}{% for message in messages %}"
-  "{{ {'user': '\n\nHuman: ', 'system': '\n\nSystem: '}.get(message['role'], '\n\nAssistant: ') }}"
-  "{{ message['content'] }}"
-  "{{ eos_token if message['role'] == 'assistant' else '' }}{% endfor %}"
-  "{{ '\n\nAssistant:' if add_generation_prompt else '' }}"
+_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+
+# Columns: question, answer; and rationale, which comes before the answer (Wei et al. 2022, arXiv 2201.11903).
+ZERO_SHOT: tuple[Template, ...] = (
+  ("{question}", "{answer}"),
+  ("{question}\nAnswer:", "{answer}"),
+  ("Question: {question}\nAnswer:", "{answer}"),
+  ("Q: {question}\nA:", "{answer}"),
+  ("Please answer this question: {question}", "{answer}"),
 )
+CHAIN_OF_THOUGHT: tuple[Template, ...] = (
+  ("{question}\nLet's think step by step.", "{rationale}\nThe answer is {answer}."),
+  ("Question: {question}\nThink step by step, then answer.", "{rationale}\nThe answer is {answer}."),
+  ("{question}\nReason first, then give the answer.", "{rationale}\nThe answer is {answer}."),
+  ("Q: {question}\nA: Let's work it out.", "{rationale}\nThe answer is {answer}."),
+  ("Answer this question, and explain how you get there: {question}", "{rationale}\nThe answer is {answer}."),
+)
+_BUILT_IN = {"zero_shot": ZERO_SHOT, "chain_of_thought": CHAIN_OF_THOUGHT}
 
 
-class UnusableDialogue(ValueError):
-  """A well-formed dialogue without the part asked for; readers count these by the message."""
+class Phrasings(NamedTuple):
+  """Templates and the columns they name between them."""
+
+  templates: tuple[Template, ...]
+  fields: tuple[str, ...]
+
+  def values(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The text of each column that a template names. Raises RowError."""
+    return {name: _text(row, name, where) for name in self.fields}
 
 
-def is_dialogue(prompt: str) -> bool:
-  """Whether a prompt is a dialogue up to the assistant's turn; otherwise it is a bare instruction."""
-  return prompt.startswith((HUMAN, SYSTEM)) and prompt.endswith(ASSISTANT)
+def load_templates(given: str | Sequence[Sequence[str]]) -> Phrasings:
+  """The phrasings that a source names: "zero_shot", "chain_of_thought", "FILE:TASK", or the templates themselves.
 
-
-def render_prompt(prompt: str) -> str:
-  """The text the policy continues: a bare instruction is wrapped, a dialogue stays as it is."""
-  return prompt if is_dialogue(prompt) else f"{HUMAN} {prompt}{ASSISTANT}"
-
-
-def render_response(response: str) -> str:
-  """The response as it follows a rendered prompt: stripped, then exactly one leading space."""
-  return " " + response.strip()
-
-
-def split_dialogue(text: str) -> list[tuple[str, str]]:
-  """The (role, text) turns of a dialogue; roles are "Human", "Assistant" and "System", texts are stripped.
-
-  Real dialogues hold two turns of the same role in a row, and end in either role; both are kept as they are. Only a
-  dialogue's first turn can be the system's.
-
-  Raises:
-    ValueError: the text does not start with the human's turn, or the system's and then the human's.
-  """
-  if not text.startswith((HUMAN, SYSTEM)):
-    raise ValueError(f"not a dialogue: it must start with {HUMAN!r}, found {text[:40]!r}")
-  first, *parts = _TURN.split(text)
-  system = [("System", first.removeprefix(SYSTEM).strip())] if first else []
-  if not parts or parts[0] != "Human":
-    raise ValueError(f"not a dialogue: {SYSTEM!r} must be followed by {HUMAN!r}")
-  return system + [(role, body.strip()) for role, body in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def join_dialogue(turns: Sequence[tuple[str, str]]) -> str:
-  """What `split_dialogue` takes apart into these turns.
+  FILE is JSON: {task: [[prompt, answer], ...]}, or that under "PATTERNS" as FLAN has it.
 
   Raises:
-    ValueError: the first turn is not the human's, or the system's and then the human's.
-    UnusableDialogue: a text spells the beginning of a turn.
+    DataError: there is no such file or task, or what it holds are no templates.
   """
-  if any(_TURN.search(text.strip()) for _, text in turns):
-    raise UnusableDialogue("a message spells the beginning of a turn")
-  roles = [role for role, _ in turns]
-  if roles[:1] != ["Human"] and roles[:2] != ["System", "Human"] or "System" in roles[1:]:
-    raise ValueError(f"a dialogue starts with the human, or with one system message, found {', '.join(roles)}")
-  return "".join(f"\n\n{role}: {text.strip()}" for role, text in turns)
+  found = _BUILT_IN.get(given) or _read(given) if isinstance(given, str) else given
+  if not found or not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in found):
+    raise DataError(f"templates {given!r} must be pairs of texts (prompt, answer)")
+  templates = tuple((prompt, answer) for prompt, answer in found)
+  fields = dict.fromkeys(name for pair in templates for text in pair for name in _FIELD.findall(text))
+  return Phrasings(templates, tuple(fields))
 
 
-def split_answer(dialogue: str) -> tuple[str, str]:
-  """The prompt (up to and with the last "\\n\\nAssistant:") and the stripped last answer of a dialogue.
-
-  Raises:
-    ValueError: as `split_dialogue`.
-    UnusableDialogue: the last turn is not the assistant's.
-  """
-  if split_dialogue(dialogue)[-1][0] != "Assistant":
-    raise UnusableDialogue("the last turn is not the assistant's")
-  end = dialogue.rindex(ASSISTANT) + len(ASSISTANT)
-  return dialogue[:end], dialogue[end:].strip()
+def fill(template: Template, values: Mapping[str, str]) -> Template:
+  """(prompt, answer) of a template; braces in the values stay as they are."""
+  prompt, answer = (_FIELD.sub(lambda field: values[field[1]], text) for text in template)
+  return prompt, answer
 
 
-def split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:
-  """(prompt, chosen response, rejected response) of two whole dialogues that differ in their last turn only.
+def with_examples(prompt: str, examples: Sequence[Template]) -> str:
+  """A prompt behind solved examples, (prompt, answer) each."""
+  return "".join(f"{question}\n{answer}\n\n" for question, answer in examples) + prompt
 
-  Raises:
-    ValueError: as `split_dialogue`.
-    UnusableDialogue: they differ before the last turn, so that they answer different prompts, or the last
-      turn is not the assistant's.
-  """
-  prompt, chosen_response = split_answer(chosen)
-  rejected_prompt, rejected_response = split_answer(rejected)
-  if prompt != rejected_prompt:
-    raise UnusableDialogue("no shared prompt: chosen and rejected differ before the last turn")
-  return prompt, chosen_response, rejected_response
+
+def _read(name: str) -> Sequence[Sequence[str]]:
+  path, _, task = name.rpartition(":")
+  if not path:
+    raise DataError(f"templates {name!r} must be {', '.join(_BUILT_IN)} or FILE:TASK")
+  try:
+    tasks = json.loads(read_text(path))
+  except json.JSONDecodeError as error:
+    raise DataError(f"{path}: not JSON ({error})") from error
+  tasks = tasks.get("PATTERNS", tasks) if isinstance(tasks, dict) else {}
+  if task not in tasks:
+    raise DataError(f"{path}: no templates for {task!r} among {listing(sorted(tasks))}")
+  return tasks[task]
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+  found = row[name] if name in row else _derived(row, name, where)
+  if isinstance(found, (int, float)) and not isinstance(found, bool):
+    return str(found)
+  if not isinstance(found, str):
+    raise schema_error(f"{where}: {name!r} must be a string or a number, found {type_name(found)} ({str(found)[:40]})")
+  return found
+
+
+def _derived(row: Mapping[str, Any], name: str, where: str) -> str:
+  """The texts that FLAN makes from lists."""
+  rules: tuple[tuple[str, Callable[[list[str]], str]], ...] = (
+    (r"(options)_(?:str)?", lambda items: "OPTIONS:\n" + "\n".join(f"- {item}" for item in items)),
+    (r"numbered_(\w+)", lambda items: "\n".join(f"{i}. {item}" for i, item in enumerate(items, 1))),
+    (r"(\w+)_newline", "\n".join),
+  )
+  for pattern, join in rules:
+    match = re.fullmatch(pattern, name)
+    if match and match[1] in row:
+      items = row[match[1]]
+      if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        found = f"{type_name(items)} ({str(items)[:40]})"
+        raise schema_error(f"{where}: {match[1]!r} must be a list of strings, found {found}")
+      return join(items)
+  raise schema_error(f"{where}: no column {name!r}, which the template names, among {listing(row)}")

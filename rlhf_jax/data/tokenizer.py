@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from rlhf_jax.data.dialogue import CHAT_TEMPLATE
 from rlhf_jax.data.files import DataError, PathLike, read_text, write_bytes
-from rlhf_jax.data.published import Published, control_tokens, parse_backend, read_published
-from rlhf_jax.data.templates import CHAT_TEMPLATE
+from rlhf_jax.data.published_tokenizer import Published, control_tokens, parse_backend, read_published
 
 PAD, BOS, EOS = SPECIALS = ("<pad>", "<bos>", "<eos>")
 
@@ -23,6 +24,8 @@ _PROBE = "  Ab \n\n\tcafe\u0301 \x00 1234 \u05e9\u200f\u200b \U0001f469\u200d\U0
 
 # A word, a digit or a run of signs, each with the space in front; or a run of line ends; or other white space.
 _WORD = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]+|\s+(?!\S)|\s+"
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a lone byte in the spelling of SentencePiece
 
 
 @dataclass(frozen=True)
@@ -167,3 +170,32 @@ def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE a
     control=control_tokens(backend) | {found.bos: ids[found.bos], found.eos: ids[found.eos]},
     chat_template=found.chat_template,
   )
+
+
+def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
+  """The bytes of every token, by id; none for control tokens, which decoding skips, and for ids without a token.
+
+  Byte-level vocabularies (GPT-2's, and this project's own) spell each byte as a character; those of SentencePiece write
+  a space as U+2581 and lone bytes as <0x0A>.
+  """
+  spelled = _byte_of() if "ByteLevel" in json.dumps(json.loads(tokenizer.backend.to_str())["decoder"]) else None
+  plain = {token.content for token in tokenizer.backend.get_added_tokens_decoder().values()}
+  pieces = [b""] * tokenizer.vocab_size
+  for text, index in tokenizer.backend.get_vocab().items():
+    if text in tokenizer.control:
+      continue
+    if text in plain:
+      pieces[index] = text.encode()
+    elif spelled:
+      pieces[index] = bytes(spelled[char] for char in text)
+    else:
+      byte = _BYTE.fullmatch(text)
+      pieces[index] = bytes([int(byte[1], 16)]) if byte else text.replace("\u2581", " ").encode()
+  return pieces
+
+
+def _byte_of() -> dict[str, int]:
+  """GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on."""
+  printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+  others = [byte for byte in range(256) if byte not in printable]
+  return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

@@ -1,7 +1,7 @@
 """From prompts to items in the queue: responses sampled from policies, taken from files, or both, and gold items.
 
-A policy is a plain function of texts, so that nothing here knows of models: `rlhf_jax.chat.open_policies` opens those
-of a run, and any other source of text can be wrapped the same way.
+A policy is a plain function of texts, so that nothing here knows of models: `rlhf_jax.tools.ask.open_policies` opens
+those of a run, and any other source of text can be wrapped the same way.
 """
 
 from __future__ import annotations

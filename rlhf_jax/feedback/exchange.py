@@ -15,14 +15,14 @@ from typing import Any
 
 from rlhf_jax.data import DataError, read_rows, write_rows
 from rlhf_jax.data.files import write_bytes
-from rlhf_jax.feedback.derived import SHAPES
+from rlhf_jax.feedback.learner_rows import SHAPES
 from rlhf_jax.feedback.records import (
   Annotator,
-  Item,
   Judgement,
   Record,
   Records,
   Response,
+  collect_records,
   content_id,
   make_item,
   record_of,
@@ -57,45 +57,6 @@ def read_records(path: str | Path) -> Records:
   if any("type" in row for _, row in rows):
     return collect_records((f"{path}:{line}", record_of(row, f"{path}:{line}")) for line, row in rows)
   return collect_records(located for line, row in rows for located in _comparisons(path, line, row))
-
-
-def collect_records(located: Iterable[tuple[str, Record]]) -> Records:
-  """Sorts records by type and checks that they fit together; a record that occurs twice counts once.
-
-  Raises:
-    DataError: starting with the place ("file:line") of the record that does not fit.
-  """
-  found: dict[type, dict[str, Record]] = {Annotator: {}, Item: {}, Judgement: {}}
-  for where, record in located:
-    known = found[type(record)]
-    if known.setdefault(record.id, record) != record:
-      raise DataError(f"{where}: the id {record.id!r} occurs before with other content; give it an id of its own")
-    if isinstance(record, Judgement):
-      check_fits(record, found[Annotator], found[Item], found[Judgement], where)
-  return tuple(list(records.values()) for records in found.values())
-
-
-def check_fits(
-  judgement: Judgement,
-  annotators: Mapping[str, Annotator],
-  items: Mapping[str, Item],
-  judgements: Mapping[str, Judgement],
-  where: str,
-) -> None:
-  """Raises DataError, which starts with `where`, unless what the judgement refers to is there before it and fits."""
-  if judgement.annotator not in annotators:
-    raise DataError(f"{where}: unknown annotator {judgement.annotator!r}; its row must come before")
-  if judgement.item not in items:
-    raise DataError(f"{where}: unknown item {judgement.item!r}; its row must come before")
-  size = len(items[judgement.item].responses)
-  if len(judgement.order) != size:
-    raise DataError(f"{where}: judges {len(judgement.order)} responses, but item {judgement.item!r} has {size}")
-  if judgement.supersedes is not None:
-    old = judgements.get(judgement.supersedes)
-    if old is None:
-      raise DataError(f"{where}: supersedes the unknown judgement {judgement.supersedes!r}; its row must come before")
-    if (old.item, old.annotator) != (judgement.item, judgement.annotator):
-      raise DataError(f"{where}: supersedes {old.id!r}, which is of another item or annotator")
 
 
 def write_records(path: str | Path, records: Records) -> None:

@@ -286,3 +286,42 @@ def _responses(rows: Any) -> tuple[Response, ...]:
 
 def _tuples(value: Any) -> Any:
   return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def collect_records(located: Iterable[tuple[str, Record]]) -> Records:
+  """Sorts records by type and checks that they fit together; a record that occurs twice counts once.
+
+  Raises:
+    DataError: starting with the place ("file:line") of the record that does not fit.
+  """
+  found: dict[type, dict[str, Record]] = {Annotator: {}, Item: {}, Judgement: {}}
+  for where, record in located:
+    known = found[type(record)]
+    if known.setdefault(record.id, record) != record:
+      raise DataError(f"{where}: the id {record.id!r} occurs before with other content; give it an id of its own")
+    if isinstance(record, Judgement):
+      check_fits(record, found[Annotator], found[Item], found[Judgement], where)
+  return tuple(list(records.values()) for records in found.values())
+
+
+def check_fits(
+  judgement: Judgement,
+  annotators: Mapping[str, Annotator],
+  items: Mapping[str, Item],
+  judgements: Mapping[str, Judgement],
+  where: str,
+) -> None:
+  """Raises DataError, which starts with `where`, unless what the judgement refers to is there before it and fits."""
+  if judgement.annotator not in annotators:
+    raise DataError(f"{where}: unknown annotator {judgement.annotator!r}; its row must come before")
+  if judgement.item not in items:
+    raise DataError(f"{where}: unknown item {judgement.item!r}; its row must come before")
+  size = len(items[judgement.item].responses)
+  if len(judgement.order) != size:
+    raise DataError(f"{where}: judges {len(judgement.order)} responses, but item {judgement.item!r} has {size}")
+  if judgement.supersedes is not None:
+    old = judgements.get(judgement.supersedes)
+    if old is None:
+      raise DataError(f"{where}: supersedes the unknown judgement {judgement.supersedes!r}; its row must come before")
+    if (old.item, old.annotator) != (judgement.item, judgement.annotator):
+      raise DataError(f"{where}: supersedes {old.id!r}, which is of another item or annotator")

@@ -20,8 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf_jax.data import DataError
-from rlhf_jax.feedback.exchange import check_fits, collect_records
-from rlhf_jax.feedback.records import SCHEMA, Annotator, Item, Judgement, Record, Records, record_of
+from rlhf_jax.feedback.records import (
+  SCHEMA,
+  Annotator,
+  Item,
+  Judgement,
+  Record,
+  Records,
+  check_fits,
+  collect_records,
+  record_of,
+)
 
 WAIT_SECONDS = 30.0  # for another process's transaction
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+
+class UnsupportedModelError(ValueError):
+  """A file of a model that this project cannot represent: the message names the file and the field."""
+
+
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox")
 
 

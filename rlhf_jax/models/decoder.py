@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from rlhf_jax.models.attention import attend, frequencies, rotate, rotation
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.fused_attention import Attention, fused_attention
-from rlhf_jax.models.product import product, product_with_table
+from rlhf_jax.models.matmul import product, product_with_table
 
 # Per layer: keys and values, [B, kv_heads, U, head_dim]. The products of attention read them in this order; any other
 # is transposed anew for every token.

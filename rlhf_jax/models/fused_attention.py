@@ -7,8 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.fields import UnsupportedModelError
+from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 
 Attention = Literal["xla", "cudnn", "splash"]
 PLATFORM = {"cudnn": "gpu", "splash": "tpu"}

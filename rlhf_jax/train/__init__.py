@@ -1,15 +1,16 @@
 """Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop."""
 
-from rlhf_jax.train.adapters import Lora, adapt
+from rlhf_jax.population import jit
+from rlhf_jax.train.batches import Feed, load_demonstrations, load_texts
 from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
-from rlhf_jax.train.feeds import Feed, load_demonstrations, load_texts
-from rlhf_jax.train.judgements import JudgementSet, calibrated_ratings, load_judgements, read_feedback, read_weights
 from rlhf_jax.train.loop import Interrupted, run_steps
+from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
-from rlhf_jax.train.population import jit
+from rlhf_jax.train.progress import report_skips
+from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts
 from rlhf_jax.train.rewards import (
   Function,
   Reward,
@@ -19,7 +20,7 @@ from rlhf_jax.train.rewards import (
   model_scorer,
   normalize_head,
 )
-from rlhf_jax.train.rollouts import PromptSet, Sampling, encode_prompts, load_prompts, make_sampler, report_skips
+from rlhf_jax.train.sampler import Sampling, make_sampler
 from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
 from rlhf_jax.train.workspace import (
   identity,
@@ -40,7 +41,6 @@ __all__ = [
   "Function",
   "Interrupted",
   "Lora",
-  "JudgementSet",
   "Optimizer",
   "PolicyConfig",
   "PromptSet",
@@ -49,7 +49,6 @@ __all__ = [
   "Sampling",
   "adapt",
   "batch_sharding",
-  "calibrated_ratings",
   "check_minibatches",
   "encode_prompts",
   "group_weights",
@@ -59,7 +58,6 @@ __all__ = [
   "load_comparisons",
   "load_demonstrations",
   "load_imported",
-  "load_judgements",
   "load_policy",
   "load_prompts",
   "load_stage",
@@ -79,8 +77,6 @@ __all__ = [
   "pair_weights",
   "place",
   "policy_of",
-  "read_feedback",
-  "read_weights",
   "report_skips",
   "run_epochs",
   "run_steps",

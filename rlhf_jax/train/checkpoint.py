@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from rlhf_jax.models import split_lora
 from rlhf_jax.stage import Stage
-from rlhf_jax.train import bases
+from rlhf_jax.train import shared_arrays
 from rlhf_jax.types import Params, TrainState
 
 # From a tree of shapes to a like tree of shardings.
@@ -114,13 +114,13 @@ def _load(checkpoints, step, where, described, shard) -> Params:
   one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   shapes = _nested({path: jax.ShapeDtypeStruct(tuple(shape), dtype) for path, (shape, dtype, _) in described.items()})
   shardings = shard(shapes) if shard else jax.tree.map(lambda _: one, shapes)
-  found = bases.alive(where, described, dict(_paths(shardings)))
+  found = shared_arrays.alive(where, described, dict(_paths(shardings)))
   if len(found) < len(described):
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     read = _restore(checkpoints, step, where, params=abstract)["params"]
     _verify(read, described, where)
     found = {**dict(_paths(read)), **found}
-    bases.remember(where, described, found)
+    shared_arrays.remember(where, described, found)
   return _nested(found)
 
 
@@ -129,7 +129,7 @@ def _load_base(base: dict, where: Path, expected: dict, shard: Shard | None) -> 
   path = (where.parents[1] / base["checkpoint"]).resolve()
   params = load_params(path.parent, {key: expected[key] for key in expected if key != "stage"}, int(path.name), shard)
   decoder = (params[base["part"]] if base["part"] else params)["decoder"]
-  found = bases.origin(decoder).digest
+  found = shared_arrays.origin(decoder).digest
   if found != base["digest"]:
     raise CheckpointError(
       f"{where} belongs to another base: its adapters were trained on {base['digest']}, and {path} is {found} now. "
@@ -146,7 +146,7 @@ def base_identity(params: Params, stage: Stage) -> dict[str, Any]:
   _, frozen = split_lora(params)
   found = {}
   for name, model in ({"": frozen} if "decoder" in frozen else frozen).items():
-    checkpoint, part, digest = bases.origin(model["decoder"])
+    checkpoint, part, digest = shared_arrays.origin(model["decoder"])
     inside = checkpoint.is_relative_to(stage.root.resolve())
     text = os.path.relpath(checkpoint, stage.directory.resolve()) if inside else str(checkpoint)
     found[name] = {"checkpoint": text, "part": part, "digest": digest, "scale": float(model["lora_scale"])}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.train.rollouts import report_skips
+from rlhf_jax.train.progress import report_skips
 
 
 class ComparisonSet(NamedTuple):

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.stage import Stage, StageName
-from rlhf_jax.train.adapters import Lora
+from rlhf_jax.train.lora import Lora
 from rlhf_jax.train.optimizer import Optimizer
+from rlhf_jax.train.prompts import load_prompts
 from rlhf_jax.train.rewards import Function, Reward, make_function, make_scorer
-from rlhf_jax.train.rollouts import Sampling, load_prompts, make_sampler
+from rlhf_jax.train.sampler import Sampling, make_sampler
 from rlhf_jax.train.workspace import stage_key
 from rlhf_jax.types import Mean, Params, Rollout
 

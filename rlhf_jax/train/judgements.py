@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.feedback.exchange import collect_records, read_records
-from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, current
-from rlhf_jax.train.rollouts import report_skips
+from rlhf_jax.feedback.exchange import read_records
+from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, collect_records, current
+from rlhf_jax.train.progress import report_skips
 
 PRIOR_RATINGS = 5.0  # of everybody's, that an annotator's own scale is drawn towards
 

@@ -7,10 +7,10 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from rlhf_jax.population import stopping
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import checkpoint
 from rlhf_jax.train.metrics import MetricsWriter, to_floats
-from rlhf_jax.train.population import stopping
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.train.update import attach, detach, place
 from rlhf_jax.types import Mean, TrainState

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rlhf_jax.train.population import speaks
+from rlhf_jax.population import speaks
 
 
 class _Console(Console):
@@ -22,6 +22,12 @@ class _Console(Console):
 console = _Console(soft_wrap=True, highlight=False)
 SHOWN = ("loss", "eval/loss", "accuracy", "eval/accuracy", "reward/proxy", "reward/gold", "kl/reference")
 QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
+
+
+def report_skips(where: str, skips: Mapping[str, int], total: int) -> None:
+  """Says what was left out and why; nothing is dropped silently."""
+  for reason, count in sorted(skips.items()):
+    console.print(f"{where}: skipped {count} of {total} rows: {reason}", markup=False)
 
 
 class StageProgress:

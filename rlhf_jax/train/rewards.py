@@ -10,9 +10,9 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
+from rlhf_jax.population import jit
 from rlhf_jax.settings import ConfigError, FunctionName, import_function
 from rlhf_jax.stage import Stage, StageName
-from rlhf_jax.train.population import jit
 from rlhf_jax.train.workspace import load_stage
 from rlhf_jax.types import Params, Rollout
 

@@ -18,8 +18,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlhf_jax.models import join_lora, split_lora
+from rlhf_jax.population import jit
 from rlhf_jax.stage import Transport
-from rlhf_jax.train.population import jit
 from rlhf_jax.types import Mean, Params, TrainState
 
 LossFn = Callable[[Params, Any, Any], tuple[jax.Array, dict[str, Mean]]]

@@ -10,20 +10,13 @@ from typing import Any
 import jax
 
 from rlhf_jax import data
-from rlhf_jax.models import (
-  PLATFORM,
-  DecoderConfig,
-  LanguageModel,
-  UnsupportedModelError,
-  language_model,
-  load_pretrained,
-  open_pretrained,
-)
+from rlhf_jax.models import PLATFORM, DecoderConfig, LanguageModel, UnsupportedModelError, language_model
+from rlhf_jax.models.hub import load_pretrained, open_pretrained
 from rlhf_jax.objectives import ChunkedLogits
+from rlhf_jax.population import shared
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import ImportedModel, Stage, Transport
 from rlhf_jax.train import checkpoint
-from rlhf_jax.train.population import shared
 from rlhf_jax.train.update import make_mesh, parameter_sharding
 from rlhf_jax.types import Params
 

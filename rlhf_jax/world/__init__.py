@@ -24,7 +24,7 @@ from rlhf_jax.world.labellers import (
 )
 from rlhf_jax.world.phrasings import CLUSTERS
 from rlhf_jax.world.questions import question
-from rlhf_jax.world.raters import human_rating
+from rlhf_jax.world.raters import simulated_rating
 from rlhf_jax.world.tasks import HELD_OUT, Task, parse_prompt, sample_tasks, training_clusters
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
   "gold_parts",
   "gold_reward",
   "helpfulness",
-  "human_rating",
+  "simulated_rating",
   "judge",
   "make_world",
   "mended",

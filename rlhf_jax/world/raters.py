@@ -9,7 +9,7 @@ from rlhf_jax.world.gold import gold_reward
 from rlhf_jax.world.labellers import POINTS, perceive, population, ratings
 
 
-def human_rating(
+def simulated_rating(
   prompts: Sequence[str], responses: Sequence[str], *, seed: int, labellers: Mapping[str, int]
 ) -> np.ndarray:
   """Each response is rated from 1 to 7 by one labeller of the population, drawn at random: f32[N].

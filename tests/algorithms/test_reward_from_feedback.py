@@ -9,13 +9,14 @@ import pytest
 from tiny_chain import SAMPLING, recipe, run_stages
 
 from rlhf_jax import data
-from rlhf_jax.algorithms import annotators, judgements, reward_from_feedback
+from rlhf_jax.algorithms import reward_from_feedback
 from rlhf_jax.feedback.exchange import read_records, write_records
 from rlhf_jax.feedback.queue import Answer, next_task, submit
 from rlhf_jax.feedback.records import Annotator, current
 from rlhf_jax.feedback.store import add_records, open_store
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
+from rlhf_jax.stages import annotators, judgements
 from rlhf_jax.train import init_state, make_optimizer, make_update, place
 from rlhf_jax.train.metrics import read_metrics
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlhf_jax.data import DataError, Source, read_critiques, read_demonstrations, read_rows
-from rlhf_jax.data.prompting import load_templates
+from rlhf_jax.data.source_stream import _templated
 from rlhf_jax.data.sources import read_records
-from rlhf_jax.data.tasks import _templated
+from rlhf_jax.data.templates import load_templates
 
 ROWS = [{"question": f"q{i} \u05e9\u200b", "answer": f"a{i}", "meta": {"ids": [i, i + 1]}} for i in range(7)]
 COLUMNS = dict(prompt="question", response="answer")

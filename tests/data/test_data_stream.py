@@ -22,7 +22,7 @@ from rlhf_jax.data import (
   write_rows,
 )
 from rlhf_jax.data.mixture import describe_shares, mixture_shares, next_tasks
-from rlhf_jax.data.tasks import Cursor, Task
+from rlhf_jax.data.source_stream import Cursor, Task
 
 ROOT = Path(__file__).parents[2]
 ALPACA = ROOT / "../shared/data/demonstrations/alpaca_en_demo.json.gz"

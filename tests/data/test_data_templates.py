@@ -1,93 +1,88 @@
-"""The chat form, and taking HH dialogues apart exactly once."""
+"""Phrasings of tasks: FLAN's as they are, the project's own, and what a row must have for them."""
+
+import json
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlhf_jax.data import (
-  UnusableDialogue,
-  render_prompt,
-  render_response,
-  split_answer,
-  split_dialogue,
-  split_pair,
-)
+from rlhf_jax.data import DataError, load_templates
+from rlhf_jax.data.templates import CHAIN_OF_THOUGHT, ZERO_SHOT, fill, with_examples
+
+FLAN = Path(__file__).parents[3] / "shared" / "data" / "templates" / "flan_v1_templates.json.gz"
+LISTS = dict(options=["yes", "no"], concepts=["a", "b"], tripleset=["c"], questions=["q", "r"], answers=["s", "t"],
+             reviews=["u"])  # fmt: skip
 
 
-def test_bare_instruction_is_wrapped():
-  assert render_prompt("Where does Tom live?") == "\n\nHuman: Where does Tom live?\n\nAssistant:"
+def test_a_template_names_columns_in_braces():
+  phrasings = load_templates([["{question} ({n})", "{answer}"], ["{answer}?", "{question}"]])
+  assert phrasings.fields == ("question", "n", "answer")
+  values = phrasings.values({"question": "{answer} {0} {x.__class__}", "n": 3, "answer": "yes"}, "a:1")
+  # What a row holds is text: braces in it are not filled in, and no attribute is ever read.
+  assert fill(phrasings.templates[0], values) == ("{answer} {0} {x.__class__} (3)", "yes")
+  assert fill(phrasings.templates[1], values) == ("yes?", "{answer} {0} {x.__class__}")
 
 
-@given(st.text())
-def test_rendering_twice_is_rendering_once(prompt):
-  assert render_prompt(render_prompt(prompt)) == render_prompt(prompt)
-
-
-def test_dialogue_prompt_is_kept():
-  prompt = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:"
-  assert render_prompt(prompt) == prompt
-
-
-@pytest.mark.parametrize("response", ["Oakford.", " Oakford.", "\n Oakford. \n"])
-def test_response_has_exactly_one_leading_space(response):
-  assert render_response(response) == " Oakford."
-
-
-def test_split_dialogue():
-  text = "\n\nHuman: Hi\n\nAssistant:  Hello.\n\nSecond paragraph.\n\nHuman: Bye"
-  assert split_dialogue(text) == [
-    ("Human", "Hi"),
-    ("Assistant", "Hello.\n\nSecond paragraph."),
-    ("Human", "Bye"),
-  ]
-
-
-def test_split_dialogue_keeps_consecutive_turns_and_inline_names():
-  text = "\n\nHuman: Price?\n\nAssistant: A second...\n\nAssistant: 50. Human: is inline.\nHuman: one newline"
-  assert split_dialogue(text) == [
-    ("Human", "Price?"),
-    ("Assistant", "A second..."),
-    ("Assistant", "50. Human: is inline.\nHuman: one newline"),
-  ]
-
-
-@pytest.mark.parametrize("text", ["", "Hi", "\n\nAssistant: Hi", "Human: Hi\n\nAssistant: Hello", "\n\n\nHuman: Hi"])
-def test_malformed_dialogue_is_refused(text):
-  with pytest.raises(ValueError, match="must start with"):
-    split_dialogue(text)
-
-
-def test_split_answer():
-  assert split_answer("\n\nHuman: Hi\n\nAssistant: Hello ") == ("\n\nHuman: Hi\n\nAssistant:", "Hello")
-
-
-def test_split_pair_splits_at_the_last_turn():
-  shared = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:"
-  assert split_pair(shared + " Good bye", shared + " Good night") == (shared, "Good bye", "Good night")
-
-
-def test_split_pair_ignores_a_prefix_that_the_answers_share():
-  shared = "\n\nHuman: Hi\n\nAssistant:"
-  assert split_pair(shared + " Hello you", shared + " Hello me") == (shared, "Hello you", "Hello me")
+def test_lists_become_the_texts_that_flan_names():
+  phrasings = load_templates([["{options_}|{options_str}|{numbered_questions}|{concepts_newline}", "x"]])
+  values = phrasings.values(LISTS, "a:1")
+  options = "OPTIONS:\n- yes\n- no"
+  assert fill(phrasings.templates[0], values)[0] == f"{options}|{options}|1. q\n2. r|a\nb"
 
 
 @pytest.mark.parametrize(
-  "rejected",
-  ["\n\nHuman: Ho\n\nAssistant: Hello", "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Hm\n\nAssistant: Hello"],
+  ("row", "message"),
+  [
+    ({"premise": "p"}, "a:1: no column 'options_', which the template names, among {premise}"),
+    ({"premise": "p", "options": "yes"}, "a:1: 'options' must be a list of strings, found a string"),
+    ({"premise": "p", "options": [1]}, "a:1: 'options' must be a list of strings, found a list"),
+    ({"premise": True, "options": ["y"]}, "a:1: 'premise' must be a string or a number, found a boolean"),
+  ],
 )
-def test_pairs_that_differ_before_the_last_turn_share_no_prompt(rejected):
-  with pytest.raises(UnusableDialogue, match="no shared prompt"):
-    split_pair("\n\nHuman: Hi\n\nAssistant: Hello", rejected)
+def test_a_row_without_what_a_template_names_is_told(row, message):
+  with pytest.raises(DataError, match=message):
+    load_templates([["{premise} {options_}", "x"]]).values(row, "a:1")
 
 
-def test_a_dialogue_that_ends_with_the_human_has_no_answer():
-  with pytest.raises(UnusableDialogue, match="not the assistant's"):
-    split_answer("\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye")
+def test_rationales_stand_before_the_answer():
+  values = dict(question="1 + 1?", answer="2", rationale="One and one.")
+  for template in CHAIN_OF_THOUGHT:
+    prompt, answer = fill(template, values)
+    assert "1 + 1?" in prompt and "One and one." not in prompt and "2" not in prompt
+    assert answer == "One and one.\nThe answer is 2."
+  assert {fill(template, values)[1] for template in ZERO_SHOT} == {"2"}
+  assert load_templates("chain_of_thought").templates == CHAIN_OF_THOUGHT
+  assert len({prompt for prompt, _ in CHAIN_OF_THOUGHT}) == len(CHAIN_OF_THOUGHT) >= 5
 
 
-@given(st.text(), st.text(), st.text())
-def test_split_pair_undoes_rendering(prompt, chosen, rejected):
-  rendered = render_prompt(prompt.replace("\n", " "))
-  chosen, rejected = chosen.replace("\n", " "), rejected.replace("\n", " ")
-  pair = split_pair(rendered + render_response(chosen), rendered + render_response(rejected))
-  assert pair == (rendered, chosen.strip(), rejected.strip())
+def test_solved_examples_stand_in_front():
+  assert with_examples("q3", [("q1", "a1"), ("q2", "a2")]) == "q1\na1\n\nq2\na2\n\nq3"
+
+
+def test_templates_of_a_file(tmp_path):
+  (tmp_path / "t.json").write_text(json.dumps({"rte": [["{a}", "{b}"]], "bad": [["{a}"]]}))
+  assert load_templates(f"{tmp_path}/t.json:rte").templates == (("{a}", "{b}"),)
+  for name, message in [("t.json:rta", "no templates for 'rta' among {bad, rte}"), ("t.json:bad", "must be pairs")]:
+    with pytest.raises(DataError, match=message):
+      load_templates(f"{tmp_path}/{name}")
+  with pytest.raises(DataError, match="must be zero_shot, chain_of_thought or FILE:TASK"):
+    load_templates("zero_shots")
+
+
+def test_the_610_templates_of_flan_load_as_they_are():
+  if not FLAN.exists():
+    pytest.skip("the public data set flan_v1_templates is not in ../shared/data")
+  import gzip
+
+  tasks = json.loads(gzip.decompress(FLAN.read_bytes()))["PATTERNS"]
+  count = 0
+  for task, pairs in tasks.items():
+    phrasings = load_templates(f"{FLAN}:{task}")
+    names = [name for name in phrasings.fields if name not in ("options_", "options_str")]
+    row = {name: f"<{name}>" for name in names} | {"options": ["yes", "no"]}
+    values = phrasings.values(row, task)
+    assert [list(template) for template in phrasings.templates] == pairs
+    for template in phrasings.templates:
+      prompt, answer = fill(template, values)
+      assert "{" not in prompt + answer and answer.strip()
+      count += 1
+  assert count == 610

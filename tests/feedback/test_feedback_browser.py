@@ -17,11 +17,11 @@ pytest.importorskip("playwright.sync_api", reason="playwright, which drives the 
 import uvicorn
 from playwright import sync_api
 
-from rlhf_jax.evaluation.report_text import visible
 from rlhf_jax.feedback.collect import collect
 from rlhf_jax.feedback.records import UNDONE, Response, make_item
 from rlhf_jax.feedback.server import invite, make_app, origins_of
 from rlhf_jax.feedback.store import Settings, read_store
+from rlhf_jax.report.words import visible
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ATTACKS = Path(__file__).with_name("xss.json")

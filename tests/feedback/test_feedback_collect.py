@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from rlhf_jax import data
-from rlhf_jax.chat import open_policies
 from rlhf_jax.cli import main
 from rlhf_jax.feedback.collect import Policy, collect, make_items, read_gold, read_responses
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.records import Response, make_item
 from rlhf_jax.feedback.store import Settings, open_store, read_settings
 from rlhf_jax.models import DecoderConfig, language_model
-from rlhf_jax.pipeline import plan
+from rlhf_jax.pipeline.run import plan
 from rlhf_jax.settings import ConfigError
+from rlhf_jax.tools.ask import open_policies
 from rlhf_jax.train import CheckpointError, identity
 from rlhf_jax.train.checkpoint import open_checkpoints, save
 from rlhf_jax.types import TrainState

@@ -7,7 +7,7 @@ import pytest
 from judged import ANNOTATORS, ITEMS, JUDGEMENTS, RECORDS
 
 from rlhf_jax.data import DataError, read_comparisons
-from rlhf_jax.feedback import derived
+from rlhf_jax.feedback import learner_rows
 from rlhf_jax.feedback.exchange import convert, from_dataset, read_records, to_dataset, write_csv, write_records
 from rlhf_jax.feedback.records import Annotator
 
@@ -111,11 +111,11 @@ def test_a_contradiction_leaves_the_store_as_it_was(tmp_path):
 
 def test_rankings_and_pairs_keep_their_group():
   """By hand: j1 (pair), j2 (three ranked), j3 (two of three, tied), j6 (a tie, after an undo)."""
-  rankings = derived.rankings(RECORDS)
+  rankings = learner_rows.rankings(RECORDS)
   assert [(row["group"], row["ranks"], row["annotator"]) for row in rankings] == [
     ("j1", [0, 1], "ann"), ("j2", [0, 2, 1], "ann"), ("j3", [0, 0, -1], "bob"), ("j6", [1, 1], "bob")]  # fmt: skip
   assert rankings[0]["strength"] == 3 and "strength" not in rankings[1]
-  assert [(row["group"], row["responses"], row["ranks"]) for row in derived.pairs(RECORDS)] == [
+  assert [(row["group"], row["responses"], row["ranks"]) for row in learner_rows.pairs(RECORDS)] == [
     ("j1", ["Oakford.", "Nowhere."], [0, 1]),
     ("j2", ["hi", "=1+1"], [0, 1]),
     ("j2", ["hi", "hé"], [0, 1]),
@@ -136,9 +136,9 @@ def test_comparisons_are_read_by_the_reader_of_learners(shape, kept, tied, tmp_p
 
 
 def test_ratings_and_critiques():
-  assert [(row["response"], row["rating"], row["group"]) for row in derived.ratings(RECORDS)] == [
+  assert [(row["response"], row["rating"], row["group"]) for row in learner_rows.ratings(RECORDS)] == [
     ("hi", 7, "j2"), ("hé", 3, "j2"), ("Yes.", 6, "j8"), ("No.", 1, "j8")]  # fmt: skip
-  (row,) = derived.critiques(RECORDS)
+  (row,) = learner_rows.critiques(RECORDS)
   assert row == {"prompt": ITEMS[1].prompt, "annotator": "ann", "response": "=1+1", "critique": "wrong",
                  "rewrite": "1 + 1 is 2", "flags": ["harmful"], "item": "triple", "group": "j2"}  # fmt: skip
 

@@ -9,17 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.models import (
-  DecoderConfig,
-  RopeScaling,
-  UnsupportedModelError,
-  export_model,
-  language_model,
-  load_pretrained,
-  open_pretrained,
-  read_config,
-  write_config,
-)
+from rlhf_jax.models import DecoderConfig, RopeScaling, UnsupportedModelError, language_model
+from rlhf_jax.models.hub import export_model, load_pretrained, open_pretrained, read_config, write_config
 
 # As they stand on the hub.
 SMOLLM2 = {

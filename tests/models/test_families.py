@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.models import export_model, language_model, load_pretrained, open_pretrained
+from rlhf_jax.models import language_model
+from rlhf_jax.models.hub import export_model, load_pretrained, open_pretrained
 from rlhf_jax.sampling import generate
 from rlhf_jax.types import Prompts
 

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 
 from rlhf_jax import data
-from rlhf_jax.models import (
-  DecoderConfig,
-  UnsupportedModelError,
-  export_model,
-  language_model,
-  load_pretrained,
-  open_pretrained,
-)
+from rlhf_jax.models import DecoderConfig, UnsupportedModelError, language_model
+from rlhf_jax.models.hub import export_model, load_pretrained, open_pretrained
 
 gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
 

@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 
 from rlhf_jax import data
-from rlhf_jax.models import export_model, language_model, load_pretrained, open_pretrained
+from rlhf_jax.models import language_model
+from rlhf_jax.models.hub import export_model, load_pretrained, open_pretrained
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.sampling import generate
 from rlhf_jax.types import Prompts

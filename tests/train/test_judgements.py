@@ -8,7 +8,7 @@ import pytest
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import write_records
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Response
-from rlhf_jax.train import calibrated_ratings, load_judgements, read_feedback, read_weights
+from rlhf_jax.train.judgements import calibrated_ratings, load_judgements, read_feedback, read_weights
 
 PEOPLE = [Annotator(name) for name in ("ann", "bob", "eve")]
 PAIR = Item("pair", "Say a or b.", (Response("a"), Response("b")))

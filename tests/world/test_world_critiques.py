@@ -10,7 +10,6 @@ from rlhf_jax.world import (
   criticise,
   critique,
   demonstrate,
-  human_rating,
   judge,
   make_world,
   mended,
@@ -20,6 +19,7 @@ from rlhf_jax.world import (
   ratings,
   refinements,
   sample_tasks,
+  simulated_rating,
   strength,
   training_clusters,
 )
@@ -115,7 +115,7 @@ def test_everybody_has_a_scale_of_their_own_and_keeps_it():
 
 def test_a_bought_reward_is_a_rating_in_units_of_gold():
   prompts, responses = ["What is 2 plus 2?"] * 400, ["2 plus 2 is 4."] * 200 + ["2 plus 2 is 5."] * 200
-  rewards, again = (human_rating(prompts, responses, seed=0, labellers={"ordinary": 6}) for _ in range(2))
+  rewards, again = (simulated_rating(prompts, responses, seed=0, labellers={"ordinary": 6}) for _ in range(2))
   assert rewards.dtype == np.float32 and (rewards == again).all()
   assert set(np.round(rewards * 1.5).tolist()) <= set(range(-3, 4))
   assert rewards[:200].mean() - rewards[200:].mean() > 1.0

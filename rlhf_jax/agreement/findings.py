@@ -1,0 +1,94 @@
+"""Every statistic of a set of judgements; `report` writes them, `text` prints them, `plots` draws them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlhf_jax.agreement import annotator_bias, consensus
+from rlhf_jax.agreement.agreement import (
+  Pairwise,
+  agreement_with_experts,
+  agreement_with_others,
+  group_agreement,
+  item_disagreement,
+  pairwise,
+)
+from rlhf_jax.agreement.coefficients import Estimate, undefined
+from rlhf_jax.agreement.screening import DEFAULT, Limits, Verdict, screen
+from rlhf_jax.agreement.tables import Pairs, Table, judgement_table, pairs_of
+from rlhf_jax.feedback.records import Annotator, Item, Judgement
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """Everything the report says. Lists by annotator are in the order of `table.annotators`; disagreement: f64[M]."""
+
+  table: Table
+  pairs: Pairs
+  source: str
+  experts: list[Estimate]
+  others: list[Estimate]
+  first_shown: list[Estimate]
+  longer: list[Estimate]
+  timing: list[annotator_bias.Timing]
+  verdicts: list[Verdict]
+  weights: dict[str, float]
+  two_by_two: list[Pairwise]
+  group: dict[str, Estimate]
+  disagreement: np.ndarray
+  majority: consensus.Consensus
+  dawid_skene: consensus.DawidSkene
+  model: consensus.NoisyBradleyTerry
+
+
+def analyse(
+  annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement], limits: Limits = DEFAULT
+) -> Findings:
+  """All statistics of the records. Raises ValueError where no judgement orders two responses."""
+  table = judgement_table(annotators, items, judgements)
+  pairs = pairs_of(table)
+  if not len(pairs.unit):
+    raise ValueError(
+      f"none of the {len(judgements)} judgements orders two responses: there is nothing to compare; "
+      "agreement needs rankings, choices, or ratings of two responses or more"
+    )
+  model = consensus.noisy_bradley_terry(table, pairs)
+  experts, everyone, source = agreement_with_experts(table, pairs)
+  two_by_two = pairwise(table, pairs)
+  return Findings(
+    table, pairs, source, experts,
+    others=agreement_with_others(table, pairs),
+    first_shown=annotator_bias.first_shown_wins(table, pairs),
+    longer=annotator_bias.longer_wins(table, pairs),
+    timing=annotator_bias.timing(table),
+    verdicts=screen(table, pairs, annotator_bias.habits(table, pairs, model), limits),
+    weights=consensus.annotator_weights(table, model),
+    two_by_two=two_by_two,
+    group={f"agreement with experts ({source})": everyone} | _means(two_by_two) | group_agreement(table, pairs),
+    disagreement=item_disagreement(table, pairs),
+    majority=consensus.majority(table, pairs),
+    dawid_skene=consensus.dawid_skene(table, pairs),
+    model=model,
+  )  # fmt: skip
+
+
+def _means(two_by_two: Sequence[Pairwise]) -> dict[str, Estimate]:
+  """Means over every two annotators, weighted by what they judged in common; those undefined are left out."""
+  names = {
+    "raw": "raw agreement of two annotators",
+    "kappa": "Cohen's kappa of two annotators",
+    "spearman": "Spearman's rho of two annotators, mean over items",
+    "kendall": "Kendall's tau-b of two annotators, mean over items",
+  }
+  result = {}
+  for field, name in names.items():
+    defined = [estimate for two in two_by_two if (estimate := getattr(two, field)).value is not None]
+    if defined:
+      weights = [estimate.num for estimate in defined]
+      mean = float(np.average([estimate.value for estimate in defined], weights=weights))
+      result[name] = Estimate(mean, num=sum(weights))
+    else:
+      reasons = {getattr(two, field).undefined for two in two_by_two} or {"no two annotators judged one item"}
+      result[name] = undefined("; ".join(sorted(reasons)))
+  return result

@@ -1,0 +1,106 @@
+"""The files of an agreement report.
+
+agreement.json     all numbers; what is undefined says why
+consensus.jsonl    the order of each item by majority, Dawid-Skene and noisy Bradley-Terry, and the latter's scores
+annotators.png, pairs.png, items.png
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlhf_jax.agreement.coefficients import Estimate
+from rlhf_jax.agreement.findings import Findings
+from rlhf_jax.agreement.plots import plot_annotators, plot_items, plot_pairs
+
+
+def write_findings(findings: Findings, directory: str | Path) -> list[Path]:
+  """Writes the files named above and returns their paths; the same findings give the same text files."""
+  directory = Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  paths = [directory / name for name in ("agreement.json", "consensus.jsonl")]
+  text = json.dumps(summary(findings), indent=2, ensure_ascii=False, allow_nan=False)
+  paths[0].write_text(text + "\n", encoding="utf-8")
+  rows = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in consensus_rows(findings))
+  paths[1].write_text("".join(rows), encoding="utf-8")
+  for name, plot in (("annotators", plot_annotators), ("pairs", plot_pairs), ("items", plot_items)):
+    paths.append(directory / f"{name}.png")
+    plot(findings, paths[-1])
+  return paths
+
+
+def summary(findings: Findings) -> dict[str, Any]:
+  """agreement.json: JSON values alone."""
+  table = findings.table
+  people = []
+  for i, name in enumerate(table.annotators):
+    verdict = findings.verdicts[i]
+    people.append(
+      {
+        "annotator": name,
+        "expert": bool(table.expert[i]),
+        "items": verdict.num_items,
+        "skips": int(table.num_skips[i]),
+        "agreement_with_experts": _json(findings.experts[i]),
+        "agreement_with_others": _json(findings.others[i]),
+        "first_shown_wins": _json(findings.first_shown[i]),
+        "longer_wins": _json(findings.longer[i]),
+        "seconds": dataclasses.asdict(findings.timing[i]),
+        "reliability": round(float(findings.model.reliability[i]), 4),
+        "weight": round(findings.weights[name], 4),
+        "confusion": np.round(findings.dawid_skene.confusion[i], 4).tolist(),
+        "advice": verdict.advice,
+        "checks": [
+          {"name": c.name, "status": c.status, "limit": c.limit, "evidence": c.evidence, **_json(c.estimate)}
+          for c in verdict.checks
+        ],
+      }
+    )
+  order = np.argsort(-np.nan_to_num(findings.disagreement, nan=-1.0), kind="stable")
+  return {
+    "judgements": len(table.item),
+    "left_out": list(table.left_out),
+    "group": {name: _json(estimate) for name, estimate in findings.group.items()},
+    "annotators": people,
+    "pairs": [
+      {
+        "annotators": [table.annotators[two.first], table.annotators[two.second]],
+        **{name: _json(getattr(two, name)) for name in ("raw", "kappa", "spearman", "kendall")},
+      }
+      for two in findings.two_by_two
+    ],
+    "items": [
+      {"item": table.items[i], "disagreement": round(float(findings.disagreement[i]), 4)}
+      for i in order
+      if not np.isnan(findings.disagreement[i])
+    ],
+  }
+
+
+def consensus_rows(findings: Findings) -> list[dict[str, Any]]:
+  """consensus.jsonl: a row for each item that was judged, ranks as in a judgement (0 best, ties equal, -1 absent)."""
+  table = findings.table
+  rows = []
+  for i in np.unique(table.item):
+    size = int((~np.isnan(table.num_words[i])).sum())
+    scores = findings.model.scores[i, :size]
+    rows.append(
+      {
+        "item": table.items[i],
+        "majority": findings.majority.ranks[i, :size].tolist(),
+        "dawid_skene": findings.dawid_skene.ranks[i, :size].tolist(),
+        "noisy_bradley_terry": findings.model.ranks[i, :size].tolist(),
+        "scores": [None if np.isnan(score) else round(float(score), 4) for score in scores],
+      }
+    )
+  return rows
+
+
+def _json(estimate: Estimate) -> dict[str, Any]:
+  if estimate.value is None:
+    return {"undefined": estimate.undefined, "num": estimate.num}
+  values = {name: getattr(estimate, name) for name in ("value", "low", "high")}
+  return {name: round(x, 4) for name, x in values.items() if x is not None} | {"num": estimate.num}

@@ -1,0 +1,17 @@
+"""Published models: their configs and weights in, and ours out, as transformers, PEFT and llama.cpp lay them out."""
+
+from rlhf_jax.models.hub.export import export_model
+from rlhf_jax.models.hub.export_peft import export_adapters
+from rlhf_jax.models.hub.families import read_config, write_config
+from rlhf_jax.models.hub.pretrained import Pretrained, load_pretrained, local_path, open_pretrained
+
+__all__ = [
+  "Pretrained",
+  "export_adapters",
+  "export_model",
+  "load_pretrained",
+  "local_path",
+  "open_pretrained",
+  "read_config",
+  "write_config",
+]

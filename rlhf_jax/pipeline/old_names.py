@@ -1,0 +1,39 @@
+"""Names that a config may hold from before version 0.2, when modules lay elsewhere: finished runs open as ever.
+
+A fingerprint is taken of a config in its old names, so that a stage that was done stays done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_STAGES = (
+  "annotators best_of_n demonstrations import_model judgements preferences refinement refinement_demonstrations "
+  "select_demonstrations tokenizer world world_questions"
+).split()
+_EVALUATIONS = "evaluate few_shot label_budget perplexity reward_accuracy".split()
+CURRENT = {  # name in version 0.1 -> name now
+  **{f"rlhf_jax.algorithms.{name}": f"rlhf_jax.stages.{name}" for name in _STAGES},
+  **{f"rlhf_jax.evaluation.{name}": f"rlhf_jax.stages.{name}" for name in _EVALUATIONS},
+  "rlhf_jax.world:human_rating": "rlhf_jax.world:simulated_rating",
+}
+_FIRST = {current: old for old, current in CURRENT.items()}
+
+
+def current_names(config: Any) -> Any:
+  """A config (nested mappings, lists and values) in which every name is the one of today."""
+  return _renamed(config, CURRENT)
+
+
+def first_names(config: Any) -> Any:
+  """A config in which every name is the one that version 0.1 gave it: what fingerprints are taken of."""
+  return _renamed(config, _FIRST)
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _renamed(item, names) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_renamed(item, names) for item in value]
+  return names.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,244 @@
+"""A population: members run the unchanged code of a stage in threads, and what they compile runs as one program.
+
+A member has its own seed, config, files and Python reward. What it calls through `jit` waits until all members wait;
+the calls that are the same program are stacked, vmapped over the members and run once. Two calls are the same program
+where the traces of the two functions agree, constants included. A float of the config that differs between members is
+a `Varying`: in a trace it is the member's element of an array, so that it makes no two programs differ. Whatever else
+differs (another number of steps in a schedule, say) costs a program of its own, and never gives a wrong number.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from rlhf_jax.population.trace import digest
+from rlhf_jax.population.varying import Varying, at_index, is_traced
+
+T = TypeVar("T")
+_here = threading.local()  # member: of this thread
+
+
+@dataclasses.dataclass(frozen=True)
+class _Member:
+  population: Population
+  number: int
+  varying: Mapping[str, Varying]  # by the key of the config, as "ppo.optimizer.learning_rate"
+
+
+def jit(function: Callable[..., T], donate_argnums: tuple[int, ...] = ()) -> Callable[..., T]:
+  """`jax.jit`, but in a member of a population the call is one lane of a program of all members."""
+  solo = jax.jit(function, donate_argnums=donate_argnums)
+
+  @functools.wraps(function)
+  def call(*args):
+    if is_traced():
+      return function(*args)  # part of a larger program; a jit of its own would keep that one's tracers
+    member = getattr(_here, "member", None)
+    if member is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+      return solo(*args)
+    return member.population.call(member.number, function, args, donate_argnums)
+
+  return call
+
+
+def shared(key: Hashable, make: Callable[[], T]) -> T:
+  """`make()`, once for all members: its arrays are not stacked."""
+  member = getattr(_here, "member", None)
+  return member.population.share(key, make) if member else make()
+
+
+def varied(name: str, config: T) -> T:
+  """The config (a dataclass) of stage `name`, with the `Varying`s of the member where they belong."""
+  member = getattr(_here, "member", None)
+  for key, value in member.varying.items() if member else ():
+    stage, *path = key.split(".")
+    if stage == name:
+      config = _replaced(config, path, value)
+  return config
+
+
+def _replaced(config, path, value):
+  if not dataclasses.is_dataclass(config):  # the arguments of a function: it runs on the host, with the member's own
+    return config
+  inner = _replaced(getattr(config, path[0]), path[1:], value) if path[1:] else value
+  return dataclasses.replace(config, **{path[0]: inner})
+
+
+def stopping() -> bool:
+  """Whether the population of this thread was asked to stop."""
+  member = getattr(_here, "member", None)
+  return member is not None and member.population.stop()
+
+
+def speaks() -> bool:
+  """Whether this thread prints: of the members, which do the same at the same time, the first one does."""
+  member = getattr(_here, "member", None)
+  return member is None or member.number == min(member.population.active, default=member.number)
+
+
+class Population:
+  """`size` members that meet at every call of a function made by `jit`. stop: asked by their loops.
+
+  One member runs at a time, until it waits for the others: their host code is Python, which takes turns anyhow, and
+  programs for several devices must be started in one order.
+
+  Raises ValueError in a run of several processes, whose threads would not meet in the same order.
+  """
+
+  def __init__(self, size: int, stop: Callable[[], bool] = lambda: False):
+    if jax.process_count() > 1:
+      raise ValueError(f"a population runs in one process, and there are {jax.process_count()}")
+    self.size, self.stop = size, stop
+    self.active = set(range(size))
+    self.programs: dict[tuple, _Program] = {}
+    self._of_function: dict[tuple, _Program] = {}
+    self._waiting: dict[int, _Call] = {}
+    self._calls = [0] * size
+    self._turn = threading.Condition()
+    self._shared: dict[Hashable, Any] = {}
+    self._shared_leaves: dict[int, Any] = {}
+
+  def run(
+    self, tasks: Sequence[Callable[[], None]], varying: Sequence[Mapping[str, Varying]]
+  ) -> list[Exception | None]:
+    """Runs task k as member k; what each raised."""
+    errors: list[Exception | None] = [None] * self.size
+
+    def live(number):
+      _here.member = _Member(self, number, varying[number])
+      with self._turn:
+        try:
+          tasks[number]()
+        except Exception as error:
+          errors[number] = error
+        finally:
+          self.active.discard(number)
+          self._advance()
+
+    # Daemons: a second signal ends the process although members are still at work.
+    threads = [threading.Thread(target=live, args=(number,), daemon=True) for number in range(self.size)]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+    return errors
+
+  def counts(self) -> dict[str, int]:
+    """Name of a function -> the programs compiled for arguments of one shape; 1 where all members shared them."""
+    counted = collections.Counter((program.name, shape) for (_, shape), program in self.programs.items())
+    return {name: max(count for (other, _), count in counted.items() if other == name) for name, _ in counted}
+
+  def share(self, key: Hashable, make: Callable[[], T]) -> T:
+    """See `shared`."""
+    if key not in self._shared:
+      self._shared[key] = make()
+      self._shared_leaves |= {id(leaf): leaf for leaf in jax.tree.leaves(self._shared[key])}
+    return self._shared[key]
+
+  def call(self, number: int, function: Callable, args: tuple, donate_argnums: tuple[int, ...]) -> Any:
+    """The member's part of what all of them compute."""
+    mine = self._request(function, args, donate_argnums)
+    self._waiting[number] = mine
+    self._advance()
+    self._turn.wait_for(lambda: mine.done)  # another member's turn
+    if mine.error:
+      raise mine.error
+    return mine.result
+
+  def _advance(self):
+    """Once all wait: runs the program of the member that is furthest behind, for all who wait for that one."""
+    if not self._waiting or len(self._waiting) < len(self.active):
+      return
+    first = self._waiting[min(self._waiting, key=lambda number: self._calls[number])]
+    same = (first.program, first.common)
+    group = {number: call for number, call in self._waiting.items() if (call.program, call.common) == same}
+    try:
+      results = first.program({number: call.leaves for number, call in group.items()})
+    except Exception as error:
+      for call in group.values():
+        call.error = error
+    for number, call in group.items():
+      if not call.error:
+        call.result = results[number]
+      call.done = True
+      self._calls[number] += 1
+      del self._waiting[number]
+    self._turn.notify_all()
+
+  def _request(self, function, args, donate_argnums):
+    """The call, with a program that is the same object for all members whose trace is the same."""
+    leaves, structure = jax.tree.flatten(args)
+    given = [number in donate_argnums for number, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
+    common = tuple(id(leaf) for leaf in leaves if id(leaf) in self._shared_leaves)
+    roles = tuple(
+      "common" if id(leaf) in self._shared_leaves else "given" if donated else "kept"
+      for leaf, donated in zip(leaves, given, strict=True)
+    )
+    shape = (structure, tuple(map(jax.typeof, leaves)), roles)
+    if (function, shape) not in self._of_function:
+      trace, out = jax.make_jaxpr(at_index(function), return_shape=True)(np.int32(0), *args)
+      signature = ((digest(trace), jax.tree.structure(out)), shape)
+      if signature not in self.programs:
+        name = getattr(function, "__qualname__", "program")
+        self.programs[signature] = _Program(name, trace, jax.tree.structure(out), roles, self.size)
+      self._of_function[function, shape] = self.programs[signature]
+    return _Call(self._of_function[function, shape], common, leaves)
+
+
+@dataclasses.dataclass
+class _Call:
+  program: _Program
+  common: tuple[int, ...]  # which arrays its shared arguments are
+  leaves: list
+  done: bool = False
+  result: Any = None
+  error: Exception | None = None
+
+
+class _Program:
+  """One function of all members. roles: of its arguments: "common" to the members, "kept", or "given" (donated)."""
+
+  def __init__(self, name: str, trace: ClosedJaxpr, structure: Any, roles: Sequence[str], size: int):
+    self.name, self.size, self._roles, self._structure = name, size, roles, structure
+    function = jaxpr_as_fun(trace)
+
+    def together(common, kept, given):
+      stacked = {
+        "kept": [jnp.stack(column) for column in zip(*kept, strict=True)],
+        "given": [jnp.stack(column) for column in zip(*given, strict=True)],
+      }
+
+      def one(index, stacked):
+        parts = {"common": iter(common)} | {role: iter(leaves) for role, leaves in stacked.items()}
+        return function(index, *(next(parts[role]) for role in roles))
+
+      results = jax.vmap(one)(jnp.arange(size), stacked)
+      return [[leaf[number] for leaf in results] for number in range(size)]
+
+    self.compiled = jax.jit(together, donate_argnums=2)
+
+  def __call__(self, leaves: Mapping[int, list]) -> dict[int, Any]:
+    """Member -> its arguments; to its results. A member keeps its lane; absent ones are filled with another's copy."""
+    lanes = {number: self._split(own) for number, own in leaves.items()}
+    some = next(iter(lanes.values()))
+    kept = [lanes.get(number, some)["kept"] for number in range(self.size)]
+    given = [
+      lanes[number]["given"] if number in lanes else [jnp.copy(leaf) for leaf in some["given"]]
+      for number in range(self.size)
+    ]
+    results = self.compiled(some["common"], kept, given)
+    return {number: jax.tree.unflatten(self._structure, results[number]) for number in leaves}
+
+  def _split(self, leaves):
+    pairs = list(zip(self._roles, leaves, strict=True))
+    return {kind: [leaf for role, leaf in pairs if role == kind] for kind in ("common", "kept", "given")}

@@ -1,0 +1,1 @@
+"""RUN/report.html: what a run did, read from its directory alone."""

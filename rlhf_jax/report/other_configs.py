@@ -1,0 +1,30 @@
+"""The section of a report on the stages that other configs have left in the same run directory."""
+
+from rlhf_jax.report.read_run import OtherStage, Run
+from rlhf_jax.report.words import interval_text, number
+
+ENDINGS = ("eval/loss", "loss", "eval/accuracy", "accuracy", "reward/proxy", "reward/gold", "kl/reference")
+MEASURES = {"gold": "gold reward", "proxy": "proxy reward", "win_rate": "win rate", "kl": "KL"}
+
+
+def other_stages(run: Run) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
+  """For each other config its stages: name, kind, and where each ended, in words."""
+  shown = set(run.models)
+  return [
+    (config, [(other.stage.name, other.stage.kind, _results(other, shown)) for other in stages])
+    for config, stages in run.others.items()
+  ]
+
+
+def _results(other: OtherStage, shown: set[str]) -> list[str]:
+  """The end of its curves; of an evaluation the models that the run's own has not."""
+  series = other.stage.series
+  ends = [f"{name} {number(series[name].final)}" for name in ENDINGS if name in series]
+  if ends:
+    steps = int(max(found.steps[-1] for found in series.values()))
+    ends = [f"{steps} steps: {', '.join(ends)}"]
+  for model, measures in other.models.items():
+    found = [f"{word} {interval_text(key, measures[key])}" for key, word in MEASURES.items() if key in measures]
+    if model not in shown and found:
+      ends.append(f"{model}: {', '.join(found)}")
+  return ends

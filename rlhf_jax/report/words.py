@@ -1,0 +1,162 @@
+"""The report's words: numbers as text, and the sentences that say what the numbers show.
+
+A sentence claims a difference only where the 95 % intervals are disjoint, and says so where they overlap.
+"""
+
+import math
+import unicodedata
+from collections.abc import Iterator
+
+from rlhf_jax.evaluation.statistics import Interval
+from rlhf_jax.report.read_run import Run, Stage
+
+# Measures shown as shares of 100; all others are plain numbers.
+SHARES = {
+  "acc",
+  "acc_norm",
+  "win_rate",
+  "finished",
+  "accuracy",
+  "clear_accuracy",
+  "label_accuracy",
+  "gold_label_accuracy",
+  "label_ceiling",
+}
+DECIMALS = {"length": 1}
+
+
+def number(value: float, decimals: int = 2) -> str:
+  """With a true minus sign, and no decimals from 100 on; a dash for what is not finite."""
+  if not math.isfinite(value):
+    return "–"
+  text = f"{value:.0f}" if abs(value) >= 99.995 else f"{value:.{decimals}f}"
+  return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def share(value: float) -> str:
+  """0.42 as "42 %"."""
+  return f"{100 * value:.0f} %" if math.isfinite(value) else "–"
+
+
+def mean_text(measure: str, interval: Interval) -> str:
+  """The mean in the unit of its measure."""
+  return share(interval.mean) if measure in SHARES else number(interval.mean, DECIMALS.get(measure, 2))
+
+
+def bounds_text(measure: str, interval: Interval) -> str:
+  """ "[0.42, 0.58]" in the unit of `mean_text`, or nothing where a bound is unknown or the value is exact."""
+  if not (math.isfinite(interval.low) and math.isfinite(interval.high)) or interval.low == interval.high:
+    return ""
+  if measure in SHARES:
+    return f"[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+  decimals = DECIMALS.get(measure, 2)
+  return f"[{number(interval.low, decimals)}, {number(interval.high, decimals)}]"
+
+
+def interval_text(measure: str, interval: Interval) -> str:
+  """Mean and bounds, as in "0.50 [0.42, 0.58]"."""
+  return f"{mean_text(measure, interval)} {bounds_text(measure, interval)}".strip()
+
+
+def visible(text: str) -> str:
+  """Control, bidirectional and other invisible characters spelt out: a response must not reorder or hide the
+  page.
+
+  Newlines, tabs and the joiners that emoji need stay. A lone surrogate, which UTF-8 cannot hold, is spelt out
+  too.
+  """
+  return "".join(
+    f"⟨U+{ord(char):04X}⟩"
+    if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\n\t\u200c\u200d"
+    else char
+    for char in text
+  )
+
+
+def summary_sentences(run: Run) -> list[str]:
+  """What each model changed: the ones after the reference against it, the earlier ones against the one
+  before."""
+  measure = "gold" if any("gold" in measures for measures in run.models.values()) else "proxy"
+  scored = [name for name in run.models if measure in run.models[name]]
+  sentences = []
+  for index, name in enumerate(scored[1:], start=1):
+    after_reference = run.reference in scored[:index]
+    before = run.reference if after_reference else scored[index - 1]
+    sentence = _change(name, measure, run.models[before][measure], run.models[name][measure], before)
+    if after_reference and "win_rate" in run.models[name]:
+      wins = interval_text("win_rate", run.models[name]["win_rate"])
+      sentence += f" Its answer beats {before}'s on {wins} of the prompts, ties counting half."
+    sentences.append(sentence)
+  return sentences
+
+
+def kl_penalty_sentences(run: Run) -> list[str]:
+  """For every stage with kl_coef == 0: how it ended, beside the stage that kept the penalty."""
+  sentences = []
+  for free, penalised in _ablations(run):
+    ends = [_ending(run, stage) for stage in (free, penalised)]
+    if not all(ends):
+      continue
+    sentences.append(
+      f"Without the KL penalty ({free.name}) the policy ends at {_listing(ends[0])}; "
+      f"with it ({penalised.name}, coefficient {penalised.config['kl_coef']:g}) at {_listing(ends[1])}. "
+      + _verdict(*ends)
+    )
+  return sentences
+
+
+def _change(name: str, measure: str, before: Interval, after: Interval, base: str) -> str:
+  change = f"from {interval_text(measure, before)} ({base}) to {interval_text(measure, after)}"
+  if after.disjoint(before):
+    verb = "raised" if after.mean > before.mean else "lowered"
+    return f"{name} {verb} the mean {measure} reward {change}; the 95 % intervals are disjoint."
+  return (
+    f"{name} moved the mean {measure} reward {change}; the 95 % intervals overlap, so these means alone do "
+    "not settle which of the two is better."
+  )
+
+
+def _ablations(run: Run) -> Iterator[tuple[Stage, Stage]]:
+  climbing = [stage for stage in run.stages if stage.optimises_reward]
+  penalised = [stage for stage in climbing if _coefficient(stage) > 0]
+  for free in climbing:
+    if _coefficient(free) == 0 and penalised:
+      # The same algorithm where there is one, so that only the penalty differs.
+      yield free, next((stage for stage in penalised if stage.kind == free.kind), penalised[0])
+
+
+def _coefficient(stage: Stage) -> float:
+  value = stage.config.get("kl_coef")
+  return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _ending(run: Run, stage: Stage) -> dict[str, Interval]:
+  """Proxy and gold: of the evaluation where it has them, else of the last tenth of training, without
+  bounds."""
+  ending = {}
+  for measure in ("proxy", "gold"):
+    series = stage.series.get(f"reward/{measure}")
+    if measure in run.models.get(stage.name, {}):
+      ending[measure] = run.models[stage.name][measure]
+    elif series is not None:
+      ending[measure] = Interval(series.final, math.nan, math.nan, 0)
+  return ending
+
+
+def _listing(ending: dict[str, Interval]) -> str:
+  return " and ".join(f"{name} reward {interval_text(name, value)}" for name, value in ending.items())
+
+
+def _verdict(free: dict[str, Interval], penalised: dict[str, Interval]) -> str:
+  if "gold" not in free or "gold" not in penalised:
+    return "There is no gold reward to tell which of the two is really better."
+  bounds = [free["gold"].low, free["gold"].high, penalised["gold"].low, penalised["gold"].high]
+  if not all(map(math.isfinite, bounds)):
+    return "These are means over the last tenth of training, without intervals."
+  if not free["gold"].disjoint(penalised["gold"]):
+    return "The gold intervals overlap: this run does not show that the penalty changes the true reward."
+  if free["gold"].mean > penalised["gold"].mean:
+    return "Here the policy without the penalty has the higher gold reward: the penalty held it back."
+  if "proxy" in free and "proxy" in penalised and free["proxy"].mean > penalised["proxy"].mean:
+    return "The unpenalised policy has the higher proxy reward and the lower gold reward: over-optimisation."
+  return "The unpenalised policy has the lower gold reward."

@@ -1,0 +1,1 @@
+"""Stages that read and write files: the world, feedback, evaluation. What learns is in `algorithms`."""

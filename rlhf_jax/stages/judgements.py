@@ -1,0 +1,183 @@
+"""Stage: sample responses from a policy and have simulated labellers or people judge them; writes `feedback.db`.
+
+An item is a prompt with K different responses, and goes to `judges` different labellers. A labeller ranks the responses
+(two of them with a strength), rates each from 1 to 7, criticises them, or all of it, as `kinds` and `critic` say; they
+never see the gold reward, only what their own noise and habits leave of it (`rlhf_jax.world.labellers`).
+
+With no labellers the items are for people: the stage queues them, says how to serve the page, and stops; the same
+command goes on once every item has its judgements. The file is a store of `rlhf_jax.feedback`, so that `rlhf-jax
+agreement`, `annotate` and `convert` read it too.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.agreement.tables import dense_ranks
+from rlhf_jax.evaluation.simulated_judgements import annotator_records, judge_item
+from rlhf_jax.feedback.collect import collect
+from rlhf_jax.feedback.exchange import write_records
+from rlhf_jax.feedback.queue import count_open
+from rlhf_jax.feedback.records import OPINIONS, Item, Response, make_item
+from rlhf_jax.feedback.store import Settings, open_store
+from rlhf_jax.settings import import_function
+from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.train import (
+  Function,
+  Sampling,
+  load_policy,
+  load_prompts,
+  make_function,
+  make_sampler,
+  open_workspace,
+  report_skips,
+  stage_key,
+)
+from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.world import population
+
+WRITES = ("feedback.db",)
+PATIENCE = 20  # prompts asked for each item wanted, before the policy counts as one that always says the same
+
+
+class Unanswered(data.DataError):
+  """The items wait for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  policy: the stage that is sampled. prompts: a file; each item takes the next in an order of the stage's own.
+  num_items, responses, judges: items, responses to each, and labellers of each item. kinds: what simulated labellers
+  say, of "ranks" and "ratings". critic: a function `(labeller, prompt, response, rng, **arguments) -> str`, or "".
+  gold: what labellers see through their noise; "" where people judge and no gold reward is known. gold_share: of the
+  items, carries the gold order as an expert's. labellers: number of each kind, as in `rlhf_jax.world.population`; empty
+  for people.
+  """
+
+  algorithm: str
+  policy: StageName
+  prompts: str
+  num_items: int
+  responses: int
+  judges: int
+  batch_size: int
+  sampling: Sampling
+  kinds: tuple[str, ...]
+  critic: Function
+  gold: Function
+  gold_share: float
+  labellers: dict[str, int]
+
+  def __post_init__(self):
+    if min(self.num_items, self.responses, self.judges, self.batch_size) < 1:
+      raise ValueError(
+        f"num_items={self.num_items}, responses={self.responses}, judges={self.judges} and "
+        f"batch_size={self.batch_size} must be >= 1"
+      )
+    if unknown := [kind for kind in self.kinds if kind not in OPINIONS]:
+      raise ValueError(f"kinds has {unknown[0]!r}: choose from {', '.join(OPINIONS)}")
+    if "ranks" in self.kinds and self.responses < 2:
+      raise ValueError("kinds has 'ranks', which needs responses >= 2")
+    if self.labellers and not (self.kinds or self.critic.function):
+      raise ValueError("kinds is empty and critic is '': simulated labellers would have nothing to say")
+    if not self.gold.function and (self.labellers or self.gold_share):
+      raise ValueError("gold.function is '', but simulated labellers and a gold_share need one")
+    if self.labellers and self.judges > sum(self.labellers.values()):
+      raise ValueError(f"judges={self.judges} of {sum(self.labellers.values())} labellers cannot judge an item each")
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Samples the items, has them judged, and writes the records."""
+  path = stage.directory / "feedback.db"
+  if config.labellers or not _queued(path):
+    items, golds = _sample_items(config, stage)
+    for file in (path, path.with_name("feedback.db-wal"), path.with_name("feedback.db-shm")):
+      file.unlink(missing_ok=True)
+    if config.labellers:
+      write_records(path, _simulate(config, stage, items, golds))
+      return
+    every = round(1 / config.gold_share) if config.gold_share else 0
+    queue = Settings(seed=stage.stage_seed, judgements_per_item=config.judges, gold_every=every)
+    collect(path, [i for i in items if i.gold_ranks is None], [i for i in items if i.gold_ranks is not None], queue)
+  with contextlib.closing(open_store(path)) as store:
+    left, total = count_open(store)
+  if left:
+    raise Unanswered(
+      f"{stage.name}: {left} of {total} items wait for {config.judges} judgements each. Serve them with "
+      f"`rlhf-jax annotate {path} --annotators NAME,NAME`; when all are judged, the same command goes on"
+    )
+
+
+def _queued(path: Path) -> bool:
+  if not path.exists():
+    return False
+  with contextlib.closing(open_store(path)) as store:
+    return count_open(store)[1] > 0
+
+
+def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.ndarray | None]]:
+  """num_items items of different responses, and their gold rewards; prompts that give one answer only are counted."""
+  tokenizer, model = open_workspace(stage)
+  params = load_policy(stage, config.policy, model, tokenizer)
+  prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
+  sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
+  gold = make_function(config.gold) if config.gold.function else None
+  sampling = {**dataclasses.asdict(config.sampling), "seed": stage.stage_seed}
+  num_gold = round(config.gold_share * config.num_items)
+  items, golds, skips, asked = [], [], collections.Counter(), 0
+  with StageProgress(stage.name, config.num_items) as progress:
+    for step in itertools.count():
+      rows = data.batch_indices(len(prompts.texts), config.batch_size, step, stage.stage_seed)
+      texts, batch = prompts.take(np.repeat(rows, config.responses))
+      _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), step))
+      for start in range(0, len(texts), config.responses):
+        if len(items) == config.num_items:
+          report_skips(stage.name, skips, asked)
+          return items, golds
+        asked += 1
+        distinct = [text for text in dict.fromkeys(responses[start : start + config.responses]) if text]
+        if len(distinct) < min(2, config.responses):
+          skips["all responses are the same text, or empty"] += 1
+          continue
+        scores = gold([texts[start]] * len(distinct), distinct).astype(np.float64) if gold else None
+        # The row keeps the ids of items apart that happen to say the same.
+        source = {"checkpoint": config.policy, "sampling": sampling, "row": asked}
+        ranks = dense_ranks(scores[None])[0].tolist() if len(items) < num_gold and len(distinct) > 1 else None
+        items.append(make_item(texts[start], [Response(text, source) for text in distinct], ranks))
+        golds.append(scores)
+      progress.update(len(items), {})
+      if asked > PATIENCE * config.num_items:
+        raise data.DataError(
+          f"{stage.name}: {config.policy} answered {len(items)} of {asked} prompts with different responses, and "
+          f"num_items={config.num_items} are wanted; raise sampling.temperature"
+        )
+
+
+def _simulate(config: Config, stage: Stage, items, golds):
+  labellers = population(config.labellers)
+  critic = import_function(config.critic.function) if config.critic.function else None
+  rng = np.random.default_rng(stage.stage_seed)
+  judgements = []
+  for item, gold in zip(items, golds, strict=True):
+    for person in rng.permutation(len(labellers))[: config.judges]:
+      critiques = None
+      if critic:
+        critiques = tuple(
+          critic(labellers[person], item.prompt, response.text, rng, **config.critic.arguments)
+          for response in item.responses
+        )
+      number, study = len(judgements), f"{stage.name}-"
+      judgements.append(
+        judge_item(labellers[person], item, gold, rng, config.kinds, number=number, study=study, critiques=critiques)
+      )
+  return annotator_records(labellers), items, judgements

@@ -1,0 +1,139 @@
+"""Stage: learning from language feedback: rewrite responses by their critiques; writes `demonstrations.jsonl`.
+
+Imitation learning from language feedback (ILF; Scheurer et al. 2023, arXiv 2303.16755, algorithm 1): someone says in
+words what is wrong with a response, the model that can refine gives N rewrites of it, the best of them is kept, and an
+`sft` stage on the file is the learning. A critique says what to do instead, which a rank does not.
+
+DEVIATIONS: the paper chooses the rewrite that an instruct model says heeds the critique; here it is the one with the
+highest reward, and it must be above the reward of the response itself. A rewrite that did not end with <eos>, is empty
+or repeats the response cannot be chosen; a response without a rewrite that is better is skipped and counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.feedback.learner_rows import critiques
+from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.train import (
+  Reward,
+  Sampling,
+  load_policy,
+  make_sampler,
+  make_scorer,
+  open_workspace,
+  report_skips,
+  stage_key,
+)
+from rlhf_jax.train.judgements import read_feedback
+from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.types import Prompts, Rollout
+
+WRITES = ("demonstrations.jsonl",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the stage.
+
+  policy: the stage that rewrites. feedback: files of records with critiques. template: the prompt that asks for a
+  rewrite, with {prompt}, {response} and {critique}. rewrites: N for each. batch_size: critiques at once. length: tokens
+  of prompt and rewrite, for the reward.
+  """
+
+  algorithm: str
+  policy: StageName
+  feedback: tuple[str, ...]
+  template: str
+  rewrites: int
+  batch_size: int
+  length: int
+  sampling: Sampling
+  reward: Reward
+
+  def __post_init__(self):
+    if self.rewrites < 1 or self.batch_size < 1:
+      raise ValueError(f"rewrites={self.rewrites} and batch_size={self.batch_size} must be >= 1")
+    for slot in ("prompt", "response", "critique"):
+      if f"{{{slot}}}" not in self.template:
+        raise ValueError(f"template lacks {{{slot}}}: {self.template!r}")
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Rewrites, scores and writes rows {prompt, response, score, before, score_before, critique, annotator}."""
+  tokenizer, model = open_workspace(stage)
+  params = load_policy(stage, config.policy, model, tokenizer)
+  sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
+  reward = make_scorer(config.reward, stage, model, tokenizer, where="reward")
+  found = critiques(read_feedback([stage.path(name) for name in config.feedback]))
+  found = [row for row in found if row["critique"]]
+  asked = [config.template.format(**row) for row in found]
+  encoded, kept, skips = data.prompt_rows(tokenizer, asked, config.sampling.max_prompt_tokens)
+  if not kept:
+    raise data.DataError(
+      f"{stage.name}: none of {len(found)} critiques fits in max_prompt_tokens={config.sampling.max_prompt_tokens}"
+    )
+  rows, found = [], [found[i] for i in kept]
+  with StageProgress(stage.name, len(found)) as progress:
+    for start in range(0, len(found), config.batch_size):
+      indices = np.arange(start, start + config.batch_size) % len(found)  # one shape for every batch
+      repeated = np.repeat(indices, config.rewrites)
+      batch = Prompts(encoded["tokens"][repeated], encoded["lengths"][repeated])
+      rollout, texts = sample(params, batch, jax.random.fold_in(stage_key(stage), start))
+      finished = np.asarray(rollout.finished).reshape(-1, config.rewrites)
+      groups = [
+        [found[index]["response"], *texts[place * config.rewrites : (place + 1) * config.rewrites]]
+        for place, index in enumerate(indices)
+      ]
+      prompts = [found[index]["prompt"] for index in indices]
+      scores, fits = score_texts(reward, tokenizer, prompts, groups, config.length)
+      new = [[text not in ("", group[0]) for text in group[1:]] for group in groups]
+      usable = np.array(new) & finished & fits[:, 1:] & fits[:, :1]
+      for place, winner in enumerate(better(scores, usable)[: len(found) - start]):
+        if winner < 0:
+          skips["no rewrite is better"] += 1
+          continue
+        row = found[indices[place]]
+        rows.append(
+          {
+            "prompt": row["prompt"],
+            "response": groups[place][winner],
+            "score": float(scores[place, winner]),
+            "before": row["response"],
+            "score_before": float(scores[place, 0]),
+            "critique": row["critique"],
+            "annotator": row["annotator"],
+          }
+        )
+      progress.update(min(start + config.batch_size, len(found)), {})
+  report_skips(stage.name, skips, len(asked))
+  if not rows:
+    raise data.DataError(f"{stage.name}: {config.policy} gave no rewrite of {len(found)} that has a higher reward")
+  data.write_rows(stage.directory / "demonstrations.jsonl", rows)
+
+
+def better(scores: np.ndarray, usable: np.ndarray) -> np.ndarray:
+  """Which of scores[B, 1 + N] wins: the best usable rewrite (usable[B, N]) if it is above column 0, else -1: i64[B]."""
+  masked = np.where(usable, scores[:, 1:], -np.inf)
+  return np.where(masked.max(axis=1) > scores[:, 0], masked.argmax(axis=1) + 1, -1)
+
+
+def score_texts(reward, tokenizer, prompts, groups, length: int) -> tuple[np.ndarray, np.ndarray]:
+  """Rewards f32[B, K] of K texts as answers to each prompt itself, and whether each fits in `length`: bool[B, K].
+
+  A rewrite was sampled after the prompt that asks for a rewrite; its reward is that of an answer to the first prompt.
+  """
+  pairs = [(prompt, text) for prompt, group in zip(prompts, groups, strict=True) for text in group]
+  rows, kept, _ = data.comparison_rows(tokenizer, [data.Comparison(p, (t or " ",), (0,)) for p, t in pairs], length)
+  tokens, mask = (np.zeros((len(pairs), length), rows[key].dtype) for key in ("tokens", "mask"))
+  tokens[kept], mask[kept] = rows["tokens"][:, 0], rows["mask"][:, 0]
+  fits = np.zeros(len(pairs), bool)
+  fits[kept] = True
+  rollout = Rollout(jnp.asarray(tokens), jnp.asarray(mask), jnp.zeros(mask.shape), jnp.asarray(fits))
+  scores = reward(rollout, [prompt for prompt, _ in pairs], [text for _, text in pairs])
+  return np.asarray(scores).reshape(len(groups), -1), fits.reshape(len(groups), -1)

@@ -1,0 +1,151 @@
+"""The batches of supervised learning, from a file whose rows are all in memory or a mixture that is read as it goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.stage import Stage
+from rlhf_jax.train.progress import console, report_skips
+from rlhf_jax.types import Batch
+
+
+class Feed(NamedTuple):
+  """Where a run's batches come from.
+
+  take(position, step) -> (batch, next position); start: the position of the first step. Positions are arrays, which
+  `TrainState.extra` carries through the checkpoints. num_rows: of a pass. held_out: rows that no batch has. report():
+  says what was skipped.
+  """
+
+  start: Any
+  take: Callable[[Any, int], tuple[Batch, Any]]
+  num_rows: float
+  held_out: dict[str, np.ndarray]
+  report: Callable[[], None]
+
+
+def load_demonstrations(
+  source: str | data.Mixture,
+  stage: Stage,
+  tokenizer: data.Tokenizer,
+  *,
+  length: int,
+  batch_size: int,
+  num_epochs: int,
+  eval_fraction: float,
+) -> Feed:
+  """Packs demonstrations into rows of `length` tokens; `eval_fraction` of the prompts are held out.
+
+  Raises:
+    data.DataError: a source cannot be read, or a side has no demonstration that fits.
+  """
+  if not isinstance(source, str):
+    stream = _open_stream(source, stage, tokenizer, length, batch_size, eval_fraction)
+    _tell(stream.describe(num_epochs * stream.examples_per_pass()))
+    return _from_stream(stream, stream.held_out())
+  path = stage.path(source)
+  demonstrations, skips = data.read_demonstrations(path)
+  report_skips(str(path), skips, len(demonstrations) + sum(skips.values()))
+  train, held_out = (
+    _demonstration_rows(tokenizer, [demonstrations[i] for i in part], length, path)
+    for part in data.split_prompts([d.prompt for d in demonstrations], eval_fraction, stage.seed)
+  )
+  full = (train["segments"] > 0).mean()
+  _tell([f"{path}: {len(train['tokens']):,} rows of {length} tokens, {full:.1%} full"])
+  return _from_rows(train, held_out, batch_size, stage)
+
+
+def load_texts(
+  source: str | data.Mixture,
+  stage: Stage,
+  tokenizer: data.Tokenizer,
+  *,
+  eval_text: str,
+  eval_rows: int,
+  length: int,
+  batch_size: int,
+  num_steps: int,
+) -> Feed:
+  """Rows of `length` tokens from plain text; `eval_rows` rows of `eval_text` (a file), or of the source, are held out.
+
+  Raises:
+    data.DataError: a source cannot be read, or `eval_rows` uses it up.
+    ValueError: a mixture without `eval_text`.
+  """
+
+  def rows_of(name):
+    return data.language_model_rows(tokenizer, data.read_corpus(stage.path(name)), length)
+
+  held_out = rows_of(eval_text) if eval_text else {"tokens": []}
+  held_out = data.take(held_out, range(min(eval_rows, len(held_out["tokens"])))) if eval_text else {}
+  if not isinstance(source, str):
+    if not eval_text:
+      raise ValueError(f"config.{stage.name}.text is a mixture, so config.{stage.name}.eval_text must name a file")
+    stream = _open_stream(source, stage, tokenizer, length, batch_size, 0.0)
+    _tell(stream.describe(num_steps * batch_size / stream.rows_per_example()))
+    return _from_stream(stream, held_out)
+  rows = rows_of(source)
+  if not eval_text:
+    count = len(rows["tokens"])
+    if count <= eval_rows:
+      raise data.DataError(
+        f"{stage.path(source)} gives {count} rows of {length} tokens, which eval_rows={eval_rows} uses up"
+      )
+    rows, held_out = data.take(rows, range(count - eval_rows)), data.take(rows, range(count - eval_rows, count))
+  return _from_rows(rows, held_out, batch_size, stage)
+
+
+def _from_rows(rows, held_out, batch_size, stage) -> Feed:
+  count = len(rows["tokens"])
+
+  def take(position, step):
+    return Batch(**data.take(rows, data.batch_indices(count, batch_size, step, stage.stage_seed))), position
+
+  return Feed((), take, count, held_out, lambda: None)
+
+
+def _open_stream(mixture, stage, tokenizer, length, batch_size, eval_fraction) -> data.Stream:
+  sources = {name: _resolve(source, stage) for name, source in mixture.sources.items()}
+  mixture = dataclasses.replace(mixture, sources=sources)
+  settings = dict(length=length, batch_size=batch_size, seed=stage.seed, eval_fraction=eval_fraction)
+  return data.Stream(mixture, tokenizer, **settings)
+
+
+def _from_stream(stream: data.Stream, held_out) -> Feed:
+  def take(position, step):
+    # A copy, because an update donates the state's buffers; on the same devices, so that nothing is compiled anew.
+    batch, following = stream.take(np.array(position))
+    return Batch(**batch), jax.device_put(following, position.sharding)
+
+  def report():
+    for path, skips, num_read in stream.skips():
+      report_skips(path, skips, num_read)
+
+  num_rows = stream.rows_per_example() * stream.examples_per_pass()
+  return Feed(jax.numpy.asarray(stream.start), take, num_rows, held_out, report)
+
+
+def _tell(lines):
+  for line in lines:
+    console.print(line, markup=False)
+
+
+def _demonstration_rows(tokenizer, demonstrations, length, path):
+  rows, skips = data.demonstration_rows(tokenizer, demonstrations, length)
+  report_skips(str(path), skips, len(demonstrations))
+  if not len(rows["tokens"]):
+    raise data.DataError(f"{path}: no demonstration of {len(demonstrations)} fits in length={length} tokens")
+  return data.pack_rows(rows, length, tokenizer.pad_id)
+
+
+def _resolve(source: data.Source, stage: Stage) -> data.Source:
+  templates = source.templates
+  if isinstance(templates, str) and ":" in templates:
+    templates = str(stage.path(templates))
+  return dataclasses.replace(source, path=str(stage.path(source.path)), templates=templates)

@@ -1,0 +1,419 @@
+"""The report: a run written by hand, its page parsed; what is absent, broken or hostile."""
+
+import copy
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+
+from rlhf_jax.report.plots import moving_average, thin_out
+from rlhf_jax.report.read_run import read_run
+from rlhf_jax.report.report import series_colors, write_report
+from rlhf_jax.report.sections import MAX_SAMPLES, over_optimisation, samples
+from rlhf_jax.report.words import kl_penalty_sentences, number, summary_sentences, visible
+
+RC_PARAMS = dict(matplotlib.rcParams)  # before anything was drawn
+STAGES = ["world", "sft", "reward_model", "ppo", "ppo_no_kl", "evaluation"]
+CONFIG = {
+  "seed": 7,
+  "stages": STAGES,
+  "model": {"num_layers": 3, "d_model": 128, "vocab": 32000},
+  "sft": {"algorithm": "rlhf_jax.algorithms.sft"},
+  "reward_model": {"algorithm": "rlhf_jax.algorithms.reward_model"},
+  "ppo": {"algorithm": "rlhf_jax.algorithms.ppo", "kl_coef": 0.05},
+  "ppo_no_kl": {"algorithm": "rlhf_jax.algorithms.ppo", "kl_coef": 0.0},
+}
+EMPTY_SECTIONS = (
+  "This run holds no evaluation of its models",
+  "No stage of this run has logged a loss.",
+  "This run has neither an accuracy curve nor an evaluation of a reward model.",
+  "No stage of this run optimised a policy against a reward.",
+  "This run holds no rewards by task cluster.",
+  "This run holds no sampled answers",
+  "The command line was not recorded",
+)
+
+
+def _interval(mean, half=0.05):
+  return {"mean": mean, "low": mean - half, "high": mean + half, "num": 100}
+
+
+def _evaluation():
+  models = {}
+  for name, gold, proxy in (("ppo", 0.95, 1.8), ("sft", 0.4, 0.5), ("ppo_no_kl", -0.1, 3.4)):
+    models[name] = {"gold": _interval(gold), "helpful": _interval(gold / 2), "proxy": _interval(proxy)}
+    models[name] |= {"kl": _interval(3.0), "length": _interval(12.34), "finished": _interval(0.93, 0.02)}
+    models[name]["win_rate"] = _interval(0.5 + gold / 4)
+  clusters = {
+    "comparison": {"held_out": True, "models": {"sft": _interval(0.2), "ppo": _interval(0.7)}},
+    "location": {"held_out": False, "models": {"sft": _interval(0.5), "ppo": _interval(1.0)}},
+  }
+  accuracy = {"clear_accuracy": _interval(0.87), "label_accuracy": _interval(0.71)}
+  accuracy["label_ceiling"] = _interval(0.78, 0)
+  return {
+    "reference": "sft",
+    "models": models,
+    "clusters": clusters,
+    "reward_model": {"reward_model": {**accuracy, "min_gap": 0.5}},
+  }
+
+
+def _metrics():
+  steps = range(30)
+  rl = [
+    {"step": t, "loss": 0.1, "reward/proxy": 0.1 * t, "reward/gold": 1 - 0.02 * t, "kl/reference": 0.2 * t}
+    | {"kl/coef": 0.05, "policy/entropy": 2.0, "response/length": 10 + t, "response/finished": 0.9}
+    for t in steps
+  ]
+  return {
+    "sft": [{"step": t, "loss": 3 - 0.1 * t} | ({"eval/loss": 2.0} if t % 10 == 9 else {}) for t in steps],
+    "reward_model": [{"step": t, "loss": 0.6, "accuracy": 0.6, "eval/accuracy": 0.7} for t in steps],
+    "ppo": rl,
+    "ppo_no_kl": rl,
+  }
+
+
+SAMPLE = {
+  "prompt": "Where does Tom live?",
+  "cluster": "location",
+  "responses": {"ppo": "In  Oakford.\nYes.", "sft": ""},
+  "proxy": {"ppo": 1.25, "sft": -0.5},
+  "gold": {"ppo": 0.75},
+}
+
+
+def _write_run(root, *, config=CONFIG, metrics=None, evaluation=None, rows=None, command=None):
+  root.mkdir(exist_ok=True)
+  (root / "config.json").write_text(json.dumps(config))
+  for name, records in (metrics or {}).items():
+    (root / name).mkdir(exist_ok=True)
+    (root / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
+  (root / "evaluation").mkdir(exist_ok=True)
+  if evaluation is not None:
+    (root / "evaluation" / "evaluation.json").write_text(json.dumps(evaluation))
+  if rows is not None:
+    (root / "evaluation" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  if command is not None:
+    (root / "command.txt").write_text(command)
+  return root
+
+
+class _Page(HTMLParser):
+  """Elements, attributes and visible text of a page; a tag that is not closed in order fails the test."""
+
+  VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+  def __init__(self, path):
+    super().__init__(convert_charrefs=True)
+    self.open, self.tags, self.attributes, self.text = [], [], [], ""
+    self.source = path.read_text(encoding="utf-8")
+    self.feed(self.source)
+    assert self.open == []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+    if tag not in self.VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+  def handle_data(self, data):
+    if self.open and self.open[-1] != "style":
+      self.text += data
+
+
+def _page(root):
+  return _Page(write_report(root))
+
+
+@pytest.fixture(scope="module")
+def full_run(tmp_path_factory):
+  root = tmp_path_factory.mktemp("runs") / "quickstart"
+  command = "rlhf-jax run --config c.py --x='1'"
+  return _write_run(root, metrics=_metrics(), evaluation=_evaluation(), rows=[SAMPLE], command=command)
+
+
+@pytest.fixture(scope="module")
+def full_page(full_run):
+  return _page(full_run)
+
+
+def test_the_full_page_has_every_section(full_page):
+  for sentence in EMPTY_SECTIONS:
+    assert sentence not in full_page.text
+  # Six intervals less honest and harmless, four losses, one accuracy, two trajectories, seven curves.
+  assert full_page.tags.count("svg") == 4 + 4 + 1 + 2 + 7
+  for words in ("quickstart", "32\u202f000", "ppo raised the mean gold reward", "held out"):
+    assert words in full_page.text
+  assert "−0.10" in full_page.text and "[−0.15, −0.05]" in full_page.text
+  assert "12.3" in full_page.text and "93 %" in full_page.text and "[91, 95]" in full_page.text
+  assert "rlhf-jax run --config c.py --x='1'" in full_page.text
+  assert '"kl_coef": 0.05' in full_page.text
+
+
+def test_the_page_stands_alone(full_page):
+  assert not {"script", "link", "img", "iframe", "image", "object"} & set(full_page.tags)
+  assert "http" not in full_page.source and "@import" not in full_page.source
+  for name, value in full_page.attributes:
+    assert not name.startswith("on")
+    if name in ("href", "src", "xlink:href"):
+      assert value.startswith("#")
+  ids = [value for name, value in full_page.attributes if name == "id"]
+  # Two panels of the same data may be the same drawing; any other id is one element's.
+  assert {"summary", "curves", "training"} <= set(ids)
+  targets = {value[1:] for name, value in full_page.attributes if name == "href"}
+  assert targets <= set(ids)
+
+
+def test_both_colour_schemes_and_no_fixed_colours_in_the_drawings(full_page):
+  assert "prefers-color-scheme: dark" in full_page.source
+  for drawing in full_page.source.split("<svg")[1:]:
+    colours = re.findall(r"(?:stroke|fill): (#\w+)", drawing.split("</svg>")[0])
+    assert colours == [], "no colour scheme can change these"
+  assert "var(--series-0)" in full_page.source and "DejaVu" not in full_page.source
+
+
+def test_stages_of_other_configs_are_shown(tmp_path):
+  """A shared run directory: what other recipes have left there, by their config."""
+  root = _write_run(tmp_path / "shared", metrics={**_metrics(), "dpo": _metrics()["sft"]}, evaluation=_evaluation())
+  for name, command in (("dpo", "rlhf-jax run --workdir x --config configs/dpo.py:ipo"), ("dpo_evaluation", "")):
+    (root / name).mkdir(exist_ok=True)
+    (root / name / "config.json").write_text(json.dumps({"algorithm": f"rlhf_jax.{name}"}))
+    (root / name / "done.json").write_text(json.dumps({"command": command}))
+  models = {"dpo": {"gold": _interval(1.5), "win_rate": _interval(0.75)}, "sft": {"gold": _interval(0.4)}}
+  (root / "dpo_evaluation" / "evaluation.json").write_text(json.dumps({"models": models}))
+  page = _page(root)
+  text = page.text[page.text.index("Other configs in this directory") :]
+  assert text.index("A config that was not recorded") < text.index("configs/dpo.py:ipo")
+  assert "29 steps: eval/loss 2.00, loss 0.20" in text
+  assert "dpo: gold reward 1.50 [1.45, 1.55], win rate 75 % [70, 80]" in text and "sft: gold" not in text
+  assert page.tags.count("svg") == 4 + 4 + 1 + 2 + 7  # the run's own drawings are as they were
+  (root / "dpo" / "config.json").write_text("{")
+  assert "dpo/config.json is not valid JSON" in _page(root).text
+
+
+def test_white_space_of_answers_survives(full_page):
+  assert "In  Oakford.\nYes." in full_page.text
+  assert "(empty)" in full_page.text
+  assert "white-space: pre-wrap" in full_page.source
+
+
+def test_a_run_with_nothing_but_a_config(tmp_path):
+  page = _page(_write_run(tmp_path / "bare"))
+  for sentence in EMPTY_SECTIONS:
+    assert sentence in page.text
+  assert "svg" not in page.tags
+
+
+@pytest.mark.parametrize(
+  "without",
+  [["reference"], ["models"], ["clusters"], ["reward_model"], ["models", "sft"], ["models", "ppo", "gold"]],
+)
+def test_any_part_of_the_evaluation_may_be_absent(tmp_path, without):
+  evaluation = _evaluation()
+  part = evaluation
+  for key in without[:-1]:
+    part = part[key]
+  del part[without[-1]]
+  assert "Summary" in _page(_write_run(tmp_path / "run", evaluation=evaluation, rows=[SAMPLE])).text
+
+
+def test_odd_values_are_no_crash(tmp_path):
+  evaluation = _evaluation()
+  unbounded = {"mean": 1.0, "low": -math.inf, "high": math.inf, "num": 1}
+  evaluation["models"]["sft"] = {"gold": unbounded, "proxy": None}
+  evaluation["clusters"]["broken"] = None
+  evaluation["reward_model"]["reward_model"]["min_gap"] = None
+  rows = [{"prompt": "a"}, {"prompt": "b", "responses": None, "gold": 3}, {"no prompt": 1}]
+  config = {"stages": ["sft"], "sft": {"algorithm": None}, "model": "a name"}
+  page = _page(_write_run(tmp_path / "run", config=config, evaluation=evaluation, rows=rows))
+  assert "2 of 2 prompts" in page.text
+
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}$x$"
+
+
+def test_text_is_data_wherever_it_stands(tmp_path):
+  config = {"stages": [HOSTILE.replace("/", ""), "ppo"], "model": {"name": HOSTILE}, "ppo": CONFIG["ppo"]}
+  evaluation = _evaluation()
+  evaluation["reference"] = HOSTILE
+  evaluation["models"][HOSTILE] = {"gold": _interval(0.1), HOSTILE: _interval(1.0)}
+  evaluation["clusters"][HOSTILE] = {"held_out": True, "models": {HOSTILE: _interval(0.5)}}
+  evaluation["reward_model"][HOSTILE] = {"label_accuracy": _interval(0.5)}
+  rows = [{"prompt": HOSTILE, "cluster": HOSTILE, "responses": {HOSTILE: HOSTILE}, "gold": {HOSTILE: 1.0}}]
+  root = _write_run(tmp_path / "run", config=config, evaluation=evaluation, rows=rows, command=HOSTILE)
+  (root / "ppo").mkdir()
+  (root / "ppo" / "metrics.jsonl").write_text(json.dumps({"step": 0, HOSTILE: 1.0, "loss": 1.0}))
+  page = _page(root)
+  assert not {"script", "img"} & set(page.tags)
+  assert not any(name.startswith("on") for name, _ in page.attributes)
+  assert page.text.count(HOSTILE) >= 8
+  assert "<script>al…* 7 }}$x$" in page.text  # beside the axes, where "$x$" is no formula
+
+
+def test_invisible_characters_are_spelt_out(tmp_path):
+  assert visible("a\u202eb\x00\r\u200b") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+000D⟩⟨U+200B⟩"
+  assert visible("one\n\ttwo  é 家 👩\u200d💻") == "one\n\ttwo  é 家 👩\u200d💻"
+  rows = [{"prompt": "\ud800 \u2028 p", "responses": {"sft": "\u202eevil"}}, {"prompt": "second"}]
+  page = _page(_write_run(tmp_path / "run", rows=rows))
+  assert "⟨U+D800⟩ ⟨U+2028⟩ p" in page.text and "⟨U+202E⟩evil" in page.text and "second" in page.text
+  assert "\u202e" not in page.source
+
+
+def test_a_directory_without_config_is_refused(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
+    write_report(tmp_path)
+  (tmp_path / "config.json").write_text("[1]")
+  with pytest.raises(ValueError, match=r"config\.json must hold one JSON object"):
+    write_report(tmp_path)
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+    write_report(tmp_path)
+
+
+def test_what_cannot_be_read_is_named_on_the_page(tmp_path):
+  records = [{"step": 0, "loss": 1.0}, {"step": 1, "loss": math.nan}]
+  root = _write_run(tmp_path / "run", metrics={"sft": records})
+  with open(root / "sft" / "metrics.jsonl", "a") as file:
+    file.write('{"step": 2, "lo')
+  (root / "evaluation" / "evaluation.json").write_text("{")
+  page = _page(root)
+  assert "sft/metrics.jsonl: 1 line(s) hold no JSON object and were left out (line 3)." in page.text
+  assert "sft: 1 records of loss are not finite and are not drawn." in page.text
+  assert "evaluation/evaluation.json is not valid JSON" in page.text
+
+
+def test_records_logged_twice_count_once(tmp_path):
+  """A run that was killed after step 3 and resumed at step 2."""
+  records = [{"step": t, "loss": float(t)} for t in (0, 1, 2, 3)]
+  records += [{"step": t, "loss": 10.0 + t} for t in (2, 3, 4)]
+  run = read_run(_write_run(tmp_path / "run", metrics={"sft": records}))
+  series = {stage.name: stage for stage in run.stages}["sft"].series["loss"]
+  np.testing.assert_array_equal(series.steps, [0, 1, 2, 3, 4])
+  np.testing.assert_array_equal(series.values, [0, 1, 12, 13, 14])
+  assert series.final == 14.0
+
+
+def test_stages_keep_one_colour_in_stage_order(full_run):
+  run = read_run(full_run)
+  assert series_colors(run) == {"sft": 0, "reward_model": 1, "ppo": 2, "ppo_no_kl": 3}
+  assert list(run.models) == ["sft", "ppo", "ppo_no_kl"]
+
+
+def test_summary_sentences_claim_only_what_the_intervals_show(tmp_path):
+  evaluation = _evaluation()
+  evaluation["models"]["ppo"]["gold"] = _interval(0.45)  # overlaps sft's [0.35, 0.45]
+  evaluation["models"]["ppo_no_kl"]["win_rate"] = _interval(0.3)
+  sentences = summary_sentences(read_run(_write_run(tmp_path / "run", evaluation=evaluation)))
+  assert sentences[0].startswith(
+    "ppo moved the mean gold reward from 0.40 [0.35, 0.45] (sft) to 0.45 [0.40, 0.50]; the 95 % intervals overlap"
+  )
+  assert sentences[1].startswith(
+    "ppo_no_kl lowered the mean gold reward from 0.40 [0.35, 0.45] (sft) to −0.10 [−0.15, −0.05]; "
+    "the 95 % intervals are disjoint. Its answer beats sft's on 30 % [25, 35] of the prompts"
+  )
+
+
+def test_summary_sentences_fall_back_on_the_proxy(tmp_path):
+  evaluation = _evaluation()
+  for measures in evaluation["models"].values():
+    del measures["gold"], measures["win_rate"]
+  sentences = summary_sentences(read_run(_write_run(tmp_path / "run", evaluation=evaluation)))
+  assert sentences[0] == (
+    "ppo raised the mean proxy reward from 0.50 [0.45, 0.55] (sft) to 1.80 [1.75, 1.85]; "
+    "the 95 % intervals are disjoint."
+  )
+
+
+def test_kl_penalty_sentence(full_run, tmp_path):
+  (sentence,) = kl_penalty_sentences(read_run(full_run))
+  assert sentence == (
+    "Without the KL penalty (ppo_no_kl) the policy ends at proxy reward 3.40 [3.35, 3.45] and gold reward "
+    "−0.10 [−0.15, −0.05]; with it (ppo, coefficient 0.05) at proxy reward 1.80 [1.75, 1.85] and gold reward "
+    "0.95 [0.90, 1.00]. The unpenalised policy has the higher proxy reward and the lower gold reward: "
+    "over-optimisation."
+  )
+  # Without an evaluation, the last tenth of training: steps 27 to 29.
+  (sentence,) = kl_penalty_sentences(read_run(_write_run(tmp_path / "a", metrics=_metrics())))
+  assert "ends at proxy reward 2.80 and gold reward 0.44;" in sentence and "without intervals" in sentence
+  config = copy.deepcopy(CONFIG)
+  config["ppo_no_kl"]["kl_coef"] = 0.01
+  assert kl_penalty_sentences(read_run(_write_run(tmp_path / "b", config=config, metrics=_metrics()))) == []
+
+
+def test_the_ablation_is_compared_with_its_own_algorithm(tmp_path):
+  config = copy.deepcopy(CONFIG)
+  config["stages"] = ["sft", "reinforce", "ppo", "ppo_no_kl"]
+  config["reinforce"] = {"algorithm": "rlhf_jax.algorithms.reinforce", "kl_coef": 0.1}
+  metrics = _metrics() | {"reinforce": _metrics()["ppo"]}
+  (sentence,) = kl_penalty_sentences(read_run(_write_run(tmp_path / "run", config=config, metrics=metrics)))
+  assert "with it (ppo, coefficient 0.05)" in sentence
+
+
+def test_over_optimisation_pairs_kl_and_reward_by_step(tmp_path):
+  records = [
+    {"step": 0, "kl/reference": -0.01, "reward/proxy": 0.0},
+    {"step": 1, "reward/proxy": 50.0},
+    {"step": 2, "kl/reference": 4.0, "reward/proxy": 1.0},
+    {"step": 3, "kl/reference": 100.0},
+    {"step": 4, "kl/reference": 9.0, "reward/proxy": 2.0},
+  ]
+  run = read_run(_write_run(tmp_path / "run", metrics={"ppo": records}))
+  stage = {stage.name: stage for stage in run.stages}["ppo"]
+  root, reward = over_optimisation(stage, "reward/proxy")
+  np.testing.assert_array_equal(root, [0.0, 2.0, 3.0])
+  np.testing.assert_array_equal(reward, [0.0, 1.0, 2.0])
+  assert over_optimisation(stage, "reward/gold") is None
+
+
+def test_samples_take_the_clusters_in_turn(tmp_path):
+  rows = [{"prompt": f"a{i}", "cluster": "a"} for i in range(MAX_SAMPLES)]
+  rows.append({"prompt": "b0", "cluster": "b"})
+  run = read_run(_write_run(tmp_path / "run", rows=rows))
+  shown = samples(run, {})
+  assert [sample["prompt"] for sample in shown[:3]] == ["a0", "b0", "a1"]
+  assert len(shown) == MAX_SAMPLES
+
+
+def test_curves_are_thinned_and_smoothed_without_bias():
+  np.testing.assert_allclose(moving_average(np.arange(100.0))[2:-2], np.arange(100.0)[2:-2])
+  # 100 records: a window of 5, which shrinks to 3 at the very end.
+  assert moving_average(np.arange(100.0))[-1] == pytest.approx((97 + 98 + 99) / 3)
+  x = np.random.default_rng(0).normal(size=4800)
+  assert thin_out(x, 240).shape == (240,) and thin_out(x, 240).mean() == pytest.approx(x.mean())
+  np.testing.assert_array_equal(thin_out(x[:5], 240), x[:5])
+
+
+def test_numbers_are_written_for_reading():
+  written = [number(x) for x in (-0.004, 1.25, -3.14159, 250.4, math.nan)]
+  assert written == ["0.00", "1.25", "−3.14", "250", "–"]
+
+
+def test_the_page_depends_on_the_run_alone_and_matplotlib_stays_as_it_was(full_run, full_page):
+  assert write_report(full_run).read_text(encoding="utf-8") == full_page.source
+  assert dict(matplotlib.rcParams) == RC_PARAMS
+
+
+def test_drawing_needs_no_pyplot(full_run, full_page):
+  """A fresh process, with another hash seed: the same page, and no window system was asked for."""
+  code = (
+    "import sys; from rlhf_jax.report.report import write_report; write_report(sys.argv[1]); "
+    "sys.exit('matplotlib.pyplot' in sys.modules)"
+  )
+  environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "5"}
+  done = subprocess.run([sys.executable, "-c", code, str(full_run)], env=environment, check=False)
+  assert done.returncode == 0
+  assert (full_run / "report.html").read_text(encoding="utf-8") == full_page.source
