@@ -7,6 +7,7 @@ ARG is N, 8 by default: best-of-8 is at most log 8 - 7/8 = 1.2 nats away from th
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 

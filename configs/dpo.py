@@ -7,6 +7,7 @@ Losses: dpo, ipo, kto, orpo, simpo. The reward model is trained too, for the pro
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 # beta scales log-probs that are sums over a response (dpo, ipo, kto) or means over its tokens (orpo, simpo).

@@ -11,6 +11,7 @@ experiments/feedback_kinds.
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 from rlhf_jax.configs.reward_from_feedback import accuracy, after_sft, annotators, judgements, reward
 

@@ -8,6 +8,7 @@ Variants: grpo, dr_grpo (no standard deviation, constant-length normalisation), 
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 VARIANTS = {

@@ -8,6 +8,7 @@ the report shows the proxy reward alone.
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 STAGES = ("vocabulary", "pretrain", "sft", "reward_model", "ppo", "evaluation")

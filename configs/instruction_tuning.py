@@ -8,6 +8,7 @@
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 # Every cluster is held out once. Relatives are held out together, as in FLAN (Wei et al. 2021, section 2.2).

@@ -7,6 +7,7 @@ reward of both against the KL to the reference.
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 

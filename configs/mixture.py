@@ -7,6 +7,7 @@ source counts with 4,000 rows at most. The shares are shown before training star
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 

@@ -14,6 +14,7 @@ them, and goes on with the same command once all are judged. The two other ways 
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 from rlhf_jax.configs.reward_from_feedback import after_sft, judgements
 from rlhf_jax.configs.reward_from_feedback import reward as reward_model

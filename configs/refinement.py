@@ -8,6 +8,7 @@ answer (`refined`), and an evaluation of both beside the SFT model.
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 from rlhf_jax.configs.reward_from_feedback import files, judgements
 

@@ -7,6 +7,7 @@ Baselines: none, moving_mean, leave_one_out, value.
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 

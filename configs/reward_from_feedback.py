@@ -10,6 +10,7 @@ the weights, the reward model and its accuracy are new. Judgements of people ins
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 PAGES = {

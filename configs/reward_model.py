@@ -4,6 +4,7 @@ rlhf-jax run --config configs/reward_model.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 

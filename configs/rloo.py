@@ -6,6 +6,7 @@ As in the paper, one update per rollout: --config.rloo.epochs=1 --config.rloo.mi
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 

@@ -11,6 +11,7 @@ proves the way through and no more: experiments/smollm2_hh has the commands and 
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import quickstart
 
 STAGES = ("base", "sft", "reward_model", "ppo", "evaluation")

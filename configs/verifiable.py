@@ -9,6 +9,7 @@ found.
 """
 
 from ml_collections import ConfigDict
+
 from rlhf_jax.configs import grpo, quickstart
 
 CLUSTERS = ("arithmetic", "reasoning")
