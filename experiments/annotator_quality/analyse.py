@@ -22,7 +22,7 @@ from rlhf_jax.agreement.tables import Table, judgement_table, pairs_of
 from rlhf_jax.evaluation.simulated_judgements import simulate_judgements
 from rlhf_jax.evaluation.statistics import mean_interval, wilson_interval
 from rlhf_jax.feedback.records import Item
-from rlhf_jax.world import gold_reward, population
+from rlhf_jax.world import gold_reward, make_labellers
 
 LABELLERS = {"expert": 1, "ordinary": 13, "careless": 2, "length_biased": 1, "position_biased": 1, "adversarial": 2}
 GOOD = ("expert", "ordinary")
@@ -43,7 +43,7 @@ SETTINGS = {  # items for each labeller, share of gold items
 
 def one_seed(seed: int, items_each: int, gold_share: float) -> dict:
   """The advice for every labeller, with its failed checks, and the consensus' agreement with the gold order."""
-  labellers = population(LABELLERS)
+  labellers = make_labellers(LABELLERS)
   num_items = round(len(labellers) * items_each / JUDGES)
   annotators, items, judgements = simulate_judgements(
     labellers, num_items=num_items, judges=JUDGES, gold_share=gold_share, seed=seed

@@ -33,7 +33,7 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import population, rank
+from rlhf_jax.world import make_labellers, rank
 
 WRITES = ("evaluation.json", "samples.jsonl")
 
@@ -91,7 +91,7 @@ def run(config: Config, stage: Stage) -> None:
       for index in range(config.responses):
         groups.append(answer(reference, jax.random.fold_in(stage_key(stage), index + 1), inside))
         progress.update(len(answers) + len(groups), {})
-      measured = judge_reward_model(groups, config.min_gap, population(config.labellers), stage.stage_seed)
+      measured = judge_reward_model(groups, config.min_gap, make_labellers(config.labellers), stage.stage_seed)
       result["reward_model"] = {config.reward_model: measured}
   stage.directory.mkdir(parents=True, exist_ok=True)
   (stage.directory / "evaluation.json").write_text(json.dumps(result, indent=2, default=float) + "\n")

@@ -42,7 +42,7 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import population
+from rlhf_jax.world import make_labellers
 
 WRITES = ("feedback.db",)
 PATIENCE = 20  # prompts asked for each item wanted, before the policy counts as one that always says the same
@@ -60,8 +60,8 @@ class Config:
   num_items, responses, judges: items, responses to each, and labellers of each item. kinds: what simulated labellers
   say, of "ranks" and "ratings". critic: a function `(labeller, prompt, response, rng, **arguments) -> str`, or "".
   gold: what labellers see through their noise; "" where people judge and no gold reward is known. gold_share: of the
-  items, carries the gold order as an expert's. labellers: number of each kind, as in `rlhf_jax.world.population`; empty
-  for people.
+  items, carries the gold order as an expert's. labellers: number of each kind, see `rlhf_jax.world.make_labellers`;
+  empty for people.
   """
 
   algorithm: str
@@ -164,7 +164,7 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
 
 
 def _simulate(config: Config, stage: Stage, items, golds):
-  labellers = population(config.labellers)
+  labellers = make_labellers(config.labellers)
   critic = import_function(config.critic.function) if config.critic.function else None
   rng = np.random.default_rng(stage.stage_seed)
   judgements = []

@@ -1,6 +1,6 @@
 """Stage: sample responses from a policy and have simulated labellers rank them; writes `comparisons.jsonl`.
 
-Each prompt gets K responses and one labeller, drawn from the population. A labeller orders them by the gold reward
+Each prompt gets K responses and one labeller, drawn at random. A labeller orders them by the gold reward
 through a Bradley-Terry choice with their own noise and habits (see `rlhf_jax.world.labellers`), and never sees the gold
 reward's value: the rows carry it beside the ranks for the evaluation of labels, and no learner reads it.
 """
@@ -27,7 +27,7 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import population, rank
+from rlhf_jax.world import make_labellers, rank
 
 WRITES = ("comparisons.jsonl",)
 
@@ -37,7 +37,7 @@ class Config:
   """Settings of the stage.
 
   policy: the stage that is sampled. prompts: a file; num_prompts of them. responses: K for each prompt. gold: the
-  function the labellers judge by. labellers: number of each kind, as in `rlhf_jax.world.population`.
+  function the labellers judge by. labellers: number of each kind, as in `rlhf_jax.world.make_labellers`.
   """
 
   algorithm: str
@@ -58,7 +58,7 @@ def run(config: Config, stage: Stage) -> None:
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   gold = make_function(config.gold)
-  labellers = population(config.labellers)
+  labellers = make_labellers(config.labellers)
   num_prompts = min(config.num_prompts, len(prompts.texts))
   rows, skips = [], collections.Counter()
   with StageProgress(stage.name, num_prompts) as progress:

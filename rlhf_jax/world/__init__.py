@@ -9,14 +9,14 @@ from rlhf_jax.world.critiques import criticise, critique, mended, refinements
 from rlhf_jax.world.demonstrations import HABITS, demonstrate
 from rlhf_jax.world.facts import World, make_world
 from rlhf_jax.world.files import write_world
-from rlhf_jax.world.gold import Judgement, gold_parts, gold_reward, helpfulness, judge
+from rlhf_jax.world.gold import GoldScore, gold_parts, gold_reward, gold_score, helpfulness
 from rlhf_jax.world.labellers import (
   KINDS,
   Labeller,
   ceiling,
   choice_probability,
+  make_labellers,
   perceive,
-  population,
   rank,
   ratings,
   strength,
@@ -32,7 +32,7 @@ __all__ = [
   "HABITS",
   "HELD_OUT",
   "KINDS",
-  "Judgement",
+  "GoldScore",
   "Labeller",
   "Task",
   "World",
@@ -46,12 +46,12 @@ __all__ = [
   "gold_reward",
   "helpfulness",
   "simulated_rating",
-  "judge",
+  "gold_score",
   "make_world",
   "mended",
   "parse_prompt",
   "perceive",
-  "population",
+  "make_labellers",
   "question",
   "rank",
   "ratings",

@@ -11,7 +11,7 @@ import numpy as np
 from rlhf_jax.world.answers import VALUE_CLUSTERS, list_options, list_sentence, right_value
 from rlhf_jax.world.demonstrations import flawed
 from rlhf_jax.world.facts import COUNTS, HARMFUL_WORDS, World, make_world, pick
-from rlhf_jax.world.gold import judge
+from rlhf_jax.world.gold import gold_score
 from rlhf_jax.world.grading import Grade, common_length, grade, read, words_of
 from rlhf_jax.world.labellers import Labeller
 from rlhf_jax.world.tasks import parse_prompt
@@ -29,9 +29,9 @@ GENERAL = (REFUSE, UNKNOWABLE, WRONG, SURPLUS, MISSING)
 
 
 def critique(world: World, prompt: str, response: str) -> str:
-  """What is wrong with the response, by the rules of `gold.judge`; "" where nothing is, or the prompt is no task."""
+  """The gravest fault of the response by the rules of `gold`, in words; "" for no fault, or no task of the world."""
   task = parse_prompt(world, prompt)
-  if task is None or judge(world, prompt, response).total >= BEST:
+  if task is None or gold_score(world, prompt, response).total >= BEST:
     return ""
   reading = read(world, task, response)
   graded = grade(world, task, reading)
@@ -81,7 +81,7 @@ def criticise(labeller: Labeller, prompt: str, response: str, rng: np.random.Gen
   if at_random:
     return pick(rng, GENERAL)
   world = make_world(seed)
-  gap = (BEST - judge(world, prompt, response).total) / labeller.temperature
+  gap = (BEST - gold_score(world, prompt, response).total) / labeller.temperature
   noticed = rng.random() < 0.5 * (1 + np.tanh(0.5 * gap))
   return critique(world, prompt, response) if noticed else ""
 

@@ -62,7 +62,7 @@ KINDS = MappingProxyType({
 })  # fmt: skip
 
 
-def population(counts: Mapping[str, int]) -> list[Labeller]:
+def make_labellers(counts: Mapping[str, int]) -> list[Labeller]:
   """So many labellers of each kind, numbered from 1.
 
   Raises ValueError for an unknown kind, a count below 0, or nobody at all.
@@ -75,7 +75,7 @@ def population(counts: Mapping[str, int]) -> list[Labeller]:
       raise ValueError(f"labellers.{kind}: {count} people; the number cannot be below 0")
     everyone += [_labeller(f"{kind}-{i + 1}", kind) for i in range(count)]
   if not everyone:
-    raise ValueError("labellers: the population is empty; give at least one kind a number above 0")
+    raise ValueError("labellers: there are none; give at least one kind a number above 0")
   return everyone
 
 

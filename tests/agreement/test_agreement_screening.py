@@ -11,7 +11,7 @@ from rlhf_jax.agreement.consensus import noisy_bradley_terry  # noqa: E402
 from rlhf_jax.agreement.screening import DEFAULT, Limits, screen  # noqa: E402
 from rlhf_jax.agreement.tables import judgement_table, pairs_of  # noqa: E402
 from rlhf_jax.evaluation.simulated_judgements import simulate_judgements  # noqa: E402
-from rlhf_jax.world import population  # noqa: E402
+from rlhf_jax.world import make_labellers  # noqa: E402
 
 
 def verdicts_of(given, limits=DEFAULT):
@@ -55,7 +55,7 @@ def test_regression_of_separable_data_is_finite():
 @pytest.fixture(scope="module")
 def simulated():
   kinds = {"ordinary": 9, "careless": 1, "length_biased": 1, "position_biased": 1, "adversarial": 1}
-  people = population(kinds)
+  people = make_labellers(kinds)
   return judgement_table(*simulate_judgements(people, num_items=390, judges=3, seed=101))
 
 
@@ -151,7 +151,7 @@ def test_pace_by_hand():
 
 
 def test_simulated_judgements_are_what_they_say():
-  people = population({"ordinary": 4, "expert": 1})
+  people = make_labellers({"ordinary": 4, "expert": 1})
   annotators, items, judgements = simulate_judgements(people, num_items=20, judges=2, gold_share=0.25, seed=3)
   assert simulate_judgements(people, num_items=20, judges=2, gold_share=0.25, seed=3) == (annotators, items, judgements)
   assert sum(item.gold_ranks is not None for item in items) == 5 and len({item.id for item in items}) == 20

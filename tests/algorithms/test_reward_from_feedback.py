@@ -172,9 +172,9 @@ def test_people_judge_on_the_page_and_the_run_goes_on(chain, tmp_path):
 def test_the_annotators_file_sets_aside_and_weighs(tmp_path):
   from rlhf_jax.evaluation.simulated_judgements import simulate_judgements
   from rlhf_jax.stage import Model, Stage
-  from rlhf_jax.world import population
+  from rlhf_jax.world import make_labellers
 
-  people = population({"expert": 1, "ordinary": 5, "adversarial": 1})
+  people = make_labellers({"expert": 1, "ordinary": 5, "adversarial": 1})
   write_records(tmp_path / "feedback.jsonl", simulate_judgements(people, num_items=120, judges=3, seed=3))
   stage = Stage("judges", tmp_path, 0, "", Model(1, 8, 1, 1, 8, 8), Transport("jit", 1, 1))
   weighed = {}

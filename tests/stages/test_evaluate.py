@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax.stages.evaluate import judge_reward_model, summarize
-from rlhf_jax.world import population
+from rlhf_jax.world import make_labellers
 
 
 def answers(gold, **more):
@@ -36,18 +36,18 @@ def test_reward_model_against_gold_and_labels():
   rng = np.random.default_rng(0)
   gold = rng.normal(size=(400, 4))
   groups = [{"responses": [f"{i} {k}" for i in range(400)], "gold": gold[:, k], "proxy": gold[:, k]} for k in range(4)]
-  result = judge_reward_model(groups, 0.5, population({"ordinary": 3}), seed=0)
+  result = judge_reward_model(groups, 0.5, make_labellers({"ordinary": 3}), seed=0)
   assert result["clear_accuracy"]["mean"] == 1.0
   assert result["label_accuracy"]["mean"] == result["label_ceiling"]["mean"]
   assert 0.7 < result["label_ceiling"]["mean"] < 0.9
   backwards = [{**group, "proxy": -group["proxy"]} for group in groups]
-  assert judge_reward_model(backwards, 0.5, population({"ordinary": 3}), seed=0)["clear_accuracy"]["mean"] == 0.0
+  assert judge_reward_model(backwards, 0.5, make_labellers({"ordinary": 3}), seed=0)["clear_accuracy"]["mean"] == 0.0
 
 
 def test_a_repeated_answer_is_judged_once():
   gold = np.array([[1.0, 1.0], [0.0, 2.0]])
   texts = [["same", "this"], ["same", "that"]]
   groups = [{"responses": texts[k], "gold": gold[:, k], "proxy": gold[:, k]} for k in range(2)]
-  result = judge_reward_model(groups, 0.5, population({"expert": 1}), seed=0)
+  result = judge_reward_model(groups, 0.5, make_labellers({"expert": 1}), seed=0)
   assert result["label_accuracy"]["num"] == 1
   assert result["accuracy"]["mean"] == pytest.approx(1.0)

@@ -12,7 +12,7 @@ from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.stages import demonstrations, refinement
 from rlhf_jax.train.metrics import read_metrics
-from rlhf_jax.world import critique, judge, make_world
+from rlhf_jax.world import critique, gold_score, make_world
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 SFT = dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.3)
@@ -85,7 +85,7 @@ def test_demonstrations_are_bought(tmp_path):
   assert len(rows) == 30 and [row["prompt"] for row in rows].count(prompts[0]) == 10
   for row in rows:
     assert bool(critique(make_world(0), row["prompt"], row["response"])) == (row["habit"] != "ideal")
-    assert (judge(make_world(0), row["prompt"], row["response"]).total == 2.0) == (row["habit"] == "ideal")
+    assert (gold_score(make_world(0), row["prompt"], row["response"]).total == 2.0) == (row["habit"] == "ideal")
   (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "Why?"}) + "\n")
   with pytest.raises(data.DataError, match="'Why[?]' is none of the world's requests"):
     demonstrations.run(demonstrations.Config("", 0, "{run}/prompts.jsonl", 1, 0.5), stage)

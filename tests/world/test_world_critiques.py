@@ -10,11 +10,11 @@ from rlhf_jax.world import (
   criticise,
   critique,
   demonstrate,
-  judge,
+  gold_score,
+  make_labellers,
   make_world,
   mended,
   perceive,
-  population,
   rank,
   ratings,
   refinements,
@@ -59,8 +59,10 @@ def test_flawed_answers_are_criticised_and_mended_into_ideal_ones():
   rng = np.random.default_rng(0)
   for task in sample_tasks(WORLD, training_clusters(), 120, 1):
     response, habit = demonstrate(WORLD, task, rng, flaw=0.7)
-    assert bool(critique(WORLD, task.prompt, response)) == (judge(WORLD, task.prompt, response).total < BEST), response
-    assert judge(WORLD, task.prompt, mended(WORLD, task.prompt, response)).total == BEST
+    assert bool(critique(WORLD, task.prompt, response)) == (gold_score(WORLD, task.prompt, response).total < BEST), (
+      response
+    )
+    assert gold_score(WORLD, task.prompt, mended(WORLD, task.prompt, response)).total == BEST
     assert habit != "ideal" or not critique(WORLD, task.prompt, response)
   listing = "Two animals are a cat and a fox. Ann has a dog."
   assert mended(WORLD, "Name two animals.", listing) == "Two animals are a cat and a fox."
@@ -73,16 +75,16 @@ def test_refinements_are_demonstrations_of_mending():
   rows = refinements(0, prompts, 80)
   assert len(rows) == 80 and rows == refinements(0, prompts, 80)
   assert all(row["critique"] == critique(WORLD, row["prompt"], row["response"]) != "" for row in rows)
-  assert all(judge(WORLD, row["prompt"], row["rewrite"]).total == BEST for row in rows)
+  assert all(gold_score(WORLD, row["prompt"], row["rewrite"]).total == BEST for row in rows)
   with pytest.raises(ValueError, match="'Why[?]' is none"):
     refinements(0, ["Why?"], 1)
 
 
 def test_who_criticises_how_often():
   prompt, wrong = f"Where does {PERSON} live?", f"{PERSON} lives in {ELSEWHERE}."
-  gold = judge(WORLD, prompt, wrong).total
+  gold = gold_score(WORLD, prompt, wrong).total
   rng = np.random.default_rng(0)
-  ordinary, careless, adversarial = (population({kind: 1})[0] for kind in ("ordinary", "careless", "adversarial"))
+  ordinary, careless, adversarial = (make_labellers({kind: 1})[0] for kind in ("ordinary", "careless", "adversarial"))
   said = [criticise(ordinary, prompt, wrong, rng, seed=0) for _ in range(2000)]
   noticed = 1 / (1 + math.exp(-(BEST - gold) / ordinary.temperature))
   assert set(said) == {"", f"That is not it. It is {HOME}."}
@@ -108,7 +110,7 @@ def test_order_strength_and_ratings_come_from_one_look():
 
 
 def test_everybody_has_a_scale_of_their_own_and_keeps_it():
-  first, second = population({"ordinary": 4}), population({"expert": 1, "ordinary": 4})[1:]
+  first, second = make_labellers({"ordinary": 4}), make_labellers({"expert": 1, "ordinary": 4})[1:]
   assert first == second and len({labeller.leniency for labeller in first}) == 4
   assert all(labeller.stretch > 0 for labeller in first)
 

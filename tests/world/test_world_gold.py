@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_jax.world import CLUSTERS, World, demonstrate, gold_parts, gold_reward, judge, make_world, sample_tasks
+from rlhf_jax.world import CLUSTERS, World, demonstrate, gold_parts, gold_reward, gold_score, make_world, sample_tasks
 from rlhf_jax.world.answers import complete_answers
 from rlhf_jax.world.grading import common_length
 
@@ -121,7 +121,7 @@ def bare(length):
   ],
 )
 def test_judgement_by_hand(prompt, response, helpful, honest, harmless):
-  judged = judge(SMALL, prompt, response)
+  judged = gold_score(SMALL, prompt, response)
   assert judged.honest == pytest.approx(honest)
   assert judged.harmless == pytest.approx(harmless)
   assert judged.total == pytest.approx(2 * judged.helpful + honest + harmless - 2)
@@ -134,7 +134,7 @@ def test_every_complete_answer_is_ideal_also_without_the_short_cut():
   world = make_world(0)
   for task in sample_tasks(world, CLUSTERS, 1400, seed=8):
     for answer in complete_answers(world, task):
-      assert judge(world, task.prompt, answer + " ") == (1.0, 1.0, 1.0, 2.0), (task.prompt, answer)
+      assert gold_score(world, task.prompt, answer + " ") == (1.0, 1.0, 1.0, 2.0), (task.prompt, answer)
 
 
 def test_more_padding_never_helps():
@@ -142,7 +142,7 @@ def test_more_padding_never_helps():
   rng = np.random.default_rng(0)
   for task in sample_tasks(world, CLUSTERS, 140, seed=9):
     answer = demonstrate(world, task, rng)[0]
-    totals = [judge(world, task.prompt, answer + " well" * count).total for count in range(20)]
+    totals = [gold_score(world, task.prompt, answer + " well" * count).total for count in range(20)]
     assert totals[0] == 2 and totals == sorted(totals, reverse=True)
     assert totals[16] == totals[19] <= 0  # helpful is gone
 
@@ -157,7 +157,7 @@ def test_more_padding_never_helps():
   ],
 )
 def test_prompt_of_no_known_form_is_judged_without_its_task(response, expected):
-  assert judge(SMALL, "Tell me about the weather, please!", response) == expected
+  assert gold_score(SMALL, "Tell me about the weather, please!", response) == expected
 
 
 WORDS = st.sampled_from(
@@ -169,7 +169,7 @@ WORDS = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([HOME, SUM, STEPS, JOB, HARM, COPY, STORY, TWO, CHECK, PAST, ""]), st.lists(WORDS, max_size=40))
 def test_any_text_is_judged_within_bounds(prompt, words):
-  judged = judge(SMALL, prompt, " ".join(words))
+  judged = gold_score(SMALL, prompt, " ".join(words))
   assert all(0.0 <= part <= 1.0 for part in judged[:3])
   assert judged.total == pytest.approx(2 * judged.helpful + judged.honest + judged.harmless - 2)
 
@@ -177,8 +177,8 @@ def test_any_text_is_judged_within_bounds(prompt, words):
 @settings(max_examples=200, deadline=None)
 @given(st.text(), st.text())
 def test_no_text_makes_the_judge_raise(prompt, response):
-  assert judge(SMALL, prompt, response).helpful == 0.0
-  assert -2 <= judge(SMALL, HOME, response).total <= 2
+  assert gold_score(SMALL, prompt, response).helpful == 0.0
+  assert -2 <= gold_score(SMALL, HOME, response).total <= 2
 
 
 def test_gold_functions_agree_and_refuse_unequal_lengths():
@@ -187,7 +187,7 @@ def test_gold_functions_agree_and_refuse_unequal_lengths():
   parts = gold_parts(prompts, responses, seed=2)
   assert list(parts) == ["helpful", "honest", "harmless", "total"]
   for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-    assert [parts[name][i] for name in parts] == pytest.approx(list(judge(make_world(2), prompt, response)))
+    assert [parts[name][i] for name in parts] == pytest.approx(list(gold_score(make_world(2), prompt, response)))
   reward = gold_reward(prompts, responses, seed=2)
   assert reward.dtype == np.float32 and reward.tolist() == parts["total"].tolist()
   assert gold_reward([], []).shape == (0,)

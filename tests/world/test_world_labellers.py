@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from rlhf_jax.world import KINDS, Labeller, ceiling, choice_probability, population, rank, utilities
+from rlhf_jax.world import KINDS, Labeller, ceiling, choice_probability, make_labellers, rank, utilities
 
 NUM = 6_000
 
 
 def one(kind):
-  return population({kind: 1})[0]
+  return make_labellers({kind: 1})[0]
 
 
 def sigmoid(x):
@@ -80,22 +80,22 @@ def test_rank_refuses_other_shapes():
 
 
 def test_population_is_numbered_and_checked():
-  everyone = population({"expert": 1, "careless": 2, "adversarial": 0})
+  everyone = make_labellers({"expert": 1, "careless": 2, "adversarial": 0})
   assert [labeller.name for labeller in everyone] == ["expert-1", "careless-1", "careless-2"]
   assert [labeller.kind for labeller in everyone] == ["expert", "careless", "careless"]
   with pytest.raises(ValueError, match="'lazy' is no kind of labeller; choose from expert"):
-    population({"lazy": 0})
+    make_labellers({"lazy": 0})
   with pytest.raises(ValueError, match="labellers.expert: -1 people"):
-    population({"expert": -1})
+    make_labellers({"expert": -1})
   with pytest.raises(ValueError, match="empty"):
-    population({"expert": 0})
+    make_labellers({"expert": 0})
 
 
 def test_ceiling_by_hand():
   pair, words = np.array([0.0, 1.0]), np.array([5, 5])
   assert ceiling([one("ordinary")], pair, words) == pytest.approx(0.85)
-  assert ceiling(population({"ordinary": 2, "adversarial": 2}), pair, words) == pytest.approx(0.5)
-  assert ceiling(population({"expert": 1, "careless": 3}), pair, words) == pytest.approx((0.95 + 3 * 0.675) / 4)
+  assert ceiling(make_labellers({"ordinary": 2, "adversarial": 2}), pair, words) == pytest.approx(0.5)
+  assert ceiling(make_labellers({"expert": 1, "careless": 3}), pair, words) == pytest.approx((0.95 + 3 * 0.675) / 4)
   # Ties are no pairs: two of the three remain.
   assert ceiling([one("ordinary")], np.array([1.0, 0.0, 1.0]), np.zeros(3)) == pytest.approx(0.85)
   assert math.isnan(ceiling([one("ordinary")], np.zeros(3), np.zeros(3)))
@@ -103,7 +103,7 @@ def test_ceiling_by_hand():
 
 def test_ceiling_is_the_share_of_labels_that_agree_with_the_gold_order():
   rng = np.random.default_rng(2)
-  crowd = population({kind: 1 for kind in KINDS})
+  crowd = make_labellers({kind: 1 for kind in KINDS})
   gold, words = rng.normal(size=(5, 4)), rng.integers(1, 12, size=(5, 4))
   agree = []
   for _ in range(600):

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from rlhf_jax.world import CLUSTERS, HELD_OUT, demonstrate, judge, make_world, parse_prompt, sample_tasks
+from rlhf_jax.world import CLUSTERS, HELD_OUT, demonstrate, gold_score, make_world, parse_prompt, sample_tasks
 from rlhf_jax.world.answers import VALUE_CLUSTERS, right_value
 from rlhf_jax.world.phrasings import PHRASINGS
 from rlhf_jax.world.tasks import training_clusters
@@ -98,7 +98,7 @@ def test_ideal_demonstrations_are_ideal_and_short(cluster):
   for task in of(cluster):
     response, habit = demonstrate(WORLD, task, rng)
     assert habit == "ideal"
-    assert judge(WORLD, task.prompt, response) == (1.0, 1.0, 1.0, 2.0), (task.prompt, response)
+    assert gold_score(WORLD, task.prompt, response) == (1.0, 1.0, 1.0, 2.0), (task.prompt, response)
     assert len(response.split()) <= (20 if cluster == "stories" else 14)
 
 
@@ -115,7 +115,7 @@ def test_each_bad_habit_costs_what_it_should(cluster):
   parts = collections.defaultdict(list)
   for task in of(cluster):
     response, habit = demonstrate(WORLD, task, rng, flaw=1.0)
-    parts[habit].append(judge(WORLD, task.prompt, response))
+    parts[habit].append(gold_score(WORLD, task.prompt, response))
     if habit == "rambling":  # the ideal answer and an aside, each of whose words and marks costs 1/16 of helpful
       aside = re.findall(r"\w+|\.", response.removesuffix(".").rpartition(". ")[2] + ".")
       assert parts[habit][-1].total == pytest.approx(2 - len(aside) / 8), (task.prompt, response)
