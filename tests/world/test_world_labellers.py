@@ -79,7 +79,7 @@ def test_rank_refuses_other_shapes():
     rank(one("expert"), np.zeros(3), np.zeros(2), np.random.default_rng(0))
 
 
-def test_population_is_numbered_and_checked():
+def test_labellers_are_numbered_and_their_counts_checked():
   everyone = make_labellers({"expert": 1, "careless": 2, "adversarial": 0})
   assert [labeller.name for labeller in everyone] == ["expert-1", "careless-1", "careless-2"]
   assert [labeller.kind for labeller in everyone] == ["expert", "careless", "careless"]
@@ -87,7 +87,7 @@ def test_population_is_numbered_and_checked():
     make_labellers({"lazy": 0})
   with pytest.raises(ValueError, match="labellers.expert: -1 people"):
     make_labellers({"expert": -1})
-  with pytest.raises(ValueError, match="empty"):
+  with pytest.raises(ValueError, match="there are none"):
     make_labellers({"expert": 0})
 
 
