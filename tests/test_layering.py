@@ -1,8 +1,10 @@
 """Imports point down only: the architecture, read from the source."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,24 @@ def test_ppo_imports_nothing_of_feedback():
 def test_algorithm_files_fit_their_budget():
   for path in (ROOT / "rlhf_jax" / "algorithms").glob("*.py"):
     assert len(path.read_text().splitlines()) <= 250, path
+
+
+def test_every_package_is_in_the_wheel():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+  packages = {".".join(path.relative_to(ROOT).parent.parts) for path in FILES if path.name == "__init__.py"}
+  assert set(project["tool"]["setuptools"]["packages"]) == packages | {"rlhf_jax.configs"}
+
+
+def test_every_dependency_is_imported_and_every_import_is_a_dependency():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  optional = [name for group in ("gguf", "eval") for name in project["optional-dependencies"][group]]
+  modules = {
+    "orbax-checkpoint": "orbax",
+    "tensorflow-datasets": "tensorflow_datasets",
+    "absl-py": "absl",
+    "lm-eval": "lm_eval",
+  }
+  declared = {re.match(r"[\w.-]+", text)[0] for text in [*project["dependencies"], *optional]}
+  declared = {modules.get(name, name) for name in declared}
+  imported = {name.split(".")[0] for path in FILES for name in imports(path)}
+  assert imported - sys.stdlib_module_names - {"rlhf_jax", "__future__"} == declared
