@@ -1,1 +1,1 @@
-"""RUN/report.html: what a run did, read from its directory alone."""
+"""RUN/report.html: the results of a run on one page, read from the run directory alone."""

@@ -1,4 +1,4 @@
-"""The section of a report on the stages that other configs have left in the same run directory."""
+"""The section of a report on the stages of other configs in the same run directory."""
 
 from rlhf_jax.report.read_run import OtherStage, Run
 from rlhf_jax.report.words import interval_text, number
@@ -8,16 +8,16 @@ MEASURES = {"gold": "gold reward", "proxy": "proxy reward", "win_rate": "win rat
 
 
 def other_stages(run: Run) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
-  """For each other config its stages: name, kind, and where each ended, in words."""
+  """[(config, [(stage, algorithm, its final values in words)])]."""
   shown = set(run.models)
   return [
-    (config, [(other.stage.name, other.stage.kind, _results(other, shown)) for other in stages])
+    (config, [(other.stage.name, other.stage.algorithm, _results(other, shown)) for other in stages])
     for config, stages in run.others.items()
   ]
 
 
 def _results(other: OtherStage, shown: set[str]) -> list[str]:
-  """The end of its curves; of an evaluation the models that the run's own has not."""
+  """Final values of the stage's curves; for an evaluation the models that the run's own evaluation lacks."""
   series = other.stage.series
   ends = [f"{name} {number(series[name].final)}" for name in ENDINGS if name in series]
   if ends:

@@ -1,9 +1,8 @@
-"""The report's plots: one small SVG per panel, to stand inline in a page that sets its own colours.
+"""The report's plots: a small SVG for each panel, placed inline in a page that sets the colours.
 
-Colours are CSS variables (--ink, --muted, --grid, --series-0 to --series-7), so that one drawing serves light
-and dark; text takes the page's font and stays text. A panel is small because a phone shows it at nearly its
-natural size. Figures are built without pyplot, and the settings they need hold for the drawing only: nothing
-global changes.
+Colours are CSS variables (--ink, --muted, --grid, --series-0 to --series-7), so that one drawing serves a light and a
+dark page; text stays text in the page's font. A panel is small because a phone shows it at nearly its natural size.
+Figures are built without pyplot, and matplotlib's settings change only while a panel is drawn.
 """
 
 import hashlib
@@ -11,7 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -24,9 +23,9 @@ from rlhf_jax.evaluation.statistics import Interval
 
 NUM_COLORS = 8
 NO_SERIES = -1
-MAX_POINTS = 240  # a drawn curve; longer ones are averaged in bins of equal size
+MAX_POINTS = 240  # points of a drawn curve; a longer curve is averaged in bins of equal size
 
-# Colours nobody would pick, to be found again in the drawing.
+# Placeholders that stand for CSS variables in matplotlib's SVG: colours that no drawing uses otherwise.
 _INK, _MUTED, _GRID = "#0100fe", "#0200fe", "#0300fe"
 _SERIES = [f"#0400{index:02x}" for index in range(NUM_COLORS)]
 _VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--grid)"} | {
@@ -35,13 +34,21 @@ _VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--grid)"} 
 _MARKERS = "os^Dvp*X"
 _DASHES = ["-", "--", ":", "-."]
 # parse_math: a stage may be called "$x"; hashsalt: the same run gives the same page.
-_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "panel", "text.parse_math": False, "path.simplify": True}
+_SETTINGS: dict[Any, Any] = {
+  "svg.fonttype": "none",
+  "svg.hashsalt": "panel",
+  "text.parse_math": False,
+  "path.simplify": True,
+}
+_ROUNDING = 1e-6  # a share may exceed 1 by float32's rounding
 
 
 class Line(NamedTuple):
-  """A curve through x[n], y[n]. `color` counts the series of the page, NO_SERIES is the colour of text.
-  `kind` is "noisy" (drawn faintly, with its moving average), "dots" (few records) or "path" (a smooth
-  trajectory, its end marked)."""
+  """A curve through x[n], y[n].
+
+  `color` is the number of a series of the page, or NO_SERIES for the colour of text. `kind` is "noisy" (drawn faintly,
+  with its moving average), "dots" (few records) or "path" (a smooth trajectory with a mark at its end).
+  """
 
   x: np.ndarray
   y: np.ndarray
@@ -50,8 +57,10 @@ class Line(NamedTuple):
 
 
 class Band(NamedTuple):
-  """The members of a population over x[n]: their aggregate[n] with its bounds low[n] and high[n] (NaN where unknown),
-  and, where they are to be seen, the members[M, n] themselves."""
+  """A group of a population over x[n]: aggregate[n] with its bounds low[n] and high[n], NaN where they are unknown.
+
+  `members` are the curves of single members, M arrays of [n]; () draws none.
+  """
 
   x: np.ndarray
   aggregate: np.ndarray
@@ -61,7 +70,7 @@ class Band(NamedTuple):
 
 
 def band_panel(bands: Sequence[Band], *, x_label: str, y_label: str, percent: bool, root_scale: bool) -> str:
-  """One band for each group of a population, in the order of the colours, as an SVG string."""
+  """An SVG with a band for each group of a population, in the order of the colours. Options: see `line_panel`."""
   with matplotlib.rc_context(_SETTINGS):
     figure = Figure(figsize=(3.7, 2.6), layout="constrained")
     axes = figure.add_subplot()
@@ -70,8 +79,10 @@ def band_panel(bands: Sequence[Band], *, x_label: str, y_label: str, percent: bo
     return _page_svg(figure)
 
 
-def write_bands(path: str | Path, panels: Sequence[tuple[str, Sequence[Band], dict]], labels: Sequence[str]) -> None:
-  """The panels (title, bands, options of `band_panel`) side by side as one PNG that stands alone."""
+def write_bands(
+  path: str | Path, panels: Sequence[tuple[str, Sequence[Band], dict[str, Any]]], labels: Sequence[str]
+) -> None:
+  """Writes the panels (title, bands, options of `band_panel`) side by side as one PNG, with a legend of `labels`."""
   palette = ["#2563eb", "#d9660a", "#0b8a7e", "#cf1f5d", "#7c3aed", "#7d8a0c", "#95604a", "#64748b"]
   with matplotlib.rc_context(_SETTINGS):
     figure = Figure(figsize=(4.2 * len(panels), 3.3), layout="constrained", dpi=150)
@@ -81,8 +92,8 @@ def write_bands(path: str | Path, panels: Sequence[tuple[str, Sequence[Band], di
       _label(axes, **options)
       _dress(axes, grid_axis="y", muted="#5c6675", grid="#dfe3e9")
       axes.set_title(title, fontsize=11, color="#1a1f29", loc="left")
-    told = "Bold: interquartile mean over the members. Shaded: its 95 % bootstrap interval."
-    figure.suptitle(told, x=0.005, ha="left", fontsize=10, color="#5c6675")
+    caption = "Bold: interquartile mean over the members. Shaded: its 95 % bootstrap interval."
+    figure.suptitle(caption, x=0.005, ha="left", fontsize=10, color="#5c6675")
     if len(labels) > 1:
       lines = [Line2D([], [], color=palette[i % NUM_COLORS], linewidth=2) for i in range(len(labels))]
       figure.legend(lines, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
@@ -93,11 +104,12 @@ def _draw_bands(axes: Axes, bands: Sequence[Band], palette: Sequence[str]) -> No
   for number, band in enumerate(bands):
     color = palette[number % NUM_COLORS]
     for member in band.members:
-      axes.plot(band.x, member, color=color, linewidth=0.8, alpha=0.25)
+      axes.plot(band.x, member, color=color, linewidth=0.8, alpha=0.25, clip_on=False)
     if np.isfinite(band.low).all():
       axes.fill_between(band.x, band.low, band.high, color=color, alpha=0.22, linewidth=0)
-    style = dict(linestyle=_DASHES[number // NUM_COLORS % len(_DASHES)], marker="o" if len(band.x) == 1 else None)
-    axes.plot(band.x, band.aggregate, color=color, linewidth=2, **style)
+    dash = _DASHES[number // NUM_COLORS % len(_DASHES)]
+    marker = "o" if len(band.x) == 1 else None
+    axes.plot(band.x, band.aggregate, color=color, linewidth=2, linestyle=dash, marker=marker, clip_on=False)
 
 
 def line_panel(
@@ -109,8 +121,11 @@ def line_panel(
   root_scale: bool = False,
   guide: float | None = None,
 ) -> str:
-  """Curves over one pair of axes, as an SVG string. `root_scale` spaces y by its square root; `guide` is a
-  level."""
+  """An SVG with curves over one pair of axes.
+
+  `percent`: y is a share; its axis runs from 0 to 100 %. `root_scale`: y is spaced by its square root. `guide`: height
+  of a dotted line.
+  """
   with matplotlib.rc_context(_SETTINGS):
     figure = Figure(figsize=(3.7, 2.6), layout="constrained")
     axes = figure.add_subplot()
@@ -131,7 +146,14 @@ def _label(axes: Axes, x_label: str, y_label: str, percent: bool, root_scale: bo
   axes.yaxis.set_major_locator(MaxNLocator(5))
   axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
   axes.yaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
+  if percent and _within_shares(axes.dataLim.intervaly):
+    axes.set_ylim(0, 1)
   _dress(axes, grid_axis="y")
+
+
+def _within_shares(values: np.ndarray) -> bool:
+  """Whether all that is drawn lies between 0 and 1; a user's own metric of a share's name may have another unit."""
+  return bool(values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING)
 
 
 def interval_panel(
@@ -141,7 +163,10 @@ def interval_panel(
   percent: bool = False,
   guide: float | None = None,
 ) -> str:
-  """One row per (label, interval, color): the mean as a dot, the interval as a bar, as an SVG string."""
+  """An SVG with a row for each (label, interval, color): the mean as a dot, the interval as a bar.
+
+  `percent`: x is a share; its axis runs from 0 to 100 %. `guide`: place of a dotted line.
+  """
   with matplotlib.rc_context(_SETTINGS):
     figure = Figure(figsize=(3.7, 0.7 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -149,8 +174,9 @@ def interval_panel(
       axes.axvline(guide, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
     for row, (_, interval, color) in enumerate(rows):
       if np.isfinite([interval.low, interval.high]).all():
-        axes.hlines(row, interval.low, interval.high, color=_color(color), linewidth=4, alpha=0.45)
-      axes.plot([interval.mean], [row], marker="o", markersize=7, color=_color(color))
+        bounds = (max(interval.low, 0.0), min(interval.high, 1.0)) if percent else (interval.low, interval.high)
+        axes.hlines(row, *bounds, color=_color(color), linewidth=4, alpha=0.45)
+      axes.plot([interval.mean], [row], marker="o", markersize=7, color=_color(color), clip_on=False)
       label = f"{100 * interval.mean:.0f} %" if percent else f"{interval.mean:.2f}"
       label = label.replace("-", "−")
       axes.text(1.02, row, label, transform=axes.get_yaxis_transform(), va="center", color=_INK, fontsize=9.5)
@@ -160,6 +186,8 @@ def interval_panel(
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
+    if percent and _within_shares(axes.dataLim.intervalx):
+      axes.set_xlim(0, 1)
     _dress(axes, grid_axis="x")
     for tick in axes.get_yticklabels():
       tick.set_color(_INK)
@@ -168,7 +196,7 @@ def interval_panel(
 
 
 def moving_average(values: np.ndarray) -> np.ndarray:
-  """Centred mean over a twentieth of the curve; the window shrinks at both ends."""
+  """Centred mean over a window of a twentieth of the curve: [n] -> [n]. The window shrinks at both ends."""
   window = max(1, len(values) // 20) | 1
   ones = np.ones(window)
   half = window // 2
@@ -177,7 +205,7 @@ def moving_average(values: np.ndarray) -> np.ndarray:
 
 
 def thin_out(values: np.ndarray, points: int = MAX_POINTS) -> np.ndarray:
-  """At most `points` values, each the mean of a stretch of equal length: [n] -> [min(n, points)]."""
+  """Means over stretches of equal length: [n] -> [min(n, points)]."""
   if len(values) <= points:
     return values
   return np.array([part.mean() for part in np.array_split(values, points)])
@@ -189,22 +217,22 @@ def _draw(axes: Axes, line: Line) -> None:
   marker = _MARKERS[line.color % len(_MARKERS)]
   x, y = thin_out(line.x), thin_out(line.y)
   if line.kind == "dots":
-    axes.plot(x, y, color=color, linewidth=1.2, linestyle=dash, marker="o", markersize=3.6)
+    axes.plot(x, y, color=color, linewidth=1.2, linestyle=dash, marker="o", markersize=3.6, clip_on=False)
   elif line.kind == "path":
-    axes.plot(x, y, color=color, linewidth=2, linestyle=dash)
-    axes.plot(x[-1:], y[-1:], color=color, marker=marker, markersize=7, markeredgewidth=0)
+    axes.plot(x, y, color=color, linewidth=2, linestyle=dash, clip_on=False)
+    axes.plot(x[-1:], y[-1:], color=color, marker=marker, markersize=7, markeredgewidth=0, clip_on=False)
   else:
     smooth = thin_out(moving_average(line.y))
-    axes.plot(x, y, color=color, linewidth=0.8, alpha=0.3)
-    axes.plot(x, smooth, color=color, linewidth=2, linestyle=dash)
-    axes.plot(x[-1:], smooth[-1:], color=color, marker=marker, markersize=5.5, markeredgewidth=0)
+    axes.plot(x, y, color=color, linewidth=0.8, alpha=0.3, clip_on=False)
+    axes.plot(x, smooth, color=color, linewidth=2, linestyle=dash, clip_on=False)
+    axes.plot(x[-1:], smooth[-1:], color=color, marker=marker, markersize=5.5, markeredgewidth=0, clip_on=False)
 
 
 def _color(index: int) -> str:
   return _INK if index == NO_SERIES else _SERIES[index % NUM_COLORS]
 
 
-def _dress(axes: Axes, *, grid_axis: str, muted: str = _MUTED, grid: str = _GRID) -> None:
+def _dress(axes: Axes, *, grid_axis: Literal["x", "y"], muted: str = _MUTED, grid: str = _GRID) -> None:
   axes.set_axisbelow(True)
   axes.grid(axis=grid_axis, color=grid, linewidth=0.8)
   for side in ("top", "right", "left"):
@@ -217,16 +245,15 @@ def _dress(axes: Axes, *, grid_axis: str, muted: str = _MUTED, grid: str = _GRID
 
 
 def _page_svg(figure: Figure) -> str:
-  """The drawing for an HTML page: no prolog, no metadata (it names web addresses), ids that meet no other
+  """The figure as SVG for an HTML page: no prolog, no metadata (it names web addresses), ids unlike any other
   panel's."""
   buffer = io.StringIO()
   figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
   svg = buffer.getvalue()
   svg = svg[svg.index("<svg") :]
-  # Its style element would speak for the whole page.
+  # A style element would apply to the whole page.
   svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-  size = re.search(r'viewBox="([^"]*)"', svg).group(1)
-  svg = re.sub(r"<svg[^>]*>", f'<svg viewBox="{size}" aria-hidden="true">', svg, count=1)
+  svg = re.sub(r'<svg[^>]*( viewBox="[^"]*")[^>]*>', r'<svg\1 aria-hidden="true">', svg, count=1)
   svg = re.sub(r' style="[^"]*"', lambda match: _page_style(match.group()), svg)
   prefix = "p" + hashlib.sha256(svg.encode()).hexdigest()[:8]
   svg = re.sub(r'( id="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg).replace("xlink:href", "href")

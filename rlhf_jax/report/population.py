@@ -1,4 +1,4 @@
-"""What the report says of a population: interquartile means over its members, step by step and at the end."""
+"""The section of a report on a population: interquartile means over its members, for each step and at the end."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -14,13 +14,13 @@ from rlhf_jax.report.read_run import Run, Series
 from rlhf_jax.report.sections import Panel
 from rlhf_jax.report.words import bounds_text, mean_text, number
 
-# Of a stage that has the first one, these are drawn; of any other, the second list.
-REWARDS = {
+# metric -> (title, y label, options): a stage that logs reward/proxy shows REWARDS, any other stage LOSSES.
+REWARDS: dict[str, tuple[str, str, dict[str, bool]]] = {
   "reward/proxy": ("Proxy reward", "reward model's score", {}),
   "reward/gold": ("Gold reward", "gold reward", {}),
   "kl/reference": ("KL to the reference", "nats (root scale)", {"root_scale": True}),
 }
-LOSSES = {
+LOSSES: dict[str, tuple[str, str, dict[str, bool]]] = {
   "loss": ("Loss", "loss", {}),
   "eval/loss": ("Loss on held-out data", "loss", {}),
   "eval/accuracy": ("Accuracy on held-out data", "share", {"percent": True}),
@@ -36,7 +36,7 @@ class Metric(NamedTuple):
 
 
 def population_section(run: Run) -> dict[str, Any] | None:
-  """Panels over the steps, and a table of what the members reached; None where the run is no population."""
+  """Panels over the steps, and a table of the members' final values; None where the run is no population."""
   if not run.groups:
     return None
   metrics = found_metrics(run)
@@ -64,7 +64,7 @@ def population_section(run: Run) -> dict[str, Any] | None:
 
 
 def write_picture(run: Run, path: Path) -> None:
-  """The panels as one PNG; nothing where the run is no population or no member has logged a step."""
+  """Writes the first four panels as one PNG; writes nothing without a population or a logged step."""
   metrics = found_metrics(run)
   if metrics:
     labels = [label or "all" for label in run.groups]
@@ -72,7 +72,7 @@ def write_picture(run: Run, path: Path) -> None:
 
 
 def found_metrics(run: Run) -> list[Metric]:
-  """What the members logged in the stages of their own, stage by stage."""
+  """The metrics that members logged in the stages they train for themselves, stage by stage."""
   found = []
   for stage in run.own_stages:
     logged = {
@@ -86,8 +86,8 @@ def found_metrics(run: Run) -> list[Metric]:
       chosen = {
         label: {name: series[key] for name, series in group.items() if key in series} for label, group in logged.items()
       }
-      options = {"x_label": "step", "y_label": y_label, "percent": False, "root_scale": False, **options}
-      found.append(Metric(f"{title}, {stage}", options, chosen))
+      axes = {"x_label": "step", "y_label": y_label, "percent": False, "root_scale": False, **options}
+      found.append(Metric(f"{title}, {stage}", axes, chosen))
   return found
 
 
@@ -98,10 +98,11 @@ def bands(metric: Metric) -> list[Band]:
 
 def _band(members: Sequence[Series], alone: bool) -> Band:
   if not members:
-    return Band(*[np.empty(0)] * 4)
+    empty = np.empty(0)
+    return Band(empty, empty, empty, empty)
   steps = reduce(np.intersect1d, [series.steps for series in members])
-  values = np.array([thin_out(series.values[np.isin(series.steps, steps)]) for series in members])  # [M, n]
-  aggregate, low, high = interquartile_interval(values[:, None])
+  values = [thin_out(series.values[np.isin(series.steps, steps)]) for series in members]  # M arrays of [n]
+  aggregate, low, high = interquartile_interval(np.array(values)[:, None])
   return Band(thin_out(steps), aggregate, low, high, values if alone else ())
 
 

@@ -1,14 +1,17 @@
-"""What a run directory holds, read for the report.
+"""Reads a run directory for the report.
 
-Only config.json is required. Whatever else is absent comes back empty, and whatever cannot be read is left
-out and named in `Run.notes`, which the page shows: a killed run may end in half a line.
+Only config.json is required. A file that is absent gives an empty part of `Run`. A file or line that cannot be read is
+left out and named in `Run.notes`, which the page shows: a killed run may end in half a line.
+
+Results are found by the files that a stage leaves in its directory, not by the module that wrote them, so that a run
+with stages of a user's own, or with modules that have moved since, is reported in the same way.
 """
 
 import json
 import math
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,48 +35,54 @@ class Stage(NamedTuple):
   """A stage of the run: its part of the config and its metrics by name."""
 
   name: str
-  kind: str  # the last name of the config's "algorithm": pretrain, sft, ppo, ...; "" without one
+  algorithm: str  # name of the module without packages or suffix: ppo, my_algorithm; "" where the config names none
   config: Mapping[str, Any]
   series: dict[str, Series]
 
   @property
   def optimises_reward(self) -> bool:
-    """Reinforcement learning, whatever the algorithm is called: it logs the reward it climbs."""
+    """Whether the stage is reinforcement learning: it logs the reward that it maximises."""
     return "reward/proxy" in self.series
 
 
 class OtherStage(NamedTuple):
-  """A stage of another config in the same directory; models: those that it has measured, as in `Run`."""
+  """A stage of another config in the same directory, with the models that it has measured, as in `Run`."""
 
   stage: Stage
   models: dict[str, dict[str, Interval]]
 
 
 class Run(NamedTuple):
-  """All that the report shows; what the directory lacks is empty here."""
+  """Everything that the report shows; a part is empty where the directory lacks its files."""
 
   name: str
   config: Mapping[str, Any]
+  environment: Mapping[str, Any]  # environment.json: versions, commit, device, ...
   command: str | None
   stages: list[Stage]
+  evaluation: str  # stage whose evaluation.json and samples.jsonl are shown
   reference: str | None
   models: dict[str, dict[str, Interval]]  # model -> measure -> interval, in stage order
   clusters: dict[str, dict[str, Any]]  # cluster -> {"held_out": bool, "models": {model: Interval}}
   reward_models: dict[str, dict[str, Any]]  # stage -> {"clear_accuracy": Interval, ..., "min_gap": float}
   samples: list[dict[str, Any]]
-  notes: list[str]
-  few_shot: Mapping[str, Mapping[str, Any]] = {}  # task, with its stage -> model -> shots -> measure -> interval
-  perplexity: Mapping[str, Mapping[str, Any]] = {}  # text -> model -> measure -> interval
-  # Of a population: "" or the varied values -> its members' name -> run; and the stages that are the members' own.
-  groups: dict[str, dict[str, "Run"]] = {}
-  own_stages: tuple[str, ...] = ()
-  others: dict[str, list[OtherStage]] = {}  # config, "" where it is not known -> its stages that are not this config's
+  few_shot: Mapping[str, Mapping[str, Any]]  # "stage: task" -> model -> number of examples -> measure -> interval
+  perplexity: Mapping[str, Mapping[str, Any]]  # "stage: text" -> model -> measure -> interval
+  comparisons: Mapping[str, Mapping[str, Any]]  # stage -> its results.json
+  groups: dict[str, dict[str, "Run"]]  # population: varied values ("" if only seeds differ) -> member's name -> run
+  own_stages: tuple[str, ...]  # population: stages that every member trains for itself
+  others: dict[str, list[OtherStage]]  # other config ("" if it was not recorded) -> its stages
+  notes: list[str]  # sentences on files and lines that could not be read
 
 
 def read_run(directory: str | Path) -> Run:
-  """Reads RUN/config.json, RUN/<stage>/metrics.jsonl, the last evaluation stage's files and RUN/command.txt.
+  """Reads RUN/config.json, command.txt and environment.json, and the results that each stage has left.
 
-  Raises FileNotFoundError without config.json and ValueError where that file is not a JSON object.
+  Metrics are RUN/STAGE/metrics.jsonl. Of the stages with an evaluation.json the last is shown, with its samples.jsonl.
+
+  Raises:
+    FileNotFoundError: there is no config.json.
+    ValueError: config.json is not a JSON object.
   """
   directory = Path(directory)
   path = directory / "config.json"
@@ -88,37 +97,39 @@ def read_run(directory: str | Path) -> Run:
     raise ValueError(f"{path} must hold one JSON object, the resolved config of the run")
   stages = [_read_stage(directory, name, config, notes) for name in map(str, config.get("stages") or ())]
   source = _last_evaluation(directory, stages)
-  evaluation_path = directory / source / "evaluation.json"
-  evaluation = _read_json(evaluation_path, notes) if evaluation_path.is_file() else {}
-  if not isinstance(evaluation, dict):
-    notes.append(f"{source}/evaluation.json does not hold a JSON object and was left out.")
-    evaluation = {}
-  models = {str(name): _intervals(measures) for name, measures in _mapping(evaluation.get("models")).items()}
+  evaluation = _read_object(directory / source / "evaluation.json", notes)
+  reference = evaluation.get("reference")
+  models = {str(name): _intervals(measures) for name, measures in mapping(evaluation.get("models")).items()}
   order = {stage.name: index for index, stage in enumerate(stages)}
   groups, own_stages = _read_members(directory, notes)
   return Run(
     name=directory.resolve().name,
     config=config,
+    environment=_read_object(directory / "environment.json", notes),
     command=_read_command(directory / "command.txt"),
     stages=stages,
-    reference=evaluation.get("reference"),
+    evaluation=source,
+    reference=reference if isinstance(reference, str) else None,
     models={name: models[name] for name in sorted(models, key=lambda name: order.get(name, len(order)))},
     clusters={
       str(name): {"held_out": bool(cluster.get("held_out")), "models": _intervals(cluster.get("models"))}
-      for name, cluster in _mapping(evaluation.get("clusters")).items()
+      for name, cluster in mapping(evaluation.get("clusters")).items()
       if isinstance(cluster, dict)
     },
     reward_models={
-      str(name): {**_intervals(measures), "min_gap": _mapping(measures).get("min_gap")}
-      for name, measures in _mapping(evaluation.get("reward_model")).items()
+      str(name): {**_intervals(measures), "min_gap": mapping(measures).get("min_gap")}
+      for name, measures in mapping(evaluation.get("reward_model")).items()
     },
     samples=[row for row in _read_jsonl(directory, f"{source}/samples.jsonl", notes) if "prompt" in row],
-    notes=notes,
     few_shot=_read_few_shot(directory, stages, notes),
     perplexity=_read_perplexity(directory, stages, notes),
+    comparisons={
+      stage.name: found for stage in stages if (found := _read_object(directory / stage.name / "results.json", notes))
+    },
     groups=groups,
     own_stages=own_stages,
     others=_read_others(directory, {stage.name for stage in stages}, notes),
+    notes=notes,
   )
 
 
@@ -129,17 +140,16 @@ def _read_others(directory: Path, known: set[str], notes: list[str]) -> dict[str
     if name in known:
       continue
     given, record, evaluation = (
-      _mapping(_read_json(file, notes)) if (file := path.with_name(f"{kind}.json")).is_file() else {}
-      for kind in ("config", "done", "evaluation")
+      _read_object(path.with_name(f"{kind}.json"), notes) for kind in ("config", "done", "evaluation")
     )
-    models = {str(model): _intervals(measures) for model, measures in _mapping(evaluation.get("models")).items()}
+    models = {str(model): _intervals(measures) for model, measures in mapping(evaluation.get("models")).items()}
     other = OtherStage(_read_stage(directory, name, {name: given}, notes), models)
     found.setdefault(_config_of(record.get("command")), []).append(other)
   return dict(sorted(found.items()))
 
 
 def _config_of(command: Any) -> str:
-  """What --config says in a command line; "" where there is none."""
+  """The value of --config in a command line; "" where there is none."""
   try:
     words = shlex.split(command) if isinstance(command, str) else []
   except ValueError:
@@ -152,12 +162,11 @@ def _config_of(command: Any) -> str:
 def _read_few_shot(directory: Path, stages: list[Stage], notes: list[str]) -> dict[str, Any]:
   found = {}
   for stage in stages:
-    path = directory / stage.name / "few_shot.json"
-    tasks = _mapping(_mapping(_read_json(path, notes)).get("tasks")) if path.is_file() else {}
-    for task, result in tasks.items():
+    tasks = _read_object(directory / stage.name / "few_shot.json", notes).get("tasks")
+    for task, result in mapping(tasks).items():
       found[f"{stage.name}: {task}"] = {
-        str(model): {str(n): _intervals(_mapping(x).get("measures")) for n, x in _mapping(by_shots).items()}
-        for model, by_shots in _mapping(_mapping(result).get("models")).items()
+        str(model): {str(n): _intervals(mapping(x).get("measures")) for n, x in mapping(by_shots).items()}
+        for model, by_shots in mapping(mapping(result).get("models")).items()
       }
   return found
 
@@ -165,17 +174,15 @@ def _read_few_shot(directory: Path, stages: list[Stage], notes: list[str]) -> di
 def _read_perplexity(directory: Path, stages: list[Stage], notes: list[str]) -> dict[str, Any]:
   found = {}
   for stage in stages:
-    path = directory / stage.name / "perplexity.json"
-    texts = _mapping(_mapping(_read_json(path, notes)).get("texts")) if path.is_file() else {}
-    for text, result in texts.items():
-      models = _mapping(_mapping(result).get("models"))
+    texts = _read_object(directory / stage.name / "perplexity.json", notes).get("texts")
+    for text, result in mapping(texts).items():
+      models = mapping(mapping(result).get("models"))
       found[f"{stage.name}: {text}"] = {str(model): _intervals(measures) for model, measures in models.items()}
   return found
 
 
 def _read_members(directory: Path, notes: list[str]) -> tuple[dict[str, dict[str, Run]], tuple[str, ...]]:
-  path = directory / "population.json"
-  record = _mapping(_read_json(path, notes)) if path.is_file() else {}
+  record = _read_object(directory / "population.json", notes)
   groups: dict[str, dict[str, Run]] = {}
   for name in map(str, record.get("members") or ()):
     member = directory / "members" / name
@@ -188,7 +195,7 @@ def _read_members(directory: Path, notes: list[str]) -> tuple[dict[str, dict[str
 
 
 def read_interval(value: Any) -> Interval | None:
-  """{"mean", "low", "high", "num"} as an Interval, unknown bounds as NaN; None where there is no finite
+  """{"mean", "low", "high", "num"}, or a number alone, as an Interval. Unknown bounds are NaN. None without a finite
   mean."""
   measure = value if isinstance(value, dict) else {"mean": value}
   mean, low, high = (_number(measure.get(key)) for key in ("mean", "low", "high"))
@@ -198,15 +205,16 @@ def read_interval(value: Any) -> Interval | None:
 
 
 def _last_evaluation(directory: Path, stages: list[Stage]) -> str:
-  """The name of the last evaluation stage that has written its results; "evaluation" where none has."""
-  done = [s.name for s in stages if s.kind == "evaluate" and (directory / s.name / "evaluation.json").is_file()]
+  """The last stage that has left an evaluation.json; "evaluation" where there is none."""
+  done = [stage.name for stage in stages if (directory / stage.name / "evaluation.json").is_file()]
   return done[-1] if done else "evaluation"
 
 
 def _read_stage(directory: Path, name: str, config: Mapping[str, Any], notes: list[str]) -> Stage:
-  stage_config = _mapping(config.get(name))
-  kind = str(stage_config.get("algorithm") or "").rpartition(".")[2]
-  return Stage(name, kind, stage_config, _read_series(directory, name, notes))
+  stage_config = mapping(config.get(name))
+  module = str(stage_config.get("algorithm") or "")  # "package.module" or "path/to/file.py"
+  algorithm = PurePath(module).stem if module.endswith(".py") else module.rpartition(".")[2]
+  return Stage(name, algorithm, stage_config, _read_series(directory, name, notes))
 
 
 def _read_series(directory: Path, name: str, notes: list[str]) -> dict[str, Series]:
@@ -217,9 +225,9 @@ def _read_series(directory: Path, name: str, notes: list[str]) -> dict[str, Seri
     for key, value in row.items():
       if key == "step" or not isinstance(value, int | float | None) or not math.isfinite(step):
         continue
-      if math.isfinite(_number(value)):
-        # A run resumed from a checkpoint logs some steps twice: the later record is the one that counts.
-        columns.setdefault(key, {})[step] = value
+      if math.isfinite(number := _number(value)):
+        # A run resumed from a checkpoint logs some steps twice: the later record counts.
+        columns.setdefault(key, {})[step] = number
       else:
         broken[key] = broken.get(key, 0) + 1
   for key, count in broken.items():
@@ -253,12 +261,19 @@ def _read_jsonl(directory: Path, relative: str, notes: list[str]) -> list[dict[s
   return rows
 
 
-def _read_json(path: Path, notes: list[str]) -> Any:
+def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:
+  """The JSON object in a file; {} without the file, and {} with a note where it holds something else."""
+  if not path.is_file():
+    return {}
   try:
-    return json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
   except ValueError as error:
     notes.append(f"{path.parent.name}/{path.name} is not valid JSON and was left out ({error}).")
     return {}
+  if not isinstance(value, dict):
+    notes.append(f"{path.parent.name}/{path.name} does not hold a JSON object and was left out.")
+    return {}
+  return value
 
 
 def _read_command(path: Path) -> str | None:
@@ -266,11 +281,11 @@ def _read_command(path: Path) -> str | None:
 
 
 def _intervals(measures: Any) -> dict[str, Interval]:
-  found = {str(name): read_interval(value) for name, value in _mapping(measures).items()}
+  found = {str(name): read_interval(value) for name, value in mapping(measures).items()}
   return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
   return value if isinstance(value, dict) else {}
 
 

@@ -1,8 +1,8 @@
-"""RUN/report.html: what the stages of a run did, on one page that needs nothing else to be read.
+"""RUN/report.html: the results of a run's stages on one page that depends on no other file.
 
-`report_data` reads the files, `report_text` words the findings, `plots` draws, `report_sections` gathers what each
-section shows (`report_others` of the stages of other configs) and report.html.jinja lays it out. A section without
-data is one plain sentence. All text is data: the template escapes it, and invisible characters are spelt out.
+`read_run` reads the files, `words` writes numbers and sentences, `plots` draws, `sections`, `population` and
+`other_configs` gather the data of each section, and report.html.jinja lays them out. A section without data is one
+sentence. All text is data: the template escapes it, and invisible characters are written as code points.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from rlhf_jax.report import sections as sections
+from rlhf_jax.report import sections
 from rlhf_jax.report.other_configs import other_stages
 from rlhf_jax.report.plots import NUM_COLORS
 from rlhf_jax.report.population import population_section, write_picture
@@ -20,10 +20,14 @@ from rlhf_jax.report.words import visible
 
 
 def write_report(run_directory: str | Path) -> Path:
-  """Writes RUN/report.html from the files of the run (of a population RUN/population.png too) and returns its path.
+  """Writes RUN/report.html from the files of the run and returns its path; for a population RUN/population.png too.
 
-  The page depends on those files alone: written twice, it is the same. Raises FileNotFoundError where
-  RUN/config.json is missing and ValueError where it is not a JSON object; everything else may be missing.
+  The page depends on those files alone, so that the same files give the same page. Every file but config.json may be
+  missing.
+
+  Raises:
+    FileNotFoundError: there is no RUN/config.json.
+    ValueError: RUN/config.json is not a JSON object.
   """
   path = Path(run_directory) / "report.html"
   run = read_run(run_directory)
@@ -47,6 +51,7 @@ def render_report(run: Run) -> str:
     run=run,
     color=lambda name: colors[name] % NUM_COLORS if name in colors else None,
     facts=_facts(run),
+    environment=_environment(run),
     summary=sections.summary(run, colors),
     curves=sections.learning_curves(run, colors),
     reward_model=sections.reward_model(run, colors),
@@ -55,6 +60,9 @@ def render_report(run: Run) -> str:
     others=other_stages(run),
     clusters=sections.clusters(run),
     few_shot=sections.few_shot(run),
+    accuracies=sections.accuracies(run),
+    budgets=sections.budgets(run),
+    budget_headings=sections.BUDGET_HEADINGS,
     samples=sections.samples(run, colors),
     num_samples=len(run.samples),
     config=json.dumps(run.config, indent=2, ensure_ascii=False, default=str),
@@ -62,7 +70,7 @@ def render_report(run: Run) -> str:
 
 
 def series_colors(run: Run) -> dict[str, int]:
-  """One number for each stage that is drawn anywhere, so that it keeps its colour over the whole page."""
+  """A number for each stage that is drawn anywhere: the stage keeps its colour over the whole page."""
   names = [stage.name for stage in run.stages if stage.series or stage.name in run.models]
   return {name: index for index, name in enumerate(dict.fromkeys([*names, *run.models]))}
 
@@ -71,6 +79,16 @@ def _facts(run: Run) -> list[tuple[str, str]]:
   model = run.config.get("model")
   facts = [("seed", run.config.get("seed")), *(model.items() if isinstance(model, dict) else ())]
   return [(str(key).replace("_", " "), _plain(value)) for key, value in facts if _is_plain(value)]
+
+
+def _environment(run: Run) -> list[tuple[str, str]]:
+  """Hardware, versions and commit that made the run, as environment.json has them."""
+  found = dict(run.environment)
+  versions, commit, changed = (found.pop(key, None) for key in ("versions", "commit", "tree_changed"))
+  if isinstance(commit, str):
+    found["commit"] = f"{commit[:12]} and changes" if changed else commit[:12]
+  found |= versions if isinstance(versions, dict) else {}
+  return [(str(key).removeprefix("num_").replace("_", " "), _plain(x)) for key, x in found.items() if _is_plain(x)]
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,7 +1,6 @@
-"""What each section of the report shows: text and drawings ready for report.html.jinja; None or [] without
-data.
+"""The content of each section of the report: text and drawings for report.html.jinja; None or [] without data.
 
-`colors` gives each stage its number, see `report.series_colors`.
+`colors` maps each stage to its number, see `report.series_colors`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from markupsafe import Markup
 
 from rlhf_jax.evaluation.statistics import Interval, pooled_interval
 from rlhf_jax.report.plots import NO_SERIES, NUM_COLORS, Line, interval_panel, line_panel, thin_out
-from rlhf_jax.report.read_run import Run, Stage
+from rlhf_jax.report.read_run import Run, Stage, mapping, read_interval
 from rlhf_jax.report.words import (
   SHARES,
   bounds_text,
@@ -24,9 +23,9 @@ from rlhf_jax.report.words import (
   visible,
 )
 
-DRAWN_MEASURES = ("gold", "proxy", "win_rate", "helpful", "honest", "harmless")  # the table has them all
+DRAWN_MEASURES = ("gold", "proxy", "win_rate", "helpful", "honest", "harmless")  # the table has every measure
 NUM_STRETCHES = 20  # points of a curve over KL
-MAX_SAMPLES = 24  # prompts on the page; the rest stay in samples.jsonl
+MAX_SAMPLES = 24  # prompts on the page; samples.jsonl has all
 
 MEASURES = {
   "gold": "gold reward",
@@ -39,6 +38,8 @@ MEASURES = {
   "length": "length (tokens)",
   "finished": "finished",
 }
+BUDGET_MEASURES = ("gold", "win_rate", "kl")
+BUDGET_HEADINGS = ("Gold reward", "Win rate", "KL (nats)")
 REWARD_MODEL_MEASURES = {
   "clear_accuracy": "clear gold pairs",
   "accuracy": "all gold pairs",
@@ -46,7 +47,7 @@ REWARD_MODEL_MEASURES = {
   "gold_label_accuracy": "gold reward on these labels",
   "label_ceiling": "ceiling of the labels",
 }
-TRAINING_PANELS = (  # metric, title, y label, options
+TRAINING_PANELS: tuple[tuple[str, str, str, dict[str, bool]], ...] = (  # metric, title, y label, options
   ("reward/proxy", "Proxy reward", "reward model's score", {}),
   ("reward/gold", "Gold reward", "gold reward", {}),
   ("kl/reference", "KL to the reference", "nats (root scale)", {"root_scale": True}),
@@ -55,8 +56,6 @@ TRAINING_PANELS = (  # metric, title, y label, options
   ("response/length", "Response length", "tokens", {}),
   ("response/finished", "Responses that end by themselves", "share", {"percent": True}),
 )
-
-
 PERPLEXITIES = ("token_perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
 
 
@@ -65,14 +64,14 @@ class Panel(NamedTuple):
 
   title: str
   svg: Markup
-  color: int = NO_SERIES  # of the one series shown, for the title's mark
+  color: int = NO_SERIES  # colour of the mark beside the title, where the figure shows a single series
 
 
 def over_optimisation(stage: Stage, measure: str) -> tuple[np.ndarray, np.ndarray] | None:
   """The trajectory (sqrt(KL), reward) over the steps that log both, after Gao et al. (2210.10760).
 
-  Each point is the mean over a twentieth of training: single batches would cross and cross again. An average
-  of sampled KL may be slightly negative near the reference; it is drawn at 0.
+  Each point is the mean over a twentieth of training, since a curve through single batches is unreadable. A mean of
+  sampled KL may be slightly negative near the reference; it is drawn at 0.
   """
   if "kl/reference" not in stage.series or measure not in stage.series:
     return None
@@ -85,7 +84,7 @@ def over_optimisation(stage: Stage, measure: str) -> tuple[np.ndarray, np.ndarra
 
 
 def summary(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
-  """Every model with every measure; the main ones drawn, and worded."""
+  """A table of every measure of every model, with drawings and sentences on the main measures."""
   if not run.models:
     return None
   known = dict.fromkeys(measure for found in run.models.values() for measure in found)
@@ -113,7 +112,7 @@ def _heading(measure: str) -> str:
 
 
 def _short(name: str) -> str:
-  """Fits beside an axis; both ends stay, since names of variants often differ in the last word."""
+  """The name in at most 20 characters, to fit beside an axis. Its end stays: variants often differ in the last word."""
   name = visible(name)
   return name if len(name) <= 20 else f"{name[:10]}…{name[-9:]}"
 
@@ -134,7 +133,7 @@ def learning_curves(run: Run, colors: dict[str, int]) -> list[Panel]:
 
 
 def _train_and_eval(stage: Stage, metric: str, color: int) -> list[Line]:
-  """The training curve in the stage's colour and, where it was evaluated, dots in the colour of text."""
+  """The training curve in the stage's colour, and the held-out values as dots in the colour of text."""
   lines = []
   if metric in stage.series:
     lines.append(Line(*stage.series[metric], color))
@@ -144,7 +143,7 @@ def _train_and_eval(stage: Stage, metric: str, color: int) -> list[Line]:
 
 
 def reward_model(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
-  """Accuracy curves, and the accuracies against gold rewards and noisy labels."""
+  """Accuracy curves, and a table of accuracies on gold rewards and noisy labels."""
   panels = []
   for stage in run.stages:
     if stage.optimises_reward or not {"accuracy", "eval/accuracy"} & set(stage.series):
@@ -170,7 +169,7 @@ def reward_model(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
 
 
 def reward_training(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
-  """All stages that climb a reward, over one another: against KL and against the step."""
+  """Curves of all stages that maximise a reward, over KL and over the step."""
   stages = [stage for stage in run.stages if stage.optimises_reward]
   if not stages:
     return None
@@ -200,7 +199,7 @@ def _coefficient_text(stage: Stage) -> str:
 
 
 def clusters(run: Run) -> dict[str, Any] | None:
-  """Gold reward of each model on each task cluster, the held-out clusters last, then both kinds pooled."""
+  """Gold reward of each model on each task cluster, held-out clusters last, and pooled over either kind of cluster."""
   models = [name for name in run.models if any(name in found["models"] for found in run.clusters.values())]
   models += sorted({name for found in run.clusters.values() for name in found["models"]} - set(models))
   if not models:
@@ -231,7 +230,7 @@ def clusters(run: Run) -> dict[str, Any] | None:
 
 
 def few_shot(run: Run) -> dict[str, Any] | None:
-  """For each task a drawing and a table of all models and numbers of examples; for each text its perplexities."""
+  """A drawing and a table for each task, over models and numbers of examples; a table of perplexities for each text."""
   tasks = []
   for task, models in run.few_shot.items():
     cells = [(model, n, found) for model, by_shots in models.items() for n, found in by_shots.items()]
@@ -255,11 +254,51 @@ def few_shot(run: Run) -> dict[str, Any] | None:
   return {"tasks": tasks, "texts": texts, "headings": headings} if tasks or texts else None
 
 
+def accuracies(run: Run) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
+  """[(stage, [(group of reward models, cells)])] of stages that compare groups; a group has a row for each model.
+
+  Cells: accuracy on all pairs, accuracy on clear pairs, and in a group's first row the difference to the reference.
+  """
+  found = []
+  for stage, result in run.comparisons.items():
+    rows = []
+    for label, measures in mapping(result.get("groups")).items():
+      pairs = zip(*(mapping(measures).get(key) or () for key in ("accuracy", "clear_accuracy")), strict=False)
+      for replicate, (accuracy, clear) in enumerate(pairs):
+        cells = [_cell("accuracy", read_interval(accuracy)), _cell("clear_accuracy", read_interval(clear))]
+        difference = (
+          None if replicate or label == result.get("reference") else read_interval(measures.get("difference"))
+        )
+        rows.append((str(label), [*cells, _cell("difference", difference) if difference else ("", "")]))
+    if rows:
+      found.append((stage, rows))
+  return found
+
+
+def budgets(run: Run) -> list[tuple[str, list[tuple[str, str, str, list[tuple[str, str]]]]]]:
+  """[(stage, [(way, labels, model, cells)])] of stages that compare ways to spend labels; cells: `BUDGET_MEASURES`."""
+  found = []
+  for stage, result in run.comparisons.items():
+    rows = [
+      (str(way), f"{point['labels']:g}", str(point.get("model")), _cells(point))
+      for way, points in result.items()
+      for point in (points if isinstance(points, list) else ())
+      if isinstance(point, dict) and isinstance(point.get("labels"), int | float)
+    ]
+    if rows:
+      found.append((stage, rows))
+  return found
+
+
+def _cells(point: dict[str, Any]) -> list[tuple[str, str]]:
+  return [_cell(measure, read_interval(point.get(measure))) for measure in BUDGET_MEASURES]
+
+
 def samples(run: Run, colors: dict[str, int]) -> list[dict[str, Any]]:
-  """MAX_SAMPLES prompts with every model's answer, as text."""
+  """At most MAX_SAMPLES prompts with every model's answer."""
   shown = []
   for row in _spread(run.samples)[:MAX_SAMPLES]:
-    responses = row.get("responses") if isinstance(row.get("responses"), dict) else {}
+    responses = mapping(row.get("responses"))
     answers = [
       (name, str(responses[name]), _rewards(row, name))
       for name in sorted(responses, key=lambda name: colors.get(name, len(colors)))
@@ -274,7 +313,7 @@ def _rewards(row: dict[str, Any], model: str) -> list[tuple[str, str]]:
 
 
 def _spread(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The clusters in turn: the first prompts of a file sorted by cluster would all be of one kind."""
+  """The samples with clusters in turn: a file sorted by cluster would begin with prompts of a single kind."""
   groups: dict[str, list[dict[str, Any]]] = {}
   for row in samples:
     groups.setdefault(str(row.get("cluster")), []).append(row)

@@ -1,4 +1,4 @@
-"""The report's words: numbers as text, and the sentences that say what the numbers show.
+"""The report's words: numbers as text, and sentences on the differences between models.
 
 A sentence claims a difference only where the 95 % intervals are disjoint, and says so where they overlap.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rlhf_jax.evaluation.statistics import Interval
 from rlhf_jax.report.read_run import Run, Stage
 
-# Measures shown as shares of 100; all others are plain numbers.
+# Measures that are shares between 0 and 1, shown as percentages; all others are plain numbers.
 SHARES = {
   "acc",
   "acc_norm",
@@ -26,7 +26,7 @@ DECIMALS = {"length": 1}
 
 
 def number(value: float, decimals: int = 2) -> str:
-  """With a true minus sign, and no decimals from 100 on; a dash for what is not finite."""
+  """The value with a true minus sign, without decimals from 100 on; a dash where it is not finite."""
   if not math.isfinite(value):
     return "–"
   text = f"{value:.0f}" if abs(value) >= 99.995 else f"{value:.{decimals}f}"
@@ -34,17 +34,17 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def share(value: float) -> str:
-  """0.42 as "42 %"."""
+  """0.42 as "42 %"; a dash where it is not finite."""
   return f"{100 * value:.0f} %" if math.isfinite(value) else "–"
 
 
 def mean_text(measure: str, interval: Interval) -> str:
-  """The mean in the unit of its measure."""
+  """The mean: a percentage for a share, else a number."""
   return share(interval.mean) if measure in SHARES else number(interval.mean, DECIMALS.get(measure, 2))
 
 
 def bounds_text(measure: str, interval: Interval) -> str:
-  """ "[0.42, 0.58]" in the unit of `mean_text`, or nothing where a bound is unknown or the value is exact."""
+  """ "[0.42, 0.58]" in the unit of `mean_text`; "" where a bound is unknown or the value is exact."""
   if not (math.isfinite(interval.low) and math.isfinite(interval.high)) or interval.low == interval.high:
     return ""
   if measure in SHARES:
@@ -59,11 +59,10 @@ def interval_text(measure: str, interval: Interval) -> str:
 
 
 def visible(text: str) -> str:
-  """Control, bidirectional and other invisible characters spelt out: a response must not reorder or hide the
-  page.
+  """The text with control, bidirectional and other invisible characters written as their code points.
 
-  Newlines, tabs and the joiners that emoji need stay. A lone surrogate, which UTF-8 cannot hold, is spelt out
-  too.
+  A response must not reorder or hide the page. Newlines, tabs and the joiners that emoji need stay. A lone surrogate,
+  which UTF-8 cannot hold, becomes its code point too.
   """
   return "".join(
     f"⟨U+{ord(char):04X}⟩"
@@ -74,24 +73,24 @@ def visible(text: str) -> str:
 
 
 def summary_sentences(run: Run) -> list[str]:
-  """What each model changed: the ones after the reference against it, the earlier ones against the one
-  before."""
+  """The change that each model made: models after the reference against the reference, earlier models against the
+  model before them."""
   measure = "gold" if any("gold" in measures for measures in run.models.values()) else "proxy"
   scored = [name for name in run.models if measure in run.models[name]]
+  reference = run.reference or ""
   sentences = []
   for index, name in enumerate(scored[1:], start=1):
-    after_reference = run.reference in scored[:index]
-    before = run.reference if after_reference else scored[index - 1]
+    before = reference if reference in scored[:index] else scored[index - 1]
     sentence = _change(name, measure, run.models[before][measure], run.models[name][measure], before)
-    if after_reference and "win_rate" in run.models[name]:
+    if before == reference and "win_rate" in run.models[name]:
       wins = interval_text("win_rate", run.models[name]["win_rate"])
-      sentence += f" Its answer beats {before}'s on {wins} of the prompts, ties counting half."
+      sentence += f" Its answer beats that of {before} on {wins} of the prompts; a tie counts half."
     sentences.append(sentence)
   return sentences
 
 
 def kl_penalty_sentences(run: Run) -> list[str]:
-  """For every stage with kl_coef == 0: how it ended, beside the stage that kept the penalty."""
+  """For every stage with kl_coef == 0, its final rewards and those of the stage that kept the penalty."""
   sentences = []
   for free, penalised in _ablations(run):
     ends = [_ending(run, stage) for stage in (free, penalised)]
@@ -99,7 +98,7 @@ def kl_penalty_sentences(run: Run) -> list[str]:
       continue
     sentences.append(
       f"Without the KL penalty ({free.name}) the policy ends at {_listing(ends[0])}; "
-      f"with it ({penalised.name}, coefficient {penalised.config['kl_coef']:g}) at {_listing(ends[1])}. "
+      f"with the penalty ({penalised.name}, coefficient {penalised.config['kl_coef']:g}) at {_listing(ends[1])}. "
       + _verdict(*ends)
     )
   return sentences
@@ -112,7 +111,7 @@ def _change(name: str, measure: str, before: Interval, after: Interval, base: st
     return f"{name} {verb} the mean {measure} reward {change}; the 95 % intervals are disjoint."
   return (
     f"{name} moved the mean {measure} reward {change}; the 95 % intervals overlap, so these means alone do "
-    "not settle which of the two is better."
+    "not show which model is better."
   )
 
 
@@ -121,8 +120,8 @@ def _ablations(run: Run) -> Iterator[tuple[Stage, Stage]]:
   penalised = [stage for stage in climbing if _coefficient(stage) > 0]
   for free in climbing:
     if _coefficient(free) == 0 and penalised:
-      # The same algorithm where there is one, so that only the penalty differs.
-      yield free, next((stage for stage in penalised if stage.kind == free.kind), penalised[0])
+      # A stage of the same algorithm if there is one, so that only the penalty differs.
+      yield free, next((stage for stage in penalised if stage.algorithm == free.algorithm), penalised[0])
 
 
 def _coefficient(stage: Stage) -> float:
@@ -131,9 +130,9 @@ def _coefficient(stage: Stage) -> float:
 
 
 def _ending(run: Run, stage: Stage) -> dict[str, Interval]:
-  """Proxy and gold: of the evaluation where it has them, else of the last tenth of training, without
-  bounds."""
-  ending = {}
+  """Final proxy and gold reward: from the evaluation where it has them, else the mean over the last tenth of training,
+  without bounds."""
+  ending: dict[str, Interval] = {}
   for measure in ("proxy", "gold"):
     series = stage.series.get(f"reward/{measure}")
     if measure in run.models.get(stage.name, {}):
@@ -149,14 +148,14 @@ def _listing(ending: dict[str, Interval]) -> str:
 
 def _verdict(free: dict[str, Interval], penalised: dict[str, Interval]) -> str:
   if "gold" not in free or "gold" not in penalised:
-    return "There is no gold reward to tell which of the two is really better."
+    return "There is no gold reward to show which policy is better."
   bounds = [free["gold"].low, free["gold"].high, penalised["gold"].low, penalised["gold"].high]
   if not all(map(math.isfinite, bounds)):
     return "These are means over the last tenth of training, without intervals."
   if not free["gold"].disjoint(penalised["gold"]):
-    return "The gold intervals overlap: this run does not show that the penalty changes the true reward."
+    return "The intervals of the gold reward overlap: this run does not show that the penalty changes it."
   if free["gold"].mean > penalised["gold"].mean:
-    return "Here the policy without the penalty has the higher gold reward: the penalty held it back."
+    return "The policy without the penalty has the higher gold reward: here the penalty cost reward."
   if "proxy" in free and "proxy" in penalised and free["proxy"].mean > penalised["proxy"].mean:
-    return "The unpenalised policy has the higher proxy reward and the lower gold reward: over-optimisation."
-  return "The unpenalised policy has the lower gold reward."
+    return "The policy without the penalty has the higher proxy reward and the lower gold reward: over-optimisation."
+  return "The policy without the penalty has the lower gold reward."

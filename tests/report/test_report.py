@@ -1,4 +1,4 @@
-"""The report: a run written by hand, its page parsed; what is absent, broken or hostile."""
+"""The report: the page of a run written by hand, with files that are absent, broken or hostile."""
 
 import copy
 import json
@@ -12,7 +12,10 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
+from tiny_chain import ROOT
 
+from rlhf_jax.evaluation.statistics import Interval
+from rlhf_jax.report import plots
 from rlhf_jax.report.plots import moving_average, thin_out
 from rlhf_jax.report.read_run import read_run
 from rlhf_jax.report.report import series_colors, write_report
@@ -139,6 +142,11 @@ def _page(root):
   return _Page(write_report(root))
 
 
+def _words(page):
+  """The page as words, the cells of a table apart."""
+  return " ".join(re.sub(r"<[^>]*>", " ", page.source).split())
+
+
 @pytest.fixture(scope="module")
 def full_run(tmp_path_factory):
   root = tmp_path_factory.mktemp("runs") / "quickstart"
@@ -203,6 +211,93 @@ def test_stages_of_other_configs_are_shown(tmp_path):
   assert page.tags.count("svg") == 4 + 4 + 1 + 2 + 7  # the run's own drawings are as they were
   (root / "dpo" / "config.json").write_text("{")
   assert "dpo/config.json is not valid JSON" in _page(root).text
+
+
+def test_algorithms_are_named_by_their_module_and_files_by_their_stem(tmp_path):
+  """The column of algorithms: the last name of a module, old or new, and the stem of a user's own file."""
+  root = _write_run(tmp_path / "run")
+  modules = {"a": "rlhf_jax.algorithms.world", "b": "own/my_algorithm.py", "c": "~/dr.grpo.py", "d": None}
+  for name, module in modules.items():
+    (root / name).mkdir()
+    (root / name / "config.json").write_text(json.dumps({"algorithm": module}))
+  (stages,) = read_run(root).others.values()
+  assert [stage.stage.algorithm for stage in stages] == ["world", "my_algorithm", "dr.grpo", ""]
+  assert "my_algorithm" in _page(root).text
+
+
+@pytest.mark.parametrize("module", ["rlhf_jax.stages.evaluate", "rlhf_jax.evaluation.evaluate", "mine.py", None])
+def test_evaluations_are_found_by_their_files(tmp_path, module):
+  """The last stage with an evaluation.json, whatever module wrote it."""
+  config = {**CONFIG, "stages": [*STAGES, "ablation", "later"], "ablation": {"algorithm": module}}
+  root = _write_run(tmp_path / "run", config=config, evaluation=_evaluation())
+  (root / "ablation").mkdir()
+  (root / "ablation" / "evaluation.json").write_text(json.dumps({"models": {"ppo_no_kl": {"gold": _interval(0.25)}}}))
+  (root / "ablation" / "samples.jsonl").write_text(json.dumps(SAMPLE) + "\n")
+  page = _page(root)
+  assert list(read_run(root).models) == ["ppo_no_kl"]
+  assert "all are in ablation/samples.jsonl" in page.text and "0.25" in page.text
+
+
+def test_the_environment_is_among_the_facts(tmp_path):
+  root = _write_run(tmp_path / "run")
+  versions = {"python": "3.11.9", "jax": "0.10.2"}
+  found = {"versions": versions, "commit": "0123456789abcdef", "tree_changed": True, "device": "TPU v5e"}
+  (root / "environment.json").write_text(json.dumps({**found, "num_devices": 8, "num_processes": 2}))
+  words = _words(_page(root))
+  for fact in ("device TPU v5e", "devices 8", "processes 2", "commit 0123456789ab and changes", "jax 0.10.2"):
+    assert fact in words
+  found = {"versions": versions, "commit": None, "tree_changed": None}
+  (root / "environment.json").write_text(json.dumps(found))
+  page = _page(root)
+  assert "3.11.9" in page.text and "commit" not in page.text
+  (root / "environment.json").write_text("[]")
+  assert "run/environment.json does not hold a JSON object" in _page(root).text
+
+
+def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
+  """Files as the stages reward_accuracy and label_budget have written them."""
+  config = {**CONFIG, "stages": [*STAGES, "accuracy_kinds", "online_budget"]}
+  root = _write_run(tmp_path / "run", config=config)
+  kinds = json.loads((ROOT / "experiments/feedback_kinds/results.json").read_text())["kinds"]
+  for name, found in (
+    ("accuracy_kinds", kinds),
+    ("online_budget", json.loads((ROOT / "experiments/online/results.json").read_text())),
+  ):
+    (root / name).mkdir()
+    (root / name / "results.json").write_text(json.dumps(found))
+  page = _page(root)
+  words = _words(page)
+  assert kinds["reference"] == "pairs" and "pairs 83 % [80, 86] 88 %" in words
+  assert all(label in words for label in kinds["groups"]) and "0.06 [0.03, 0.09]" in words
+  assert "people as the reward 4096 people_3 1.81 [1.75, 1.87] 78 % [75, 81] 1.8" in words
+  (root / "accuracy_kinds" / "results.json").write_text(json.dumps({"groups": {"a": None, "b": {"accuracy": 3}}}))
+  (root / "online_budget" / "results.json").write_text(json.dumps({"a": [3, {"labels": "x"}], "b": 4}))
+  page = _page(root)
+  assert "Labels spent" not in page.text and "Reward models compared" not in page.text
+
+
+def test_an_axis_of_shares_runs_from_0_to_1_and_marks_at_its_ends_are_whole(monkeypatch):
+  monkeypatch.setattr(plots, "_page_svg", lambda figure: figure)
+
+  def axes_of(figure):
+    (axes,) = figure.axes
+    assert all(not line.get_clip_on() for line in axes.lines if line.get_marker() not in (None, "", "None"))
+    return axes
+
+  steps, labels = np.arange(3.0), dict(x_label="step", y_label="share")
+  for values in ([0.0, 0.4, 1.0], [0.6, 0.7, 0.65], [0.5, 0.5, 1.0000001]):
+    line = plots.Line(steps, np.array(values), 0)
+    assert axes_of(plots.line_panel([line], **labels, percent=True)).get_ylim() == (0, 1)
+    band = plots.Band(steps, line.y, line.y, line.y)
+    assert axes_of(plots.band_panel([band], **labels, percent=True, root_scale=False)).get_ylim() == (0, 1)
+  rows = [("sft", Interval(0.0, -0.1, 0.1, 5), 0), ("ppo", Interval(1.0, 0.9, 1.1, 5), 1)]
+  axes = axes_of(plots.interval_panel(rows, x_label="share", percent=True))
+  assert axes.get_xlim() == (0, 1)
+  bars = np.concatenate([bar.get_segments()[0][:, 0] for bar in axes.collections])
+  np.testing.assert_allclose(bars, [0.0, 0.1, 0.9, 1.0])
+  # A user's own metric of the same name in another unit stays visible.
+  percentages = plots.Line(steps, np.array([20.0, 60.0, 90.0]), 0)
+  assert axes_of(plots.line_panel([percentages], **labels, percent=True)).get_ylim()[1] > 90
 
 
 def test_white_space_of_answers_survives(full_page):
@@ -323,7 +418,7 @@ def test_summary_sentences_claim_only_what_the_intervals_show(tmp_path):
   )
   assert sentences[1].startswith(
     "ppo_no_kl lowered the mean gold reward from 0.40 [0.35, 0.45] (sft) to −0.10 [−0.15, −0.05]; "
-    "the 95 % intervals are disjoint. Its answer beats sft's on 30 % [25, 35] of the prompts"
+    "the 95 % intervals are disjoint. Its answer beats that of sft on 30 % [25, 35] of the prompts"
   )
 
 
@@ -342,8 +437,8 @@ def test_kl_penalty_sentence(full_run, tmp_path):
   (sentence,) = kl_penalty_sentences(read_run(full_run))
   assert sentence == (
     "Without the KL penalty (ppo_no_kl) the policy ends at proxy reward 3.40 [3.35, 3.45] and gold reward "
-    "−0.10 [−0.15, −0.05]; with it (ppo, coefficient 0.05) at proxy reward 1.80 [1.75, 1.85] and gold reward "
-    "0.95 [0.90, 1.00]. The unpenalised policy has the higher proxy reward and the lower gold reward: "
+    "−0.10 [−0.15, −0.05]; with the penalty (ppo, coefficient 0.05) at proxy reward 1.80 [1.75, 1.85] and gold "
+    "reward 0.95 [0.90, 1.00]. The policy without the penalty has the higher proxy reward and the lower gold reward: "
     "over-optimisation."
   )
   # Without an evaluation, the last tenth of training: steps 27 to 29.
@@ -360,7 +455,7 @@ def test_the_ablation_is_compared_with_its_own_algorithm(tmp_path):
   config["reinforce"] = {"algorithm": "rlhf_jax.algorithms.reinforce", "kl_coef": 0.1}
   metrics = _metrics() | {"reinforce": _metrics()["ppo"]}
   (sentence,) = kl_penalty_sentences(read_run(_write_run(tmp_path / "run", config=config, metrics=metrics)))
-  assert "with it (ppo, coefficient 0.05)" in sentence
+  assert "with the penalty (ppo, coefficient 0.05)" in sentence
 
 
 def test_over_optimisation_pairs_kl_and_reward_by_step(tmp_path):
