@@ -17,7 +17,6 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy, ranking_accuracy, wilson_interval, win_rate
 from rlhf_jax.objectives import token_logprobs
-from rlhf_jax.settings import import_function
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
@@ -27,6 +26,7 @@ from rlhf_jax.train import (
   jit,
   load_policy,
   load_stage,
+  make_measure_function,
   make_sampler,
   model_scorer,
   open_workspace,
@@ -74,7 +74,7 @@ def run(config: Config, stage: Stage) -> None:
   proxy = None
   if config.reward_model:
     proxy = model_scorer(model, load_stage(stage, config.reward_model, model, tokenizer))
-  gold = _gold_function(config.gold)
+  gold = make_measure_function(config.gold, stage) if config.gold.function else None
   answer = _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold)
   total = len(config.models) + (config.responses if proxy and gold else 0)
   with StageProgress(stage.name, total) as progress:
@@ -139,13 +139,6 @@ def judge_reward_model(groups: list[dict], min_gap: float, labellers: list, seed
     "label_ceiling": ranking_accuracy(gold, ranks)._asdict(),
     "min_gap": min_gap,
   }
-
-
-def _gold_function(settings: Function):
-  if not settings.function:
-    return None
-  function = import_function(settings.function)
-  return lambda prompts, responses: function(prompts, responses, **settings.arguments)
 
 
 def _load_prompts(config, stage, tokenizer) -> tuple[PromptSet, list[str], set[str]]:

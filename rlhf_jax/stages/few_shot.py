@@ -27,13 +27,13 @@ from rlhf_jax.evaluation.likelihood import WIDTH, make_likelihood
 from rlhf_jax.evaluation.questions import Form, answer_ids, context_ids, draw_shots, read_questions
 from rlhf_jax.evaluation.statistics import Interval, mean_interval, wilson_interval
 from rlhf_jax.stage import Stage, StageName
-from rlhf_jax.train import Function, Sampling, load_policy, make_function, make_sampler, open_workspace, stage_key
+from rlhf_jax.train import Function, Sampling, load_policy, make_sampler, make_score_function, open_workspace, stage_key
 from rlhf_jax.train.progress import StageProgress, console
 from rlhf_jax.types import Prompts
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class QuestionSet:
   """file: rows of questions (see `rlhf_jax.evaluation.questions.read_questions`). pool: the file that examples are
   drawn from; "" draws them from the other rows of `file`. score: of a task by generation, a function of the texts; it
   sees the bare prompt. max_new_tokens: of a response. models: the ones that it is for; () is all.
@@ -63,7 +63,7 @@ class Config:
   algorithm: str
   models: tuple[StageName, ...]
   text_models: tuple[StageName, ...]
-  tasks: dict[str, Task]
+  tasks: dict[str, QuestionSet]
   shots: tuple[int, ...]
   num_questions: int
   batch_size: int
@@ -90,7 +90,9 @@ def run(config: Config, stage: Stage) -> None:
   def sampler(width: int, max_new_tokens: int):
     return make_sampler(model, tokenizer, Sampling(width, max_new_tokens, 0.0), stage.transport)
 
-  def evaluate(params, task: Task, label: str, form: Form, questions, shots) -> tuple[dict[str, Any], list[dict]]:
+  def evaluate(
+    params, task: QuestionSet, label: str, form: Form, questions, shots
+  ) -> tuple[dict[str, Any], list[dict]]:
     """The measures by the number of examples, and the responses of a task by generation."""
     found, responses = {}, []
     for count in config.shots:
@@ -100,7 +102,7 @@ def run(config: Config, stage: Stage) -> None:
       else:
         contexts = [context_ids(tokenizer, *pair, form) for pair in zip(questions, examples, strict=True)]
         texts, finished = _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form)
-        score = make_function(task.score, stage)([question.prompt for question in questions], texts)
+        score = make_score_function(task.score, stage)([question.prompt for question in questions], texts)
         scores = {"score": score, "finished": finished}
         responses += [
           {"model": label, "shots": count, "prompt": question.prompt, "response": text, "score": float(value)}

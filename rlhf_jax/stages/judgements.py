@@ -28,15 +28,15 @@ from rlhf_jax.feedback.exchange import write_records
 from rlhf_jax.feedback.queue import count_open
 from rlhf_jax.feedback.records import OPINIONS, Item, Response, make_item
 from rlhf_jax.feedback.store import Settings, open_store
-from rlhf_jax.settings import import_function
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
   load_policy,
   load_prompts,
-  make_function,
+  make_critic,
   make_sampler,
+  make_score_function,
   open_workspace,
   report_skips,
   stage_key,
@@ -131,7 +131,7 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
   params = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-  gold = make_function(config.gold) if config.gold.function else None
+  gold = make_score_function(config.gold, stage) if config.gold.function else None
   sampling = {**dataclasses.asdict(config.sampling), "seed": stage.stage_seed}
   num_gold = round(config.gold_share * config.num_items)
   items, golds, skips, asked = [], [], collections.Counter(), 0
@@ -165,17 +165,14 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
 
 def _simulate(config: Config, stage: Stage, items, golds):
   labellers = make_labellers(config.labellers)
-  critic = import_function(config.critic.function) if config.critic.function else None
+  critic = make_critic(config.critic, stage) if config.critic.function else None
   rng = np.random.default_rng(stage.stage_seed)
   judgements = []
   for item, gold in zip(items, golds, strict=True):
     for person in rng.permutation(len(labellers))[: config.judges]:
       critiques = None
       if critic:
-        critiques = tuple(
-          critic(labellers[person], item.prompt, response.text, rng, **config.critic.arguments)
-          for response in item.responses
-        )
+        critiques = tuple(critic(labellers[person], item.prompt, response.text, rng) for response in item.responses)
       number, study = len(judgements), f"{stage.name}-"
       judgements.append(
         judge_item(labellers[person], item, gold, rng, config.kinds, number=number, study=study, critiques=critiques)

@@ -20,8 +20,8 @@ from rlhf_jax.train import (
   Sampling,
   load_policy,
   load_prompts,
-  make_function,
   make_sampler,
+  make_score_function,
   open_workspace,
   report_skips,
   stage_key,
@@ -57,7 +57,7 @@ def run(config: Config, stage: Stage) -> None:
   params = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-  gold = make_function(config.gold)
+  gold = make_score_function(config.gold, stage)
   labellers = make_labellers(config.labellers)
   num_prompts = min(config.num_prompts, len(prompts.texts))
   rows, skips = [], collections.Counter()

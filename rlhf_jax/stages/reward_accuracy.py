@@ -23,8 +23,8 @@ from rlhf_jax.train import (
   load_policy,
   load_prompts,
   load_stage,
-  make_function,
   make_sampler,
+  make_score_function,
   model_scorer,
   open_workspace,
   stage_key,
@@ -63,7 +63,10 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   policy = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
-  sample, gold_of = make_sampler(model, tokenizer, config.sampling, stage.transport), make_function(config.gold)
+  sample, gold_of = (
+    make_sampler(model, tokenizer, config.sampling, stage.transport),
+    make_score_function(config.gold, stage),
+  )
   names = [name for members in config.groups.values() for name in members]
   scorers = {name: model_scorer(model, load_stage(stage, name, model, tokenizer)) for name in names}
   num = min(config.num_prompts, len(prompts.texts))

@@ -6,20 +6,19 @@ from rlhf_jax.train.checkpoint import CheckpointError
 from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
+from rlhf_jax.train.functions import (
+  Function,
+  RewardError,
+  make_critic,
+  make_measure_function,
+  make_score_function,
+)
 from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
 from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts
-from rlhf_jax.train.rewards import (
-  Function,
-  Reward,
-  RewardError,
-  make_function,
-  make_scorer,
-  model_scorer,
-  normalize_head,
-)
+from rlhf_jax.train.rewards import Reward, make_scorer, model_scorer, normalize_head
 from rlhf_jax.train.sampler import Sampling, make_sampler
 from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
 from rlhf_jax.train.workspace import (
@@ -62,12 +61,14 @@ __all__ = [
   "load_prompts",
   "load_stage",
   "load_texts",
+  "make_critic",
   "make_environment",
-  "make_function",
+  "make_measure_function",
   "make_mesh",
   "make_optimizer",
   "make_sampler",
   "make_schedule",
+  "make_score_function",
   "make_scorer",
   "make_update",
   "model_scorer",

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.train.functions import Function, make_score_function
 from rlhf_jax.train.lora import Lora
 from rlhf_jax.train.optimizer import Optimizer
 from rlhf_jax.train.prompts import load_prompts
-from rlhf_jax.train.rewards import Function, Reward, make_function, make_scorer
+from rlhf_jax.train.rewards import Reward, make_scorer
 from rlhf_jax.train.sampler import Sampling, make_sampler
 from rlhf_jax.train.workspace import stage_key
 from rlhf_jax.types import Mean, Params, Rollout
@@ -79,7 +80,7 @@ def make_environment(
   prompts = load_prompts(stage.path(settings.prompts), tokenizer, settings.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, settings.sampling, stage.transport)
   score = make_scorer(settings.reward, stage, model, tokenizer)
-  monitor = make_function(settings.monitor, stage) if settings.monitor.function else None
+  monitor = make_score_function(settings.monitor, stage) if settings.monitor.function else None
 
   def episodes(params, index):
     rows = data.batch_indices(len(prompts.texts), settings.batch_size, index, stage.stage_seed)

@@ -34,7 +34,7 @@ MUTATIONS = [
   Mutation(
     "scores of integer dtype",
     REWARDS + "a_reward_function_keeps_its_fraction",
-    "train/rewards.py",
+    "train/functions.py",
     "scores = np.asarray(returned, dtype=np.float32)",
     "scores = np.asarray(returned, dtype=np.int32)",
   ),

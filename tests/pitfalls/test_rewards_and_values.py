@@ -11,7 +11,7 @@ from miniature import environment, experience_of, rewards_of, rollout_by_hand
 from rlhf_jax.algorithms import ppo
 from rlhf_jax.objectives import group_normalize
 from rlhf_jax.reduce import masked_moments, masked_sum, token_weights, whiten
-from rlhf_jax.train import Function, Reward, make_environment, make_function
+from rlhf_jax.train import Function, Reward, make_environment, make_score_function
 from rlhf_jax.types import Experience
 
 
@@ -25,9 +25,9 @@ def test_rewards_keep_their_fraction_though_tokens_are_integers():
   np.testing.assert_allclose(rewards, [[0, -0.25, -0.25, 0.75, 0], [0, -0.25, 0.75, 0, 0]])
 
 
-def test_a_reward_function_keeps_its_fraction():
+def test_a_reward_function_keeps_its_fraction(workspace):
   """The same truncation one step earlier, where texts become scores. [tunix ppo_learner]"""
-  score = make_function(Function(environment().reward.function, {"value": -1.6}))
+  score = make_score_function(Function(environment().reward.function, {"value": -1.6}), workspace.stage("fraction"))
   np.testing.assert_array_equal(score(["a"], ["b"]), np.float32([-1.6]))
 
 
