@@ -1,4 +1,9 @@
-"""Data: files and their shapes, the chat form, the tokenizer, and fixed-shape arrays. NumPy only."""
+"""Data: files and the formats of their rows, the chat form, the tokenizer, and token arrays of fixed shape. NumPy only.
+
+Data too large for memory are read by `rlhf_jax.data.stream.Stream`, from the sources of a
+`rlhf_jax.data.mixture.Mixture`. These two are imported by their modules, so that a program without mixtures does not
+load them.
+"""
 
 from rlhf_jax.data.arrays import (
   batch_indices,
@@ -19,9 +24,8 @@ from rlhf_jax.data.dialogue import (
   split_dialogue,
   split_pair,
 )
-from rlhf_jax.data.encoding import Loss, encode_demonstrations, export_tokenizer, prompt_ids, response_ids
+from rlhf_jax.data.encoding import LossTokens, encode_demonstrations, export_tokenizer, prompt_ids, response_ids
 from rlhf_jax.data.files import DataError, read_rows, read_text, write_rows
-from rlhf_jax.data.mixture import Mixture
 from rlhf_jax.data.row_formats import Comparison, Critique, Demonstration, Ratings
 from rlhf_jax.data.sources import (
   Source,
@@ -33,8 +37,6 @@ from rlhf_jax.data.sources import (
   read_ratings,
   stream_corpus,
 )
-from rlhf_jax.data.stream import Stream
-from rlhf_jax.data.templates import load_templates
 from rlhf_jax.data.tokenizer import Tokenizer, load_tokenizer, token_bytes, train_tokenizer
 
 __all__ = [
@@ -42,11 +44,9 @@ __all__ = [
   "Critique",
   "DataError",
   "Demonstration",
-  "Loss",
-  "Mixture",
+  "LossTokens",
   "Ratings",
   "Source",
-  "Stream",
   "Tokenizer",
   "UnusableDialogue",
   "batch_indices",
@@ -56,7 +56,6 @@ __all__ = [
   "export_tokenizer",
   "is_held_out",
   "language_model_rows",
-  "load_templates",
   "load_tokenizer",
   "pack_rows",
   "prompt_ids",

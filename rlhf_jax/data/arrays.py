@@ -1,4 +1,4 @@
-"""From text to fixed-shape token arrays, right-padded, and the pure functions that choose rows from them.
+"""Token arrays of fixed shape made from text, padded at the end, and pure functions that choose rows from them.
 
 A row that does not fit is skipped and counted by reason; nothing is ever truncated.
 """
@@ -7,7 +7,7 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,13 +17,14 @@ from rlhf_jax.data.row_formats import Comparison, Demonstration
 from rlhf_jax.data.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]
+Encoded = tuple[np.ndarray, np.ndarray]  # (ids i32[T], mask bool[T]) of one example; the loss counts where mask is True
 
-_PIECE = 1 << 20  # characters handed to the tokenizer at once
+_PIECE = 1 << 20  # characters that are tokenised at once
 _CUT = re.compile(r"(?<=\S)[ \t\r]*\n")
 
 
 def language_model_rows(tokenizer: Tokenizer, text: str, length: int) -> Arrays:
-  """A text as rows of one token stream, each starting with <bos>; the last one is padded.
+  """A text as one stream of tokens, cut into rows that each start with <bos>; the last row is padded.
 
   Returns:
     tokens: i32[N, T]; <bos> and T - 1 tokens of the stream.
@@ -46,8 +47,8 @@ def language_model_rows(tokenizer: Tokenizer, text: str, length: int) -> Arrays:
   return {"tokens": tokens, "mask": mask}
 
 
-def cut_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-  """For each text its rows, (ids i32[T], mask bool[T]), of <bos> and a stretch of it each; T is at most `length`."""
+def cut_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[list[Encoded]]:
+  """The rows of each text, of at most `length` tokens: <bos> and the next stretch of the text's tokens."""
   found = []
   for ids in tokenizer.encode_batch(texts):
     stretches = [ids[start : start + length - 1] for start in range(0, len(ids), length - 1)]
@@ -58,16 +59,18 @@ def cut_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[l
 
 def demonstration_rows(
   tokenizer: Tokenizer, demonstrations: Sequence[Demonstration], length: int
-) -> tuple[Arrays, Counter]:
-  """<bos> prompt response <eos>, and the counted reasons of skipped demonstrations.
+) -> tuple[Arrays, Counter[str]]:
+  """(arrays, {reason: how many demonstrations were skipped for it}); a row is <bos> prompt response <eos>.
 
-  Prompt and response are tokenised apart, so that the boundary is where sampling puts it.
+  Prompt and response are tokenised apart, so that the boundary between them is where sampling puts it.
 
   Returns:
     tokens: i32[N, T].
     mask: bool[N, T]; True on the response and its <eos>, which the model must learn to emit.
   """
-  rows, starts, skips = [], [], Counter()
+  rows: list[list[int]] = []
+  starts: list[int] = []
+  skips: Counter[str] = Counter()
   for prompt, response in demonstrations:
     before = prompt_ids(tokenizer, prompt)
     row = before + response_ids(tokenizer, prompt, response)
@@ -76,21 +79,23 @@ def demonstration_rows(
       continue
     rows.append(row)
     starts.append(len(before))
-  tokens, lengths = _pad(rows, length, tokenizer.pad_id)  # [N, T], [N]
+  tokens, lengths = pad_rows(rows, length, tokenizer.pad_id)  # [N, T], [N]
   positions = np.arange(length)
   mask = (positions >= np.asarray(starts, np.int32)[:, None]) & (positions < lengths[:, None])  # [N, T]
   return {"tokens": tokens, "mask": mask}, skips
 
 
 def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int, lookback: int = 64) -> Arrays:
-  """Several short rows in one, by first fit in the order given, so that little of a batch is padding.
+  """Packs several short rows into one, each into the first that has room for it, so that little of a batch is padding.
 
-  Args: tokens i32[N, S] and mask bool[N, S] as `demonstration_rows` gives them, with real tokens up to the mask's last;
-  lookback: rows behind the last that are still filled.
+  Args:
+    arrays: tokens i32[N, S] and mask bool[N, S] as `demonstration_rows` gives them; a row ends at the last True of
+      mask.
+    lookback: packed rows before the newest that may still be filled.
 
   Returns:
     tokens, mask: [M, length], whole rows side by side.
-    segments: i32[M, length]; 1, 2, ... for the rows within a row, 0 on padding.
+    segments: i32[M, length]; 1, 2, ... for the short rows in a packed row, 0 on padding.
 
   Raises:
     ValueError: a row has more than `length` tokens.
@@ -99,7 +104,7 @@ def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int, lookba
   sizes = np.max(np.where(arrays["mask"], positions + 1, 0), axis=1, initial=0)  # [N]
   if len(sizes) and sizes.max() > length:
     raise ValueError(f"a row of {sizes.max()} tokens does not fit in length {length}")
-  room = np.full(len(sizes), length)  # free tokens of each packed row; those that are not begun are empty
+  room = np.full(len(sizes), length)  # free tokens of each packed row, begun or not
   members: list[list[int]] = []
   for index, size in enumerate(sizes):
     start = max(len(members) - lookback, 0)
@@ -124,13 +129,22 @@ def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int, lookba
   return packed
 
 
+def pad_rows(rows: Sequence[Sequence[int] | np.ndarray], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+  """(tokens i32[N, length], each row padded at its end, lengths i32[N] before the padding)."""
+  tokens = np.full((len(rows), length), pad_id, np.int32)
+  for index, row in enumerate(rows):
+    tokens[index, : len(row)] = row
+  return tokens, np.asarray([len(row) for row in rows], np.int32)
+
+
 def comparison_rows(
   tokenizer: Tokenizer, comparisons: Sequence[Comparison], length: int, num_responses: int | None = None
-) -> tuple[Arrays, list[int], Counter]:
-  """<bos> prompt response <eos> for each response, the indices of the comparisons kept, and the skips.
+) -> tuple[Arrays, list[int], Counter[str]]:
+  """(arrays, indices of the comparisons kept, {reason: how many were skipped for it}).
 
-  A comparison is skipped whole when one of its ranked responses is too long, or when it has more than
-  `num_responses` responses (default: the most that any comparison has). Slot k holds `responses[k]`.
+  A row is <bos> prompt response <eos>, and slot k of a comparison holds `responses[k]`. The number of slots K is
+  `num_responses`, or for None the most responses that any comparison has. A comparison is skipped whole when one of its
+  ranked responses is too long, or when it has more responses than there are slots.
 
   Returns:
     tokens: i32[N, K, T]; all <pad> where a response is absent.
@@ -139,14 +153,17 @@ def comparison_rows(
   """
   most = max((len(comparison.responses) for comparison in comparisons), default=0)
   slots = most if num_responses is None else num_responses
-  rows, ranks, kept, skips = [], [], [], Counter()
+  rows: list[list[int]] = []
+  ranks: list[list[int]] = []
+  kept: list[int] = []
+  skips: Counter[str] = Counter()
   for index, comparison in enumerate(comparisons):
     absent = slots - len(comparison.responses)
     if absent < 0:
       skips[f"more than {slots} responses"] += 1
       continue
     before = prompt_ids(tokenizer, comparison.prompt)
-    group = [
+    group: list[list[int]] = [
       before + response_ids(tokenizer, comparison.prompt, response) if rank >= 0 else []
       for response, rank in zip(comparison.responses, comparison.ranks, strict=True)
     ]
@@ -156,7 +173,7 @@ def comparison_rows(
     rows += group + [[]] * absent
     ranks.append([*comparison.ranks] + [-1] * absent)
     kept.append(index)
-  tokens, lengths = _pad(rows, length, tokenizer.pad_id)  # [N * K, T], [N * K]
+  tokens, lengths = pad_rows(rows, length, tokenizer.pad_id)  # [N * K, T], [N * K]
   shape = (len(kept), slots, length)
   mask = np.arange(length) < lengths[:, None]  # [N * K, T]
   arrays = {
@@ -167,8 +184,9 @@ def comparison_rows(
   return arrays, kept, skips
 
 
-def prompt_rows(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> tuple[Arrays, list[int], Counter]:
-  """<bos> and the rendered prompt, the indices of the prompts kept, and the counted reasons of the others.
+def prompt_rows(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> tuple[Arrays, list[int], Counter[str]]:
+  """(arrays, indices of the prompts kept, {reason: how many were skipped for it}); a row is <bos> and the rendered
+  prompt.
 
   Returns:
     tokens: i32[N, P].
@@ -176,21 +194,21 @@ def prompt_rows(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> tu
   """
   encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
   kept = [index for index, row in enumerate(encoded) if len(row) <= length]
-  tokens, lengths = _pad([encoded[index] for index in kept], length, tokenizer.pad_id)
-  skips = Counter({too_long(length): len(encoded) - len(kept)}) if len(kept) < len(encoded) else Counter()
+  tokens, lengths = pad_rows([encoded[index] for index in kept], length, tokenizer.pad_id)
+  skips: Counter[str] = Counter({too_long(length): len(encoded) - len(kept)}) if len(kept) < len(encoded) else Counter()
   return {"tokens": tokens, "lengths": lengths}, kept, skips
 
 
 def take(arrays: Mapping[str, np.ndarray], indices: Sequence[int] | np.ndarray) -> Arrays:
-  """The rows `indices` of every array."""
+  """The rows `indices` of every array, [N, ...] -> [len(indices), ...]."""
   return {name: array[indices] for name, array in arrays.items()}
 
 
 def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-  """The rows of the batch at `step`, i64[batch_size], by (seed, step) alone: the step is the data cursor.
+  """The numbers of the rows in the batch of a step, i64[batch_size]; they depend on the seed and the step alone.
 
-  Batches are consecutive slices of one shuffled epoch after the other. A batch may span epochs, so that every
-  epoch uses every row exactly once whatever the batch size.
+  Batches are consecutive slices of shuffled epochs in a row. A batch may span two epochs, so that every epoch uses
+  every row exactly once whatever the batch size.
 
   Raises:
     ValueError: there are no rows, or a size, the step or the seed is out of range.
@@ -208,9 +226,9 @@ def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.nd
 
 
 def split_prompts(prompts: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """(train, held-out) indices, i64; about `fraction` of the prompts are held out, by a hash with the seed.
+  """(training, held-out) indices, i64; a hash of prompt and seed holds out about `fraction` of the prompts.
 
-  Equal prompts, bare or rendered, fall on the same side; a prompt stays on its side when others are added.
+  Equal prompts, bare or rendered, are on the same side; a prompt stays on its side when other prompts are added.
 
   Raises:
     ValueError: `fraction` is not in [0, 1].
@@ -222,22 +240,22 @@ def split_prompts(prompts: Sequence[str], fraction: float, seed: int) -> tuple[n
 
 
 def is_held_out(prompt: str, fraction: float, seed: int) -> bool:
-  """Whether `split_prompts` holds a prompt out: a function of the prompt, whatever else there is."""
+  """Whether `split_prompts` holds a prompt out, which depends on no other prompt."""
   digest = hashlib.sha256(f"{seed}:{render_prompt(prompt)}".encode()).digest()
   return int.from_bytes(digest[:8], "big") / 2**64 < fraction
 
 
-# Cached because the steps of an epoch share it: shuffling a large set again costs more than the batch does.
+# Cached because all steps of an epoch need it: shuffling a large set anew costs more than making the batch.
 @functools.lru_cache(maxsize=4)
 def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
   return np.random.default_rng((seed, epoch)).permutation(num_rows)
 
 
 def _pieces(text: str) -> Iterator[str]:
-  """The text in pieces of about `_PIECE` characters whose tokens are those of the whole text.
+  """The text in pieces of about `_PIECE` characters, whose tokens together are those of the whole text.
 
-  Cuts stand before the whitespace that ends a line: no token of the byte-level pattern spans the step from
-  non-space to space, while a cut inside a run of whitespace would change how the run is tokenised.
+  Each cut is before the white space that ends a line: no token of the byte-level pattern spans the step from a
+  character to white space after it, while a cut inside a run of white space would change how the run is tokenised.
   """
   start = 0
   while start < len(text):
@@ -248,14 +266,5 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def too_long(length: int) -> str:
-  """The reason why what does not fit in `length` tokens is left out."""
+  """The reason for which a row of more than `length` tokens is skipped."""
   return f"longer than {length} tokens"
-
-
-def _pad(rows: Iterable[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-  """tokens i32[N, length], padded at the end, and lengths i32[N]."""
-  rows = list(rows)
-  tokens = np.full((len(rows), length), pad_id, np.int32)
-  for index, row in enumerate(rows):
-    tokens[index, : len(row)] = row
-  return tokens, np.asarray([len(row) for row in rows], np.int32)

@@ -1,4 +1,4 @@
-"""The one chat form: rendering to it, and taking dialogues in the format of Anthropic's HH data apart."""
+"""The project's chat form, that of Anthropic's HH data: prompts and responses as text, and dialogues split in turns."""
 
 import re
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ SYSTEM = "\n\nSystem:"  # only at the very start: in HH it may stand in an answe
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
-# The form as a chat template, for those who serve the project's models elsewhere. Every turn of the assistant ends in
-# <eos>, those of a prompt too: a policy that is trained on all of them learns to stop after each.
+# The same form as a Jinja chat template, for programs that serve the project's models. Every turn of the assistant ends
+# in <eos>, those of a prompt too: a policy that is trained on all of them learns to stop after each.
 CHAT_TEMPLATE = (
   "{{ bos_token }}{% for message in messages %}"
   "{{ {'user': '\n\nHuman: ', 'system': '\n\nSystem: '}.get(message['role'], '\n\nAssistant: ') }}"
@@ -21,32 +21,32 @@ CHAT_TEMPLATE = (
 
 
 class UnusableDialogue(ValueError):
-  """A well-formed dialogue without the part asked for; readers count these by the message."""
+  """A well-formed dialogue that lacks the part asked for; readers count such dialogues by the message."""
 
 
 def is_dialogue(prompt: str) -> bool:
-  """Whether a prompt is a dialogue up to the assistant's turn; otherwise it is a bare instruction."""
+  """Whether a prompt is a dialogue that ends where the assistant answers; otherwise it is a bare instruction."""
   return prompt.startswith((HUMAN, SYSTEM)) and prompt.endswith(ASSISTANT)
 
 
 def render_prompt(prompt: str) -> str:
-  """The text the policy continues: a bare instruction is wrapped, a dialogue stays as it is."""
+  """The text that the policy continues: a bare instruction becomes the human's turn, a dialogue stays as it is."""
   return prompt if is_dialogue(prompt) else f"{HUMAN} {prompt}{ASSISTANT}"
 
 
 def render_response(response: str) -> str:
-  """The response as it follows a rendered prompt: stripped, then exactly one leading space."""
+  """The response as it follows a rendered prompt: stripped, with one leading space."""
   return " " + response.strip()
 
 
 def split_dialogue(text: str) -> list[tuple[str, str]]:
   """The (role, text) turns of a dialogue; roles are "Human", "Assistant" and "System", texts are stripped.
 
-  Real dialogues hold two turns of the same role in a row, and end in either role; both are kept as they are. Only a
-  dialogue's first turn can be the system's.
+  Two turns of the same role in a row, and a last turn of either role, occur in published data and are kept. Only the
+  first turn can be the system's.
 
   Raises:
-    ValueError: the text does not start with the human's turn, or the system's and then the human's.
+    ValueError: the text does not start with the human's turn, or with the system's turn and then the human's.
   """
   if not text.startswith((HUMAN, SYSTEM)):
     raise ValueError(f"not a dialogue: it must start with {HUMAN!r}, found {text[:40]!r}")
@@ -58,11 +58,11 @@ def split_dialogue(text: str) -> list[tuple[str, str]]:
 
 
 def join_dialogue(turns: Sequence[tuple[str, str]]) -> str:
-  """What `split_dialogue` takes apart into these turns.
+  r"""The dialogue that `split_dialogue` splits into these turns.
 
   Raises:
-    ValueError: the first turn is not the human's, or the system's and then the human's.
-    UnusableDialogue: a text spells the beginning of a turn.
+    ValueError: the turns do not start with the human's, or with the system's and then the human's.
+    UnusableDialogue: a text holds the mark of a turn, such as "\n\nHuman:".
   """
   if any(_TURN.search(text.strip()) for _, text in turns):
     raise UnusableDialogue("a message spells the beginning of a turn")
@@ -73,7 +73,7 @@ def join_dialogue(turns: Sequence[tuple[str, str]]) -> str:
 
 
 def split_answer(dialogue: str) -> tuple[str, str]:
-  """The prompt (up to and with the last "\\n\\nAssistant:") and the stripped last answer of a dialogue.
+  r"""The prompt (up to and with the last "\n\nAssistant:") and the stripped last answer of a dialogue.
 
   Raises:
     ValueError: as `split_dialogue`.
@@ -86,12 +86,12 @@ def split_answer(dialogue: str) -> tuple[str, str]:
 
 
 def split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:
-  """(prompt, chosen response, rejected response) of two whole dialogues that differ in their last turn only.
+  """(prompt, chosen response, rejected response) of two whole dialogues that differ in their last turn alone.
 
   Raises:
     ValueError: as `split_dialogue`.
-    UnusableDialogue: they differ before the last turn, so that they answer different prompts, or the last
-      turn is not the assistant's.
+    UnusableDialogue: the dialogues differ before the last turn, which makes them answers to different prompts, or the
+      last turn is not the assistant's.
   """
   prompt, chosen_response = split_answer(chosen)
   rejected_prompt, rejected_response = split_answer(rejected)

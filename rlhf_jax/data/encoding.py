@@ -1,8 +1,8 @@
-"""Prompts and responses as token ids, in the project's chat form or in that of a published model's chat template.
+"""Prompts and responses as token ids, in the project's chat form or in the form of a published model's chat template.
 
-Prompt and response are tokenised apart, so that the boundary is where sampling puts it; so is every earlier turn of the
-assistant in a prompt. In a template only the template's own text spells control tokens, never what a user or a model
-wrote.
+Prompt and response are tokenised apart, so that the boundary between them is where sampling puts it; every earlier turn
+of the assistant in a prompt is tokenised apart too. Control tokens come from the template's own text alone: the same
+characters in the text of a user or a model are plain text.
 """
 
 import functools
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -18,40 +18,47 @@ from rlhf_jax.data.dialogue import ASSISTANT, CHAT_TEMPLATE, is_dialogue, render
 from rlhf_jax.data.files import DataError, write_bytes
 from rlhf_jax.data.tokenizer import Tokenizer
 
-_MARK = "\ue000{}\ue001"  # private-use characters, which stand for a text while the template is rendered
+if TYPE_CHECKING:
+  import jinja2
+
+_MARK = "\ue000{}\ue001"  # private-use characters around a number: the place of a message's text in a rendered template
 _MARKS = re.compile("\ue000(\\d+)\ue001")
 _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
-Loss = Literal["last", "all", "everything"]  # the last answer, all the assistant's turns, or every token but the first
+# The tokens that a loss counts: those of the last answer, of all turns of the assistant, or every token but the first.
+LossTokens = Literal["last", "all", "everything"]
 
 
 class Piece(NamedTuple):
-  """A text to be tokenised by itself, or a control token's id; spoken: whether it is of the assistant's own making."""
+  """A part of an example that is tokenised by itself."""
 
   content: str | int
+  """Text, or the id of a control token."""
   spoken: bool = False
+  """Whether the assistant writes it."""
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-  """The ids a response follows: <bos> and the rendered prompt, or what the chat template makes of it.
+  """The ids that a response follows: <bos> and the rendered prompt, or the prompt in the chat template.
 
   Raises:
-    DataError: the template refuses the prompt's turns.
+    DataError: the chat template refuses the turns of the prompt.
   """
   return _ids(tokenizer, prompt_pieces(tokenizer, prompt))
 
 
 def response_ids(tokenizer: Tokenizer, prompt: str, response: str) -> list[int]:
-  """The ids of a response as they follow `prompt_ids`, <eos> at their end."""
+  """The ids of a response that follow those of `prompt_ids`, with <eos> at their end."""
   return _ids(tokenizer, response_pieces(tokenizer, prompt, response))
 
 
 def encode_demonstrations(
-  tokenizer: Tokenizer, demonstrations: Sequence[tuple[str, str]], loss: Loss
+  tokenizer: Tokenizer, demonstrations: Sequence[tuple[str, str]], loss: LossTokens
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """(ids i32[T], mask bool[T]) of each (prompt, response), all tokenised at once; the mask is True where `loss` counts.
+  """(ids i32[T], mask bool[T]) of each (prompt, response), all tokenised at once; mask is True on the tokens of `loss`.
 
-  The ids are those of `prompt_ids` and then of `response_ids`, whatever the loss.
+  The ids are those of `prompt_ids` and then of `response_ids`, whatever `loss` is. Raises DataError as `prompt_ids`
+  does.
   """
   pairs = [
     (prompt_pieces(tokenizer, prompt), response_pieces(tokenizer, prompt, response))
@@ -62,19 +69,20 @@ def encode_demonstrations(
   encoded = iter(texts)
   found = []
   for pair in pairs:
-    ids, mask = [], []
+    ids: list[int] = []
+    mask: list[bool] = []
     for part, is_response in zip(pair, (False, True), strict=True):
       for content, spoken in part:
         here = next(encoded) if isinstance(content, str) else [content]
         ids += here
         mask += [is_response or loss == "everything" or (loss == "all" and spoken)] * len(here)
-    mask[0] = False  # nothing precedes it
+    mask[0] = False  # no token precedes it, from which it could be predicted
     found.append((np.asarray(ids, np.int32), np.asarray(mask)))
   return found
 
 
 def prompt_pieces(tokenizer: Tokenizer, prompt: str) -> list[Piece]:
-  """What `prompt_ids` tokenises. Raises DataError."""
+  """The pieces of `prompt_ids`. Raises DataError."""
   if tokenizer.chat_template:
     roles, texts = zip(*_turns(prompt), strict=True)
     return _template_pieces(tokenizer, _render(tokenizer, roles, True), roles, texts)
@@ -92,16 +100,16 @@ def prompt_pieces(tokenizer: Tokenizer, prompt: str) -> list[Piece]:
 
 
 def response_pieces(tokenizer: Tokenizer, prompt: str, response: str) -> list[Piece]:
-  """What `response_ids` tokenises."""
-  control, text = (), ""
-  if tokenizer.chat_template:
-    control, text = _lead(tokenizer, len(_turns(prompt)))
-  said = text + response.strip() if tokenizer.chat_template else render_response(response)
-  return [Piece(content, True) for content in (*control, said, tokenizer.eos_id)]
+  """The pieces of `response_ids`. Raises DataError."""
+  if not tokenizer.chat_template:
+    return [Piece(render_response(response), True), Piece(tokenizer.eos_id, True)]
+  control, text = _lead(tokenizer, len(_turns(prompt)))
+  contents: tuple[int | str, ...] = (*control, text + response.strip(), tokenizer.eos_id)
+  return [Piece(content, True) for content in contents]
 
 
 def export_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-  """Writes tokenizer.json and tokenizer_config.json, chat template included, as published models carry them."""
+  """Writes tokenizer.json, and tokenizer_config.json with the chat template, as published models have them."""
   tokenizer.save(directory / "tokenizer.json")
   names = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
   settings = {
@@ -128,7 +136,7 @@ def _turns(prompt: str) -> list[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=256)
 def _lead(tokenizer: Tokenizer, num_turns: int) -> tuple[tuple[int, ...], str]:
-  """What the template puts between the end of a prompt and the response: control tokens, then plain text."""
+  """The control tokens and the text that the template puts between the end of a prompt and the response."""
   roles = tuple(("user", "assistant")[i % 2] for i in range(num_turns))
   roles = roles if roles[-1] == "user" else (*roles[1:], "user")
   before, whole = _render(tokenizer, roles, True), _render(tokenizer, (*roles, "assistant"), False)
@@ -156,11 +164,11 @@ def _render(tokenizer: Tokenizer, roles: tuple[str, ...], add_generation_prompt:
 
 
 @functools.lru_cache(maxsize=8)
-def _compile(template: str):
+def _compile(template: str) -> "jinja2.Template":
   import jinja2
-  from jinja2.sandbox import ImmutableSandboxedEnvironment  # a template comes with the model: it is not our code
+  from jinja2.sandbox import ImmutableSandboxedEnvironment  # a template comes with the model and is foreign code
 
-  def raise_exception(message):
+  def raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
   environment = ImmutableSandboxedEnvironment(
@@ -172,12 +180,13 @@ def _compile(template: str):
 
 
 def _template_pieces(tokenizer: Tokenizer, text: str, roles: Sequence[str], contents: Sequence[str]) -> list[Piece]:
-  """The pieces of a rendered template whose marks stand for `contents`, in which no control token is read.
+  """The pieces of a rendered template, with `contents`, never read as control tokens, in the place of its marks.
 
-  A turn of the assistant is a piece of its own, cut where a response to the turns before it would begin; the <eos> that
-  follows it is spoken too.
+  A turn of the assistant is a piece of its own that begins where a response to the turns before it would; the <eos>
+  that follows it is spoken too.
   """
-  pieces, speaking = [], False
+  pieces: list[Piece] = []
+  speaking = False
   for number, part in enumerate(_control_pattern(tuple(tokenizer.control)).split(text)):
     if number % 2:
       index = tokenizer.control[part]
@@ -203,6 +212,6 @@ def _fill(content: str | int, contents: Sequence[str]) -> str | int:
 
 
 @functools.lru_cache(maxsize=8)
-def _control_pattern(names: tuple[str, ...]) -> re.Pattern:
+def _control_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
   longest_first = sorted(names, key=len, reverse=True)
   return re.compile(f"({'|'.join(map(re.escape, longest_first))})")

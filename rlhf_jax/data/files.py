@@ -3,28 +3,29 @@
 import codecs
 import contextlib
 import gzip
+import io
 import itertools
 import json
 import os
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 PathLike = str | os.PathLike[str]
+Row = dict[str, Any]  # {column: value}
 
-_SPACE = re.compile(r"\s*")
+_CHUNK = 1 << 16  # bytes of a JSON array that are read at once
 
 
 class DataError(ValueError):
-  """A data file the user can repair: the message names file and line, what was found and what to do."""
+  """A fault of a data file that the user can repair: the message names file and line, what was found and what to do."""
 
 
 class RowError(DataError):
-  """What is wrong with one row; kind: "malformed" or "schema", by which a source may allow to leave the row out."""
+  """A fault of one row. `kind` ("malformed", "schema", "duplicate", ...) is what a source may allow to leave out."""
 
-  def __init__(self, message: str, kind: str):
+  def __init__(self, message: str, kind: str) -> None:
     super().__init__(message)
     self.kind = kind
 
@@ -47,8 +48,8 @@ def read_text(path: PathLike) -> str:
 
 
 @contextlib.contextmanager
-def open_file(path: PathLike) -> Iterator[BinaryIO]:
-  """The bytes of a file, those of a `.gz` decompressed as they are read.
+def open_file(path: PathLike) -> Iterator[io.BufferedIOBase]:
+  """Opens a file of bytes; a `.gz` file is decompressed as it is read.
 
   Raises:
     DataError: here, or while the bytes are read: the file is missing, or its gzip stream is damaged or cut short.
@@ -64,7 +65,7 @@ def open_file(path: PathLike) -> Iterator[BinaryIO]:
     raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def read_rows(path: PathLike) -> list[tuple[int, dict]]:
+def read_rows(path: PathLike) -> list[tuple[int, Row]]:
   """The rows of a JSONL file, or of a file that holds one JSON array, each with its line number (from 1).
 
   Raises:
@@ -78,11 +79,11 @@ def read_rows(path: PathLike) -> list[tuple[int, dict]]:
   return rows
 
 
-def stream_rows(path: PathLike, start: int = 0) -> Iterator[tuple[int, dict | RowError]]:
-  """The rows of `read_rows` from number `start` (from 0) on, one by one; what is wrong with a line stands in its place.
+def stream_rows(path: PathLike, start: int = 0) -> Iterator[tuple[int, Row | RowError]]:
+  """The rows of `read_rows` without the first `start`, read one by one; a faulty line gives its RowError.
 
   Raises:
-    DataError: while it is read: the file cannot be read or holds no rows, or its one array is broken.
+    DataError: while the file is read: it cannot be read or holds no rows, or its JSON array is broken.
   """
   as_array = is_array(path)
   with open_file(path) as file:
@@ -90,26 +91,26 @@ def stream_rows(path: PathLike, start: int = 0) -> Iterator[tuple[int, dict | Ro
       rows = itertools.islice(_array_rows(file, path), start, None)
       yield from ((line, _checked(row, path, line)) for line, row in rows)
       return
-    # Not splitlines(): it also cuts at U+2028 and U+0085, which JSON strings may hold unescaped.
-    lines = ((number, line) for number, line in enumerate(_lines(file), start=1) if line.strip())
-    for number, line in itertools.islice(lines, start, None):
+    for number, line in itertools.islice(_numbered_lines(file), start, None):
       yield number, _line_row(line, path, number)
 
 
 def is_array(path: PathLike) -> bool:
-  """Whether a file of JSON holds one array, rather than a row a line. Raises DataError, also where it is empty."""
+  """Whether a JSON file holds one array, rather than one row a line. Raises DataError, also for an empty file."""
   with open_file(path) as file:
-    head = next((line for line in _lines(file) if line.strip()), None)
+    head = next((line for _, line in _numbered_lines(file)), None)
   if head is None:
     raise _empty(path)
   return head.lstrip().startswith(b"[")
 
 
 def stream_lines(path: PathLike, start: int = 0) -> Iterator[tuple[int, str | RowError]]:
-  """The lines of a text file that are not blank, from number `start` (from 0) on, each with its number in the file."""
+  """(line number, text) of the lines of a text file that are not blank, without the first `start` of them.
+
+  A line that is not UTF-8 gives its RowError. Raises DataError while the file is read.
+  """
   with open_file(path) as file:
-    lines = ((number, line) for number, line in enumerate(_lines(file), start=1) if line.strip())
-    for number, line in itertools.islice(lines, start, None):
+    for number, line in itertools.islice(_numbered_lines(file), start, None):
       try:
         yield number, line.rstrip(b"\r\n").decode()
       except UnicodeDecodeError as error:
@@ -117,16 +118,16 @@ def stream_lines(path: PathLike, start: int = 0) -> Iterator[tuple[int, str | Ro
 
 
 def count_lines(path: PathLike) -> int:
-  """The rows of a file of which each stands on a line of its own."""
+  """The number of rows of a file with one row a line: its lines that are not blank. Raises DataError."""
   with open_file(path) as file:
     return sum(1 for line in file if line.strip())
 
 
-def write_rows(path: PathLike, rows: Iterable[Mapping]) -> None:
+def write_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
   """Writes one JSON object a line, all or nothing; a path that ends in `.gz` is compressed.
 
   Raises:
-    DataError: a row is not JSON (its number is named); the file that stood there before is untouched.
+    DataError: a row is not JSON (the message names its number); a file that stood there before is untouched.
   """
   lines = []
   for number, row in enumerate(rows, start=1):
@@ -140,7 +141,7 @@ def write_rows(path: PathLike, rows: Iterable[Mapping]) -> None:
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:
-  """Writes a whole file through a temporary neighbour, so that a reader never sees half of it."""
+  """Writes a whole file: first a temporary file beside it, then a rename, so that a reader never sees half of it."""
   target = Path(path)
   target.parent.mkdir(parents=True, exist_ok=True)
   temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -160,12 +161,8 @@ def type_name(value: object) -> str:
   return names.get(type(value), "a number")
 
 
-def _empty(path: PathLike) -> DataError:
-  return DataError(f"{path}: the file is empty; expected text")
-
-
 def not_utf8(path: PathLike, line: int, byte: int) -> RowError:
-  """What is said of a line with a byte that is not UTF-8."""
+  """The error of a line that holds a byte which is not UTF-8."""
   message = (
     f"{path}:{line}: byte 0x{byte:02x} is not valid UTF-8; convert the file to UTF-8 "
     f"(for a Latin-1 file: iconv -f latin1 -t utf-8)"
@@ -173,14 +170,22 @@ def not_utf8(path: PathLike, line: int, byte: int) -> RowError:
   return RowError(message, "malformed")
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-  first = file.readline().removeprefix(codecs.BOM_UTF8)
-  if first:
-    yield first
-    yield from file
+def _empty(path: PathLike) -> DataError:
+  return DataError(f"{path}: the file is empty; expected text")
 
 
-def _line_row(line: bytes, path: PathLike, number: int) -> dict | RowError:
+def _numbered_lines(file: io.BufferedIOBase) -> Iterator[tuple[int, bytes]]:
+  """(number from 1, bytes) of the lines that are not blank, without a byte order mark.
+
+  Lines end at a line feed alone: str.splitlines also cuts at U+2028 and U+0085, which JSON strings may hold unescaped.
+  """
+  for number, line in enumerate(file, start=1):
+    line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+    if line.strip():
+      yield number, line
+
+
+def _line_row(line: bytes, path: PathLike, number: int) -> Row | RowError:
   try:
     text = line.decode()
   except UnicodeDecodeError as error:
@@ -195,84 +200,90 @@ def _line_row(line: bytes, path: PathLike, number: int) -> dict | RowError:
     return RowError(message, "malformed")
 
 
-def _checked(row: object, path: PathLike, line: int) -> dict | RowError:
+def _checked(row: object, path: PathLike, line: int) -> Row | RowError:
   if isinstance(row, dict):
     return row
   message = f"{path}:{line}: found {type_name(row)}; a row must be a JSON object {{column: value}}"
   return RowError(message, "malformed")
 
 
-def _array_rows(file: BinaryIO, path: PathLike) -> Iterator[tuple[int, object]]:
-  """The elements of one JSON array, decoded one by one with the line each of them starts on; holds a few at a time."""
-  window = _Window(file, path)
-  decode = json.JSONDecoder().raw_decode
+def _array_rows(file: io.BufferedIOBase, path: PathLike) -> Iterator[tuple[int, object]]:
+  """(line it starts on, value) of each element of a JSON array, decoded one by one; memory holds a few at a time."""
+  unread = _UnreadText(file, path)
   try:
-    window.skip_space("[")
-    if window.peek() == "]":
+    unread.skip_sign("[")
+    if unread.peek() == "]":
       raise DataError(f"{path}: holds no rows; expected one JSON object a line, or an array of them")
     while True:
-      line = window.line
-      yield line, window.take(decode)
-      if window.peek() == "]":
+      line = unread.line
+      yield line, unread.decode_value()
+      if unread.peek() == "]":
         break
-      window.skip_space(",")
-    window.skip_space("]")
-    if window.peek():
-      raise json.JSONDecodeError("Text after the end of the array", window.text, 0)
+      unread.skip_sign(",")
+    unread.skip_sign("]")
+    if unread.peek():
+      raise json.JSONDecodeError("Text after the end of the array", unread.text, 0)
   except json.JSONDecodeError as error:
     raise DataError(
-      f"{path}:{window.line + error.doc.count(chr(10), 0, error.pos)}: not a valid JSON array ({error.msg}); "
+      f"{path}:{unread.line + error.doc.count(chr(10), 0, error.pos)}: not a valid JSON array ({error.msg}); "
       f"repair the file there (an error at its end often means an interrupted copy)"
     ) from error
   except RecursionError as error:
-    raise DataError(f"{path}:{window.line}: the row is nested too deeply to be read; remove it") from error
+    raise DataError(f"{path}:{unread.line}: the row is nested too deeply to be read; remove it") from error
 
 
-class _Window:
-  """The unread text of a file, as far as it was needed; `line` is the line it starts on."""
+class _UnreadText:
+  """The part of a JSON file that is read from disk but not yet decoded; `line` is the line it starts on."""
 
-  def __init__(self, file: BinaryIO, path: PathLike):
+  def __init__(self, file: io.BufferedIOBase, path: PathLike) -> None:
     self.file, self.path, self.line, self.text = file, path, 1, ""
-    self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    self.utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+    self.decode: Callable[[str], tuple[object, int]] = json.JSONDecoder().raw_decode
     self.ended = False
 
-  def read(self, size: int = 1 << 16) -> None:
+  def read(self, size: int = _CHUNK) -> None:
+    """Appends the next `size` bytes of the file. Raises RowError."""
     data = self.file.read(size)
     self.ended = not data
     try:
-      self.text += self.decoder.decode(data, final=self.ended)
+      self.text += self.utf8.decode(data, final=self.ended)
     except UnicodeDecodeError as error:
       line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
       raise not_utf8(self.path, line, error.object[error.start]) from error
 
   def drop(self, end: int) -> None:
+    """Removes the first `end` characters."""
     self.line += self.text.count("\n", 0, end)
     self.text = self.text[end:]
 
   def peek(self) -> str:
-    """The next character that is no space, which is dropped up to it; "" at the end."""
+    """Drops leading white space and returns the next character; "" at the end of the file."""
     while True:
-      self.drop(_SPACE.match(self.text).end())
+      self.drop(len(self.text) - len(self.text.lstrip()))
       if self.text or self.ended:
         return self.text[:1]
       self.read()
 
-  def skip_space(self, sign: str) -> None:
-    """Drops `sign` and the space after it. Raises JSONDecodeError where something else stands there."""
+  def skip_sign(self, sign: str) -> None:
+    """Drops `sign` and the white space after it. Raises JSONDecodeError where another character stands there."""
     if self.peek() != sign:
       raise json.JSONDecodeError(f"Expecting {sign!r}", self.text, 0)
     self.drop(1)
     self.peek()
 
-  def take(self, decode: Callable) -> object:
-    """The value that starts here. What fails to decode is tried again with twice the text, until there is no more."""
+  def decode_value(self) -> object:
+    """Decodes and drops the value that starts here; reads on, twice the text each time, until it is whole.
+
+    Raises:
+      JSONDecodeError: the rest of the file starts with no whole value.
+    """
     while True:
       try:
-        value, end = decode(self.text)
+        value, end = self.decode(self.text)
       except json.JSONDecodeError:
         if self.ended:
           raise
-        self.read(max(len(self.text), 1 << 16))
+        self.read(max(len(self.text), _CHUNK))
         continue
       self.drop(end)
       return value

@@ -1,8 +1,8 @@
-"""Mixtures of tasks: what share of the examples each has, and in what order they come.
+"""Mixtures of sources: the share of the examples that each source has, and the order in which sources take turns.
 
-FLAN mixes in proportion to the examples, as T5 does (Raffel et al. 2019, arXiv 1910.10683, section 3.5.2): a task of n
-examples has the weight min(n, cap) ** (1 / temperature). The order is the one that is nearest to the shares at every
-moment, so that it has no random numbers to replay.
+FLAN mixes in proportion to the examples, as T5 does (Raffel et al. 2019, arXiv 1910.10683, section 3.5.2): a source of
+n examples has the weight min(n, cap) ** (1 / temperature). The order is the one nearest to the shares at every moment;
+it needs no random numbers that a resumed run would have to draw again.
 """
 
 from collections.abc import Sequence
@@ -11,30 +11,33 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data.encoding import Loss
+from rlhf_jax.data.encoding import LossTokens
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.sources import Source
 
 
 @dataclass(frozen=True)
 class Mixture:
-  """Several sources as one stream of examples, read as it is needed.
-
-  sources: name -> source. mixing: "examples" in proportion to their rows (times their weights), "weights" to their
-  weights alone. cap: rows that count of a source at most; 0 is no cap. temperature: above 1 favours the small ones.
-  window: rows that are shuffled at a time, of each source. layout: "packed" lays as many examples into a row as fit,
-  "bucketed" makes batches of examples of like length and cuts them to it, "padded" does neither. loss: see `data.Loss`.
-  """
+  """Several sources as one stream of examples, read while training takes them."""
 
   sources: dict[str, Source]
+  """Sources by name; the names appear in messages, and the order in which a source is shuffled depends on its name."""
   mixing: Literal["examples", "weights"] = "examples"
+  """Rule of the shares: "examples" is in proportion to rows times weight of a source, "weights" to its weight alone."""
   cap: int = 0
+  """Number of rows of a source that count at most for its share; 0 for no cap."""
   temperature: float = 1.0
+  """Temperature of the shares: rows count as rows ** (1 / temperature), so that above 1 small sources have more."""
   window: int = 4096
+  """Number of consecutive rows of a source that are shuffled together."""
   layout: Literal["packed", "bucketed", "padded"] = "packed"
-  loss: Loss = "last"
+  """Layout of a batch: "packed" puts as many examples into a row as fit, "bucketed" makes batches of examples of
+  similar length, cut to that length, and "padded" puts one example into each row of full length."""
+  loss: LossTokens = "last"
+  """Tokens that the loss counts: "last" is the last answer, "all" every turn of the assistant, "everything" every token
+  but the first."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not self.sources:
       raise ValueError("sources is empty; name at least one")
     if self.cap < 0 or self.window < 1 or not self.temperature > 0:
@@ -42,16 +45,20 @@ class Mixture:
 
 
 class Share(NamedTuple):
-  """A task's part of a mixture. rows: of a pass. counted: min(rows, cap). fraction: of the examples that are drawn."""
+  """The part of a mixture that one source has."""
 
   name: str
+  """Name of the source."""
   rows: int
+  """Number of rows of the source."""
   counted: int
+  """Number of rows that count for the share: min(rows, cap)."""
   fraction: float
+  """Share of the mixture's examples that come from the source, between 0 and 1."""
 
 
 def mixture_shares(mixture: Mixture, rows: Sequence[int]) -> list[Share]:
-  """The share of each source, given how many rows each has. Raises DataError for a source without rows."""
+  """The share of each source; `rows` is their numbers of rows. Raises DataError for a source without rows."""
   for name, count in zip(mixture.sources, rows, strict=True):
     if not count:
       raise DataError(f"{mixture.sources[name].path}: the source {name!r} holds no rows")
@@ -63,22 +70,26 @@ def mixture_shares(mixture: Mixture, rows: Sequence[int]) -> list[Share]:
   return [Share(*part) for part in zip(mixture.sources, rows, counted, map(float, fractions), strict=True)]
 
 
-def next_tasks(fractions: np.ndarray, drawn: np.ndarray, count: int) -> np.ndarray:
-  """The tasks of the next `count` examples, i64[count]; drawn: i64[K], how many each has had, the sum is the position.
+def next_sources(fractions: np.ndarray, drawn: np.ndarray, count: int) -> np.ndarray:
+  """The sources of the next `count` examples, as numbers i64[count].
 
-  Each time it is the task that is furthest behind its share, so that no task is ever a whole example ahead of it.
+  Picks the source furthest below its share each time; no source gets more than one example ahead of its share.
+
+  Args:
+    fractions: f64[K], the share of each source, which sum to 1.
+    drawn: i64[K], the examples that each source has given so far.
   """
   drawn = np.array(drawn, np.int64)
   position = int(drawn.sum())
   order = np.empty(count, np.int64)
   for i in range(count):
-    order[i] = task = int(np.argmax(fractions * (position + i + 1) - drawn))
-    drawn[task] += 1
+    order[i] = source = int(np.argmax(fractions * (position + i + 1) - drawn))
+    drawn[source] += 1
   return order
 
 
 def describe_shares(shares: Sequence[Share], num_examples: float) -> list[str]:
-  """A line for each task: its rows, its share and how often a run of `num_examples` examples sees them."""
+  """A line for each source: its rows, its share and how often a run of `num_examples` examples passes over them."""
   width = max(len(share.name) for share in shares)
   lines = []
   for name, rows, counted, fraction in shares:

@@ -1,8 +1,8 @@
-"""Tokenizers as published models carry them: beside a tokenizer_config.json, or inside a GGUF file."""
+"""Tokenizers of published models: beside a tokenizer_config.json, or inside a GGUF file."""
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -10,27 +10,29 @@ from tokenizers import decoders, models, pre_tokenizers
 from rlhf_jax.data.files import DataError, read_text
 
 
-class Published(NamedTuple):
-  """What such a file says; a control token is named by its text, and "" where there is none."""
+class TokenizerParts(NamedTuple):
+  """The content of a tokenizer's files."""
 
   backend: tokenizers.Tokenizer
   pad: str
+  """Text of the control token for padding; "" where there is none, for bos and eos too."""
   bos: str
   eos: str
   chat_template: str
+  """Jinja template of the model's chat form; "" where there is none."""
 
 
-def read_published(path: Path) -> Published | None:
+def read_published(path: Path) -> TokenizerParts | None:
   """The tokenizer of a directory, of a tokenizer.json with a tokenizer_config.json beside it, or of a GGUF file.
 
   A model without a <bos> starts its texts with <eos>. Where it has no <pad>, or uses <eos> for it, another control
-  token takes its place: padding is never attended to, but where PAD is EOS nobody else can tell where a text ends.
+  token takes its place: padding is never attended to, but with PAD = EOS the end of a text cannot be told from padding.
 
   Returns:
-    None for a tokenizer.json that stands alone.
+    None for a tokenizer.json that has no tokenizer_config.json beside it.
 
   Raises:
-    DataError: naming the file and what is missing.
+    DataError: a file is missing or damaged; the message names the file and the fault.
   """
   if path.suffix == ".gguf":
     return _with_pad(_read_gguf(path), path)
@@ -48,10 +50,15 @@ def read_published(path: Path) -> Published | None:
   template = settings.get("chat_template") or ""
   if isinstance(template, list):
     template = next((entry["template"] for entry in template if entry["name"] == "default"), "")
-  beside = file.with_name("chat_template.jinja")
-  if beside.is_file():
-    template = read_text(beside)
-  return _with_pad(Published(parse_backend(read_text(source), source), *names, template), source)
+  backend = parse_backend(read_text(source), source)
+  pad, bos, eos = names
+  return _with_pad(TokenizerParts(backend, pad, bos, eos, template_beside(file) or template), source)
+
+
+def template_beside(path: Path) -> str:
+  """The text of the chat_template.jinja in the same directory; "" where there is none. Raises DataError."""
+  file = path.with_name("chat_template.jinja")
+  return read_text(file) if file.is_file() else ""
 
 
 def parse_backend(text: str, path: Path) -> tokenizers.Tokenizer:
@@ -63,12 +70,12 @@ def parse_backend(text: str, path: Path) -> tokenizers.Tokenizer:
 
 
 def control_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
-  """Text -> id of the tokens that no text may spell."""
+  """{text: id} of the control tokens, which no text may spell."""
   added = backend.get_added_tokens_decoder()
   return {token.content: index for index, token in sorted(added.items()) if token.special}
 
 
-def _with_pad(found: Published, path: Path) -> Published:
+def _with_pad(found: TokenizerParts, path: Path) -> TokenizerParts:
   found = found._replace(bos=found.bos or found.eos)
   if found.pad and found.pad not in (found.bos, found.eos):
     return found
@@ -83,12 +90,12 @@ def _with_pad(found: Published, path: Path) -> Published:
   return found._replace(pad=free[0])
 
 
-def _text(token: str | dict | None) -> str:
-  """tokenizer_config.json names a token by its text, or by a dictionary with it."""
+def _text(token: str | dict[str, Any] | None) -> str:
+  """The text of a token in tokenizer_config.json, which is a string or an object with the key "content"."""
   return (token.get("content") or "") if isinstance(token, dict) else token or ""
 
 
-def _read_gguf(path: Path) -> Published:
+def _read_gguf(path: Path) -> TokenizerParts:
   try:
     from gguf import GGUFReader
   except ImportError as error:
@@ -98,28 +105,34 @@ def _read_gguf(path: Path) -> Published:
   except (OSError, ValueError) as error:
     raise DataError(f"{path}: not a GGUF file ({error})") from error
 
-  def field(name, default=None):
+  def field(name: str, default: Any) -> Any:
     found = fields.get(f"tokenizer.{name}")
     return default if found is None else found.contents()
 
-  kind, split = field("ggml.model"), field("ggml.pre", "default")
+  def required(name: str) -> Any:
+    found = field(name, None)
+    if found is None:
+      raise DataError(f"{path}: has no field tokenizer.{name}; name a tokenizer.json of the same model instead")
+    return found
+
+  kind, split = required("ggml.model"), field("ggml.pre", "default")
   if kind != "gpt2" or split not in ("smollm", "gpt-2", "default"):
     raise DataError(
       f"{path}: a tokenizer of tokenizer.ggml.model={kind!r}, tokenizer.ggml.pre={split!r} is not supported; name a "
       "tokenizer.json of the same model instead"
     )
-  tokens = field("ggml.tokens")
-  merges = [tuple(merge.split(" ")) for merge in field("ggml.merges")]
+  tokens = required("ggml.tokens")
+  merges = [tuple(merge.split(" ")) for merge in required("ggml.merges")]
   backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
   words = pre_tokenizers.ByteLevel(add_prefix_space=False)
   digits = pre_tokenizers.Digits(individual_digits=True)
   backend.pre_tokenizer = pre_tokenizers.Sequence([digits, words]) if split == "smollm" else words
   backend.decoder = decoders.ByteLevel()
-  control = [token for token, type_ in zip(tokens, field("ggml.token_type"), strict=True) if type_ == 3]
+  control = [token for token, type_ in zip(tokens, required("ggml.token_type"), strict=True) if type_ == 3]
   backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in control])
 
-  def named(name):
-    index = field(f"ggml.{name}_token_id")
+  def named(name: str) -> str:
+    index = field(f"ggml.{name}_token_id", None)
     return "" if index is None else tokens[index]
 
-  return Published(backend, named("padding"), named("bos"), named("eos"), field("chat_template", ""))
+  return TokenizerParts(backend, named("padding"), named("bos"), named("eos"), field("chat_template", ""))

@@ -1,19 +1,21 @@
-"""Rows of local files and of published data sets, one by one, from any row on; nothing holds more than a few of them.
+"""Rows of local files and of published data sets, one by one, from any row on; memory holds a few of them at a time.
 
 Hugging Face `datasets`, TFDS and pyarrow are imported where a source needs them.
 """
 
 import contextlib
+import dataclasses
 import functools
 import glob
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from rlhf_jax.data.files import (
   DataError,
+  Row,
   RowError,
   count_lines,
   is_array,
@@ -23,78 +25,90 @@ from rlhf_jax.data.files import (
   stream_rows,
 )
 
-Format = Literal["auto", "text", "lines", "tsv", "json", "parquet", "datasets", "datasets_streaming", "tfds"]
-Located = tuple[str, dict | RowError]  # "file:line" and the row there, or what is wrong with it
+SourceFormat = Literal["auto", "text", "lines", "tsv", "json", "parquet", "datasets", "datasets_streaming", "tfds"]
+LocatedRow = tuple[str, Row | RowError]  # "file:line" and the row there, or the error of a faulty row
 
-PIECE = 1 << 13  # bytes of a long text that are handed on as one row, and the rest of its last line
+TEXT_ROW_BYTES = 1 << 13  # bytes of a long text that make one row, to which the rest of the last line is added
 
 
-class Rows(NamedTuple):
-  """A source's rows. stream(start): those from number `start` (from 0) on. count(): how many; None: not known."""
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """The rows of a source, which are read when they are asked for."""
 
-  stream: Callable[[int], Iterator[Located]]
+  stream: Callable[[int], Iterator[LocatedRow]]
+  """Function from the number of rows to pass over to the rows after them, in order."""
   count: Callable[[], int | None]
+  """Function that returns the number of rows; None where the source does not say it."""
 
 
-def open_rows(path: str, format: Format = "auto", split: str = "train", subset: str = "") -> Rows:
+@dataclasses.dataclass(frozen=True)
+class _FileRows(Rows):
+  """The rows of a file, whose number can always be counted."""
+
+  count: Callable[[], int]
+
+
+def open_rows(path: str, format: SourceFormat = "auto", split: str = "train", subset: str = "") -> Rows:
   """The rows of a file, of several ("part-*.jsonl", in the order of their names), of a directory or of a data set.
 
   Raises:
-    DataError: there, or while they are read: a file or data set that is absent, empty or damaged.
+    DataError: here, or while the rows are read: a file or data set is absent, empty or damaged.
   """
   format = _format_of(path) if format == "auto" else format
   published = {"datasets": _datasets, "datasets_streaming": _datasets_streaming, "tfds": _tfds}
   if format in published:
     return published[format](path, split, subset)
-  files = sorted(glob.glob(path)) if glob.has_magic(path) and not Path(path).exists() else [path]
-  if not files:
+  names = sorted(glob.glob(path)) if glob.has_magic(path) and not Path(path).exists() else [path]
+  if not names:
     raise DataError(f"{path}: no file has such a name; check the path")
-  parts = [_file(name, format) for name in files]
-  return parts[0] if len(parts) == 1 else Rows(functools.partial(_chain, parts), lambda: sum(p.count() for p in parts))
+  files = [_open_file(name, format) for name in names]
+  if len(files) == 1:
+    return files[0]
+  return Rows(functools.partial(_chain, files), lambda: sum(file.count() for file in files))
 
 
-def _format_of(path: str) -> Format:
+def _format_of(path: str) -> SourceFormat:
   directory = Path(path)
   if directory.is_dir():
     return "tfds" if (directory / "features.json").exists() else "datasets"
-  suffix = Path(path.removesuffix(".gz")).suffix
-  return {".txt": "text", ".tsv": "tsv", ".parquet": "parquet"}.get(suffix, "json")
+  formats: dict[str, SourceFormat] = {".txt": "text", ".tsv": "tsv", ".parquet": "parquet"}
+  return formats.get(Path(path.removesuffix(".gz")).suffix, "json")
 
 
-def _chain(parts: list[Rows], start: int) -> Iterator[Located]:
-  for part in parts:
+def _chain(files: list[_FileRows], start: int) -> Iterator[LocatedRow]:
+  for file in files:
     if start:
-      count = part.count()
+      count = file.count()
       if start >= count:
         start -= count
         continue
-    yield from part.stream(start)
+    yield from file.stream(start)
     start = 0
 
 
-def _file(path: str, format: Format) -> Rows:
+def _open_file(path: str, format: SourceFormat) -> _FileRows:
   if format == "parquet":
-    return Rows(functools.partial(_parquet_rows, path), functools.partial(_count_parquet, path))
-  stream = {"text": _text_rows, "lines": _line_rows, "tsv": _tsv_rows, "json": _json_rows}[format]
-  stream = functools.partial(stream, path)
+    return _FileRows(functools.partial(_parquet_rows, path), functools.partial(_count_parquet, path))
+  streams = {"text": _text_rows, "lines": _line_rows, "tsv": _tsv_rows, "json": _json_rows}
+  stream = functools.partial(streams[format], path)
 
   @functools.cache
-  def count():
+  def count() -> int:
     if format == "text" or (format == "json" and is_array(path)):
       return sum(1 for _ in stream(0))
     return count_lines(path)
 
-  return Rows(stream, count)
+  return _FileRows(stream, count)
 
 
-def _json_rows(path: str, start: int) -> Iterator[Located]:
+def _json_rows(path: str, start: int) -> Iterator[LocatedRow]:
   return ((f"{path}:{line}", row) for line, row in stream_rows(path, start))
 
 
-def _text_rows(path: str, start: int) -> Iterator[Located]:
-  """Pieces of a text, each cut behind the end of a line."""
+def _text_rows(path: str, start: int) -> Iterator[LocatedRow]:
+  """Pieces of a text as {"text"}, each cut behind the end of a line."""
   with open_file(path) as file:
-    pieces = enumerate(iter(lambda: file.read(PIECE) + file.readline(), b""))
+    pieces = enumerate(iter(lambda: file.read(TEXT_ROW_BYTES) + file.readline(), b""))
     line = 1
     for number, piece in pieces:
       if number == 0:
@@ -108,32 +122,32 @@ def _text_rows(path: str, start: int) -> Iterator[Located]:
         yield where, not_utf8(path, line - piece.count(b"\n", error.start), piece[error.start])
 
 
-def _line_rows(path: str, start: int) -> Iterator[Located]:
+def _line_rows(path: str, start: int) -> Iterator[LocatedRow]:
   for line, text in stream_lines(path, start):
     yield f"{path}:{line}", text if isinstance(text, RowError) else {"text": text}
 
 
-def _tsv_rows(path: str, start: int) -> Iterator[Located]:
-  r"""Columns named "0", "1", ...; in a value, \n, \t and \\ stand for what a line cannot hold."""
-  signs = {"n": "\n", "t": "\t", "\\": "\\"}
+def _tsv_rows(path: str, start: int) -> Iterator[LocatedRow]:
+  r"""Columns named "0", "1", ...; in a value, \n, \t and \\ stand for a line feed, a tab and a backslash."""
+  signs = {"n": "\n", "t": "\t"}
 
   def unescape(text: str) -> str:
     if "\\" not in text:
       return text
     first, *rest = text.replace("\\\\", "\0").split("\\")
-    text = first + "".join(signs[part[0]] + part[1:] if part[:1] in ("n", "t") else "\\" + part for part in rest)
+    text = first + "".join(signs[part[0]] + part[1:] if part[:1] in signs else "\\" + part for part in rest)
     return text.replace("\0", "\\")
 
   for line, text in stream_lines(path, start):
-    where = f"{path}:{line}"
-    yield (
-      where,
-      text if isinstance(text, RowError) else {str(i): unescape(value) for i, value in enumerate(text.split("\t"))},
-    )
+    if isinstance(text, RowError):
+      yield f"{path}:{line}", text
+    else:
+      yield f"{path}:{line}", {str(i): unescape(value) for i, value in enumerate(text.split("\t"))}
 
 
 @contextlib.contextmanager
 def _parquet(path: str) -> Iterator[Any]:
+  """A pyarrow.parquet.ParquetFile. Raises DataError."""
   import pyarrow
   import pyarrow.parquet
 
@@ -146,7 +160,7 @@ def _parquet(path: str) -> Iterator[Any]:
       raise DataError(f"{path}: not a whole Parquet file ({error}); copy or download it again") from error
 
 
-def _parquet_rows(path: str, start: int) -> Iterator[Located]:
+def _parquet_rows(path: str, start: int) -> Iterator[LocatedRow]:
   with _parquet(path) as file:
     number = 0
     for group in range(file.num_row_groups):
@@ -167,8 +181,10 @@ def _count_parquet(path: str) -> int:
 
 
 def _datasets(path: str, split: str, subset: str) -> Rows:
+  """A data set of the Hugging Face hub, or one saved on disk, as `datasets` loads it."""
+
   @functools.cache
-  def load():
+  def load() -> Any:
     import datasets
 
     with _library_errors(path):
@@ -177,7 +193,7 @@ def _datasets(path: str, split: str, subset: str) -> Rows:
         return found[split] if isinstance(found, datasets.DatasetDict) else found
       return datasets.load_dataset(path, subset or None, split=split)
 
-  def stream(start):
+  def stream(start: int) -> Iterator[LocatedRow]:
     found = load()
     for i in range(start, len(found)):
       yield f"{path}[{i}]", found[i]
@@ -186,19 +202,21 @@ def _datasets(path: str, split: str, subset: str) -> Rows:
 
 
 def _datasets_streaming(path: str, split: str, subset: str) -> Rows:
+  """A data set of the Hugging Face hub, downloaded while it is read."""
+
   @functools.cache
-  def load():
+  def load() -> Any:
     import datasets
 
     with _library_errors(path):
       return datasets.load_dataset(path, subset or None, split=split, streaming=True)
 
-  def stream(start):
+  def stream(start: int) -> Iterator[LocatedRow]:
     with _library_errors(path):
       for i, row in enumerate(load().skip(start), start):
         yield f"{path}[{i}]", row
 
-  def count():
+  def count() -> int | None:
     splits = load().info.splits or {}
     return splits[split].num_examples or None if split in splits else None
 
@@ -209,7 +227,7 @@ def _tfds(path: str, split: str, subset: str) -> Rows:
   """A prepared data set of array_record files: its directory, or its name in TFDS_DATA_DIR. Needs no TensorFlow."""
 
   @functools.cache
-  def load():
+  def load() -> Any:
     import tensorflow_datasets as tfds
 
     with _library_errors(path):
@@ -217,12 +235,12 @@ def _tfds(path: str, split: str, subset: str) -> Rows:
         return tfds.builder_from_directory(path).as_data_source(split)
       return tfds.data_source(f"{path}/{subset}" if subset else path, split=split)
 
-  def stream(start):
+  def stream(start: int) -> Iterator[LocatedRow]:
     found = load()
     for i in range(start, len(found)):
       where = f"{path}[{i}]"
       try:
-        yield where, _plain(found[i])
+        yield where, _json_value(found[i])
       except UnicodeDecodeError:
         yield where, RowError(f"{where}: holds text that is not valid UTF-8", "malformed")
 
@@ -231,23 +249,23 @@ def _tfds(path: str, split: str, subset: str) -> Rows:
 
 @contextlib.contextmanager
 def _library_errors(path: str) -> Iterator[None]:
-  """What a library says about a data set it cannot load, as an error of the user's."""
+  """Turns a library's error about a data set that it cannot load into a DataError."""
   try:
     yield
   except (DataError, ImportError):
     raise
-  except Exception as error:  # each library has its own, without a common base
+  except Exception as error:  # each library has its own errors, without a common base
     reason = f"{type(error).__name__}: {error}"
     raise DataError(f"{path}: cannot be loaded ({reason}); check name, split and subset") from error
 
 
-def _plain(value: Any) -> Any:
-  """Bytes as text, arrays and their scalars as lists and numbers."""
+def _json_value(value: Any) -> Any:
+  """A value with bytes as text, and with arrays and their scalars as lists and numbers."""
   if isinstance(value, bytes):
     return value.decode()
   if isinstance(value, dict):
-    return {key: _plain(item) for key, item in value.items()}
+    return {key: _json_value(item) for key, item in value.items()}
   if hasattr(value, "tolist"):
     value = value.tolist()
-    return _plain(value) if isinstance(value, (bytes, list)) else value
-  return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return _json_value(value) if isinstance(value, (bytes, list)) else value
+  return [_json_value(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,7 +1,7 @@
-"""The shapes that rows of demonstrations, comparisons, ratings and critiques are published in, by their columns.
+"""The formats in which rows of demonstrations, comparisons, ratings and critiques are published.
 
-The shape of a row is recognised by its columns; further columns are ignored. A row of a known shape that is of no
-use (an empty response, say) is a reason to skip it; all else that is wrong is a `RowError`.
+The columns of a row tell its format; further columns are ignored. A row of a known format without use (with an empty
+response, for instance) is skipped for a stated reason; every other fault is a `RowError`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rlhf_jax.data import row_values
 from rlhf_jax.data.dialogue import ASSISTANT, HUMAN, split_answer, split_pair
+from rlhf_jax.data.files import Row
 from rlhf_jax.data.row_values import elements, schema_error, value
 
 
@@ -35,7 +36,7 @@ class Comparison(NamedTuple):
 
 
 class Ratings(NamedTuple):
-  """One annotator's marks for the responses to a prompt, on whatever scale the file has; None where there is none."""
+  """One annotator's marks for the responses to a prompt, on the scale of the file; None is no mark."""
 
   prompt: str
   responses: tuple[str, ...]
@@ -44,7 +45,7 @@ class Ratings(NamedTuple):
 
 
 class Critique(NamedTuple):
-  """Feedback in words on a response, and the response as it should have been; "" where one of the two is absent."""
+  """Feedback in words on a response, and a better response; critique or rewrite is "" where it is absent."""
 
   prompt: str
   response: str
@@ -53,18 +54,22 @@ class Critique(NamedTuple):
   annotator: str = ""
 
 
-Parser = Callable[[dict, str], Iterator[Any]]  # a row and its "file:line" -> what the row holds
-Problem = Callable[[Any], str | None]  # why a record is of no use
+Parser = Callable[[Row, str], Iterator[Any]]  # (row, "file:line") -> the records of the row
+Problem = Callable[[Any], str | None]  # record -> the reason why it is without use, or None
 
 
-class Shapes(NamedTuple):
-  """What a kind of record looks like. parsers: columns -> parser; the first whose columns a row has reads it."""
+class RowFormats(NamedTuple):
+  """The formats that one kind of record is read from.
+
+  `parsers` maps the columns of a format to its parser; the first format whose columns a row has reads the row.
+  `problem` tells why a record that was read is without use.
+  """
 
   parsers: Mapping[tuple[str, ...], Parser]
   problem: Problem
 
-  def parse(self, row: dict, where: str) -> Iterator[Any]:
-    """The records of a row. Raises RowError, and UnusableDialogue where a row is of no use."""
+  def parse(self, row: Row, where: str) -> Iterator[Any]:
+    """The records of a row. Raises RowError, and UnusableDialogue for a row without use."""
     parse = next((parse for names, parse in self.parsers.items() if row.keys() >= set(names)), None)
     if parse is None:
       accepted = " or ".join(row_values.listing(names) for names in self.parsers)
@@ -114,43 +119,43 @@ def _critique_problem(critique: Critique) -> str | None:
   return None if critique.critique.strip() or critique.rewrite.strip() else "empty critique"
 
 
-def _plain(row: dict, where: str) -> Iterator[Demonstration]:
+def _prompt_response(row: Row, where: str) -> Iterator[Demonstration]:
   yield Demonstration(row_values.prompt(row, where), row_values.response(row, "response", where))
 
 
-def _instruction(row: dict, task_input: str, where: str) -> str:
+def _instruction(row: Row, input_text: str, where: str) -> str:
   instruction = value(row, "instruction", str, where)
-  return f"{instruction}\n{task_input}" if task_input.strip() else instruction
+  return f"{instruction}\n{input_text}" if input_text.strip() else instruction
 
 
-def _alpaca(row: dict, where: str) -> Iterator[Demonstration]:
+def _alpaca(row: Row, where: str) -> Iterator[Demonstration]:
   prompt = _instruction(row, value(row, "input", str, where), where)
   yield Demonstration(prompt, value(row, "output", str, where))
 
 
-def _self_instruct(row: dict, where: str) -> Iterator[Demonstration]:
+def _self_instruct(row: Row, where: str) -> Iterator[Demonstration]:
   for instance in elements(row, "instances", dict, where):
     prompt = _instruction(row, value(instance, "input", str, where), where)
     yield Demonstration(prompt, value(instance, "output", str, where))
 
 
-def _text(row: dict, where: str) -> Iterator[Text]:
+def _text(row: Row, where: str) -> Iterator[Text]:
   yield Text(value(row, "text", str, where))
 
 
-def _messages(row: dict, where: str) -> Iterator[Demonstration]:
+def _messages(row: Row, where: str) -> Iterator[Demonstration]:
   yield Demonstration(*split_answer(row_values.messages(row, "messages", where)))
 
 
-def _chosen(row: dict, where: str) -> Iterator[Demonstration]:
+def _chosen(row: Row, where: str) -> Iterator[Demonstration]:
   yield Demonstration(row_values.prompt(row, where), row_values.response(row, "chosen", where))
 
 
-def _chosen_dialogue(row: dict, where: str) -> Iterator[Demonstration]:
+def _chosen_dialogue(row: Row, where: str) -> Iterator[Demonstration]:
   yield Demonstration(*split_answer(row_values.dialogue(row, "chosen", where)))
 
 
-def _ranked(row: dict, where: str) -> Iterator[Comparison]:
+def _ranked(row: Row, where: str) -> Iterator[Comparison]:
   responses = elements(row, "responses", str, where)
   ranks = elements(row, "ranks", int, where)
   if len(responses) != len(ranks):
@@ -160,23 +165,23 @@ def _ranked(row: dict, where: str) -> Iterator[Comparison]:
   yield Comparison(row_values.prompt(row, where), tuple(responses), tuple(ranks), row_values.annotator(row, where))
 
 
-def _pair(row: dict, where: str) -> Iterator[Comparison]:
+def _pair(row: Row, where: str) -> Iterator[Comparison]:
   responses = (row_values.response(row, "chosen", where), row_values.response(row, "rejected", where))
   yield Comparison(row_values.prompt(row, where), responses, (0, 1), row_values.annotator(row, where))
 
 
-def _dialogue_pair(row: dict, where: str) -> Iterator[Comparison]:
+def _dialogue_pair(row: Row, where: str) -> Iterator[Comparison]:
   sides = (row_values.dialogue(row, "chosen", where), row_values.dialogue(row, "rejected", where))
   prompt, *responses = split_pair(*sides)
   yield Comparison(prompt, tuple(responses), (0, 1), row_values.annotator(row, where))
 
 
-def _tree(row: dict, where: str) -> Iterator[Comparison]:
+def _tree(row: Row, where: str) -> Iterator[Comparison]:
   yield from _node(value(row, "prompt", dict, where), "", where)
 
 
-def _node(node: dict, before: str, where: str) -> Iterator[Comparison]:
-  """The ranked lists at and below a message that follows the dialogue `before`."""
+def _node(node: Row, before: str, where: str) -> Iterator[Comparison]:
+  """The ranked lists of replies to a message that follows the dialogue `before`, and to the messages below it."""
   markers = {"prompter": HUMAN, "assistant": ASSISTANT}
   role = value(node, "role", str, where)
   if role not in markers:
@@ -192,7 +197,7 @@ def _node(node: dict, before: str, where: str) -> Iterator[Comparison]:
     yield from _node(reply, dialogue, where)
 
 
-def _rated(row: dict, where: str) -> Iterator[Ratings]:
+def _rated(row: Row, where: str) -> Iterator[Ratings]:
   responses = elements(row, "responses", str, where)
   found = value(row, "ratings", list, where)
   ratings = [
@@ -206,12 +211,12 @@ def _rated(row: dict, where: str) -> Iterator[Ratings]:
   yield Ratings(row_values.prompt(row, where), tuple(responses), tuple(ratings), row_values.annotator(row, where))
 
 
-def _rated_alone(row: dict, where: str) -> Iterator[Ratings]:
+def _rated_alone(row: Row, where: str) -> Iterator[Ratings]:
   responses = [row_values.response(row, "response", where)]
   yield from _rated({**row, "responses": responses, "ratings": [row["rating"]]}, where)
 
 
-def _critique(row: dict, where: str) -> Iterator[Critique]:
+def _critique(row: Row, where: str) -> Iterator[Critique]:
   critique, rewrite = (value(row, name, str, where) if name in row else "" for name in ("critique", "rewrite"))
   response = row_values.response(row, "response", where)
   yield Critique(row_values.prompt(row, where), response, critique, rewrite, row_values.annotator(row, where))
@@ -221,13 +226,13 @@ def _prompt_of(parse: Parser) -> Parser:
   return lambda row, where: (record.prompt for record in parse(row, where))
 
 
-def _bare_prompt(row: dict, where: str) -> Iterator[str]:
+def _bare_prompt(row: Row, where: str) -> Iterator[str]:
   yield row_values.prompt(row, where)
 
 
-DEMONSTRATIONS = Shapes(
+DEMONSTRATIONS = RowFormats(
   {
-    ("prompt", "response"): _plain,
+    ("prompt", "response"): _prompt_response,
     ("messages",): _messages,
     ("instruction", "input", "output"): _alpaca,
     ("instruction", "instances"): _self_instruct,
@@ -236,8 +241,8 @@ DEMONSTRATIONS = Shapes(
   },
   _demonstration_problem,
 )
-STREAMED = Shapes({**DEMONSTRATIONS.parsers, ("text",): _text}, _streamed_problem)
-COMPARISONS = Shapes(
+STREAMED = RowFormats({**DEMONSTRATIONS.parsers, ("text",): _text}, _streamed_problem)
+COMPARISONS = RowFormats(
   {
     ("prompt", "responses", "ranks"): _ranked,
     ("message_tree_id", "prompt"): _tree,
@@ -246,13 +251,13 @@ COMPARISONS = Shapes(
   },
   _comparison_problem,
 )
-RATINGS = Shapes(
+RATINGS = RowFormats(
   {("prompt", "responses", "ratings"): _rated, ("prompt", "response", "rating"): _rated_alone}, _ratings_problem
 )
-CRITIQUES = Shapes(
+CRITIQUES = RowFormats(
   {("prompt", "response", "critique"): _critique, ("prompt", "response", "rewrite"): _critique}, _critique_problem
 )
-PROMPTS = Shapes(
+PROMPTS = RowFormats(
   {
     ("message_tree_id", "prompt"): _prompt_of(_tree),
     ("prompt",): _bare_prompt,

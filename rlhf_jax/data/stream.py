@@ -1,81 +1,95 @@
-"""Batches from a mixture: read, phrased, tokenised and laid out as they are needed, and resumed at the very example.
+"""Batches from a mixture: read, phrased, tokenised and laid out when they are needed, and resumed at the exact example.
 
-The examples come in blocks of about a thousand. A block is a function of the position it begins at, and of nothing
-that came before: its examples are drawn, tokenised, packed by first fit from the longest down, and its rows shuffled.
-So a position in the stream is where its block begins, and how many of the block's rows are taken: a few integers. No
-number of devices or processes enters: each process makes the same batch and places its own rows of it.
+The examples come in blocks of about a thousand. A block depends on the position where it begins alone, not on earlier
+blocks: its examples are drawn, tokenised, packed by first fit from the longest to the shortest, and its rows shuffled.
+  A
+position in the stream is therefore a few integers: where its block begins, and how many of the block's rows are taken.
+It does not depend on the number of devices or processes: each process makes the same batch and uses its own rows of it.
 """
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from rlhf_jax.data.arrays import Arrays, cut_texts, is_held_out, pack_rows, take, too_long
+from rlhf_jax.data.arrays import Arrays, Encoded, cut_texts, is_held_out, pack_rows, pad_rows, take, too_long
 from rlhf_jax.data.encoding import encode_demonstrations
 from rlhf_jax.data.files import DataError
-from rlhf_jax.data.mixture import Mixture, describe_shares, mixture_shares, next_tasks
+from rlhf_jax.data.mixture import Mixture, describe_shares, mixture_shares, next_sources
 from rlhf_jax.data.row_formats import Demonstration, Text
-from rlhf_jax.data.source_stream import Cursor, Example, Task
+from rlhf_jax.data.source_stream import Cursor, Example, SourceStream
 from rlhf_jax.data.sources import leave_out
 from rlhf_jax.data.tokenizer import Tokenizer
 
-BLOCK = 1024  # examples
-EVALUATED = 512  # examples at most, of those that are held out
+BLOCK = 1024  # examples of a block, about
+MAX_HELD_OUT = 512  # held-out examples at most
+
+Drawn = tuple[SourceStream, Example]  # an example and the source it came from
 
 
 class Block(NamedTuple):
-  """rows: the arrays of a block. num_drawn: examples that were drawn for it. end: the position of the next block."""
+  """The rows made from about a thousand examples."""
 
   rows: Arrays
+  """Arrays of the rows, [R, ...]."""
   num_drawn: int
+  """Number of examples that were drawn for the block, those left out or held out included."""
   end: np.ndarray
+  """Position where the next block begins, i32[1 + 4 K]."""
 
 
 class Stream:
-  """The batches of a mixture.
+  """The batches of a mixture, as a function of their position; a thread makes the next block in advance.
 
-  take(position) -> (batch, next position), from `start` on: tokens i32[B, T], mask bool[B, T] and, packed, segments
-  i32[B, T]; positions are i32[1 + 4 K] for K sources. It is a function of the position; what comes next is made ahead
-  in a thread.
+  A position is i32[1 + 4 K] for K sources: the rows taken of the current block, and for each source the number of its
+  examples drawn before the block and its cursor. `start` is the first position.
   """
 
   def __init__(
     self, mixture: Mixture, tokenizer: Tokenizer, *, length: int, batch_size: int, seed: int, eval_fraction: float = 0.0
-  ):
-    """length: tokens of a row, and of the longest example. eval_fraction: share of the prompts held out.
+  ) -> None:
+    """Opens the sources and counts their rows.
+
+    Args:
+      length: tokens of a row, and of the longest example.
+      batch_size: rows of a batch.
+      eval_fraction: share of the prompts that are held out, between 0 and 1.
 
     Raises:
-      DataError: a source cannot be opened.
+      DataError: a source cannot be opened, or its rows cannot be counted.
     """
     held_out = functools.partial(is_held_out, fraction=eval_fraction, seed=seed)
     self.mixture, self.tokenizer, self.length, self.batch_size = mixture, tokenizer, length, batch_size
     self.seed = seed
-    self.tasks = [
-      Task(name, source, seed=seed, window=mixture.window, held_out=held_out)
+    self.sources = [
+      SourceStream(name, source, seed=seed, window=mixture.window, is_held_out=held_out)
       for name, source in mixture.sources.items()
     ]
-    self.shares = mixture_shares(mixture, [task.num_rows() for task in self.tasks])
-    self.start = np.zeros(1 + 4 * len(self.tasks), np.int32)
+    self.shares = mixture_shares(mixture, [source.num_rows() for source in self.sources])
+    self.start = np.zeros(1 + 4 * len(self.sources), np.int32)
     self._fractions = np.asarray([share.fraction for share in self.shares])
     self._block_size = batch_size * max(1, BLOCK // batch_size)  # a whole number of batches, for the buckets
-    self._worker = ThreadPoolExecutor(1, "data")  # the only thread that touches the tasks, once they are open
+    self._worker = ThreadPoolExecutor(1, "data")  # the only thread that uses the sources once they are open
     self._made: dict[bytes, Future[Block]] = {}
 
-  def take(self, position: np.ndarray) -> tuple[Arrays, np.ndarray]:
-    """The batch at a position, and the position behind it.
+  def batch_at(self, position: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    """The batch at a position, and the position of the next batch.
+
+    Returns:
+      tokens i32[B, T], mask bool[B, T] and, with the layout "packed", segments i32[B, T].
 
     Raises:
-      DataError: a row that its source does not allow to leave out; a source without usable rows.
+      DataError: a row has a fault that its source does not allow to leave out, or a source has no usable row.
     """
     position = np.array(position, np.int32)
-    parts, missing = [], self.batch_size
+    parts: list[Arrays] = []
+    missing = self.batch_size
     while missing:
       block = self._block(position)
-      here = take(block.rows, slice(position[0], position[0] + missing))
+      here = {name: array[position[0] : position[0] + missing] for name, array in block.rows.items()}
       count = len(here["tokens"])
       missing -= count
       position[0] += count
@@ -83,48 +97,48 @@ class Stream:
         position = block.end.copy()
       parts.append(here)
     batch = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    lengths = batch.pop("lengths", None)
-    return (_cut(batch, lengths.max()) if self.mixture.layout == "bucketed" else batch), position
+    longest = batch.pop("lengths").max() if "lengths" in batch else self.length
+    return (_cut(batch, longest) if self.mixture.layout == "bucketed" else batch), position
 
   def held_out(self) -> Arrays:
-    """Rows of held-out examples, packed, at most 512 of them: from the first window of each source, by its share.
+    """Packed rows of at most 512 held-out examples, from the first window of each source in proportion to its share.
 
     Raises:
-      DataError: there are none.
+      DataError: no example is held out.
     """
     return self._worker.submit(self._held_out).result()
 
   def _held_out(self) -> Arrays:
-    chosen = []
-    for task, share in zip(self.tasks, self.shares, strict=True):
-      found = [example for example in task.examples(0, 0)[0] if example.held_out]
-      chosen += [(task, example) for example in found[: max(round(EVALUATED * share.fraction), 1)]]
+    chosen: list[Drawn] = []
+    for source, share in zip(self.sources, self.shares, strict=True):
+      found = [example for example in source.window_examples(0, 0)[0] if example.is_held_out]
+      chosen += [(source, example) for example in found[: max(round(MAX_HELD_OUT * share.fraction), 1)]]
     encoded = self._encode(chosen)
     if not encoded:
       raise DataError(f"no example of {', '.join(self.mixture.sources)} is held out and fits in {self.length} tokens")
     return pack_rows(self._pad(encoded), self.length, self.tokenizer.pad_id)
 
   def rows_per_example(self) -> float:
-    """How many rows an example takes, as measured in the first block."""
+    """The mean number of rows that an example fills, as measured in the first block."""
     block = self._block(self.start)
     return len(block.rows["tokens"]) / block.num_drawn
 
   def examples_per_pass(self) -> int:
-    """The rows of all sources, each up to its cap."""
+    """The number of rows of all sources, each up to the mixture's cap."""
     return sum(share.counted for share in self.shares)
 
   def describe(self, num_examples: float) -> list[str]:
-    """What a run of so many examples will see of each source, and how full its rows are."""
+    """Lines that tell what a run of `num_examples` examples sees of each source, and how full its rows are."""
     rows = self._block(self.start).rows
     real = rows["segments"] > 0 if "segments" in rows else rows["lengths"][:, None] > np.arange(self.length)
     first = f"the first {len(rows['tokens']):,} rows of {self.length} tokens are {real.mean():.1%} full"
     return [*describe_shares(self.shares, num_examples), first]
 
-  def skips(self) -> Iterable[tuple[str, Counter, int]]:
-    """(path, what was left out by reason, rows read) of each source."""
+  def skips(self) -> list[tuple[str, Counter[str], int]]:
+    """(path, {reason: how many rows were left out for it}, rows read) of each source."""
 
-    def copy():
-      return [(task.source.path, task.skips.copy(), task.num_read) for task in self.tasks]
+    def copy() -> list[tuple[str, Counter[str], int]]:
+      return [(source.source.path, source.skips.copy(), source.num_read) for source in self.sources]
 
     return self._worker.submit(copy).result()
 
@@ -142,14 +156,14 @@ class Stream:
     return self._made[key]
 
   def _make(self, start: np.ndarray) -> Block:
-    state = start[1:].reshape(-1, 4).astype(np.int64)  # a row for each task: drawn, and its cursor
+    state = start[1:].reshape(-1, 4).astype(np.int64)  # a row for each source: drawn, and its cursor
     before = int(state[:, 0].sum())
-    encoded: list[tuple[np.ndarray, np.ndarray]] = []
+    encoded: list[Encoded] = []
     while len(encoded) < self._block_size:
       examples = self._draw(state, self._block_size - len(encoded))
-      encoded += self._encode([(task, example) for task, example in examples if not example.held_out])
+      encoded += self._encode([(source, example) for source, example in examples if not example.is_held_out])
       if not encoded and state[:, 0].sum() - before > 2 * max(self._block_size, self.examples_per_pass()):
-        skips = sum((task.skips for task in self.tasks), Counter())
+        skips = sum((source.skips for source in self.sources), Counter[str]())
         reasons = ", ".join(skips) or "all are held out"
         raise DataError(f"no example of {', '.join(self.mixture.sources)} can be trained on ({reasons})")
     num_drawn = int(state[:, 0].sum()) - before
@@ -157,55 +171,56 @@ class Stream:
     end = np.concatenate([[0], state.ravel()]).astype(np.int32)
     return Block(self._lay_out(encoded, rng), num_drawn, end)
 
-  def _draw(self, state: np.ndarray, count: int) -> list[tuple[Task, Example]]:
-    """The next examples of the mixture; `state` is moved on."""
-    order = next_tasks(self._fractions, state[:, 0], count)
-    found: list = [None] * count
-    for k, task in enumerate(self.tasks):
-      places = np.flatnonzero(order == k)
-      examples, cursor = task.take(Cursor(*map(int, state[k, 1:])), len(places))
-      for place, example in zip(places, examples, strict=True):
-        found[place] = (task, example)
-      state[k] = (state[k, 0] + len(places), *cursor)
-    return found
+  def _draw(self, state: np.ndarray, count: int) -> list[Drawn]:
+    """The next `count` examples of the mixture; advances `state`."""
+    order = next_sources(self._fractions, state[:, 0], count)
+    drawn: list[Iterator[Example]] = []
+    for k, source in enumerate(self.sources):
+      here = int((order == k).sum())
+      examples, cursor = source.next_examples(Cursor(*map(int, state[k, 1:])), here)
+      state[k] = (state[k, 0] + here, *cursor)
+      drawn.append(iter(examples))
+    return [(self.sources[k], next(drawn[k])) for k in order]
 
-  def _encode(self, examples: list[tuple[Task, Example]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The (ids, mask) of the demonstrations that fit, and of every text, which takes as many rows as it needs."""
+  def _encode(self, examples: list[Drawn]) -> list[Encoded]:
+    """The demonstrations that fit into a row, and the rows of every text, which fills as many as it needs."""
     texts = [example.record.text for _, example in examples if isinstance(example.record, Text)]
-    pairs = [example.record for _, example in examples if self._may_fit(example)]
+    pairs = [example.record for _, example in examples if self._may_fit(example.record)]
     encoded = iter(encode_demonstrations(self.tokenizer, pairs, self.mixture.loss))
     cut = iter(cut_texts(self.tokenizer, texts, self.length))
-    found = []
-    for task, example in examples:
+    found: list[Encoded] = []
+    for source, example in examples:
       if isinstance(example.record, Text):
         found += next(cut)
         continue
-      row = next(encoded) if self._may_fit(example) else None
+      row = next(encoded) if self._may_fit(example.record) else None
       if row and len(row[0]) <= self.length:
         found.append(row)
       else:
-        leave_out(task.source, task.skips, example.where, too_long(self.length), "too_long")
+        leave_out(source.source, source.skips, example.where, too_long(self.length), "too_long")
     return found
 
-  def _may_fit(self, example: Example) -> bool:
-    """A token spells only so many characters: an answer of megabytes need not be tokenised to be too long."""
-    is_pair = isinstance(example.record, Demonstration)
-    return is_pair and sum(len(text.strip()) for text in example.record) <= self.length * self._widest
+  def _may_fit(self, record: Demonstration | Text) -> TypeGuard[Demonstration]:
+    """Whether a record is a demonstration with few enough characters for `length` tokens.
+
+    A token has a largest number of characters, so that an answer of megabytes need not be tokenised to be too long.
+    """
+    if not isinstance(record, Demonstration):
+      return False
+    return sum(len(text.strip()) for text in record) <= self.length * self._widest
 
   @functools.cached_property
   def _widest(self) -> int:
     return max(map(len, self.tokenizer.backend.get_vocab()))
 
-  def _pad(self, encoded: list[tuple[np.ndarray, np.ndarray]]) -> Arrays:
-    tokens = np.full((len(encoded), self.length), self.tokenizer.pad_id, np.int32)
-    mask = np.zeros((len(encoded), self.length), bool)
-    for row, (ids, counts) in enumerate(encoded):
-      tokens[row, : len(ids)] = ids
-      mask[row, : len(ids)] = counts
-    lengths = np.asarray([len(ids) for ids, _ in encoded], np.int32)
+  def _pad(self, encoded: list[Encoded]) -> Arrays:
+    tokens, lengths = pad_rows([ids for ids, _ in encoded], self.length, self.tokenizer.pad_id)
+    mask = np.zeros(tokens.shape, bool)
+    for row, (_, counts) in enumerate(encoded):
+      mask[row, : len(counts)] = counts
     return {"tokens": tokens, "mask": mask, "lengths": lengths}
 
-  def _lay_out(self, encoded: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> Arrays:
+  def _lay_out(self, encoded: list[Encoded], rng: np.random.Generator) -> Arrays:
     if self.mixture.layout == "packed":
       longest_first = sorted(encoded, key=lambda pair: -len(pair[0]))
       rows = pack_rows(self._pad(longest_first), self.length, self.tokenizer.pad_id, lookback=len(encoded))
@@ -219,7 +234,10 @@ class Stream:
 
 
 def _cut(batch: Arrays, longest: int) -> Arrays:
-  """The batch at the least of length, length / 2, length / 4, ... that holds it: a program for each, and no more."""
+  """The batch cut to the smallest of length, length / 2, length / 4, ... (at least 16) that holds its `longest` row.
+
+  Widths are few so that at most log2(length) programs are compiled.
+  """
   width = batch["tokens"].shape[1]
   while width % 2 == 0 and width // 2 >= max(longest, 16):
     width //= 2

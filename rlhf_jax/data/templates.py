@@ -1,11 +1,11 @@
-"""Prompt templates: what turns the columns of a row into a prompt and its answer, in one of several phrasings.
+r"""Prompt templates, which turn the columns of a row into a prompt and its answer, in one of several phrasings.
 
 A template is a pair of texts with columns in braces, as in FLAN (Wei et al. 2021, arXiv 2109.01652):
 
-  ("Does \\"{premise}\\" mean that \\"{hypothesis}\\"?\\n\\n{options_}", "{answer}")
+  ("Does \"{premise}\" mean that \"{hypothesis}\"?\n\n{options_}", "{answer}")
 
-FLAN's files name some texts that are made from a list in the row: {options_} and {options_str} from options,
-{numbered_X} and {X_newline} from X.
+Some names in FLAN's files stand for a text that is made from a column of lists: {options_} and {options_str} from the
+column options, {numbered_X} and {X_newline} from the column X.
 """
 
 import json
@@ -18,9 +18,10 @@ from rlhf_jax.data.row_values import listing, schema_error
 
 Template = tuple[str, str]
 
-_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+_COLUMN = re.compile(r"\{([A-Za-z_]\w*)\}")
 
-# Columns: question, answer; and rationale, which comes before the answer (Wei et al. 2022, arXiv 2201.11903).
+# Both have the columns question and answer, the second also rationale, which comes before the answer (Wei et al. 2022,
+# arXiv 2201.11903).
 ZERO_SHOT: tuple[Template, ...] = (
   ("{question}", "{answer}"),
   ("{question}\nAnswer:", "{answer}"),
@@ -39,55 +40,59 @@ _BUILT_IN = {"zero_shot": ZERO_SHOT, "chain_of_thought": CHAIN_OF_THOUGHT}
 
 
 class Phrasings(NamedTuple):
-  """Templates and the columns they name between them."""
+  """The templates of a source.
+
+  templates: the (prompt, answer) pairs.
+  columns: the columns that the templates name, each once.
+  """
 
   templates: tuple[Template, ...]
-  fields: tuple[str, ...]
+  columns: tuple[str, ...]
 
   def values(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
     """The text of each column that a template names. Raises RowError."""
-    return {name: _text(row, name, where) for name in self.fields}
+    return {name: _text(row, name, where) for name in self.columns}
 
 
 def load_templates(given: str | Sequence[Sequence[str]]) -> Phrasings:
-  """The phrasings that a source names: "zero_shot", "chain_of_thought", "FILE:TASK", or the templates themselves.
+  """The phrasings that a source asks for: "zero_shot", "chain_of_thought", "FILE:NAME", or the templates themselves.
 
-  FILE is JSON: {task: [[prompt, answer], ...]}, or that under "PATTERNS" as FLAN has it.
+  FILE is JSON: {name: [[prompt, answer], ...]}, or such an object under the key "PATTERNS" as in FLAN.
 
   Raises:
-    DataError: there is no such file or task, or what it holds are no templates.
+    DataError: the file or the name in it is absent, or its templates are not pairs of texts.
   """
   found = _BUILT_IN.get(given) or _read(given) if isinstance(given, str) else given
   if not found or not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in found):
     raise DataError(f"templates {given!r} must be pairs of texts (prompt, answer)")
   templates = tuple((prompt, answer) for prompt, answer in found)
-  fields = dict.fromkeys(name for pair in templates for text in pair for name in _FIELD.findall(text))
-  return Phrasings(templates, tuple(fields))
+  columns = dict.fromkeys(name for pair in templates for text in pair for name in _COLUMN.findall(text))
+  return Phrasings(templates, tuple(columns))
 
 
 def fill(template: Template, values: Mapping[str, str]) -> Template:
-  """(prompt, answer) of a template; braces in the values stay as they are."""
-  prompt, answer = (_FIELD.sub(lambda field: values[field[1]], text) for text in template)
+  """(prompt, answer) of a template with `values` in the place of its columns; braces in the values stay."""
+  prompt, answer = (_COLUMN.sub(lambda column: values[column[1]], text) for text in template)
   return prompt, answer
 
 
-def with_examples(prompt: str, examples: Sequence[Template]) -> str:
-  """A prompt behind solved examples, (prompt, answer) each."""
+def with_examples(prompt: str, examples: Sequence[tuple[str, str]]) -> str:
+  """The solved examples (prompt, answer), and then the prompt, with an empty line between them."""
   return "".join(f"{question}\n{answer}\n\n" for question, answer in examples) + prompt
 
 
 def _read(name: str) -> Sequence[Sequence[str]]:
-  path, _, task = name.rpartition(":")
+  path, _, key = name.rpartition(":")
   if not path:
-    raise DataError(f"templates {name!r} must be {', '.join(_BUILT_IN)} or FILE:TASK")
+    raise DataError(f"templates {name!r} must be {', '.join(_BUILT_IN)} or FILE:NAME")
   try:
-    tasks = json.loads(read_text(path))
+    named = json.loads(read_text(path))
   except json.JSONDecodeError as error:
     raise DataError(f"{path}: not JSON ({error})") from error
-  tasks = tasks.get("PATTERNS", tasks) if isinstance(tasks, dict) else {}
-  if task not in tasks:
-    raise DataError(f"{path}: no templates for {task!r} among {listing(sorted(tasks))}")
-  return tasks[task]
+  named = named.get("PATTERNS", named) if isinstance(named, dict) else {}
+  if key not in named:
+    raise DataError(f"{path}: no templates for {key!r} among {listing(sorted(named))}")
+  return named[key]
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:
@@ -100,7 +105,7 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _derived(row: Mapping[str, Any], name: str, where: str) -> str:
-  """The texts that FLAN makes from lists."""
+  """The text that FLAN makes from a column of lists, under the name `name`."""
   rules: tuple[tuple[str, Callable[[list[str]], str]], ...] = (
     (r"(options)_(?:str)?", lambda items: "OPTIONS:\n" + "\n".join(f"- {item}" for item in items)),
     (r"numbered_(\w+)", lambda items: "\n".join(f"{i}. {item}" for i, item in enumerate(items, 1))),

@@ -13,16 +13,21 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from rlhf_jax.data.dialogue import CHAT_TEMPLATE
 from rlhf_jax.data.files import DataError, PathLike, read_text, write_bytes
-from rlhf_jax.data.published_tokenizer import Published, control_tokens, parse_backend, read_published
+from rlhf_jax.data.published_tokenizer import (
+  TokenizerParts,
+  control_tokens,
+  parse_backend,
+  read_published,
+  template_beside,
+)
 
-PAD, BOS, EOS = SPECIALS = ("<pad>", "<bos>", "<eos>")
+SPECIALS = ("<pad>", "<bos>", "<eos>")
 
-# What a tokenizer must survive: its own control tokens in user text, case, accents that normalisers compose,
+# Text that a tokenizer must give back unchanged: control tokens spelled in it, case, accents that normalisers compose,
 # runs of spaces, control characters, right-to-left and zero-width text, emoji.
 _PROBE = "  Ab \n\n\tcafe\u0301 \x00 1234 \u05e9\u200f\u200b \U0001f469\u200d\U0001f680 "
 
-
-# A word, a digit or a run of signs, each with the space in front; or a run of line ends; or other white space.
+# A word, a digit or a run of signs, each with the space before it; or a run of line ends; or other white space.
 _WORD = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]+|\s+(?!\S)|\s+"
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a lone byte in the spelling of SentencePiece
@@ -30,20 +35,24 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a lone byte in the spelling of Sente
 
 @dataclass(frozen=True)
 class Tokenizer:
-  """A trained vocabulary; make one with `train_tokenizer` or `load_tokenizer`.
-
-  control: the tokens no text can spell, and their ids. chat_template: of a published model; "" is the project's own
-  chat form.
-  """
+  """A trained vocabulary, made by `train_tokenizer` or `load_tokenizer`."""
 
   backend: tokenizers.Tokenizer = field(repr=False, compare=False)
+  """Tokenizer of the library `tokenizers`."""
   pad_id: int
+  """Id of <pad>, which differs from the two others."""
   bos_id: int
+  """Id of <bos>, which starts a text; the same as eos_id for models that have no <bos>."""
   eos_id: int
+  """Id of <eos>, which ends a response."""
   vocab_size: int
-  fingerprint: str  # sha256 (hex) of the canonical JSON and the chat form: equal fingerprints encode equally
+  """Number of rows that an embedding needs: the largest id plus 1."""
+  fingerprint: str
+  """SHA-256 (hex) of the canonical JSON and the chat form; tokenizers with equal fingerprints encode equally."""
   control: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+  """Control tokens, which no text can spell, with their ids."""
   chat_template: str = field(default="", repr=False)
+  """Jinja chat template of a published model; "" for the project's own chat form."""
 
   def encode(self, text: str) -> list[int]:
     """Token ids of the text, without <bos> or <eos>; "<eos>" spelled out is ordinary text.
@@ -75,10 +84,11 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, control: Sequence[str] = ()) -> Tokenizer:
   """Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909) with <pad> 0, <bos> 1, <eos> 2; deterministic.
 
-  control: further control tokens, such as a chat template spells; they have the ids from 3 on.
+  Each digit is a token, so that a number is spelled the same way wherever it stands.
 
-  Digits are tokens of their own, so that a number is spelled the same way wherever it stands. Small texts may
-  give fewer than `vocab_size` tokens.
+  Args:
+    vocab_size: tokens at most; small texts may give fewer.
+    control: further control tokens, such as those of a chat template; they have the ids from 3 on.
 
   Raises:
     ValueError: `vocab_size` has no room for the 3 control tokens and the 256 bytes.
@@ -103,14 +113,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, control: Sequence[str
     show_progress=False,
   )
   backend.train_from_iterator(texts, trainer=trainer)
-  return _wrap(_own(backend), "the trained tokenizer")
+  return _wrap(TokenizerParts(backend, *SPECIALS, ""), "the trained tokenizer")
 
 
 def load_tokenizer(path: PathLike) -> Tokenizer:
   """Reads a tokenizer.json, or the tokenizer of a published model: its directory, or its *.gguf file.
 
-  Where a tokenizer_config.json stands beside it, that one names the control tokens and the chat template; a
-  chat_template.jinja beside it is the template, whatever else there is.
+  A tokenizer_config.json beside the file names the control tokens and the chat template; a chat_template.jinja beside
+  it takes precedence.
 
   Raises:
     DataError: the file is missing or not a tokenizer, lacks <pad>, <bos> or <eos>, has one token for two of
@@ -121,22 +131,18 @@ def load_tokenizer(path: PathLike) -> Tokenizer:
   if published:
     return _wrap(published, str(path), "is it complete?")
   source = path / "tokenizer.json" if path.is_dir() else path
-  found, template = _own(parse_backend(read_text(source), source)), source.with_name("chat_template.jinja")
-  return _wrap(found._replace(chat_template=read_text(template)) if template.is_file() else found, str(path))
+  backend = parse_backend(read_text(source), source)
+  return _wrap(TokenizerParts(backend, *SPECIALS, template_beside(source)), str(path))
 
 
-def _own(backend: tokenizers.Tokenizer) -> Published:
-  return Published(backend, PAD, BOS, EOS, "")
-
-
-def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE anew") -> Tokenizer:
+def _wrap(found: TokenizerParts, source: str, remedy: str = "train a byte-level BPE anew") -> Tokenizer:
   backend = found.backend
   backend.no_truncation()  # a stored truncation would cut long text without a word
   names = (found.pad, found.bos, found.eos)
   if names == SPECIALS and found.chat_template == CHAT_TEMPLATE:  # as `export_tokenizer` writes the project's own form
     found = found._replace(chat_template="")
-  ids = {token: backend.token_to_id(token) for token in names}
-  missing = [token for token, index in ids.items() if index is None]
+  ids = {token: index for token in names if (index := backend.token_to_id(token)) is not None}
+  missing = [token for token in dict.fromkeys(names) if token not in ids]
   own = names == SPECIALS and not found.chat_template
   if missing:
     raise DataError(
@@ -146,8 +152,8 @@ def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE a
   listed = dict(ids)
   if own and backend.padding is not None:
     listed["the padding section"] = backend.padding["pad_id"]
-  # With PAD == EOS a mask of (token != PAD) hides the stop token, and the model never learns to stop. Every tokenizer
-  # comes by here: trained, a tokenizer.json, a published model's, a GGUF file's.
+  # With PAD == EOS a mask of (token != PAD) hides the stop token, and the model never learns to stop. This check sees
+  # every tokenizer: a trained one, a tokenizer.json, a published model's, a GGUF file's.
   shared = len(set(ids.values())) < len(ids) or found.pad in (found.bos, found.eos)
   if shared or listed.get("the padding section", ids[found.pad]) != ids[found.pad]:
     listing = ", ".join(f"{token} {index}" for token, index in listed.items())
@@ -173,10 +179,10 @@ def _wrap(found: Published, source: str, remedy: str = "train a byte-level BPE a
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-  """The bytes of every token, by id; none for control tokens, which decoding skips, and for ids without a token.
+  """The bytes of every token, by id; b"" for control tokens, which decoding skips, and for ids without a token.
 
-  Byte-level vocabularies (GPT-2's, and this project's own) spell each byte as a character; those of SentencePiece write
-  a space as U+2581 and lone bytes as <0x0A>.
+  Byte-level vocabularies (GPT-2's, and this project's own) spell each byte as a character; vocabularies of
+  SentencePiece write a space as U+2581 and lone bytes as <0x0A>.
   """
   spelled = _byte_of() if "ByteLevel" in json.dumps(json.loads(tokenizer.backend.to_str())["decoder"]) else None
   plain = {token.content for token in tokenizer.backend.get_added_tokens_decoder().values()}
@@ -195,7 +201,7 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
 
 
 def _byte_of() -> dict[str, int]:
-  """GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on."""
+  """{character: byte} of GPT-2's alphabet: printable bytes are their own characters, the rest those from U+0100 on."""
   printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
   others = [byte for byte in range(256) if byte not in printable]
   return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

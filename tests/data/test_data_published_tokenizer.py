@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlhf_jax import data
-from rlhf_jax.data import DataError, load_tokenizer, prompt_ids, published, response_ids, train_tokenizer
+from rlhf_jax.data import DataError, load_tokenizer, prompt_ids, published_tokenizer, response_ids, train_tokenizer
 
 OWN = train_tokenizer(["Where does Tom live? Tom lives in Oakford. <|user|>\n"] * 20, 320)
 CHATML = (
@@ -36,7 +36,7 @@ def test_padding_is_never_the_token_that_ends_a_response(tmp_path, pad):
 
 
 def test_no_way_leads_around_that(tmp_path, monkeypatch):
-  monkeypatch.setattr(published, "_with_pad", lambda found, path: found)
+  monkeypatch.setattr(published_tokenizer, "_with_pad", lambda found, path: found)
   with pytest.raises(DataError, match="must be distinct tokens, found <eos> 2, <bos> 1"):
     load_tokenizer(publish(tmp_path, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_jax.data import DataError, Source, read_critiques, read_demonstrations, read_rows
-from rlhf_jax.data.source_stream import _templated
+from rlhf_jax.data.source_stream import template_columns
 from rlhf_jax.data.sources import read_records
 from rlhf_jax.data.templates import load_templates
 
@@ -69,7 +69,7 @@ def test_several_files_are_one_source(tmp_path):
 def test_text_and_lines_and_tsv(tmp_path, monkeypatch):
   from rlhf_jax.data import readers
 
-  monkeypatch.setattr(readers, "PIECE", 4)
+  monkeypatch.setattr(readers, "TEXT_ROW_BYTES", 4)
   (tmp_path / "a.txt").write_text("\ufeffone\ntwo two\n\nthree")
   pieces = Source(str(tmp_path / "a.txt")).open()
   assert list(pieces.stream(0)) == [
@@ -229,10 +229,10 @@ def test_a_row_of_ten_megabytes_is_read_whole(tmp_path):
 
 def test_templates_name_the_column_that_is_missing(tmp_path):
   path = jsonl(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}, {"question": "q", "label": "a"}])
-  shape = _templated(load_templates("zero_shot"))
+  formats = template_columns(load_templates("zero_shot"))
   with pytest.raises(DataError, match=r"a\.jsonl:2: no column 'answer', which the template names, among .question"):
-    read_records(Source(str(path)), shape)
-  found, skips = read_records(Source(str(path), skip=("schema",)), shape)
+    read_records(Source(str(path)), formats)
+  found, skips = read_records(Source(str(path), skip=("schema",)), formats)
   assert (found, skips) == ([{"question": "q", "answer": "a"}], Counter({"wrong columns or types": 1}))
 
 

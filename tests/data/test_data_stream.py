@@ -11,9 +11,7 @@ import pytest
 
 from rlhf_jax.data import (
   DataError,
-  Mixture,
   Source,
-  Stream,
   encode_demonstrations,
   is_held_out,
   read_demonstrations,
@@ -21,8 +19,9 @@ from rlhf_jax.data import (
   train_tokenizer,
   write_rows,
 )
-from rlhf_jax.data.mixture import describe_shares, mixture_shares, next_tasks
-from rlhf_jax.data.source_stream import Cursor, Task
+from rlhf_jax.data.mixture import Mixture, describe_shares, mixture_shares, next_sources
+from rlhf_jax.data.source_stream import Cursor, SourceStream
+from rlhf_jax.data.stream import Stream
 
 ROOT = Path(__file__).parents[2]
 ALPACA = ROOT / "../shared/data/demonstrations/alpaca_en_demo.json.gz"
@@ -50,7 +49,7 @@ def open_stream(sources, batch_size=4, seed=3, eval_fraction=0.0, length=LENGTH,
 def batches(feed, count, position=None):
   position, found = feed.start if position is None else position, []
   for _ in range(count):
-    batch, position = feed.take(position)
+    batch, position = feed.batch_at(position)
     found.append((batch, position))
   return found
 
@@ -94,12 +93,12 @@ def test_counts_are_told_before_training():
   ]
 
 
-def test_the_order_of_tasks_is_never_a_whole_example_off_its_shares():
+def test_the_order_of_sources_is_never_a_whole_example_off_its_shares():
   fractions = np.array([0.61, 0.3, 0.09])
-  order = next_tasks(fractions, np.zeros(3, int), 400)
+  order = next_sources(fractions, np.zeros(3, int), 400)
   counts = np.cumsum(order[:, None] == np.arange(3), axis=0)
   assert np.abs(counts - np.arange(1, 401)[:, None] * fractions).max() < 1
-  np.testing.assert_array_equal(next_tasks(fractions, counts[136], 263), order[137:])
+  np.testing.assert_array_equal(next_sources(fractions, counts[136], 263), order[137:])
 
 
 @pytest.mark.parametrize("layout", ["packed", "bucketed", "padded"])
@@ -109,7 +108,7 @@ def test_every_pass_has_every_example_once(files, layout):
   seen = Counter()
   position = feed.start
   while True:  # blocks of 16 are passes over 11 + 5 rows
-    batch, position = feed.take(position)
+    batch, position = feed.batch_at(position)
     seen.update(text.split("Human: ")[1].split("\n")[0] for text in texts(batch))
     if position[0] == 0:
       break
@@ -119,7 +118,7 @@ def test_every_pass_has_every_example_once(files, layout):
 
 def test_examples_are_tokenised_as_everywhere_else(files):
   feed = open_stream({"a": files["a"]}, layout="padded")
-  batch, _ = feed.take(feed.start)
+  batch, _ = feed.batch_at(feed.start)
   demonstrations = dict(read_demonstrations(files["a"])[0])
   for tokens, mask, text in zip(batch["tokens"], batch["mask"], texts(batch), strict=True):
     prompt = text.split("Human: ")[1].split("\n")[0]
@@ -188,8 +187,8 @@ def test_nothing_held_out_is_trained_on_in_any_phrasing(files):
 
 def test_shots_are_other_rows_in_the_same_phrasing(files):
   source = Source(files["b"].path, templates=(("Q: {question}", "{answer}"), ("{question}?", "{answer}!")), shots=(2,))
-  task = Task("b", source, seed=0, window=100, held_out=lambda prompt: False)
-  examples, last = task.examples(0, 0)
+  opened = SourceStream("b", source, seed=0, window=100, is_held_out=lambda prompt: False)
+  examples, last = opened.window_examples(0, 0)
   assert last and len(examples) == 11
   kinds = set()
   for (prompt, response), _, _ in examples:
@@ -197,20 +196,21 @@ def test_shots_are_other_rows_in_the_same_phrasing(files):
     assert len(parts) == 3 and len({part.split("\n")[0] for part in parts}) == 3
     kinds.add((response, *(part.split("\n")[1] for part in parts[:2])))
   assert kinds == {("x", "x", "x"), ("x!", "x!", "x!")}
-  again, _ = Task("b", source, seed=0, window=100, held_out=lambda prompt: False).examples(0, 0)
-  assert again == examples != task.examples(1, 0)[0]
-  few = Task("b", source, seed=0, window=2, held_out=lambda prompt: False)
+  again, _ = SourceStream("b", source, seed=0, window=100, is_held_out=lambda prompt: False).window_examples(0, 0)
+  assert again == examples != opened.window_examples(1, 0)[0]
+  few = SourceStream("b", source, seed=0, window=2, is_held_out=lambda prompt: False)
   with pytest.raises(DataError, match="shots=2 needs as many other rows to train on, found 1"):
-    few.examples(0, 0)
+    few.window_examples(0, 0)
 
 
 def test_cursors_pass_over_windows_and_epochs(files):
-  task = Task("b", files["b"], seed=0, window=4, held_out=lambda prompt: False)
-  whole, cursor = task.take(Cursor(), 30)
+  opened = SourceStream("b", files["b"], seed=0, window=4, is_held_out=lambda prompt: False)
+  whole, cursor = opened.next_examples(Cursor(), 30)
   assert cursor == (2, 1, 4)  # 30 = 2 passes of 11, and 8 of the third
   parts, cursor = [], Cursor()
   for count in (1, 3, 4, 5, 0, 9, 8):
-    part, cursor = Task("b", files["b"], seed=0, window=4, held_out=lambda prompt: False).take(cursor, count)
+    again = SourceStream("b", files["b"], seed=0, window=4, is_held_out=lambda prompt: False)
+    part, cursor = again.next_examples(cursor, count)
     parts += part
   assert parts == whole
   assert Counter(example.record for example in whole[:11]) == Counter(read_demonstrations(files["b"])[0])
@@ -250,11 +250,11 @@ def test_a_source_of_which_nothing_is_left_is_an_error(tmp_path, monkeypatch):
   write_rows(tmp_path / "a.jsonl", [{"prompt": "p", "response": ""}] * 3)
   feed = open_stream({"a": Source(str(tmp_path / "a.jsonl"))})
   with pytest.raises(DataError, match="none of its rows is usable .empty response"):
-    feed.take(feed.start)
+    feed.batch_at(feed.start)
   write_rows(tmp_path / "a.jsonl", [{"prompt": "p", "response": "one two " * 99}] * 3)
   feed = open_stream({"a": Source(str(tmp_path / "a.jsonl"))})
   with pytest.raises(DataError, match="a can be trained on .longer than 48 tokens"):
-    feed.take(feed.start)
+    feed.batch_at(feed.start)
 
 
 def test_texts_are_cut_into_rows_and_nothing_is_lost(tmp_path, monkeypatch):
@@ -264,7 +264,7 @@ def test_texts_are_cut_into_rows_and_nothing_is_lost(tmp_path, monkeypatch):
   feed = open_stream({"a": Source(str(tmp_path / "a.jsonl"))}, length=16, batch_size=1)
   found, position = Counter(), feed.start
   while not found or position[0]:  # the first block is a pass: it has at least four rows of four texts
-    batch, position = feed.take(position)
+    batch, position = feed.batch_at(position)
     (tokens,), (mask,), (segments,) = (batch[key] for key in ("tokens", "mask", "segments"))
     for s in range(1, segments.max() + 1):
       assert mask[segments == s].tolist() == [False] + [True] * (sum(segments == s) - 1)
@@ -280,8 +280,8 @@ def test_packing_fills_rows_of_512_tokens_to_95_percent():
   texts = [text for pair in read_demonstrations(source)[0][:200] for text in pair]
   tokenizer = train_tokenizer(texts, 1000)
   feed = Stream(Mixture({"alpaca": source}), tokenizer, length=512, batch_size=8, seed=0)
-  found = [feed.take(feed.start)]
+  found = [feed.batch_at(feed.start)]
   while found[-1][1][0]:
-    found.append(feed.take(found[-1][1]))
+    found.append(feed.batch_at(found[-1][1]))
   assert np.mean([batch["segments"] > 0 for batch, _ in found]) > 0.95
   assert feed.describe(1)[-1].endswith("% full")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_jax.data import DataError, load_templates
-from rlhf_jax.data.templates import CHAIN_OF_THOUGHT, ZERO_SHOT, fill, with_examples
+from rlhf_jax.data import DataError
+from rlhf_jax.data.templates import CHAIN_OF_THOUGHT, ZERO_SHOT, fill, load_templates, with_examples
 
 FLAN = Path(__file__).parents[3] / "shared" / "data" / "templates" / "flan_v1_templates.json.gz"
 LISTS = dict(options=["yes", "no"], concepts=["a", "b"], tripleset=["c"], questions=["q", "r"], answers=["s", "t"],
@@ -15,7 +15,7 @@ LISTS = dict(options=["yes", "no"], concepts=["a", "b"], tripleset=["c"], questi
 
 def test_a_template_names_columns_in_braces():
   phrasings = load_templates([["{question} ({n})", "{answer}"], ["{answer}?", "{question}"]])
-  assert phrasings.fields == ("question", "n", "answer")
+  assert phrasings.columns == ("question", "n", "answer")
   values = phrasings.values({"question": "{answer} {0} {x.__class__}", "n": 3, "answer": "yes"}, "a:1")
   # What a row holds is text: braces in it are not filled in, and no attribute is ever read.
   assert fill(phrasings.templates[0], values) == ("{answer} {0} {x.__class__} (3)", "yes")
@@ -64,7 +64,7 @@ def test_templates_of_a_file(tmp_path):
   for name, message in [("t.json:rta", "no templates for 'rta' among {bad, rte}"), ("t.json:bad", "must be pairs")]:
     with pytest.raises(DataError, match=message):
       load_templates(f"{tmp_path}/{name}")
-  with pytest.raises(DataError, match="must be zero_shot, chain_of_thought or FILE:TASK"):
+  with pytest.raises(DataError, match="must be zero_shot, chain_of_thought or FILE:NAME"):
     load_templates("zero_shots")
 
 
@@ -77,7 +77,7 @@ def test_the_610_templates_of_flan_load_as_they_are():
   count = 0
   for task, pairs in tasks.items():
     phrasings = load_templates(f"{FLAN}:{task}")
-    names = [name for name in phrasings.fields if name not in ("options_", "options_str")]
+    names = [name for name in phrasings.columns if name not in ("options_", "options_str")]
     row = {name: f"<{name}>" for name in names} | {"options": ["yes", "no"]}
     values = phrasings.values(row, task)
     assert [list(template) for template in phrasings.templates] == pairs

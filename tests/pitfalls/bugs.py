@@ -233,8 +233,8 @@ MUTATIONS = [
     "a mask of all ones",
     ENDS + "a_mask_is_never_silently_all_ones_or_all_zeros",
     "data/arrays.py",
-    "tokens, lengths = _pad(rows, length, tokenizer.pad_id)  # [N, T], [N]\n  positions = np.arange(length)\n",
-    "tokens, lengths = _pad(rows, length, tokenizer.pad_id)  # [N, T], [N]\n"
+    "tokens, lengths = pad_rows(rows, length, tokenizer.pad_id)  # [N, T], [N]\n  positions = np.arange(length)\n",
+    "tokens, lengths = pad_rows(rows, length, tokenizer.pad_id)  # [N, T], [N]\n"
     "  positions, starts, lengths = np.arange(length), [0] * len(rows), lengths * 0 + length\n",
   ),
   Mutation(
