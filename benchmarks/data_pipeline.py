@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 
 from rlhf_jax import data
+from rlhf_jax.data.mixture import Mixture
+from rlhf_jax.data.stream import Stream
 
 LENGTH, BATCH, VOCABULARY = 512, 8, 8192
 TEMPLATES = (
@@ -35,12 +37,12 @@ def measure_pipeline(path: str, tokenizer: str) -> dict:
   """One pass over a file, from opening it to its last batch."""
   loaded = data.load_tokenizer(tokenizer)
   start = time.perf_counter()
-  mixture = data.Mixture({"alpaca": data.Source(path, templates=TEMPLATES)})
-  stream = data.Stream(mixture, loaded, length=LENGTH, batch_size=BATCH, seed=0)
+  mixture = Mixture({"alpaca": data.Source(path, templates=TEMPLATES)})
+  stream = Stream(mixture, loaded, length=LENGTH, batch_size=BATCH, seed=0)
   position, tokens, slots = stream.start, 0, 0
   rows = stream.shares[0].rows
   while position[1] < rows:
-    batch, position = stream.take(position)
+    batch, position = stream.batch_at(position)
     tokens += int((batch["segments"] > 0).sum())
     slots += batch["segments"].size
   seconds = time.perf_counter() - start

@@ -10,7 +10,7 @@ import dataclasses
 
 import jax
 
-from rlhf_jax import data
+from rlhf_jax.data.mixture import Mixture
 from rlhf_jax.objectives import lm_loss
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import Stage
@@ -34,12 +34,12 @@ class Config:
   """Settings of the stage.
 
   text, eval_text: files of plain text, or of rows whose dialogues are used; where eval_text is "", eval_rows rows of
-  `text` are held out. text may also be a mixture (`rlhf_jax.data.Mixture`) of texts and demonstrations; then eval_text
+  `text` are held out. text may also be a mixture (`data.mixture.Mixture`) of texts and demonstrations; then eval_text
   is needed. length: tokens in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
   """
 
   algorithm: str
-  text: str | data.Mixture
+  text: str | Mixture
   eval_text: str
   eval_rows: int
   num_steps: int

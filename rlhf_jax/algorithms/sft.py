@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from rlhf_jax import data
+from rlhf_jax.data.mixture import Mixture
 from rlhf_jax.objectives import lm_loss
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import Stage, StageName
@@ -34,7 +35,7 @@ class Config:
   """Settings of the stage.
 
   init: the stage to start from. demonstrations: a file of rows (see `rlhf_jax.data.read_demonstrations`), or a mixture
-  of sources that are read as they are needed (`rlhf_jax.data.Mixture`). eval_fraction: share of the prompts held out.
+  of sources that are read as they are needed (`data.mixture.Mixture`). eval_fraction: share of the prompts held out.
   length: tokens of a row, into which as many demonstrations are packed as fit, and of the longest demonstration; longer
   ones are skipped and counted. batch_size: rows. num_epochs: passes over the file, or over the examples of all sources,
   each up to its cap.
@@ -42,7 +43,7 @@ class Config:
 
   algorithm: str
   init: StageName
-  demonstrations: str | data.Mixture
+  demonstrations: str | Mixture
   eval_fraction: float
   num_epochs: int
   batch_size: int

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.data.mixture import Mixture
+from rlhf_jax.data.stream import Stream
 from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import console, report_skips
 from rlhf_jax.types import Batch
@@ -31,7 +33,7 @@ class Feed(NamedTuple):
 
 
 def load_demonstrations(
-  source: str | data.Mixture,
+  source: str | Mixture,
   stage: Stage,
   tokenizer: data.Tokenizer,
   *,
@@ -62,7 +64,7 @@ def load_demonstrations(
 
 
 def load_texts(
-  source: str | data.Mixture,
+  source: str | Mixture,
   stage: Stage,
   tokenizer: data.Tokenizer,
   *,
@@ -110,17 +112,17 @@ def _from_rows(rows, held_out, batch_size, stage) -> Feed:
   return Feed((), take, count, held_out, lambda: None)
 
 
-def _open_stream(mixture, stage, tokenizer, length, batch_size, eval_fraction) -> data.Stream:
+def _open_stream(mixture, stage, tokenizer, length, batch_size, eval_fraction) -> Stream:
   sources = {name: _resolve(source, stage) for name, source in mixture.sources.items()}
   mixture = dataclasses.replace(mixture, sources=sources)
   settings = dict(length=length, batch_size=batch_size, seed=stage.seed, eval_fraction=eval_fraction)
-  return data.Stream(mixture, tokenizer, **settings)
+  return Stream(mixture, tokenizer, **settings)
 
 
-def _from_stream(stream: data.Stream, held_out) -> Feed:
+def _from_stream(stream: Stream, held_out) -> Feed:
   def take(position, step):
     # A copy, because an update donates the state's buffers; on the same devices, so that nothing is compiled anew.
-    batch, following = stream.take(np.array(position))
+    batch, following = stream.batch_at(np.array(position))
     return Batch(**batch), jax.device_put(following, position.sharding)
 
   def report():

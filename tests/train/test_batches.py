@@ -10,6 +10,8 @@ import pytest
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import pretrain, sft
+from rlhf_jax.data.mixture import Mixture
+from rlhf_jax.data.stream import Stream
 from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.reduce import token_weights
 from rlhf_jax.settings import parse
@@ -78,18 +80,18 @@ def test_a_killed_run_on_a_mixture_continues_bit_by_bit(root, monkeypatch, capsy
   assert "% full" in out
   steps = len(metrics)
   assert steps > 7 and metrics[-1]["loss"] < metrics[0]["loss"] and metrics[-1]["eval/loss"] > 0
-  take, calls = data.Stream.take, []
+  batch_at, calls = Stream.batch_at, []
 
   def killed(stream, position):
     calls.append(position)
     if len(calls) == 6:
       raise RuntimeError("killed")
-    return take(stream, position)
+    return batch_at(stream, position)
 
   # The data of a stage follow the run's seed and the sources' names, so that a stage of another name has them too; its
   # steps have no other randomness.
   with monkeypatch.context() as patch:
-    patch.setattr(data.Stream, "take", killed)
+    patch.setattr(Stream, "batch_at", killed)
     with pytest.raises(RuntimeError, match="killed"):
       run(root, "again")
   assert len(read_metrics(root / "again" / "metrics.jsonl")) == 5
@@ -133,10 +135,10 @@ def test_packed_and_unpacked_training_have_the_same_loss(root, monkeypatch):
 
   def block(layout):
     """All the examples of the first block, in one batch."""
-    feed = data.Stream(data.Mixture({"a": source}, layout=layout), tokenizer, length=160, batch_size=1, seed=0)
+    feed = Stream(Mixture({"a": source}, layout=layout), tokenizer, length=160, batch_size=1, seed=0)
     rows, position = [], feed.start
     while not len(rows) or position[0]:
-      batch, position = feed.take(position)
+      batch, position = feed.batch_at(position)
       rows.append({name: np.pad(x, ((0, 0), (0, 160 - x.shape[1]))) for name, x in batch.items()})
     return Batch(**{name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
