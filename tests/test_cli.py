@@ -1,18 +1,23 @@
 """The command line: what a user types is what runs, and what is mistyped is answered in one line."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from rlhf_jax.cli import main
+from rlhf_jax.cli.commands import COMMANDS
+from rlhf_jax.cli.parsers import PARSERS
 from rlhf_jax.pipeline.recipe import load_config
 from rlhf_jax.settings import ConfigError
 
 ROOT = Path(__file__).parents[1]
+BOTH = "both --config and --workdir are needed, as in `rlhf-jax run --config quickstart --workdir runs/quickstart`"
 CONFIG = """
 from ml_collections import ConfigDict, config_dict
 
@@ -177,19 +182,24 @@ def test_overriding_a_section_after_one_of_its_keys_is_refused(config):
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    ([], "both --config FILE and --workdir DIR are needed"),
-    (["--config", "{config}"], "both --config FILE and --workdir DIR are needed"),
-    (["--workdir", "out"], "both --config FILE and --workdir DIR are needed"),
+    ([], BOTH),
+    (["--config", "{config}"], BOTH),
+    (["--workdir", "out"], BOTH),
     (["--workdir", "out", "--config"], "argument --config: expected one argument"),
     (["--workdir", "out", "--config", "absent.py"], "no file absent.py (relative paths start at the current "
      "directory)"),
-    (["--workdir", "out", "--config", "toy"], "--config toy must be the path of a .py file"),
+    (["--workdir", "out", "--config", "quickstat"], "'quickstat' is neither a recipe nor the path of a .py file. Did "
+     "you mean 'quickstart'?"),
+    (["--workdir", "out", "--config", "configs/dpo.py"], "no file configs/dpo.py (relative paths start at the current "
+     "directory); the recipe of that name is `--config dpo`"),
     (["--workdir", "out", "--config", "empty.py"], "--config empty.py has no function get_config()"),
     (["--workdir", "out", "--config", "syntax.py"], "syntax.py:2: invalid syntax"),
     (["--workdir", "out", "--config", "imports.py"], "imports.py:1: ModuleNotFoundError: No module named 'no_such'"),
     (["--workdir", "out", "--config", "raises.py"], "raises.py:4: ZeroDivisionError: division by zero"),
     (["--workdir", "out", "--config", "raises.py:x"], "raises.py: TypeError: get_config() takes 0 positional arguments "
-     "but 1 was given"),
+     "but 1 was given. get_config('x') was called"),
+    (["--workdir", "out", "--config", "refuses.py:x"], "refuses.py:4: ValueError: tuple.index(x): x not in tuple. "
+     "get_config('x') was called; it takes: `arg` is a or b."),
     (["--workdir", "out", "--config", "number.py"], "get_config() of number.py must return a ConfigDict, not 3"),
   ],
 )  # fmt: skip
@@ -199,6 +209,8 @@ def test_a_config_that_cannot_be_had_is_one_readable_line(config, arguments, mes
   Path("syntax.py").write_text("x = 1\ny = = 2\n")
   Path("imports.py").write_text("import no_such\n")
   Path("raises.py").write_text("def number():\n  return 0\ndef get_config():\n  return 1 / number()\n")
+  refuses = 'def get_config(arg):\n  """`arg` is a\n  or b."""\n  return (\'a\', \'b\').index(arg)\n'
+  Path("refuses.py").write_text(refuses)
   Path("number.py").write_text("def get_config():\n  return 3\n")
   assert main(["run", *(argument.format(config=config) for argument in arguments)]) == 2
   err = capsys.readouterr().err
@@ -213,7 +225,9 @@ def test_run_keeps_config_and_command(config, capsys):
   assert json.loads((out / "config.json").read_text())["toy"]["sizes"] == [4, 5]
   command = f"rlhf-jax run --config {config} --workdir '{out}' '--config.toy.sizes=(4, 5)'\n"
   assert (out / "command.txt").read_text() == command
-  assert "[1/1] toy: done in 0 s" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert "[1/1] toy: done in 0 s" in printed and printed.splitlines()[-1] == f"The report is {out}/report.html"
+  assert (out / "report.html").exists()
   assert main([*arguments, "--config.toy.steps=9"]) == 2  # refused, so it is not the command of this run
   assert "toy.steps: 3 then, 9 now" in capsys.readouterr().err
   assert (out / "command.txt").read_text() == command
@@ -266,10 +280,93 @@ def test_report_and_sample_need_a_run(tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_help_answers_without_importing_jax(config):
+@pytest.mark.parametrize("command", [[], *([name] for name in PARSERS)], ids=lambda command: "".join(command) or "all")
+def test_help_answers_without_importing_jax(command):
   """A person who mistypes should not wait seconds for an accelerator to be found."""
-  script = "import sys; from rlhf_jax.cli import main; assert main(['--help']) == 0; assert 'jax' not in sys.modules"
-  subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+  script = (
+    "import sys\nfrom rlhf_jax.cli import main\ntry:\n  status = main(sys.argv[1:])\n"
+    "except SystemExit as stop:\n  status = stop.code\nassert status == 0 and 'jax' not in sys.modules"
+  )
+  done = subprocess.run([sys.executable, "-c", script, *command, "--help"], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert "rlhf-jax " + "".join(command) in done.stdout
+
+
+def test_every_command_has_a_parser_and_a_line_of_help(capsys):
+  assert set(PARSERS) == set(COMMANDS)
+  main(["--help"])
+  printed = capsys.readouterr().out
+  assert [name for name in PARSERS if f"rlhf-jax {name} " not in printed] == []
+
+
+def test_version(capsys):
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  assert main(["--version"]) == 0
+  assert capsys.readouterr().out == f"rlhf-jax {project['version']}\n"
+
+
+def test_print_shows_the_config_with_its_overrides(config, capsys):
+  overrides = ["--config.toy.clip=0.1", "--config.seed=5"]
+  assert main(["run", "--config", f"{config}:x", "--print", *overrides]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert {"config.toy.clip = 0.1", "config.toy.name = 'x'", "config.toy.arguments.seed = 5", "config.seed = 5"} <= {
+    *lines
+  }
+  assert "config.toy.sizes = [1, 2]" in lines and "config.toy.inner.none = None" in lines
+  assert all(re.match(r"config(\.\w+)+ = ", line) for line in lines) and len(lines) == 22
+  assert main(["run", "--config", str(config), "--print", "--config.toy.clp=1"]) == 2
+
+
+def rlhf_jax(directory, *arguments):
+  """The command in a process of its own, in `directory`."""
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  command = [sys.executable, "-m", "rlhf_jax.cli", *map(str, arguments)]
+  return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+
+
+def test_recipes_are_found_by_name_from_any_directory(tmp_path):
+  done = rlhf_jax(tmp_path, "run", "--config", "quickstart:sft", "--print")
+  assert done.returncode == 0, done.stderr
+  assert "config.stages = ['world', 'vocabulary', 'pretrain', 'sft']" in done.stdout.splitlines()
+  (tmp_path / "dpo.py").write_text(
+    "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'own': 1})"
+  )
+  assert rlhf_jax(tmp_path, "run", "--config", "dpo.py", "--print").stdout == "config.own = 1\n"
+  assert "config.dpo.loss" in rlhf_jax(tmp_path, "run", "--config", "dpo", "--print").stdout
+
+
+OWN = """
+from {package} import quickstart
+
+def get_config():
+  config = quickstart.get_config("sft")
+  config.sft.num_epochs = 7
+  return config
+"""
+
+
+@pytest.mark.parametrize(
+  "package, own_folder", [("configs", False), ("rlhf_jax.configs", False), ("rlhf_jax.configs", True)]
+)
+def test_a_config_in_any_directory_may_start_from_a_recipe(tmp_path, package, own_folder):
+  if own_folder:
+    (tmp_path / "configs").mkdir()
+  (tmp_path / "mine.py").write_text(OWN.format(package=package))
+  done = rlhf_jax(tmp_path, "run", "--config", "mine.py", "--print")
+  assert "config.sft.num_epochs = 7" in done.stdout.splitlines(), done.stderr
+
+
+def test_a_folder_called_configs_of_ones_own_is_not_hidden(tmp_path):
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "quickstart.py").write_text(CONFIG)
+  (tmp_path / "mine.py").write_text(OWN.format(package="configs"))
+  assert "mine.py:6: AttributeError: 'sft'" in rlhf_jax(
+    tmp_path, "run", "--config", "mine.py", "--print"
+  ).stderr.replace('"', "'")
+  (tmp_path / "configs" / "quickstart.py").rename(tmp_path / "configs" / "other.py")
+  assert (
+    "(the recipes are in rlhf_jax.configs too: " in rlhf_jax(tmp_path, "run", "--config", "mine.py", "--print").stderr
+  )
 
 
 def test_the_process_exits_with_the_status(config):

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import argparse
-import traceback
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rlhf_jax.settings import ConfigError, import_module, nearest
+from rlhf_jax.pipeline.catalogue import load_recipe
+from rlhf_jax.settings import ConfigError, nearest
 
 OVERRIDES = "--config.KEY=VALUE overrides one key, as in --config.ppo.clip=0.1; the key must exist, the type stays."
 
 
+def run_parser() -> argparse.ArgumentParser:
+  """The flags of `rlhf-jax run`, without the overrides of the config."""
+  parser = argparse.ArgumentParser(
+    prog="rlhf-jax run",
+    description="Run a recipe: every stage of it that is not done yet.",
+    allow_abbrev=False,
+    exit_on_error=False,
+    epilog=OVERRIDES,
+  )
+  parser.add_argument("--config", metavar="NAME", help="a recipe (`rlhf-jax configs` lists them) or the path of a .py "
+                      "file with get_config(); NAME:ARG calls get_config(ARG)")  # fmt: skip
+  parser.add_argument("--workdir", metavar="DIR", help="the run directory; an interrupted run continues there")
+  parser.add_argument("--print", action="store_true", help="show the config with its overrides and end")
+  parser.add_argument("--seeds", type=int, metavar="N", help="a population: N seeds of the last stage that is trained")
+  vary = "a population: values of a float of the config; of several, the grid"
+  parser.add_argument("--vary", action="append", default=[], metavar="KEY=X,Y", help=vary)
+  return parser
+
+
 def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
-  """`--config FILE[:ARG] --workdir DIR --config.key=value ...` -> (the resolved config as a plain dict, workdir).
+  """`--config NAME --workdir DIR --config.key=value ...` -> (the resolved config as a plain dict, workdir).
+
+  With --print workdir may be absent; it is then "".
 
   Raises:
-    ConfigError: an unknown key (with the nearest one), a value of the wrong type, a missing flag, a file without a
-      config.
+    ConfigError: an unknown recipe or key (with the nearest one), a value of the wrong type, a missing flag, a file
+      without a config.
   """
-  parser = argparse.ArgumentParser(
-    prog="rlhf-jax run", parents=[_population_parser()], allow_abbrev=False, exit_on_error=False, epilog=OVERRIDES
-  )
-  parser.add_argument("--config", metavar="FILE", help="a file with get_config(); FILE:ARG calls get_config(ARG)")
-  parser.add_argument("--workdir", metavar="DIR", help="the run directory; an interrupted run continues there")
-  try:
-    settings, overrides = parser.parse_known_args(arguments)
-  except argparse.ArgumentError as error:
-    raise ConfigError(str(error)) from error
-  if not settings.config or not settings.workdir:
-    raise ConfigError("both --config FILE and --workdir DIR are needed")
-  config = _call_get_config(settings.config)
+  settings, overrides = _parse(arguments)
+  if not settings.config or not (settings.workdir or settings.print):
+    raise ConfigError(
+      "both --config and --workdir are needed, as in `rlhf-jax run --config quickstart --workdir runs/quickstart`"
+    )
+  config = load_recipe(settings.config)
   for override in overrides:
     if override.startswith("-") and override.lstrip("-")[:1].isalpha():  # else a value, as in `--config.ppo.clip -1`
       _check_override(config, override)
@@ -53,13 +67,13 @@ def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
     section = _section(values.config, path)
     with section.ignore_type():
       section[path[-1]] = None
-  return _plain(values.config), settings.workdir
+  return plain(values.config), settings.workdir or ""
 
 
 def load_population(arguments: list[str]) -> tuple[int, dict[str, list[float]]]:
   """`--seeds N --vary KEY=X,Y ...` -> (N, 0 where it is not given; the values of each key). Raises ConfigError."""
-  settings, _ = _population_parser().parse_known_args(arguments)
-  vary = {}
+  settings, _ = _parse(arguments)
+  vary: dict[str, list[float]] = {}
   for text in settings.vary:
     key, equals, values = text.partition("=")
     try:
@@ -74,35 +88,26 @@ def load_population(arguments: list[str]) -> tuple[int, dict[str, list[float]]]:
   return settings.seeds or 0, vary
 
 
-def _population_parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(prog="rlhf-jax run", add_help=False, allow_abbrev=False, exit_on_error=False)
-  parser.add_argument("--seeds", type=int, metavar="N", help="a population: N seeds of the last stage that is trained")
-  vary = "a population: values of a float of the config; of several, the grid"
-  parser.add_argument("--vary", action="append", default=[], metavar="KEY=X,Y", help=vary)
-  return parser
+def config_lines(config: Any, where: str = "config") -> list[str]:
+  """`config.ppo.clip = 0.2`, a line for each value of a nested dict; an empty dict is a value."""
+  if not isinstance(config, dict) or not config:
+    return [f"{where} = {config!r}"]
+  return [line for key, value in config.items() for line in config_lines(value, f"{where}.{key}")]
 
 
-def _call_get_config(name: str) -> ConfigDict:
-  """What get_config(ARG) of "FILE" or "FILE:ARG" returns; a mistake in the file is named with its line."""
-  path, *arg = name.split(":", 1)
-  if not path.endswith(".py"):
-    raise ConfigError(f"--config {path} must be the path of a .py file")
+def plain(value: Any) -> Any:
+  """ConfigDict -> dict, tuple -> list: what JSON would give back, so that a stored config compares equal."""
+  if hasattr(value, "items"):
+    return {key: plain(item) for key, item in value.items()}
+  return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+  """The flags, and what is left of the arguments: the overrides."""
   try:
-    module = import_module(path)
-    if not callable(getattr(module, "get_config", None)):
-      raise ConfigError(f"--config {path} has no function get_config()")
-    config = module.get_config(*arg)
-  except ConfigError:
-    raise
-  except SyntaxError as error:
-    raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
-  except Exception as error:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f":{frame.lineno}" for frame in frames if frame.filename.endswith(Path(path).name)]
-    raise ConfigError(f"{path}{lines[-1] if lines else ''}: {type(error).__name__}: {error}") from error
-  if not isinstance(config, ConfigDict):
-    raise ConfigError(f"get_config() of {path} must return a ConfigDict, not {config!r}")
-  return config
+    return run_parser().parse_known_args(arguments)
+  except argparse.ArgumentError as error:
+    raise ConfigError(str(error)) from error
 
 
 def _check_override(config: ConfigDict, override: str) -> None:
@@ -132,7 +137,8 @@ def _split_none(config: ConfigDict, overrides: list[str]) -> tuple[list[str], li
       words[-1] += "=None"
     else:
       words.append(word)
-  rest, keys = [], {}
+  rest: list[str] = []
+  keys: dict[str, list[str]] = {}
   for word in words:
     flag, _, value = word.partition("=")
     path = flag.split(".")[1:]
@@ -158,10 +164,3 @@ def _wrong_type(config: ConfigDict, message: str) -> str:
     here = here[part]
   kind = "a mapping" if isinstance(here, ConfigDict) else type(here).__name__
   return f"{key} must be {kind}, not {value!r}."
-
-
-def _plain(value: Any) -> Any:
-  """ConfigDict -> dict, tuple -> list: what JSON would give back, so that a stored config compares equal."""
-  if hasattr(value, "items"):
-    return {key: _plain(item) for key, item in value.items()}
-  return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

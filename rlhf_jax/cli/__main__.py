@@ -1,0 +1,7 @@
+"""`python -m rlhf_jax.cli`, which does what the command `rlhf-jax` does."""
+
+import sys
+
+from rlhf_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,209 @@
+"""The commands: each parses its flags, imports what it needs, and prints what it found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhf_jax.cli import parsers
+from rlhf_jax.pipeline.recipe import config_lines, load_config, load_population, run_parser
+from rlhf_jax.settings import ConfigError
+
+
+def _configs(arguments: list[str]) -> None:
+  settings = parsers.configs().parse_args(arguments)
+  from rlhf_jax.pipeline import catalogue
+
+  width = min(shutil.get_terminal_size((120, 24)).columns, 120)
+  if settings.recipe is None:
+    print(catalogue.listing(width))
+    return
+  from rlhf_jax.tools.settings_text import settings_text
+
+  print(settings_text(settings.recipe, settings.stages, settings.all, width))
+
+
+def _run(arguments: list[str]) -> int:
+  config, workdir = load_config(arguments)
+  seeds, vary = load_population(arguments)
+  if run_parser().parse_known_args(arguments)[0].print:
+    print("\n".join(config_lines(config)))
+    return 0
+  from rlhf_jax.pipeline import (  # import jax: `--help`, typos and the annotation page should answer at once
+    members,
+    run,
+  )
+  from rlhf_jax.train import Interrupted
+
+  command = shlex.join(["rlhf-jax", "run", *arguments])
+  try:
+    if seeds or vary:
+      members.run(config, Path(workdir), seeds, vary, command)
+    else:
+      run.run(config, Path(workdir), command)
+  except Interrupted as stop:
+    print(f"{stop}; the same command continues there", file=sys.stderr)
+    return 130
+  print(f"The report is {Path(workdir) / 'report.html'}")
+  return 0
+
+
+def _sample(arguments: list[str]) -> None:
+  settings = parsers.sample().parse_args(arguments)
+  from rlhf_jax.data import DataError
+  from rlhf_jax.tools.ask import answer, open_run
+
+  models = open_run(settings.run, settings.temperature, settings.max_new_tokens)
+  if settings.prompt is not None:
+    print(answer(models, settings.prompt, settings.seed))
+    return
+  print("One prompt a line; an empty line or end of input leaves.")
+  for number, line in enumerate(iter(_ask, "")):
+    try:
+      print(answer(models, line, settings.seed + number), flush=True)
+    except DataError as error:  # a prompt that is too long; the next may not be
+      print(error, flush=True)
+
+
+def _ask() -> str:
+  try:
+    return input("> ").strip()
+  except EOFError:
+    return ""
+
+
+def _report(arguments: list[str]) -> None:
+  settings = parsers.report().parse_args(arguments)
+  from rlhf_jax.report.report import write_report
+
+  print(write_report(settings.run))
+
+
+def _collect(arguments: list[str]) -> None:
+  settings = parsers.collect().parse_args(arguments)
+  if (settings.run is None) != (settings.prompts is None) or not (settings.run or settings.responses or settings.gold):
+    raise ConfigError("RUN and --prompts go together; without them, give --responses or --gold")
+  from rlhf_jax import data
+  from rlhf_jax.feedback import collect
+  from rlhf_jax.feedback.store import Settings
+
+  queue = Settings(settings.seed, settings.judgements, settings.gold_every if settings.gold else 0)
+  skips: dict[Path | str | None, dict[str, int]] = {}
+  existing = collect.read_responses(settings.responses) if settings.responses else {}
+  gold, skips[settings.gold] = collect.read_gold(settings.gold) if settings.gold else ([], {})
+  prompts: list[str] = []
+  policies: list[collect.Policy] = []
+  if settings.run is not None:
+    from rlhf_jax.tools.ask import open_policies
+
+    prompts, skips[settings.prompts] = data.read_prompts(settings.prompts)
+    prompts = prompts[: settings.num_prompts]
+    names = settings.stages.split(",") if settings.stages else []
+    policies = open_policies(settings.run, names, settings.temperature, settings.max_new_tokens)
+  items, skips["prompts"] = collect.make_items(prompts, policies, settings.num_responses, settings.seed, existing)
+  added = collect.collect(settings.out, items, gold, queue)
+  for where, reasons in skips.items():
+    for reason, count in sorted(reasons.items()):
+      print(f"{where}: skipped {count}: {reason}")
+  print(f"{settings.out}: {len(items)} items and {len(gold)} gold items, {added} of them new")
+
+
+def _annotate(arguments: list[str]) -> None:
+  settings = parsers.annotate().parse_args(arguments)
+  from rlhf_jax.data import read_text
+
+  try:
+    from rlhf_jax.feedback.server import LOCAL, invite, origins_of, serve
+  except ModuleNotFoundError as error:
+    raise ConfigError(f"{error}; the page needs the feedback extra: pip install 'rlhf_jax[feedback]'") from error
+  guidelines = read_text(settings.guidelines) if settings.guidelines else ""
+  origins = origins_of(settings.host, settings.port, settings.origin)
+  names = [name.strip() for name in settings.annotators.split(",") if name.strip()]
+  for name, link in invite(settings.store, names, origins[0], renew=settings.renew):
+    print(f"{name}: {link or 'has a link already (--renew makes a new one)'}")
+  if settings.host not in LOCAL and origins[0].startswith("http:"):
+    print(f"warning: {origins[0]} is not encrypted; whoever can listen on that network can act as an annotator")
+  print(f"serving {settings.store} at {origins[0]}; Ctrl-C stops, nothing is lost", flush=True)
+  serve(settings.store, settings.host, settings.port, origins, guidelines)
+
+
+def _convert(arguments: list[str]) -> None:
+  settings = parsers.convert().parse_args(arguments)
+  from rlhf_jax.feedback.exchange import convert
+
+  print(f"{settings.target}: {convert(settings.source, settings.target, settings.shape or 'records')}")
+
+
+def _agreement(arguments: list[str]) -> None:
+  settings = parsers.agreement().parse_args(arguments)
+  if settings.threshold is not None and not 0 <= settings.threshold <= 1:
+    raise ValueError(f"--threshold {settings.threshold} must be a share between 0 and 1")
+  from rlhf_jax.feedback.exchange import read_records
+
+  try:
+    from rlhf_jax.agreement.findings import analyse
+    from rlhf_jax.agreement.report import write_findings
+    from rlhf_jax.agreement.screening import Limits
+    from rlhf_jax.agreement.text import print_findings
+
+    findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
+  except ModuleNotFoundError as error:
+    raise ValueError(f"{error}; pip install 'rlhf_jax[feedback]' brings what agreement needs") from error
+  print_findings(findings)
+  if settings.out is not None:
+    print("\n".join(str(path) for path in write_findings(findings, settings.out)))
+
+
+def _tokenizer(arguments: list[str]) -> None:
+  settings = parsers.tokenizer().parse_args(arguments)
+  from rlhf_jax import data
+
+  texts = (text for file in settings.files for text in data.stream_corpus(file))
+  control = [token for token in settings.control.split(",") if token]
+  tokenizer = data.train_tokenizer(texts, settings.vocab_size, control)
+  template = data.read_text(settings.chat_template) if settings.chat_template else ""
+  data.export_tokenizer(dataclasses.replace(tokenizer, chat_template=template), settings.out)
+  found = data.load_tokenizer(settings.out)  # as every stage will: with its checks
+  print(f"{settings.out}: {found.vocab_size} tokens, PAD {found.pad_id}, BOS {found.bos_id}, EOS {found.eos_id}")
+
+
+def _export(arguments: list[str]) -> None:
+  settings = parsers.export().parse_args(arguments)
+  from rlhf_jax.tools.export import export_run
+
+  name = export_run(settings.run, settings.directory, settings.stage, settings.adapters)
+  print(f"{settings.directory}: the {'adapters' if settings.adapters else 'model'} of {name}")
+
+
+def _harness(arguments: list[str]) -> None:
+  settings = parsers.harness().parse_args(arguments)
+  try:
+    from rlhf_jax.tools.harness import HarnessModel, evaluate, open_model
+  except ModuleNotFoundError as error:
+    raise ConfigError(f"{error}; the harness needs the eval extra: pip install 'rlhf_jax[eval]'") from error
+  model = HarnessModel(*open_model(settings.model, settings.stage), batch_size=settings.batch_size)
+  tasks = settings.tasks.split(",")
+  found = evaluate(model, tasks, settings.include, settings.shots, settings.chat, settings.limit)
+  text = json.dumps(found, indent=2, default=str)
+  if settings.out:
+    settings.out.write_text(text + "\n")
+  print(text)
+
+
+def _completion(arguments: list[str]) -> None:
+  settings = parsers.completion().parse_args(arguments)
+  from rlhf_jax.cli.completion import script
+
+  print(script(settings.shell))
+
+
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
+  "configs": _configs, "run": _run, "sample": _sample, "report": _report, "collect": _collect, "annotate": _annotate,
+  "convert": _convert, "agreement": _agreement, "export": _export, "tokenizer": _tokenizer, "harness": _harness,
+  "completion": _completion,
+}  # fmt: skip
