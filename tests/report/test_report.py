@@ -267,7 +267,7 @@ def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
     (root / name / "results.json").write_text(json.dumps(found))
   page = _page(root)
   words = _words(page)
-  assert kinds["reference"] == "pairs" and "pairs 83 % [80, 86] 88 %" in words
+  assert kinds["reference"] == "pairs" and "pairs 83 % [80, 85] 88 % [85, 90]" in words
   assert all(label in words for label in kinds["groups"]) and "0.06 [0.03, 0.09]" in words
   assert "people as the reward 4096 people_3 1.81 [1.75, 1.87] 78 % [75, 81] 1.8" in words
   (root / "accuracy_kinds" / "results.json").write_text(json.dumps({"groups": {"a": None, "b": {"accuracy": 3}}}))
