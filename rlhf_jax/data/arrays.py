@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from rlhf_jax.data.dialogue import render_prompt
-from rlhf_jax.data.encoding import prompt_ids, response_ids
+from rlhf_jax.data.encoding import Encoded, prompt_ids, response_ids
 from rlhf_jax.data.row_formats import Comparison, Demonstration
 from rlhf_jax.data.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]
-Encoded = tuple[np.ndarray, np.ndarray]  # (ids i32[T], mask bool[T]) of one example; the loss counts where mask is True
 
 _PIECE = 1 << 20  # characters that are tokenised at once
 _CUT = re.compile(r"(?<=\S)[ \t\r]*\n")
@@ -60,9 +59,10 @@ def cut_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[l
 def demonstration_rows(
   tokenizer: Tokenizer, demonstrations: Sequence[Demonstration], length: int
 ) -> tuple[Arrays, Counter[str]]:
-  """(arrays, {reason: how many demonstrations were skipped for it}); a row is <bos> prompt response <eos>.
+  """(arrays, {reason: how many demonstrations were skipped for it}).
 
-  Prompt and response are tokenised apart, so that the boundary between them is where sampling puts it.
+  A row is <bos> prompt response <eos>. Prompt and response are tokenised apart, so that the boundary between them is
+  where sampling puts it.
 
   Returns:
     tokens: i32[N, T].
@@ -89,8 +89,8 @@ def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int, lookba
   """Packs several short rows into one, each into the first that has room for it, so that little of a batch is padding.
 
   Args:
-    arrays: tokens i32[N, S] and mask bool[N, S] as `demonstration_rows` gives them; a row ends at the last True of
-      mask.
+    arrays: tokens i32[N, S] and mask bool[N, S] as `demonstration_rows` gives them; a row ends with the last
+      True of its mask.
     lookback: packed rows before the newest that may still be filled.
 
   Returns:
@@ -105,20 +105,20 @@ def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int, lookba
   if len(sizes) and sizes.max() > length:
     raise ValueError(f"a row of {sizes.max()} tokens does not fit in length {length}")
   room = np.full(len(sizes), length)  # free tokens of each packed row, begun or not
-  members: list[list[int]] = []
+  packs: list[list[int]] = []  # numbers of the short rows in each packed row
   for index, size in enumerate(sizes):
-    start = max(len(members) - lookback, 0)
-    place = start + int(np.argmax(room[start : len(members) + 1] >= size))
-    if place == len(members):
-      members.append([])
+    start = max(len(packs) - lookback, 0)
+    place = start + int(np.argmax(room[start : len(packs) + 1] >= size))
+    if place == len(packs):
+      packs.append([])
     room[place] -= size
-    members[place].append(index)
+    packs[place].append(index)
   packed = {
-    "tokens": np.full((len(members), length), pad_id, np.int32),
-    "mask": np.zeros((len(members), length), bool),
-    "segments": np.zeros((len(members), length), np.int32),
+    "tokens": np.full((len(packs), length), pad_id, np.int32),
+    "mask": np.zeros((len(packs), length), bool),
+    "segments": np.zeros((len(packs), length), np.int32),
   }
-  for row, indices in enumerate(members):
+  for row, indices in enumerate(packs):
     start = 0
     for segment, index in enumerate(indices, 1):
       here, end = slice(start, start + sizes[index]), sizes[index]
@@ -185,8 +185,9 @@ def comparison_rows(
 
 
 def prompt_rows(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> tuple[Arrays, list[int], Counter[str]]:
-  """(arrays, indices of the prompts kept, {reason: how many were skipped for it}); a row is <bos> and the rendered
-  prompt.
+  """(arrays, indices of the prompts kept, {reason: how many were skipped for it}).
+
+  A row is <bos> and the rendered prompt.
 
   Returns:
     tokens: i32[N, P].

@@ -27,6 +27,7 @@ _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 # The tokens that a loss counts: those of the last answer, of all turns of the assistant, or every token but the first.
 LossTokens = Literal["last", "all", "everything"]
+Encoded = tuple[np.ndarray, np.ndarray]  # (ids i32[T], mask bool[T]) of an example; mask is True on the counted tokens
 
 
 class Piece(NamedTuple):
@@ -54,7 +55,7 @@ def response_ids(tokenizer: Tokenizer, prompt: str, response: str) -> list[int]:
 
 def encode_demonstrations(
   tokenizer: Tokenizer, demonstrations: Sequence[tuple[str, str]], loss: LossTokens
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[Encoded]:
   """(ids i32[T], mask bool[T]) of each (prompt, response), all tokenised at once; mask is True on the tokens of `loss`.
 
   The ids are those of `prompt_ids` and then of `response_ids`, whatever `loss` is. Raises DataError as `prompt_ids`
@@ -90,12 +91,12 @@ def prompt_pieces(tokenizer: Tokenizer, prompt: str) -> list[Piece]:
   if not is_dialogue(prompt):
     return [*pieces, Piece(render_prompt(prompt))]
   text = ""
-  for role, spoken in split_dialogue(prompt)[:-1]:
+  for role, said in split_dialogue(prompt)[:-1]:
     if role == "Assistant":
-      pieces += [Piece(text + ASSISTANT), Piece(" " + spoken, True), Piece(tokenizer.eos_id, True)]
+      pieces += [Piece(text + ASSISTANT), Piece(" " + said, True), Piece(tokenizer.eos_id, True)]
       text = ""
     else:
-      text += f"\n\n{role}: {spoken}"
+      text += f"\n\n{role}: {said}"
   return [*pieces, Piece(text + ASSISTANT)]
 
 

@@ -51,8 +51,7 @@ def prompt(row: Row, where: str) -> str:
   if isinstance(row.get("prompt"), list):
     return messages(row, "prompt", where) + ASSISTANT
   found = value(row, "prompt", str, where)
-  # A dialogue with another end would be taken for a bare instruction and wrapped again, and no later check would see
-  # it.
+  # Without this check such a dialogue is taken for a bare instruction and wrapped again, unnoticed.
   if found.startswith((HUMAN, SYSTEM)) and not found.endswith(ASSISTANT):
     raise schema_error(f"{where}: 'prompt' is a dialogue that ends in {found[-20:]!r}; end it in {ASSISTANT!r}")
   return found

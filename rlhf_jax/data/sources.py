@@ -62,7 +62,7 @@ class Source:
 
 
 def read_demonstrations(source: PathLike | Source) -> tuple[list[Demonstration], Counter[str]]:
-  """(demonstrations, {reason: how many rows were skipped for it}).
+  """(demonstrations, {reason: how many were skipped for it}).
 
   Accepts {prompt, response}, {messages}, Alpaca {instruction, input, output}, self-instruct {instruction, instances}
   (one demonstration per instance), and the chosen side of comparisons: {prompt, chosen} or HH {chosen}.
@@ -102,7 +102,7 @@ def stream_corpus(path: PathLike) -> Iterator[str]:
 
 
 def read_comparisons(source: PathLike | Source) -> tuple[list[Comparison], Counter[str]]:
-  """(comparisons, {reason: how many rows were skipped for it}).
+  """(comparisons, {reason: how many were skipped for it}).
 
   Accepts {prompt, responses, ranks}, {prompt, chosen, rejected} and whole dialogues {chosen, rejected}, as HH texts or
   as messages, all with an optional annotator, and OASST trees. In a tree each prompter's turn with two or more ranked
@@ -115,7 +115,7 @@ def read_comparisons(source: PathLike | Source) -> tuple[list[Comparison], Count
 
 
 def read_ratings(source: PathLike | Source) -> tuple[list[Ratings], Counter[str]]:
-  """(ratings, {reason: how many rows were skipped for it}).
+  """(ratings, {reason: how many were skipped for it}).
 
   Accepts {prompt, responses, ratings} and {prompt, response, rating}, with an optional annotator.
 
@@ -126,7 +126,7 @@ def read_ratings(source: PathLike | Source) -> tuple[list[Ratings], Counter[str]
 
 
 def read_critiques(source: PathLike | Source) -> tuple[list[Critique], Counter[str]]:
-  """(critiques, {reason: how many rows were skipped for it}).
+  """(critiques, {reason: how many were skipped for it}).
 
   Accepts {prompt, response} with critique, rewrite or both, and an optional annotator.
 
@@ -137,7 +137,7 @@ def read_critiques(source: PathLike | Source) -> tuple[list[Critique], Counter[s
 
 
 def read_prompts(source: PathLike | Source) -> tuple[list[str], Counter[str]]:
-  """(prompts in the order of the file, {reason: how many rows were skipped for it}).
+  """(prompts in the order of the file, {reason: how many were skipped for it}).
 
   Accepts {prompt} rows and every format of `read_demonstrations` and `read_comparisons`. A prompt that stands in the
   file several times is returned as often: the file is the distribution that prompts are drawn from.
@@ -149,7 +149,7 @@ def read_prompts(source: PathLike | Source) -> tuple[list[str], Counter[str]]:
 
 
 def read_records(source: PathLike | Source, formats: RowFormats) -> tuple[list[Any], Counter[str]]:
-  """(all records of one kind, in order, {reason: how many rows were skipped for it}). Raises DataError."""
+  """(all records of one kind, in order, {reason: how many were skipped for it}). Raises DataError."""
   source = source if isinstance(source, Source) else Source(os.fspath(source))
   skips: Counter[str] = Counter()
   duplicates = find_duplicates(source)

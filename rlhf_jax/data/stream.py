@@ -1,8 +1,7 @@
 """Batches from a mixture: read, phrased, tokenised and laid out when they are needed, and resumed at the exact example.
 
-The examples come in blocks of about a thousand. A block depends on the position where it begins alone, not on earlier
-blocks: its examples are drawn, tokenised, packed by first fit from the longest to the shortest, and its rows shuffled.
-  A
+The examples come in blocks of about a thousand. A block depends on the position where it begins, not on earlier blocks:
+its examples are drawn, tokenised, packed by first fit from the longest to the shortest, and its rows shuffled. A
 position in the stream is therefore a few integers: where its block begins, and how many of the block's rows are taken.
 It does not depend on the number of devices or processes: each process makes the same batch and uses its own rows of it.
 """
@@ -15,8 +14,8 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from rlhf_jax.data.arrays import Arrays, Encoded, cut_texts, is_held_out, pack_rows, pad_rows, take, too_long
-from rlhf_jax.data.encoding import encode_demonstrations
+from rlhf_jax.data.arrays import Arrays, cut_texts, is_held_out, pack_rows, pad_rows, take, too_long
+from rlhf_jax.data.encoding import Encoded, encode_demonstrations
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.mixture import Mixture, describe_shares, mixture_shares, next_sources
 from rlhf_jax.data.row_formats import Demonstration, Text
@@ -24,7 +23,7 @@ from rlhf_jax.data.source_stream import Cursor, Example, SourceStream
 from rlhf_jax.data.sources import leave_out
 from rlhf_jax.data.tokenizer import Tokenizer
 
-BLOCK = 1024  # examples of a block, about
+BLOCK = 1024  # examples of a block, rounded down to whole batches
 MAX_HELD_OUT = 512  # held-out examples at most
 
 Drawn = tuple[SourceStream, Example]  # an example and the source it came from
@@ -156,7 +155,7 @@ class Stream:
     return self._made[key]
 
   def _make(self, start: np.ndarray) -> Block:
-    state = start[1:].reshape(-1, 4).astype(np.int64)  # a row for each source: drawn, and its cursor
+    state = start[1:].reshape(-1, 4).astype(np.int64)  # [K, 4]: examples drawn of each source, and its cursor
     before = int(state[:, 0].sum())
     encoded: list[Encoded] = []
     while len(encoded) < self._block_size:
@@ -201,9 +200,9 @@ class Stream:
     return found
 
   def _may_fit(self, record: Demonstration | Text) -> TypeGuard[Demonstration]:
-    """Whether a record is a demonstration with few enough characters for `length` tokens.
+    """Whether a record is a demonstration that could fit in `length` tokens if each were the longest of the vocabulary.
 
-    A token has a largest number of characters, so that an answer of megabytes need not be tokenised to be too long.
+    An answer of megabytes need not be tokenised to be too long.
     """
     if not isinstance(record, Demonstration):
       return False

@@ -63,7 +63,7 @@ def load_templates(given: str | Sequence[Sequence[str]]) -> Phrasings:
     DataError: the file or the name in it is absent, or its templates are not pairs of texts.
   """
   found = _BUILT_IN.get(given) or _read(given) if isinstance(given, str) else given
-  if not found or not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in found):
+  if not isinstance(found, (list, tuple)) or not found or not all(map(_is_pair, found)):
     raise DataError(f"templates {given!r} must be pairs of texts (prompt, answer)")
   templates = tuple((prompt, answer) for prompt, answer in found)
   columns = dict.fromkeys(name for pair in templates for text in pair for name in _COLUMN.findall(text))
@@ -81,7 +81,7 @@ def with_examples(prompt: str, examples: Sequence[tuple[str, str]]) -> str:
   return "".join(f"{question}\n{answer}\n\n" for question, answer in examples) + prompt
 
 
-def _read(name: str) -> Sequence[Sequence[str]]:
+def _read(name: str) -> Any:
   path, _, key = name.rpartition(":")
   if not path:
     raise DataError(f"templates {name!r} must be {', '.join(_BUILT_IN)} or FILE:NAME")
@@ -93,6 +93,10 @@ def _read(name: str) -> Sequence[Sequence[str]]:
   if key not in named:
     raise DataError(f"{path}: no templates for {key!r} among {listing(sorted(named))}")
   return named[key]
+
+
+def _is_pair(found: object) -> bool:
+  return isinstance(found, (list, tuple)) and len(found) == 2 and all(isinstance(text, str) for text in found)
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:

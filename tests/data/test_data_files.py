@@ -1,4 +1,4 @@
-"""Text and row files: what is read back, and what a damaged file is told."""
+"""Text and row files: they are read back as written, and the errors of damaged files name place and remedy."""
 
 import gzip
 import json

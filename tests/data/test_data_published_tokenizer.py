@@ -35,7 +35,7 @@ def test_padding_is_never_the_token_that_ends_a_response(tmp_path, pad):
   assert tokenizer.pad_id == OWN.pad_id != tokenizer.eos_id
 
 
-def test_no_way_leads_around_that(tmp_path, monkeypatch):
+def test_a_published_tokenizer_with_eos_for_padding_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(published_tokenizer, "_with_pad", lambda found, path: found)
   with pytest.raises(DataError, match="must be distinct tokens, found <eos> 2, <bos> 1"):
     load_tokenizer(publish(tmp_path, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>"))
@@ -104,3 +104,32 @@ def test_rows_are_in_the_chat_form_of_the_model(tmp_path):
   rows, skips = data.demonstration_rows(tokenizer, [data.Demonstration("Where?", "Oakford.")], 48)
   counted = rows["tokens"][0][rows["mask"][0]].tolist()
   assert not skips and counted == [*tokenizer.encode("Oakford."), tokenizer.eos_id]
+
+
+def test_a_gguf_without_a_field_of_the_tokenizer_is_refused(tmp_path):
+  gguf = pytest.importorskip("gguf")
+  trained = json.loads(OWN.backend.to_str())["model"]
+  words = sorted(trained["vocab"], key=trained["vocab"].get)
+  fields = {
+    "model": lambda writer: writer.add_tokenizer_model("gpt2"),
+    "tokens": lambda writer: writer.add_token_list(words),
+    "merges": lambda writer: writer.add_token_merges([" ".join(merge) for merge in trained["merges"]]),
+    "token_type": lambda writer: writer.add_token_types([3, 3, 3] + [1] * (len(words) - 3)),
+  }
+
+  def write(name, names):
+    writer = gguf.GGUFWriter(tmp_path / name, "llama")
+    for field in names:
+      fields[field](writer)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return tmp_path / name
+
+  whole = load_tokenizer(write("whole.gguf", fields))
+  assert (whole.pad_id, whole.bos_id, whole.eos_id) == (OWN.pad_id, OWN.bos_id, OWN.eos_id)
+  for absent in fields:
+    with pytest.raises(DataError, match=rf"\.gguf: has no field tokenizer\.ggml\.{absent}; name a tokenizer\.json"):
+      load_tokenizer(write(f"{absent}.gguf", fields.keys() - {absent}))

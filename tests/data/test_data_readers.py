@@ -1,4 +1,4 @@
-"""Every format of rows gives the same rows, from any row on; what is wrong with a file or a row is told or counted."""
+"""Every file format gives the same rows, from any row on; faults of a file or a row raise an error or are counted."""
 
 import gzip
 import json
@@ -190,7 +190,7 @@ def test_duplicate_ids(tmp_path):
     read_demonstrations(Source(path, columns=dict(id="key")))
   found, skips = read_demonstrations(Source(path, columns=dict(id="key"), skip=("duplicate",)))
   assert ([d.response for d in found], skips) == (["0", "1", "2"], {"duplicate id": 2})
-  assert len(read_demonstrations(path)[0]) == 5  # who names no id has none
+  assert len(read_demonstrations(path)[0]) == 5  # without columns.id no row is a duplicate
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "a.txt.gz", "a.tsv.gz", "a.parquet.gz"])

@@ -1,4 +1,4 @@
-"""Readers: each accepted shape, each counted skip, and what every other row is told."""
+"""Readers of records: each accepted row format, each counted skip, and the error of every other row."""
 
 import gzip
 import json
@@ -48,7 +48,7 @@ def write(tmp_path):
   return write_file
 
 
-def test_demonstrations_of_every_shape(write):
+def test_demonstrations_of_every_format(write):
   path = write(
     {"prompt": "p1", "response": "r1", "source": "ignored"},
     {"instruction": "i2", "input": "", "output": "o2"},
@@ -90,7 +90,7 @@ def test_array_file_and_gzip(tmp_path):
   assert read_demonstrations(tmp_path / "a.json.gz")[0] == [Demonstration("p\u200b\u05e9", "r")]
 
 
-def test_comparisons_of_every_shape(write):
+def test_comparisons_of_every_format(write):
   def reply(text, rank, *replies):
     return {"text": text, "role": "assistant", "rank": rank, "replies": list(replies)}
 
@@ -215,7 +215,7 @@ def test_every_ranking_of_a_prompt_is_whole_and_on_one_side(write):
   assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 40 and len(sides[1]) > 4
 
 
-def test_prompts_of_every_shape_are_kept_in_order_with_their_repetitions(write):
+def test_prompts_of_every_format_are_kept_in_order_with_their_repetitions(write):
   node = {"role": "assistant", "replies": []}
   replies = [{"text": "a", "rank": 0, **node}, {"text": "b", "rank": 1, **node}]
   path = write(

@@ -1,4 +1,4 @@
-"""The batches of a mixture: whole, in their shares, the same from any position, and independent of what came before."""
+"""The batches of a mixture: complete, in the right shares, and a function of their position alone."""
 
 import re
 import subprocess
@@ -20,6 +20,7 @@ from rlhf_jax.data import (
   write_rows,
 )
 from rlhf_jax.data.mixture import Mixture, describe_shares, mixture_shares, next_sources
+from rlhf_jax.data.readers import Rows, open_rows
 from rlhf_jax.data.source_stream import Cursor, SourceStream
 from rlhf_jax.data.stream import Stream
 
@@ -285,3 +286,18 @@ def test_packing_fills_rows_of_512_tokens_to_95_percent():
     found.append(feed.batch_at(found[-1][1]))
   assert np.mean([batch["segments"] > 0 for batch, _ in found]) > 0.95
   assert feed.describe(1)[-1].endswith("% full")
+
+
+def test_a_source_with_an_unknown_number_of_rows_asks_for_it(files, monkeypatch):
+  monkeypatch.setattr(Source, "open", lambda self: Rows(open_rows(self.path).stream, lambda: None))
+  with pytest.raises(DataError, match=r"b\.jsonl: its number of rows is not known; give rows=N in the source 'b'"):
+    open_stream({"b": files["b"]})
+  known = open_stream({"b": Source(files["b"].path, rows=11)})
+  assert known.examples_per_pass() == 11
+
+
+def test_a_program_without_mixtures_does_not_load_them():
+  code = "import sys, rlhf_jax.data; print(*(name for name in sys.modules if name.startswith('rlhf_jax.data.')))"
+  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+  loaded = {name.rpartition(".")[2] for name in result.stdout.split()}
+  assert "sources" in loaded and not loaded & {"mixture", "stream", "source_stream", "templates"}

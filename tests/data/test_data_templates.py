@@ -1,4 +1,4 @@
-"""Phrasings of tasks: FLAN's as they are, the project's own, and what a row must have for them."""
+"""Phrasings of rows: FLAN's templates unchanged, the project's own, and the columns that a row must have for them."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_lists_become_the_texts_that_flan_names():
     ({"premise": True, "options": ["y"]}, "a:1: 'premise' must be a string or a number, found a boolean"),
   ],
 )
-def test_a_row_without_what_a_template_names_is_told(row, message):
+def test_a_row_without_a_column_of_the_template_is_refused(row, message):
   with pytest.raises(DataError, match=message):
     load_templates([["{premise} {options_}", "x"]]).values(row, "a:1")
 
@@ -59,11 +59,13 @@ def test_solved_examples_stand_in_front():
 
 
 def test_templates_of_a_file(tmp_path):
-  (tmp_path / "t.json").write_text(json.dumps({"rte": [["{a}", "{b}"]], "bad": [["{a}"]]}))
+  (tmp_path / "t.json").write_text(json.dumps({"rte": [["{a}", "{b}"]], "bad": [["{a}"]], "worse": [1], "worst": 1}))
   assert load_templates(f"{tmp_path}/t.json:rte").templates == (("{a}", "{b}"),)
-  for name, message in [("t.json:rta", "no templates for 'rta' among {bad, rte}"), ("t.json:bad", "must be pairs")]:
-    with pytest.raises(DataError, match=message):
-      load_templates(f"{tmp_path}/{name}")
+  with pytest.raises(DataError, match="no templates for 'rta' among {bad, rte, worse, worst}"):
+    load_templates(f"{tmp_path}/t.json:rta")
+  for name in ("bad", "worse", "worst"):
+    with pytest.raises(DataError, match="must be pairs"):
+      load_templates(f"{tmp_path}/t.json:{name}")
   with pytest.raises(DataError, match="must be zero_shot, chain_of_thought or FILE:NAME"):
     load_templates("zero_shots")
 
@@ -73,13 +75,13 @@ def test_the_610_templates_of_flan_load_as_they_are():
     pytest.skip("the public data set flan_v1_templates is not in ../shared/data")
   import gzip
 
-  tasks = json.loads(gzip.decompress(FLAN.read_bytes()))["PATTERNS"]
+  named = json.loads(gzip.decompress(FLAN.read_bytes()))["PATTERNS"]
   count = 0
-  for task, pairs in tasks.items():
-    phrasings = load_templates(f"{FLAN}:{task}")
+  for name_in_file, pairs in named.items():
+    phrasings = load_templates(f"{FLAN}:{name_in_file}")
     names = [name for name in phrasings.columns if name not in ("options_", "options_str")]
     row = {name: f"<{name}>" for name in names} | {"options": ["yes", "no"]}
-    values = phrasings.values(row, task)
+    values = phrasings.values(row, name_in_file)
     assert [list(template) for template in phrasings.templates] == pairs
     for template in phrasings.templates:
       prompt, answer = fill(template, values)
