@@ -263,8 +263,8 @@ def accuracies(run: Run) -> list[tuple[str, list[tuple[str, list[tuple[str, str]
   for stage, result in run.comparisons.items():
     rows = []
     for label, measures in mapping(result.get("groups")).items():
-      pairs = zip(*(mapping(measures).get(key) or () for key in ("accuracy", "clear_accuracy")), strict=False)
-      for replicate, (accuracy, clear) in enumerate(pairs):
+      models = zip(*(_list(mapping(measures).get(key)) for key in ("accuracy", "clear_accuracy")), strict=False)
+      for replicate, (accuracy, clear) in enumerate(models):
         cells = [_cell("accuracy", read_interval(accuracy)), _cell("clear_accuracy", read_interval(clear))]
         difference = (
           None if replicate or label == result.get("reference") else read_interval(measures.get("difference"))
@@ -282,12 +282,16 @@ def budgets(run: Run) -> list[tuple[str, list[tuple[str, str, str, list[tuple[st
     rows = [
       (str(way), f"{point['labels']:g}", str(point.get("model")), _cells(point))
       for way, points in result.items()
-      for point in (points if isinstance(points, list) else ())
+      for point in _list(points)
       if isinstance(point, dict) and isinstance(point.get("labels"), int | float)
     ]
     if rows:
       found.append((stage, rows))
   return found
+
+
+def _list(value: Any) -> list[Any]:
+  return value if isinstance(value, list) else []
 
 
 def _cells(point: dict[str, Any]) -> list[tuple[str, str]]:

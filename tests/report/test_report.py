@@ -269,7 +269,7 @@ def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
   words = _words(page)
   assert kinds["reference"] == "pairs" and "pairs 83 % [80, 85] 88 % [85, 90]" in words
   assert all(label in words for label in kinds["groups"]) and "0.06 [0.03, 0.09]" in words
-  assert "people as the reward 4096 people_3 1.81 [1.75, 1.87] 78 % [75, 81] 1.8" in words
+  assert "people as the reward 4096 people_3 1.81 [1.75, 1.87] 78 % [75, 81] 1.79 [1.50, 2.08]" in words
   (root / "accuracy_kinds" / "results.json").write_text(json.dumps({"groups": {"a": None, "b": {"accuracy": 3}}}))
   (root / "online_budget" / "results.json").write_text(json.dumps({"a": [3, {"labels": "x"}], "b": 4}))
   page = _page(root)
