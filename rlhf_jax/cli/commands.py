@@ -56,9 +56,9 @@ def _run(arguments: list[str]) -> int:
 def _sample(arguments: list[str]) -> None:
   settings = parsers.sample().parse_args(arguments)
   from rlhf_jax.data import DataError
-  from rlhf_jax.tools.ask import answer, open_run
+  from rlhf_jax.tools.ask import answer, open_models
 
-  models = open_run(settings.run, settings.temperature, settings.max_new_tokens)
+  models = open_models(settings.run, settings.temperature, settings.max_new_tokens)
   if settings.prompt is not None:
     print(answer(models, settings.prompt, settings.seed))
     return

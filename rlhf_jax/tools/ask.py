@@ -1,68 +1,57 @@
-"""Ask the models of a run: a prompt side by side for a reader, or many prompts at once for annotators."""
+"""Questions to the models of a run: a prompt side by side for a reader, or many prompts at once for annotators."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 
 from rlhf_jax.feedback.collect import Policy
-from rlhf_jax.pipeline.run import plan
-from rlhf_jax.settings import ConfigError, nearest
-from rlhf_jax.stage import Stage
-from rlhf_jax.train import Sampling, encode_prompts, load_stage, make_sampler, open_workspace, policy_of
+from rlhf_jax.pipeline.finished import FinishedModel, open_run
+from rlhf_jax.settings import ConfigError
+from rlhf_jax.train import Sampling, encode_prompts, make_sampler
 
 Models = dict[str, Callable[[str, int], str]]
 SLOTS = 64  # responses sampled at a time
 
 
-def open_run(run: Path, temperature: float, max_new_tokens: int) -> Models:
+def open_models(run: Path, temperature: float, max_new_tokens: int) -> Models:
   """Stage name -> `answer(prompt, seed)`, for every finished stage of a run that trained a language model.
 
   Raises:
-    ConfigError: where `run` is no run directory, or none of its language models is finished.
+    ConfigError: `run` is no run directory, or none of its language models is finished.
   """
-  models = {}
-  for stage in _finished(run):
-    loaded = _load(stage, None)
-    if loaded is not None:
-      models[stage.name] = _asker(stage, *loaded, temperature, max_new_tokens)
-  if not models:
-    raise ConfigError(f"no language model of {run} is finished yet")
-  return models
+  return {found.stage.name: _answerer(found, temperature, max_new_tokens) for found in open_run(run).language_models()}
 
 
 def open_policies(run: Path, names: Sequence[str], temperature: float, max_new_tokens: int) -> list[Policy]:
   """Samplers of many prompts at once: of the stages `names`, as "STAGE" or "STAGE@STEP", or of the last language model.
 
   Raises:
-    ConfigError: where `run` is no run directory, or a name is of no finished language model.
-    CheckpointError: where a stage has no checkpoint of that step.
+    ConfigError: `run` is no run directory, or a name is not that of a finished language model.
+    CheckpointError: a stage has no checkpoint of that step.
   """
-  stages = {stage.name: stage for stage in _finished(run)}
-  names = names or [next((name for name in reversed(stages) if _load(stages[name], None)), "")]
-  policies, sampler = [], None
-  for name in names:
-    stage_name, _, step = name.partition("@")
-    if stage_name not in stages or not (step.isdecimal() or "@" not in name):
-      raise ConfigError(f"{name!r} is no finished stage (or STAGE@STEP) of {run}.{nearest(stage_name, stages)}")
-    loaded = _load(stages[stage_name], int(step) if step else None)
-    if loaded is None:
-      raise ConfigError(f"stage {stage_name!r} of {run} trained a reward model, which has nothing to say")
-    model, tokenizer, params = loaded
-    settings = Sampling(model.config.max_length - max_new_tokens, max_new_tokens, temperature, slots=SLOTS)
+  opened = open_run(run)
+  policies: list[Policy] = []
+  sampler = None
+  for name in names or [opened.language_model().stage.name]:
+    stage, at, step = name.partition("@")
+    if not stage or (at and not step.isdecimal()):
+      raise ConfigError(f"{name!r} is neither STAGE nor STAGE@STEP, as in {stage or 'sft'}@100")
+    found = opened.language_model(stage, int(step) if step else None)
+    room = found.model.config.max_length - max_new_tokens
     if sampler is None:  # the stages of a run share model and tokenizer, so that one program serves them all
-      sampler = make_sampler(model, tokenizer, settings, stages[stage_name].transport, any_shape=True)
+      settings = Sampling(room, max_new_tokens, temperature, slots=SLOTS)
+      sampler = make_sampler(found.model, found.tokenizer, settings, found.stage.transport, any_shape=True)
     recorded = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    source = {"checkpoint": f"{run}/{name}", "fingerprint": stages[stage_name].fingerprint, "sampling": recorded}
-    policies.append(Policy(_many(sampler, tokenizer, params, settings.max_prompt_tokens), source))
+    source = {"checkpoint": f"{run}/{name}", "fingerprint": found.stage.fingerprint, "sampling": recorded}
+    policies.append(Policy(_sampler_of_many(sampler, found, room), source))
   return policies
 
 
 def answer(models: Models, prompt: str, seed: int) -> str:
-  """The answers as a table of two columns, a line each; what cannot be printed in a line is shown as a dot."""
+  """The answers as a table of two columns, a line each; a character that cannot be printed is shown as a dot."""
   width = max(map(len, models))
   lines = []
   for name, ask in models.items():
@@ -71,41 +60,24 @@ def answer(models: Models, prompt: str, seed: int) -> str:
   return "\n".join(lines)
 
 
-def _finished(run: Path) -> list[Stage]:
-  """The finished stages of a run that have checkpoints."""
-  if not (run / "config.json").is_file():
-    raise ConfigError(f"{run} is no run directory: it has no config.json")
-  stages = [step.stage for step in plan(json.loads((run / "config.json").read_text()), run.absolute())]
-  directories = ((stage, stage.directory) for stage in stages)
-  return [stage for stage, path in directories if (path / "done.json").exists() and (path / "checkpoints").is_dir()]
+def _answerer(found: FinishedModel, temperature: float, max_new_tokens: int) -> Callable[[str, int], str]:
+  room = found.model.config.max_length - max_new_tokens
+  settings = Sampling(room, max_new_tokens, temperature)
+  sample = make_sampler(found.model, found.tokenizer, settings, found.stage.transport, any_shape=True)
 
-
-def _load(stage: Stage, step: int | None) -> tuple | None:
-  """(model, tokenizer, params) of the language model of a stage; None of a reward model."""
-  tokenizer, model = open_workspace(stage)
-  params = load_stage(stage, stage.name, model, tokenizer, step)
-  if "head" in params and "policy" not in params:
-    return None
-  return model, tokenizer, policy_of(params)
-
-
-def _asker(stage, model, tokenizer, params, temperature, max_new_tokens):
-  room = model.config.max_length - max_new_tokens
-  sample = make_sampler(model, tokenizer, Sampling(room, max_new_tokens, temperature), stage.transport, any_shape=True)
-
-  def ask(prompt, seed):
-    batch = encode_prompts([prompt], tokenizer, room, "the prompt").narrow().take([0])[1]
-    return sample(params, batch, jax.random.key(seed))[1][0]
+  def ask(prompt: str, seed: int) -> str:
+    batch = encode_prompts([prompt], found.tokenizer, room, "the prompt").narrow().take([0])[1]
+    return sample(found.policy, batch, jax.random.key(seed))[1][0]
 
   return ask
 
 
-def _many(sampler, tokenizer, params, room):
-  def sample(prompts, count, seed):
-    found = encode_prompts(prompts, tokenizer, room, "the prompts").narrow()
-    batch = found.take(range(len(found.texts)))[1]
-    responses = sampler(params, batch, jax.random.key(seed), count)[1]
-    of = {text: responses[i * count : (i + 1) * count] for i, text in enumerate(found.texts)}
+def _sampler_of_many(sampler, found: FinishedModel, room: int) -> Callable[[Sequence[str], int, int], list[list[str]]]:
+  def sample(prompts: Sequence[str], count: int, seed: int) -> list[list[str]]:
+    encoded = encode_prompts(prompts, found.tokenizer, room, "the prompts").narrow()
+    batch = encoded.take(range(len(encoded.texts)))[1]
+    responses = sampler(found.policy, batch, jax.random.key(seed), count)[1]
+    of = {text: responses[i * count : (i + 1) * count] for i, text in enumerate(encoded.texts)}
     return [of.get(prompt, []) for prompt in prompts]
 
   return sample

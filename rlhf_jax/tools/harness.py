@@ -9,7 +9,6 @@ and what follows is an answer.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,9 @@ from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import WIDTH, make_likelihood
 from rlhf_jax.models import LanguageModel, language_model
 from rlhf_jax.models.hub import load_pretrained, open_pretrained
-from rlhf_jax.pipeline.run import plan
+from rlhf_jax.pipeline.finished import is_run, open_run
 from rlhf_jax.sampling import generate
-from rlhf_jax.settings import ConfigError, nearest
 from rlhf_jax.stages.perplexity import windows
-from rlhf_jax.train import load_stage, open_workspace
 from rlhf_jax.types import Params, Prompts
 
 DEFAULT_NEW_TOKENS = 256  # where a task does not say how long an answer may be, as in the harness' own models
@@ -41,22 +38,11 @@ def open_model(path: Path, stage: str = "") -> tuple[LanguageModel, data.Tokeniz
   Raises:
     ConfigError: the run has no such language model.
   """
-  if not _is_run(path):
+  if not is_run(path):
     opened = open_pretrained(path)
     return language_model(opened.config), data.load_tokenizer(opened.path), load_pretrained(opened)
-  steps = plan(json.loads((path / "config.json").read_text()), path.absolute())
-  finished = [step.stage for step in steps if (step.stage.directory / "done.json").exists()]
-  stages = {found.name: found for found in finished if (found.directory / "checkpoints").is_dir()}
-  if stage and stage not in stages:
-    raise ConfigError(f"{path} has no finished model of a stage {stage!r}.{nearest(stage, stages)}")
-  for name in [stage] if stage else reversed(stages):
-    tokenizer, model = open_workspace(stages[name])
-    params = load_stage(stages[name], name, model, tokenizer)
-    if "policy" in params or "head" not in params:
-      return model, tokenizer, {"decoder": params.get("policy", params)["decoder"]}
-    if stage:
-      raise ConfigError(f"stage {stage!r} of {path} is a reward model, which has no probabilities of texts")
-  raise ConfigError(f"no language model of {path} is finished yet")
+  found = open_run(path).language_model(stage)
+  return found.model, found.tokenizer, found.policy
 
 
 class HarnessModel(LM):
@@ -175,11 +161,6 @@ def evaluate(
     fewshot_as_multiturn=chat, log_samples=False, bootstrap_iters=1000,
   )  # fmt: skip
   return {"results": found["results"], "n-shot": found["n-shot"], "truncated": model.truncated}
-
-
-def _is_run(path: Path) -> bool:
-  config = path / "config.json"
-  return config.is_file() and "stages" in json.loads(config.read_text())
 
 
 def _is_dialogue(text: str) -> bool:

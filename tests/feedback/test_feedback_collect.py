@@ -178,12 +178,12 @@ def test_the_last_language_model_is_the_default(run):
 @pytest.mark.parametrize(
   "name, error, message",
   [
-    ("stf", ConfigError, "'stf' is no finished stage .* Did you mean 'sft'?"),
-    ("unfinished", ConfigError, "'unfinished' is no finished stage"),
-    ("sft@", ConfigError, "'sft@' is no finished stage"),
-    ("sft@x", ConfigError, "'sft@x' is no finished stage"),
+    ("stf", ConfigError, "no finished model of a stage 'stf'. Did you mean 'sft'?"),
+    ("unfinished", ConfigError, "no finished model of a stage 'unfinished'"),
+    ("sft@", ConfigError, "'sft@' is neither STAGE nor STAGE@STEP"),
+    ("sft@x", ConfigError, "'sft@x' is neither STAGE nor STAGE@STEP"),
     ("sft@7", CheckpointError, "has no checkpoint of step 7; it has 1, 2"),
-    ("scores", ConfigError, "'scores' of .* trained a reward model, which has nothing to say"),
+    ("scores", ConfigError, "'scores' of .* is a reward model, which gives no text a probability"),
   ],
 )
 def test_a_stage_that_cannot_be_sampled_is_named(name, error, message, run):

@@ -13,7 +13,7 @@ from rlhf_jax.pipeline import members
 from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.pipeline.recipe import load_population
 from rlhf_jax.settings import ConfigError
-from rlhf_jax.tools.ask import answer, open_run
+from rlhf_jax.tools.ask import answer, open_models
 from rlhf_jax.train import Interrupted
 from rlhf_jax.train.metrics import read_metrics
 
@@ -95,7 +95,7 @@ def test_a_member_is_a_run_directory(population):
   config = json.loads((member / "config.json").read_text())
   assert config["ppo"]["optimizer"]["learning_rate"] == 0.002
   assert config["seeds"] == {"ppo": 1} and config["seed"] == 0
-  models = open_run(member, SAMPLING["temperature"], 4)
+  models = open_models(member, SAMPLING["temperature"], 4)
   assert list(models) == ["pretrain", "sft", "ppo"] and answer(models, "Where does Max live?", 0).count("|") == 3
   assert not (population / "ppo").exists()
 
