@@ -1,4 +1,4 @@
-"""From what a config says to what it means: typed dataclasses, modules and functions; every mistake is named."""
+"""Configs as typed dataclasses, and the modules and functions that they name; every mistake is named."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+  from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 FunctionName = Annotated[str, "function"]  # "package.module:name" or "path/to/file.py:name"; "" for none
 
 
 class ConfigError(ValueError):
-  """A mistake in a config: the message names the key, what was found and what would be accepted."""
+  """A mistake in a config: the message names the key, the value that was found and those that are accepted."""
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -61,7 +64,7 @@ def parse(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-  if dataclasses.is_dataclass(hint):
+  if isinstance(hint, type) and dataclasses.is_dataclass(hint):
     if not isinstance(value, Mapping):
       raise ConfigError(f"config.{where} must be a mapping, not {value!r}.")
     return parse(hint, value, where)
@@ -113,7 +116,7 @@ def describe(cls: type) -> dict[str, str]:
 
 
 def _form(value: Any) -> type:
-  """What tells the options of a union apart: a mapping, a tuple, or neither."""
+  """The form by which the options of a union are told apart: a mapping, a tuple, or neither."""
   return Mapping if isinstance(value, Mapping) else tuple if isinstance(value, (list, tuple)) else object
 
 
@@ -151,7 +154,7 @@ def import_function(name: str) -> Callable:
   """The object "package.module:name" or "path/to/file.py:name".
 
   Raises:
-    ConfigError: where it cannot be found.
+    ConfigError: the module has no such function, or there is no such module.
   """
   module_name, _, attribute = name.rpartition(":")
   if not module_name:
@@ -171,6 +174,7 @@ def import_module(name: str) -> types.ModuleType:
       raise ConfigError(f"no file {path} (relative paths start at the current directory)")
     # Dataclasses look their annotations up in sys.modules; the path as a name can shadow no other module.
     spec = importlib.util.spec_from_file_location(str(path.absolute()), path)
+    assert spec is not None and spec.loader is not None  # as for any file that ends in .py
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -140,6 +140,11 @@ def write_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
   write_bytes(path, gzip.compress(data, mtime=0) if Path(path).suffix == ".gz" else data)
 
 
+def write_json(path: PathLike, value: object) -> None:
+  """Writes one JSON value, at once or not at all."""
+  write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
 def write_bytes(path: PathLike, data: bytes) -> None:
   """Writes a whole file: first a temporary file beside it, then a rename, so that a reader never sees half of it."""
   target = Path(path)

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_jax.pipeline.run import check_done, check_references, is_done, plan, write_json
+from rlhf_jax.data.files import write_json
+from rlhf_jax.pipeline.run import check_done, check_references, is_done, plan
 from rlhf_jax.pipeline.run import run as run_stages
 from rlhf_jax.population import Population, Varying
 from rlhf_jax.report.report import write_report

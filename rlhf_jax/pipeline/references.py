@@ -1,13 +1,13 @@
-"""What a stage's config refers to: earlier stages, files that these write, and functions.
+"""The references in a stage's config: to earlier stages, to files that these write, and to functions.
 
-From this follow what a stage depends on, and which names are wrong, before anything has run.
+From them follow the stages that a stage depends on, and the names that are wrong, before anything has run.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from rlhf_jax.settings import ConfigError, import_function, nearest, texts
 from rlhf_jax.stage import Stage
@@ -15,25 +15,38 @@ from rlhf_jax.stage import Stage
 _PATH = re.compile(r"\{run\}/([^/]+)/")
 
 
-def stages_read(config: Any) -> set[str]:
-  """The names of stages in a parsed config: where it names one, and in the paths of files."""
-  found = set()
-  for _, text, mark in texts(config, ""):
-    found.update(_PATH.findall(text), [text] if mark == "stage" else [])
+class Reference(NamedTuple):
+  """A text of a config: its place, without "config.", and its mark, "stage", "function" or ""."""
+
+  where: str
+  text: str
+  mark: str
+
+
+def read_references(config: Any, where: str) -> tuple[Reference, ...]:
+  """Every text in a parsed config that may name a stage, a file or a function; `where` is its place in the config."""
+  return tuple(Reference(*found) for found in texts(config, where))
+
+
+def stages_read(references: Iterable[Reference]) -> set[str]:
+  """The names of the stages that are referred to: by their names, and in the paths of files."""
+  found: set[str] = set()
+  for reference in references:
+    found.update(_PATH.findall(reference.text), [reference.text] if reference.mark == "stage" else [])
   return found
 
 
-def check_names(config: Any, stage: Stage, earlier: Mapping[str, tuple[str, ...] | None]) -> None:
-  """Raises ConfigError where a stage's parsed config names a stage, file or function that is not there.
+def check_names(references: Iterable[Reference], stage: Stage, earlier: Mapping[str, tuple[str, ...] | None]) -> None:
+  """Raises ConfigError where a stage's config names a stage, file or function that is not there.
 
-  earlier: the stages before it with the files they write, None where that is not known. What lies in the run directory
-  already, of another config, is there too.
+  earlier: the stages before it with the files they write, None where that is not known. A stage that the run directory
+  holds already, of another config, is there too.
   """
-  for where, text, mark in texts(config, stage.name):
+  for where, text, mark in references:
     if mark == "function" and text:
       try:
         import_function(text)
-      except ConfigError as error:
+      except (ConfigError, ModuleNotFoundError) as error:
         raise ConfigError(f"config.{where}: {error}") from error
     elif mark == "stage" and "/" in text:
       if not stage.path(text).is_dir():
@@ -45,7 +58,7 @@ def check_names(config: Any, stage: Stage, earlier: Mapping[str, tuple[str, ...]
 
 
 def check_path(where: str, text: str, stage: Stage, earlier: Mapping[str, tuple[str, ...] | None]) -> None:
-  """Raises ConfigError where nothing has made, or will make, the file "{run}/STAGE/FILE"."""
+  """Raises ConfigError where no stage has made, or will make, the file "{run}/STAGE/FILE"."""
   name, _, file = text.removeprefix("{run}/").partition("/")
   whole = text.rpartition(":")[0] or text  # some paths end in ":NAME", a part of the file
   if re.search(r"[*?[]", file) or stage.path(text).exists() or stage.path(whole).exists():

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from rlhf_jax.data.files import write_json
 from rlhf_jax.pipeline.old_names import current_names, first_names
-from rlhf_jax.pipeline.references import check_names, check_path, stages_read
+from rlhf_jax.pipeline.references import Reference, check_names, check_path, read_references, stages_read
 from rlhf_jax.population import varied
 from rlhf_jax.report.report import write_report
 from rlhf_jax.settings import ConfigError, import_module, nearest, parse
 from rlhf_jax.stage import ImportedModel, Model, Stage, Transport
 from rlhf_jax.train.progress import console
+from rlhf_jax.train.provenance import provenance
 
 SHARED = ("seed", "stages", "tokenizer", "model", "transport")
 OPTIONAL = ("seeds",)  # of single stages, instead of the run's
@@ -30,19 +33,26 @@ OPTIONAL = ("seeds",)  # of single stages, instead of the run's
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A stage that is ready to run: its module, its parsed config, and the config as it was given."""
+  """A stage that is ready to run."""
 
-  module: Any
+  module: ModuleType
+  """Module that carries out the stage."""
   config: Any
+  """Config of the stage, parsed into the module's `Config`."""
   given: dict[str, Any]
+  """Config of the stage as it was given."""
+  references: tuple[Reference, ...]
+  """Texts of the config that may name stages, files and functions."""
   stage: Stage
+  """Place of the stage in its run, and the settings that all stages share."""
 
 
 def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
   """Carries out every stage that is not done yet; `config` is a plain nested mapping.
 
   Everything in the config is checked before anything starts. `command`, the command line that asked for the run, is
-  kept for the report: in command.txt the last one, in done.json that of each stage.
+  kept for the report: in command.txt the last one, in done.json that of each stage. So are the versions and the
+  hardware, in environment.json and in done.json.
 
   Raises:
     ConfigError: a mistake in the config, or a finished stage that was made with another one.
@@ -54,6 +64,7 @@ def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
   check_references(config, steps)
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(workdir / "config.json", config)
+  write_json(workdir / "environment.json", provenance())
   if command:
     (workdir / "command.txt").write_text(command + "\n")
   for number, step in enumerate(steps, 1):
@@ -62,15 +73,23 @@ def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
       console.print(f"{label}: done already", markup=False)
       continue
     console.print(label, markup=False)
-    start = time.monotonic()
-    step.stage.directory.mkdir(parents=True, exist_ok=True)
-    write_json(step.stage.directory / "config.json", step.given)
-    step.module.run(varied(step.stage.name, step.config), step.stage)
-    seconds = round(time.monotonic() - start, 1)
-    record = {"fingerprint": step.stage.fingerprint, "seconds": seconds, "command": command}
-    write_json(_done_path(step.stage), record)
+    seconds = _carry_out(step, command)
     console.print(f"{label}: done in {seconds:.0f} s", markup=False)
     write_report(workdir)
+  if not (workdir / "report.html").exists():
+    write_report(workdir)
+
+
+def _carry_out(step: Step, command: str) -> float:
+  """Runs a stage and marks it done; returns the seconds it took."""
+  start = time.monotonic()
+  step.stage.directory.mkdir(parents=True, exist_ok=True)
+  write_json(step.stage.directory / "config.json", step.given)
+  step.module.run(varied(step.stage.name, step.config), step.stage)
+  seconds = round(time.monotonic() - start, 1)
+  record = {"fingerprint": step.stage.fingerprint, "seconds": seconds, "command": command}
+  write_json(_done_path(step.stage), {**record, "environment": provenance()})
+  return seconds
 
 
 def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
@@ -78,9 +97,12 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
   config = current_names(config)
   _check_keys(config)
   stages = tuple(config["stages"])
-  model = parse(ImportedModel if "path" in config["model"] else Model, config["model"], "model")
+  kind: type[Model] | type[ImportedModel] = ImportedModel if "path" in config["model"] else Model
+  model = parse(kind, config["model"], "model")
   transport = parse(Transport, config["transport"], "transport")
-  steps, fingerprints, tokenizer = [], {}, stages_read(config["tokenizer"])
+  steps: list[Step] = []
+  fingerprints: dict[str, str] = {}
+  tokenizer = stages_read(read_references(config["tokenizer"], "tokenizer"))
   sections = [key for key in config if key not in SHARED + OPTIONAL]
   for name in stages:
     if name not in sections:
@@ -90,7 +112,8 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
     given = config[name]
     module = _stage_module(given["algorithm"], name)
     parsed = parse(module.Config, given, name)
-    read = stages_read(parsed)
+    references = read_references(parsed, name)
+    read = stages_read(references)
     upstream = {other: fingerprints.get(other) for other in stages if other != name and other in read}
     later = [other for other, fingerprint in upstream.items() if fingerprint is None]
     if later:
@@ -101,7 +124,7 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
     shared = {"seed": seed, "tokenizer": config["tokenizer"], "model": config["model"]}
     fingerprints[name] = _fingerprint(first_names([name, given, shared, upstream]))
     stage = Stage(name, Path(workdir), seed, config["tokenizer"], model, transport, fingerprints[name])
-    steps.append(Step(module, parsed, given, stage))
+    steps.append(Step(module, parsed, given, references, stage))
   return steps
 
 
@@ -127,18 +150,24 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     raise ConfigError(f"config has no key {key!r}.{nearest(key, {*SHARED, *stages})}")
 
 
-def _stage_module(algorithm: Any, name: str) -> Any:
+def _stage_module(algorithm: Any, name: str) -> ModuleType:
   if not isinstance(algorithm, str) or not algorithm:
     raise ConfigError(f"config.{name}.algorithm must be the name of a module or the path of a .py file")
-  module = import_module(algorithm)
+  try:
+    module = import_module(algorithm)
+  except ModuleNotFoundError as error:
+    raise ConfigError(f"config.{name}.algorithm: {algorithm} cannot be imported: {error}") from error
   lacking = [attribute for attribute in ("Config", "run") if not hasattr(module, attribute)]
   if lacking:
     raise ConfigError(f"config.{name}.algorithm: {algorithm} has no {lacking[0]!r}, so it is no stage")
+  for library in getattr(module, "NEEDS", ()):
+    if importlib.util.find_spec(library) is None:
+      raise ConfigError(f"config.{name}.algorithm: {algorithm} needs the library {library}: pip install {library}")
   return module
 
 
 def is_done(step: Step) -> bool:
-  """Whether the stage has returned."""
+  """Whether the stage has run to its end."""
   return _done_path(step.stage).exists()
 
 
@@ -153,9 +182,11 @@ def check_references(config: Mapping[str, Any], steps: Sequence[Step]) -> None:
   writes = {step.stage.name: getattr(step.module, "WRITES", None) for step in steps}
   for number, step in enumerate(steps):
     if not is_done(step):
-      check_names(step.config, step.stage, {other.stage.name: writes[other.stage.name] for other in steps[:number]})
+      check_names(step.references, step.stage, {other.stage.name: writes[other.stage.name] for other in steps[:number]})
   if config["tokenizer"].startswith("{run}/") and not all(map(is_done, steps)):
-    sections = {key: writes.get(key) for key in config if key not in SHARED}  # who trains it may come in a later run
+    sections = {
+      key: writes.get(key) for key in config if key not in SHARED
+    }  # the stage that trains it may come in a later run
     check_path("tokenizer", config["tokenizer"], steps[0].stage, sections)
 
 
@@ -191,10 +222,3 @@ def _done_path(stage: Stage) -> Path:
 
 def _fingerprint(value: Any) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_json(path: Path, value: Any) -> None:
-  """Writes the file at once or not at all."""
-  partial = path.with_suffix(".partial")
-  partial.write_text(json.dumps(value, indent=2) + "\n")
-  os.replace(partial, path)

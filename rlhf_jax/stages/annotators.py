@@ -21,6 +21,7 @@ from rlhf_jax.train.judgements import read_feedback
 from rlhf_jax.train.progress import console
 
 WRITES = ("annotators.jsonl",)
+NEEDS = ("statsmodels",)
 
 
 @dataclasses.dataclass(frozen=True)

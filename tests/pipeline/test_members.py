@@ -186,7 +186,7 @@ def test_one_member_that_fails_is_told_and_the_others_finish(chain, programs, tm
 
 def test_a_signal_stops_all_members(chain, programs, tmp_path, monkeypatch):
   link(chain, tmp_path / "run")
-  write = members.pipeline.write_json
+  write = pipeline.write_json
 
   def signalled(path, value):  # as the first member's stage begins
     if path.parent.name == "ppo" and path.name == "config.json":

@@ -2,11 +2,14 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
+import jax
 import pytest
 from tiny_chain import recipe
 
+import rlhf_jax
 from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.settings import ConfigError, import_module
 
@@ -95,16 +98,20 @@ def test_the_files_of_a_run(config, workdir):
   pipeline.run(config, workdir, command="rlhf-jax run --config x.py")
   assert json.loads((workdir / "config.json").read_text()) == config
   assert (workdir / "command.txt").read_text() == "rlhf-jax run --config x.py\n"
+  environment = json.loads((workdir / "environment.json").read_text())
+  assert environment["versions"]["jax"] == jax.__version__ and environment["num_devices"] == 8
   fingerprints = set()
   for name in "abc":
     assert json.loads((workdir / name / "config.json").read_text()) == config[name]
     done = json.loads((workdir / name / "done.json").read_text())
-    assert set(done) == {"fingerprint", "seconds", "command"} and done["seconds"] < 5
+    assert set(done) == {"fingerprint", "seconds", "command", "environment"} and done["seconds"] < 5
+    assert done["environment"] == environment
     assert done["command"] == "rlhf-jax run --config x.py"
     fingerprints.add(done["fingerprint"])
   assert len(fingerprints) == 3
   assert {path.name for path in workdir.rglob("*")} == {
-    *("config.json", "command.txt", "log.txt", "a", "b", "c", "done.json", "data.jsonl")
+    *("config.json", "command.txt", "environment.json", "report.html"),
+    *("log.txt", "a", "b", "c", "done.json", "data.jsonl"),
   }
 
 
@@ -246,11 +253,15 @@ def test_a_tokenizer_that_no_stage_makes_is_refused(config, workdir):
 
 
 def test_stages_say_which_files_they_write():
-  """Others may read them, and the name in a stage's code is the one in its list."""
-  root = Path(pipeline.__file__).parent
-  for path in [*(root / "algorithms").glob("*.py"), root / "evaluation" / "evaluate.py"]:
-    written = set(re.findall(r'stage\.directory / "([^"]+\.(?:jsonl|json|db))"', path.read_text()))
-    assert written <= set(getattr(import_module(f"rlhf_jax.{path.parent.name}.{path.stem}"), "WRITES", ())), path
+  """A list of the files that other stages may read is whole: it holds every name in the stage's code."""
+  lists = 0
+  for package in ("algorithms", "stages"):
+    for path in (Path(rlhf_jax.__file__).parent / package).glob("*.py"):
+      listed = getattr(import_module(f"rlhf_jax.{package}.{path.stem}"), "WRITES", None)
+      written = set(re.findall(r'stage\.directory / "([^"]+\.(?:jsonl|json|db))"', path.read_text()))
+      assert listed is None or written <= set(listed), path
+      lists += listed is not None
+  assert lists > 8
 
 
 def change(path, value):
@@ -332,9 +343,8 @@ def test_a_stage_knows_its_place(config, workdir):
 def test_another_tokenizer_is_another_run_for_every_stage_after_it(tmp_path, monkeypatch):
   from rlhf_jax.pipeline.recipe import load_config
 
-  monkeypatch.chdir(Path(__file__).parents[2])
-  monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-  arguments = ["--config", "configs/quickstart.py", "--workdir", "x"]
+  monkeypatch.chdir(tmp_path)
+  arguments = ["--config", "quickstart", "--workdir", "x"]
 
   def prints(*overrides):
     config, _ = load_config([*arguments, *overrides])
@@ -342,6 +352,24 @@ def test_another_tokenizer_is_another_run_for_every_stage_after_it(tmp_path, mon
 
   before, after = prints(), prints("--config.vocabulary.vocab_size=700")
   assert {name for name in before if before[name] == after[name]} == {"world"}
+
+
+def test_a_missing_library_is_named_before_anything_runs(config, workdir):
+  path = Path(config["a"]["algorithm"]).with_name("needs.py")
+  config["c"]["algorithm"] = str(path)
+  path.write_text(STAGE + 'NEEDS = ("json", "no_such_library")')
+  expected = f"config.c.algorithm: {path} needs the library no_such_library: pip install no_such_library"
+  assert refused(config, workdir) == expected
+  path.write_text(STAGE + "import no_such_library")
+  expected = f"config.c.algorithm: {path} cannot be imported: No module named 'no_such_library'"
+  assert refused(config, workdir) == expected
+  assert not workdir.exists()
+
+
+def test_a_file_of_weights_that_cannot_be_read_here_is_named_before_anything_runs(config, workdir, monkeypatch):
+  config["model"] = dict(path="model.gguf")
+  monkeypatch.setitem(sys.modules, "gguf", None)
+  assert "to read GGUF, install the package gguf" in refused(config, workdir)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "reinforce", "rloo", "grpo"])
