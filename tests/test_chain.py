@@ -64,7 +64,9 @@ def test_every_stage_is_done(chain):
   assert tuple(json.loads((chain / "config.json").read_text())["stages"]) == STAGES
   for name in STAGES:
     done = json.loads((chain / name / "done.json").read_text())
-    assert set(done) == {"fingerprint", "seconds", "command"} and re.fullmatch("[0-9a-f]{16}", done["fingerprint"])
+    assert set(done) == {"fingerprint", "seconds", "command", "environment"} and re.fullmatch(
+      "[0-9a-f]{16}", done["fingerprint"]
+    )
   assert not list(chain.rglob("*.partial"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 import sys
 import textwrap
 import traceback
@@ -39,7 +38,7 @@ def read_recipe(name: str) -> Recipe:
 
   The first paragraph is the question; "Time:" and "Result:" start lines, and their texts end at the next empty line.
   """
-  text = inspect.cleandoc(ast.get_docstring(ast.parse(_path(name).read_text())) or "")
+  text = (ast.get_docstring(ast.parse(_path(name).read_text()), clean=False) or "").strip()
   found: dict[str, list[str]] = {"": []}
   label = ""
   for line in text.splitlines():
@@ -65,7 +64,7 @@ def listing(width: int) -> str:
     [
       *lines,
       "",
-      "rlhf-jax configs RECIPE                      shows a recipe and the settings of its stages",
+      "rlhf-jax configs RECIPE                      shows it and its settings",
       "rlhf-jax run --config RECIPE --workdir DIR   runs it",
     ]
   )

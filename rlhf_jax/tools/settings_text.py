@@ -56,7 +56,9 @@ def _stages(parts: Mapping[str, tuple[Any, Any]], width: int) -> str:
   for name, (module, _) in parts.items():
     summary = (inspect.getdoc(module) or "").partition("\n\n")[0].removeprefix("Stage: ")
     summary = summary[:1].upper() + summary[1:]
-    lines += textwrap.wrap(summary, width, initial_indent=f"  {name:<{column - 2}}", subsequent_indent=" " * column)
+    lines += textwrap.wrap(
+      summary or "-", width, initial_indent=f"  {name:<{column - 2}}", subsequent_indent=" " * column
+    )
   return "\n".join(lines)
 
 
@@ -88,12 +90,12 @@ def _inner(value: Any) -> dict[str, Any]:
 
 
 def _entry(setting: str, description: str, indent: int, width: int) -> list[str]:
-  left = " " * indent + setting
-  wrapped = textwrap.wrap(description, width - COLUMN)
-  if not wrapped:
-    return [left]
-  first, rest = ([left], wrapped) if len(left) > COLUMN - 2 else ([f"{left:<{COLUMN}}{wrapped[0]}"], wrapped[1:])
-  return [*first, *(" " * COLUMN + line for line in rest)]
+  """A setting on the left and its description on the right, below it where the setting is long."""
+  left = textwrap.wrap(setting, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+  right = textwrap.wrap(description, width - COLUMN)
+  if right and len(left) == 1 and len(left[0]) <= COLUMN - 2:
+    left = [f"{left[0]:<{COLUMN}}{right.pop(0)}"]
+  return [*left, *(" " * COLUMN + line for line in right)]
 
 
 def _type_name(hint: Any) -> str:
