@@ -1,13 +1,14 @@
-"""A population of runs: what its members are, where they live, and that they are trained together.
+"""A population of runs: its members, their directories, and their training as one program.
 
-The stages up to the first one that is trained anew are the run's own and shared; from there on each member has its own
-seed or its own values of floats of the config. RUN/members/NAME is a run directory like any other (its shared stages
-are links), so that every command works on it: NAME is "seed=3", or "ppo.kl_coef=0.1,seed=3".
+Stages before the first one that differs run once and are shared. After it each member has its own seed, or its own
+values of floats of the config. RUN/members/NAME is a run directory like any other (its shared stages are links), so
+that every command works on it: NAME is "seed=3", or "ppo.kl_coef=0.1,seed=3".
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -31,16 +32,16 @@ def run(
 ) -> None:
   """Runs the shared stages, then all members that are not done as one population, and writes the report.
 
-  seeds: seeds of each member of the grid of `vary`, counted from config.seed; 0 keeps config.seed. vary: key of the
-  config -> its values.
+  seeds: number of seeds for each point of the grid of `vary`, counted from config.seed; 0 keeps config.seed. vary: keys
+  of the config and their values; several keys make a grid.
 
   Raises:
-    ConfigError: a mistake in the config or in `vary`, or a finished stage that was made with another one.
+    ConfigError: a mistake in the config or in `vary`, or a finished stage that was made with another config.
     Interrupted: on a signal, after every member has saved; the same call continues.
-    MemberError: where members failed; the others have finished.
+    MemberError: members failed; all members that did not fail have finished.
   """
   workdir = Path(workdir).absolute()
-  check_references(config, plan(config, workdir))  # names what is wrong with it as for a single run
+  check_references(config, plan(config, workdir))  # a mistake is named as for a single run
   first = _first_stage(config, vary)
   everyone = members(config, seeds, vary)
   stages = list(config["stages"])
@@ -64,16 +65,21 @@ def run(
 
 
 class MemberError(ValueError):
-  """Members of a population that failed: which, and why."""
+  """Members of a population failed; the message names them with their errors."""
 
 
 def members(config: Mapping[str, Any], seeds: int, vary: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
-  """Name -> config of each member: the grid of `vary` times the seeds. Raises ConfigError."""
+  """The config of each member by its name, one for each point of the grid of `vary` and each seed.
+
+  Raises:
+    ConfigError: a mistake in `vary`, or a config that no population can be made of.
+  """
   own = list(config["stages"])[_first_stage(config, vary) :]
+  counted: list[int | None] = [*range(config["seed"], config["seed"] + seeds)]
   found = {}
   for values in itertools.product(*vary.values()):
     chosen = dict(zip(vary, values, strict=True))
-    for seed in range(config["seed"], config["seed"] + seeds) if seeds else [None]:
+    for seed in counted or [None]:
       member = copy.deepcopy(dict(config))
       for key, value in chosen.items():
         _section(member, key)[key.rpartition(".")[2]] = value
@@ -84,12 +90,14 @@ def members(config: Mapping[str, Any], seeds: int, vary: Mapping[str, Sequence[f
   return found
 
 
-def _first_stage(config, vary) -> int:
-  """Index of the first stage that members have of their own: the last one trained, or an earlier one that varies."""
+def _first_stage(config: Mapping[str, Any], vary: Mapping[str, Sequence[float]]) -> int:
+  """Index of the first stage that is each member's own: the last one trained, or an earlier one that varies."""
   if config["transport"]["kind"] == "pmap":
     raise ConfigError("config.transport.kind is 'pmap', whose programs cannot be stacked: a population needs 'jit'")
   if DIRECTORY in config["stages"]:
-    raise ConfigError(f"config.stages has a stage {DIRECTORY!r}, which is where a population keeps its runs")
+    raise ConfigError(
+      f"config.stages has a stage {DIRECTORY!r}; a population keeps its runs in a directory of that name"
+    )
   stages = list(config["stages"])
   trained = [index for index, name in enumerate(stages) if "optimizer" in config.get(name, {})]
   if not trained:
@@ -106,8 +114,8 @@ def _first_stage(config, vary) -> int:
   return min([trained[-1], *(stages.index(key.split(".")[0]) for key in vary)])
 
 
-def _section(config, key) -> dict[str, Any]:
-  """The mapping that the last name of a dotted key is in."""
+def _section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+  """The mapping that holds the last name of a dotted key."""
   stage, *path = key.split(".")[:-1] or [""]
   if stage not in config["stages"]:
     raise ConfigError(f"--vary {key}: {stage!r} is no stage.{nearest(stage, config['stages'])}")
@@ -120,7 +128,7 @@ def _section(config, key) -> dict[str, Any]:
 
 
 def _link(workdir: Path, directory: Path, stages: Sequence[str]) -> None:
-  """The run's own stages, as if they were the member's. Relative, so that the run can be moved."""
+  """Links the shared stages into the member's directory; the links are relative, so that the run can be moved."""
   directory.mkdir(parents=True, exist_ok=True)
   for name in stages:
     link = directory / name
@@ -128,13 +136,19 @@ def _link(workdir: Path, directory: Path, stages: Sequence[str]) -> None:
       link.symlink_to(os.path.relpath(workdir / name, directory), target_is_directory=True)
 
 
-def _train(todo, everyone, directories, vary, command) -> dict[str, int]:
-  """Trains the members named in `todo`; how many programs each function was compiled to."""
+def _train(
+  todo: Sequence[str],
+  everyone: Mapping[str, dict[str, Any]],
+  directories: Mapping[str, Path],
+  vary: Mapping[str, Sequence[float]],
+  command: str,
+) -> dict[str, int]:
+  """Trains the members named in `todo`; returns for each function the number of programs that it was compiled to."""
   values = {key: [_section(everyone[name], key)[key.rpartition(".")[2]] for name in todo] for key in vary}
   with stop_on_signal() as stop:
     population = Population(len(todo), stop)
     errors = population.run(
-      [lambda name=name: run_stages(everyone[name], directories[name], command) for name in todo],
+      [functools.partial(run_stages, everyone[name], directories[name], command) for name in todo],
       [{key: Varying(values[key], number) for key in vary} for number in range(len(todo))],
     )
   failed = {name: error for name, error in zip(todo, errors, strict=True) if error is not None}
