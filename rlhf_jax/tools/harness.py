@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
@@ -137,7 +138,7 @@ class HarnessModel(LM):
     for row, ids in enumerate(contexts):
       tokens[row, : len(ids)], lengths[row] = ids, len(ids)
     rollout = _generate(
-      self._params, Prompts(tokens, lengths), jax.random.key(number), self._model, max_new_tokens, temperature,
+      self._params, Prompts(jnp.asarray(tokens), jnp.asarray(lengths)), jax.random.key(number), self._model, max_new_tokens, temperature,
       self._tokenizer.eos_id, self._tokenizer.pad_id,
     )  # fmt: skip
     found = np.asarray(rollout.tokens), np.asarray(rollout.mask)
