@@ -2,8 +2,8 @@
 
   rlhf-jax harness runs/quickstart --stage sft --tasks my_task --include tasks/ --shots 5 --chat
 
-Without --chat the harness' text is continued as it stands. With it, its messages take the form the model was tuned on,
-and what follows is an answer.
+Without --chat the model continues the harness' text as it stands. With --chat the harness' messages take the form that
+the model was tuned on, and the model's text is an answer.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def open_model(path: Path, stage: str = "") -> tuple[LanguageModel, data.Tokeniz
 
 
 class HarnessModel(LM):
-  """`lm_eval.api.model.LM` over pure functions. Contexts that are too long lose their start, as in the harness."""
+  """`lm_eval.api.model.LM` over pure functions. A context that is too long loses its start, as in the harness."""
 
-  def __init__(self, model: LanguageModel, tokenizer: data.Tokenizer, params: Params, *, batch_size: int = 32):
+  def __init__(self, model: LanguageModel, tokenizer: data.Tokenizer, params: Params, *, batch_size: int = 32) -> None:
     super().__init__()
     self._model, self._tokenizer, self._params, self._batch = model, tokenizer, params, batch_size
     self._likelihood = make_likelihood(model, tokenizer.pad_id, batch_size)
     self.truncated = 0  # requests whose context lost its start
 
   def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-    """(log p of the continuation, whether it is the greedy one) of each (context, continuation)."""
+    """(log p of the continuation in nats, whether it is the greedy continuation) of each (context, continuation)."""
     pairs = [self._pair(*request.args) for request in requests]
     logp, greedy = self._likelihood(self._params, pairs)
     return [(float(value), bool(is_greedy)) for value, is_greedy in zip(logp, greedy, strict=True)]
 
   def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-    """log p of each whole text, every token once, over windows of the model's length."""
+    """log p of each whole text in nats, every token once, over windows of the model's length."""
     room, bos = self._model.config.max_length, self._tokenizer.bos_id
     cuts = [windows(self._tokenizer.encode(request.args[0]), bos, room, room - 1) for request in requests]
     logp, _ = self._likelihood(self._params, [pair for cut in cuts for pair in cut])
@@ -72,7 +72,7 @@ class HarnessModel(LM):
   def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
     """Greedy continuations (or sampled, where a task says so), cut before the first of the task's stop texts.
 
-    An answer has at most half of the model's length, so that there is room for what it answers.
+    An answer has at most half of the model's length, so that the question has room.
     """
     texts = []
     for start in range(0, len(requests), self._batch):
@@ -100,7 +100,7 @@ class HarnessModel(LM):
 
   @property
   def tokenizer_name(self) -> str:
-    """What the harness' cache of rendered requests is labelled with."""
+    """Label of the harness' cache of rendered requests."""
     return self._tokenizer.fingerprint
 
   def chat_template(self, chat_template: bool | str = False) -> str:
@@ -131,14 +131,18 @@ class HarnessModel(LM):
     self.truncated += 1
     return [ids[0], *ids[len(ids) - left + 1 :]]
 
-  def _sample(self, contexts, max_new_tokens, temperature, number) -> list[list[int]]:
+  def _sample(
+    self, contexts: Sequence[list[int]], max_new_tokens: int, temperature: float, number: int
+  ) -> list[list[int]]:
+    """Continuations of the contexts, a batch of which is padded to the adapter's size; `number` seeds the sampling."""
     width = min(-(-max(map(len, contexts)) // WIDTH) * WIDTH, self._model.config.max_length - max_new_tokens)
     tokens = np.full((self._batch, width), self._tokenizer.pad_id, np.int32)
     lengths = np.ones(self._batch, np.int32)
     for row, ids in enumerate(contexts):
       tokens[row, : len(ids)], lengths[row] = ids, len(ids)
+    prompts = Prompts(jnp.asarray(tokens), jnp.asarray(lengths))
     rollout = _generate(
-      self._params, Prompts(jnp.asarray(tokens), jnp.asarray(lengths)), jax.random.key(number), self._model, max_new_tokens, temperature,
+      self._params, prompts, jax.random.key(number), self._model, max_new_tokens, temperature,
       self._tokenizer.eos_id, self._tokenizer.pad_id,
     )  # fmt: skip
     found = np.asarray(rollout.tokens), np.asarray(rollout.mask)
@@ -155,7 +159,7 @@ def _generate(params, prompts, key, model, max_new_tokens, temperature, eos_id, 
 def evaluate(
   model: HarnessModel, tasks: Sequence[str], include: Path | None, shots: int | None, chat: bool, limit: int | None
 ) -> dict[str, Any]:
-  """The harness' results of its tasks by name; `include` is a directory of task files of one's own."""
+  """The harness' results by the names of its tasks; `include` is a directory of the user's own task files."""
   manager = TaskManager(include_path=str(include) if include else None, include_defaults=include is None)
   found = simple_evaluate(
     model=model, tasks=list(tasks), task_manager=manager, num_fewshot=shots, limit=limit, apply_chat_template=chat,
@@ -169,7 +173,7 @@ def _is_dialogue(text: str) -> bool:
 
 
 def _temperature(settings: Sequence[dict]) -> float:
-  """One for the batch: the requests of a task agree."""
+  """The temperature of a batch: the requests of a task agree on it."""
   given = settings[0]
   return float(given.get("temperature", 0.0)) if given.get("do_sample") else 0.0
 
