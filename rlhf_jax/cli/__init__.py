@@ -50,6 +50,11 @@ def main(argv: list[str] | None = None) -> int:
   except BrokenPipeError:  # the reader of a pipe, as in `rlhf-jax configs | head`, has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+  except ModuleNotFoundError as error:
+    if not error.name or error.name.startswith("rlhf_jax"):
+      raise
+    print(f"rlhf-jax: {error}; `pip install rlhf_jax` brings what this package needs", file=sys.stderr)
+    return 2
   except (ValueError, OSError, FloatingPointError) as error:  # the errors a user can cause
     print(f"rlhf-jax: {error}", file=sys.stderr)
     return 2

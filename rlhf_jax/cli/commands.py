@@ -116,11 +116,8 @@ def _collect(arguments: list[str]) -> None:
 def _annotate(arguments: list[str]) -> None:
   settings = parsers.annotate().parse_args(arguments)
   from rlhf_jax.data import read_text
+  from rlhf_jax.feedback.server import LOCAL, invite, origins_of, serve
 
-  try:
-    from rlhf_jax.feedback.server import LOCAL, invite, origins_of, serve
-  except ModuleNotFoundError as error:
-    raise ConfigError(f"{error}; the page needs the feedback extra: pip install 'rlhf_jax[feedback]'") from error
   guidelines = read_text(settings.guidelines) if settings.guidelines else ""
   origins = origins_of(settings.host, settings.port, settings.origin)
   names = [name.strip() for name in settings.annotators.split(",") if name.strip()]
@@ -143,17 +140,13 @@ def _agreement(arguments: list[str]) -> None:
   settings = parsers.agreement().parse_args(arguments)
   if settings.threshold is not None and not 0 <= settings.threshold <= 1:
     raise ValueError(f"--threshold {settings.threshold} must be a share between 0 and 1")
+  from rlhf_jax.agreement.findings import analyse
+  from rlhf_jax.agreement.report import write_findings
+  from rlhf_jax.agreement.screening import Limits
+  from rlhf_jax.agreement.text import print_findings
   from rlhf_jax.feedback.exchange import read_records
 
-  try:
-    from rlhf_jax.agreement.findings import analyse
-    from rlhf_jax.agreement.report import write_findings
-    from rlhf_jax.agreement.screening import Limits
-    from rlhf_jax.agreement.text import print_findings
-
-    findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
-  except ModuleNotFoundError as error:
-    raise ValueError(f"{error}; pip install 'rlhf_jax[feedback]' brings what agreement needs") from error
+  findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
   print_findings(findings)
   if settings.out is not None:
     print("\n".join(str(path) for path in write_findings(findings, settings.out)))

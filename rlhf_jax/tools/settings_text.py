@@ -99,12 +99,12 @@ def _entry(setting: str, description: str, indent: int, width: int) -> list[str]
 
 
 def _type_name(hint: Any) -> str:
-  """A type as a reader writes it: `float | None`, `"jit" | "pmap"`, `stage` for the name of a stage."""
+  """A type as a reader writes it: `float | None`, `'jit' | 'pmap'`, `stage` for the name of a stage."""
   origin, inner = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
     return str(inner[1])
   if origin is Literal:
-    return " | ".join(f'"{value}"' if isinstance(value, str) else repr(value) for value in inner)
+    return " | ".join(map(repr, inner))
   if origin in (types.UnionType, typing.Union):
     return " | ".join(map(_type_name, inner))
   if origin in (tuple, dict):

@@ -73,7 +73,7 @@ def test_settings_of_a_stage(recipe, tmp_path):
     "  model: stage = ''                       Stage whose model is trained, in a description that is so",
     "                                          long that it has to go on in a second line.",
     "  score: function = 'json:loads'",
-    '  decay: "linear" | "cosine" = \'cosine\'   Course of the learning rate.',
+    "  decay: 'linear' | 'cosine' = 'cosine'   Course of the learning rate.",
     "  part: Part                              Settings of a part.",
     "    rate: float = 1.0                     Learning rate, per step.",
     "  parts: dict[str, Part]",
@@ -108,4 +108,4 @@ def test_every_setting_of_the_quickstart_is_shown_and_fits(capsys, monkeypatch):
   assert re.search(r"^  clip: float = 0.2\b", shown, re.M) and re.search(
     r"^    learning_rate: float = 0.0005\b", shown, re.M
   )
-  assert re.search(r'^  kind: "jit" | "pmap" | "shard_map" = \'jit\' ', shown, re.M)
+  assert re.search(r"^  kind: 'jit' \| 'pmap' \| 'shard_map' = 'jit'$", shown, re.M)
