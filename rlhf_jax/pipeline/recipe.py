@@ -1,4 +1,4 @@
-"""From a command line to a resolved config: the recipe, overrides of its keys, and the members of a population."""
+"""The arguments of `rlhf-jax run` as a resolved config: the recipe, overrides of its keys, values of a population."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
 
 
 def load_population(arguments: list[str]) -> tuple[int, dict[str, list[float]]]:
-  """`--seeds N --vary KEY=X,Y ...` -> (N, 0 where it is not given; the values of each key). Raises ConfigError."""
+  """`--seeds N --vary KEY=X,Y ...` -> (N, the values of each key); without --seeds N is 0. Raises ConfigError."""
   settings, _ = _parse(arguments)
   vary: dict[str, list[float]] = {}
   for text in settings.vary:
@@ -127,9 +127,9 @@ def _check_override(config: ConfigDict, override: str) -> None:
 
 
 def _split_none(config: ConfigDict, overrides: list[str]) -> tuple[list[str], list[list[str]]]:
-  """The overrides without those by None, which absl takes for no number, and the keys that end as None.
+  """The overrides that absl can read, and the paths of the keys that are set to None, which absl reads for no number.
 
-  Whether a key may be None is the stage's to say, when the config is parsed. A text becomes "None".
+  A stage says whether a key may be None when the config is parsed. A key that holds a text becomes "None".
   """
   words: list[str] = []
   for word in overrides:
