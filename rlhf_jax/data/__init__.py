@@ -25,7 +25,7 @@ from rlhf_jax.data.dialogue import (
   split_pair,
 )
 from rlhf_jax.data.encoding import LossTokens, encode_demonstrations, export_tokenizer, prompt_ids, response_ids
-from rlhf_jax.data.files import DataError, read_rows, read_text, write_rows
+from rlhf_jax.data.files import DataError, read_rows, read_text, write_json, write_rows
 from rlhf_jax.data.row_formats import Comparison, Critique, Demonstration, Ratings
 from rlhf_jax.data.sources import (
   Source,
@@ -79,5 +79,6 @@ __all__ = [
   "take",
   "token_bytes",
   "train_tokenizer",
+  "write_json",
   "write_rows",
 ]

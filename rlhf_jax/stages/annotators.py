@@ -1,10 +1,10 @@
-"""Stage: judge the judges, before a reward model learns from them; writes `annotators.jsonl` of weights with reasons.
+"""Stage: weigh annotators before a reward model learns from them; writes `annotators.jsonl`, weights with reasons.
 
-Two measures, alone or together. `set_aside`: whoever screening advises to set aside weighs 0 (see
-`rlhf_jax.agreement.screening`: an interval beyond a limit, on gold items or against what the others agree on).
-`reliability`: the others weigh in proportion to the reliability that a noisy Bradley-Terry model has learnt from how
-they agree (`rlhf_jax.agreement.consensus`). Both see the records alone. The file is meant to be read, and may be
-edited: screening recommends, a person decides.
+Two measures, alone or together, which see nothing but the records. `set_aside` gives weight 0 to annotators whom
+screening advises to set aside (`rlhf_jax.agreement.screening`: an interval beyond a limit, on gold items or against the
+consensus of all others). `reliability` weighs annotators in proportion to the reliability that a noisy Bradley-Terry
+model learns from their agreement (`rlhf_jax.agreement.consensus`). The file is meant to be read, and may be edited:
+screening recommends, a person decides.
 """
 
 from __future__ import annotations
@@ -26,24 +26,28 @@ NEEDS = ("statsmodels",)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage. feedback: files of records (.db, .jsonl, .parquet, or comparisons)."""
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   feedback: tuple[str, ...]
+  """Files of records: .db, .jsonl or .parquet, or comparisons."""
   set_aside: bool
+  """Switch that gives weight 0 to annotators whom screening advises to set aside."""
   reliability: bool
+  """Switch that weighs annotators by their learnt reliability; off, all weigh 1."""
 
 
 def run(config: Config, stage: Stage) -> None:
   """Screens the annotators, weighs them, and writes rows {annotator, weight, advice, num_items, reasons}.
 
   Raises:
-    DataError: nobody is left, or no judgement orders two responses.
+    DataError: every weight is 0, or no judgement orders two responses.
   """
   table = judgement_table(*read_feedback([stage.path(name) for name in config.feedback]))
   pairs = pairs_of(table)
   if not len(pairs.outcome):
-    raise data.DataError(f"{stage.name}: no judgement orders two responses, so that nobody can be compared with others")
+    raise data.DataError(f"{stage.name}: no judgement orders two responses, so that annotators cannot be compared")
   model = noisy_bradley_terry(table, pairs)
   verdicts = screen(table, pairs, habits(table, pairs, model))
   weights = dict.fromkeys(table.annotators, 1.0)
@@ -61,7 +65,6 @@ def run(config: Config, stage: Stage) -> None:
   ]
   if not any(row["weight"] for row in rows):
     raise data.DataError(f"{stage.name}: no annotator of {len(rows)} is left with a weight above 0")
-  stage.directory.mkdir(parents=True, exist_ok=True)
   data.write_rows(stage.directory / "annotators.jsonl", rows)
-  gone = sum(row["weight"] == 0 for row in rows)
-  console.print(f"{stage.name}: {len(rows)} annotators, {gone} of them weigh 0", markup=False)
+  num_without = sum(row["weight"] == 0 for row in rows)
+  console.print(f"{stage.name}: {len(rows)} annotators, {num_without} of them weigh 0", markup=False)

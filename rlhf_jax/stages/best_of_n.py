@@ -6,14 +6,15 @@ arXiv 2401.01879). An `sft` stage on the file is rejection-sampling fine-tuning 
 2304.06767; Llama 2, arXiv 2307.09288, section 3.2.3): supervised learning that moves the policy towards best-of-n.
 
 DEVIATIONS: the best is taken for each prompt, as in Llama 2, rather than over all prompts, which would keep the easy
-ones. A response that did not end with <eos> cannot win, since as a demonstration it would teach to stop there; a
-prompt all of whose responses are unfinished or empty is skipped and counted.
+prompts. A response without <eos> cannot win, since as a demonstration it would teach the model to stop there; a prompt
+whose responses are all unfinished or empty is skipped and counted.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ from rlhf_jax.train import (
   report_skips,
   stage_key,
 )
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
 
 WRITES = ("demonstrations.jsonl",)
@@ -38,22 +40,26 @@ WRITES = ("demonstrations.jsonl",)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  policy: the stage that is sampled. prompts: a file; num_prompts of them. responses: N for each prompt. batch_size:
-  prompts sampled at once.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   policy: StageName
+  """Stage whose model is sampled."""
   prompts: str
+  """File of prompts."""
   num_prompts: int
+  """Number of prompts, taken from the start of the file."""
   responses: int
+  """Number of responses to each prompt, N."""
   batch_size: int
+  """Number of prompts sampled at once."""
   sampling: Sampling
+  """Sampling of the responses."""
   reward: Reward
+  """Reward by which the best response is chosen."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.responses < 1 or self.batch_size < 1 or self.num_prompts < 1:
       raise ValueError(
         f"num_prompts={self.num_prompts}, responses={self.responses} and batch_size={self.batch_size} must be >= 1"
@@ -68,16 +74,16 @@ def run(config: Config, stage: Stage) -> None:
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   score = make_scorer(config.reward, stage, model, tokenizer, where="reward")
   num_prompts = min(config.num_prompts, len(prompts.texts))
-  rows, skips = [], collections.Counter()
+  rows: list[dict[str, Any]] = []
+  skips: collections.Counter[str] = collections.Counter()
   with StageProgress(stage.name, num_prompts) as progress:
-    for start in range(0, num_prompts, config.batch_size):
-      indices = np.arange(start, start + config.batch_size) % num_prompts  # one shape for every batch
+    for start, indices, kept in fixed_batches(num_prompts, config.batch_size):
       texts, batch = prompts.take(indices)
       texts = [text for text in texts for _ in range(config.responses)]
       rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
       scores = np.reshape(score(rollout, texts, responses), (-1, config.responses))
       usable = np.reshape(np.asarray(rollout.finished) & np.array([r != "" for r in responses]), scores.shape)
-      for group, winner in enumerate(best(scores, usable)[: num_prompts - start]):
+      for group, winner in enumerate(best(scores, usable)[:kept]):
         if winner < 0:
           skips["every response is unfinished or empty"] += 1
           continue
@@ -90,7 +96,7 @@ def run(config: Config, stage: Stage) -> None:
           }
         )
       means = {"reward/proxy": float(np.mean([row["score"] for row in rows]))} if rows else {}
-      progress.update(min(start + config.batch_size, num_prompts), means)
+      progress.update(start + kept, means)
   report_skips(stage.name, skips, num_prompts)
   if not rows:
     raise data.DataError(f"{stage.name}: {config.policy} gave no prompt a response that ends; train it longer")
@@ -98,6 +104,9 @@ def run(config: Config, stage: Stage) -> None:
 
 
 def best(scores: np.ndarray, usable: np.ndarray) -> np.ndarray:
-  """Index of the highest usable score of each row, the first of equals, -1 where there is none; [B, N] -> i64[B]."""
+  """Index of the highest usable score of each row, the first of equals, -1 where no score is usable: i64[B].
+
+  scores: f[B, N]. usable: bool[B, N].
+  """
   masked = np.where(usable, scores, -np.inf)
   return np.where(usable.any(axis=1), masked.argmax(axis=1), -1)

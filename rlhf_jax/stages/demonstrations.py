@@ -1,4 +1,4 @@
-"""Stage: buy labels of the oldest kind: demonstrators of the world answer prompts; writes `demonstrations.jsonl`."""
+"""Stage: simulated demonstrators of the world answer prompts; writes `demonstrations.jsonl`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,29 @@ WRITES = ("demonstrations.jsonl",)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage. seed: the world's. prompts: a file; num of them. flaw: the share with a bad habit."""
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   seed: int
+  """Seed of the world."""
   prompts: str
+  """File of prompts."""
   num: int
+  """Number of demonstrations; prompts recur where the file has fewer."""
   flaw: float
+  """Share of demonstrations with a bad habit, between 0 and 1."""
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Writes rows {prompt, response, habit}, in an order of the stage's own. Raises DataError for a foreign prompt."""
+  """Writes rows {prompt, response, habit} in an order that the stage's seed decides.
+
+  Raises:
+    DataError: a prompt is no request of the world.
+  """
   prompts, _ = data.read_prompts(stage.path(config.prompts))
-  world, rng, rows = make_world(config.seed), np.random.default_rng(stage.stage_seed), []
+  world, rng = make_world(config.seed), np.random.default_rng(stage.stage_seed)
+  rows = []
   for index in data.batch_indices(len(prompts), config.num, 0, stage.stage_seed):
     task = parse_prompt(world, prompts[index])
     if task is None:

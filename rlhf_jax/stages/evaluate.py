@@ -1,21 +1,23 @@
-"""Stage: what each stage added. Samples every model on held-out prompts, scores the answers, and writes the report.
+"""Stage: evaluate the models of several stages on held-out prompts, and the reward model on answers of the reference.
 
-Writes `evaluation.json` (means with 95 % intervals), `samples.jsonl` and `samples.md` (prompt and every model's answer)
-into the stage's directory, and `report.html` into the run's.
+Writes `evaluation.json` (means with 95 % intervals), `samples.jsonl` and `samples.md` (prompts with every model's
+answer).
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy, ranking_accuracy, wilson_interval, win_rate
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
@@ -32,38 +34,48 @@ from rlhf_jax.train import (
   open_workspace,
   stage_key,
 )
+from rlhf_jax.train.functions import MeasureFunction
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import make_labellers, rank
+from rlhf_jax.train.rewards import Scorer
+from rlhf_jax.types import Params
+from rlhf_jax.world import Labeller, make_labellers, rank
 
 WRITES = ("evaluation.json", "samples.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  models: stages to compare. reference: the one whose win rate is one half and that KL is measured to. prompts: a file;
-  held_out_prompts: another, of tasks that were in no training data, or "". num_prompts: taken of each.
-  reward_model: the stage that gives the proxy reward, or "". gold: a function that returns a dict of arrays, "total"
-  and its parts; no gold reward is known where its name is "". responses, min_gap: the reward model is held against the
-  gold order on `responses` answers of the reference to each prompt, on the pairs whose gold rewards differ by more than
-  min_gap; labellers: who give the noisy labels it is also held against.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   models: tuple[StageName, ...]
+  """Stages whose models are compared."""
   reference: StageName
+  """Stage that win rates and KL are measured against."""
   prompts: str
+  """File of prompts."""
   held_out_prompts: str
+  """File of prompts of clusters that were in no training data; "" for none."""
   num_prompts: int
+  """Number of prompts, taken from the start of each file."""
   batch_size: int
+  """Number of prompts sampled at once."""
   sampling: Sampling
+  """Sampling of the answers."""
   reward_model: StageName
+  """Reward-model stage that gives the proxy reward; "" for none."""
   gold: Function
+  """Function that returns a mapping from names to scores: the gold reward "total" and its parts; "" for no gold."""
   responses: int
+  """Number of answers of the reference to each prompt, on which the reward model is scored."""
   min_gap: float
+  """Difference in gold reward above which a pair of answers counts as clear."""
   labellers: dict[str, int]
+  """Number of simulated labellers of each kind, whose noisy labels the reward model is scored on as well."""
   num_samples: int
+  """Number of prompts in the files of samples."""
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -85,7 +97,7 @@ def run(config: Config, stage: Stage) -> None:
       progress.update(len(answers), {})
     result = summarize(answers, config.reference, clusters, held_out)
     if proxy and gold:
-      # Held-out tasks are for the policies: the reward model has seen no comparison of them.
+      # Held-out clusters are for the policies: the reward model was trained on no comparison of them.
       inside = [index for index in everything if clusters[index] not in held_out]
       groups = []
       for index in range(config.responses):
@@ -93,18 +105,23 @@ def run(config: Config, stage: Stage) -> None:
         progress.update(len(answers) + len(groups), {})
       measured = judge_reward_model(groups, config.min_gap, make_labellers(config.labellers), stage.stage_seed)
       result["reward_model"] = {config.reward_model: measured}
-  stage.directory.mkdir(parents=True, exist_ok=True)
-  (stage.directory / "evaluation.json").write_text(json.dumps(result, indent=2, default=float) + "\n")
+  write_results(stage, "evaluation.json", result)
   _write_samples(config, stage, prompts.texts, clusters, answers)
 
 
 def summarize(
   answers: dict[str, dict[str, np.ndarray]], reference: str, clusters: list[str], held_out: set[str]
 ) -> dict[str, Any]:
-  """Per model and measure the mean with its interval, over the training clusters; per cluster the mean gold reward."""
+  """Mean of each measure of each model over the training clusters, and mean gold reward in each cluster.
+
+  answers: {model: {measure: f[N], "responses": N texts}}. clusters: cluster of each of the N prompts, "" for none.
+  held_out: clusters that were in no training data. Every mean comes with its 95 % interval.
+  """
   inside = np.array([cluster not in held_out for cluster in clusters])
   models: dict[str, Any] = {}
-  by_cluster: dict[str, Any] = {c: {"held_out": c in held_out, "models": {}} for c in dict.fromkeys(clusters) if c}
+  by_cluster: dict[str, Any] = {
+    cluster: {"held_out": cluster in held_out, "models": {}} for cluster in dict.fromkeys(clusters) if cluster
+  }
   for name, answer in answers.items():
     measures = {key: values[inside] for key, values in answer.items() if key != "responses"}
     models[name] = {key: mean_interval(values)._asdict() for key, values in measures.items()}
@@ -117,21 +134,23 @@ def summarize(
   return {"reference": reference, "models": models, "clusters": by_cluster}
 
 
-def judge_reward_model(groups: list[dict], min_gap: float, labellers: list, seed: int) -> dict[str, Any]:
-  """The reward model's order of K answers to each prompt against the gold order, and against noisy labels.
+def judge_reward_model(
+  groups: Sequence[Mapping[str, Any]], min_gap: float, labellers: Sequence[Labeller], seed: int
+) -> dict[str, Any]:
+  """Accuracy of the reward model's order of K answers against the gold order and against noisy labels.
 
-  groups: K answers to the same N prompts, each with "responses", "proxy" and "gold". The ceiling on noisy labels is
-  what the gold reward itself reaches on them, answers of equal gold counting one half.
+  groups: K answers to each of the same N prompts, as K mappings with "responses" (N texts), "proxy" f[N] and "gold"
+  f[N]. The ceiling on noisy labels is the accuracy of the gold reward itself; equal gold rewards count one half.
   """
   proxy = np.stack([group["proxy"] for group in groups], axis=1)  # [N, K]
   gold = np.stack([group["gold"] for group in groups], axis=1)
   texts = list(zip(*(group["responses"] for group in groups), strict=True))  # [N][K]
   words = np.array([[len(text.split()) for text in group] for group in texts])
   rng = np.random.default_rng(seed)
-  ranks = [rank(labellers[rng.integers(len(labellers))], g, w, rng) for g, w in zip(gold, words, strict=True)]
-  # Nobody is asked to compare a text with itself: an answer that occurs twice is judged once.
+  orders = [rank(labellers[int(rng.integers(len(labellers)))], g, w, rng) for g, w in zip(gold, words, strict=True)]
+  # No labeller compares a text with itself: an answer that occurs twice is judged once.
   repeated = np.array([[text in group[:k] for k, text in enumerate(group)] for group in texts])
-  ranks = np.where(repeated, -1, np.stack(ranks))
+  ranks = np.where(repeated, -1, np.stack(orders))
   return {
     "clear_accuracy": pair_accuracy(proxy, gold, min_gap=min_gap)._asdict(),
     "accuracy": pair_accuracy(proxy, gold)._asdict(),
@@ -141,8 +160,11 @@ def judge_reward_model(groups: list[dict], min_gap: float, labellers: list, seed
   }
 
 
-def _load_prompts(config, stage, tokenizer) -> tuple[PromptSet, list[str], set[str]]:
-  texts, cluster_of, held_out = [], {}, set()
+def _load_prompts(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> tuple[PromptSet, list[str], set[str]]:
+  """The prompts of both files, the cluster of each ("" for none), and the clusters of the held-out file."""
+  texts: list[str] = []
+  cluster_of: dict[str, str] = {}
+  held_out: set[str] = set()
   for path, outside in ((config.prompts, False), (config.held_out_prompts, True)):
     if not path:
       continue
@@ -156,8 +178,20 @@ def _load_prompts(config, stage, tokenizer) -> tuple[PromptSet, list[str], set[s
   return prompts, [cluster_of.get(text, "") for text in prompts.texts], held_out
 
 
-def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
-  """`answer(params, key, chosen)` -> per prompt: responses, length, finished, kl, and proxy, gold and its parts."""
+def _answerer(
+  config: Config,
+  stage: Stage,
+  model: LanguageModel,
+  tokenizer: data.Tokenizer,
+  prompts: PromptSet,
+  reference: Params,
+  proxy: Scorer | None,
+  gold: MeasureFunction | None,
+) -> Callable[[Params, jax.Array, Sequence[int]], dict[str, Any]]:
+  """`answer(params, key, chosen) -> {"responses": N texts, measure: f[N]}` for the prompts with N indices `chosen`.
+
+  The measures are length (tokens), finished, kl (nats, to the reference), and proxy, gold and its parts if known.
+  """
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   temperature = config.sampling.temperature or 1.0
 
@@ -170,11 +204,9 @@ def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
     return (logp - logp_ref).sum(axis=1)
 
   def answer(params, key, chosen):
-    columns = collections.defaultdict(list)
-    for start in range(0, len(chosen), config.batch_size):
-      rows = np.arange(start, start + config.batch_size)  # one shape for every batch
-      kept = int((rows < len(chosen)).sum())
-      texts, batch = prompts.take(np.take(chosen, rows % len(chosen)))
+    columns: dict[str, Any] = collections.defaultdict(list)
+    for start, rows, kept in fixed_batches(len(chosen), config.batch_size):
+      texts, batch = prompts.take(np.take(chosen, rows))
       rollout, responses = sample(params, batch, jax.random.fold_in(key, start))
       columns["responses"] += responses[:kept]
       columns["length"] += np.asarray(rollout.mask.sum(axis=1), np.float32)[:kept].tolist()
@@ -190,7 +222,10 @@ def _answerer(config, stage, model, tokenizer, prompts, reference, proxy, gold):
   return answer
 
 
-def _write_samples(config, stage, prompts, clusters, answers):
+def _write_samples(
+  config: Config, stage: Stage, prompts: Sequence[str], clusters: Sequence[str], answers: dict[str, dict[str, Any]]
+) -> None:
+  """Writes the answers to `num_samples` prompts, drawn at random, as rows and as tables in Markdown."""
   rows = []
   for i in np.random.default_rng(stage.stage_seed).permutation(len(prompts))[: config.num_samples]:
     row: dict[str, Any] = {"prompt": prompts[i]}

@@ -2,13 +2,12 @@
 
 Likelihood ranking takes the choice with the largest log-probability ("acc"), or the largest per character
 ("acc_norm"), as lm-evaluation-harness does; choices of equal score share the point. Generation takes the most probable
-tokens and scores the response by any reward function, such as those of `rlhf_jax.verify`, whose extractors find the
-answer in it.
+tokens and scores the response by any reward function, such as those of `rlhf_jax.verify`, which find the answer in a
+response.
 
-Every number of shots has the same questions: one that does not fit with the most shots is left out of all, and counted.
+All numbers of shots have the same questions: a question that does not fit with the most shots is left out and counted.
 Writes `few_shot.json` (with 95 % intervals: Wilson's for shares, Student's t otherwise), `few_shot.md` and
-`responses.jsonl` into the stage's directory, and `report.html` into the run's. A run that is killed goes on with the
-model it was at.
+`responses.jsonl`. A run that was killed keeps the results of the models it had finished.
 """
 
 from __future__ import annotations
@@ -16,59 +15,79 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.evaluation.likelihood import WIDTH, make_likelihood
-from rlhf_jax.evaluation.questions import Form, answer_ids, context_ids, draw_shots, read_questions
+from rlhf_jax.evaluation.likelihood import WIDTH, Continuations, make_likelihood
+from rlhf_jax.evaluation.questions import Form, Question, answer_ids, context_ids, draw_shots, read_questions
+from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.statistics import Interval, mean_interval, wilson_interval
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.stage import Stage, StageName
-from rlhf_jax.train import Function, Sampling, load_policy, make_sampler, make_score_function, open_workspace, stage_key
+from rlhf_jax.train import (
+  Function,
+  PromptSet,
+  Sampling,
+  load_policy,
+  make_sampler,
+  make_score_function,
+  open_workspace,
+  stage_key,
+)
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress, console
-from rlhf_jax.types import Prompts
+from rlhf_jax.train.sampler import Sampler
+from rlhf_jax.types import Params
+
+Shots = tuple[Question, ...]  # worked examples before a question
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionSet:
-  """file: rows of questions (see `rlhf_jax.evaluation.questions.read_questions`). pool: the file that examples are
-  drawn from; "" draws them from the other rows of `file`. score: of a task by generation, a function of the texts; it
-  sees the bare prompt. max_new_tokens: of a response. models: the ones that it is for; () is all.
-  """
+  """A file of questions, and how models answer them."""
 
   file: str
+  """File with rows of questions (see `rlhf_jax.evaluation.questions.read_questions`)."""
   method: Literal["likelihood", "generate"]
+  """Method of answering: "likelihood" ranks the choices, "generate" samples the most probable tokens."""
   pool: str = ""
+  """File that worked examples are drawn from; "" for the other rows of `file`."""
   score: Function = dataclasses.field(default_factory=lambda: Function(""))
+  """Function that scores generated responses, and gets the prompts without examples; "" for likelihood ranking."""
   max_new_tokens: int = 32
+  """Longest generated response, in tokens."""
   models: tuple[str, ...] = ()
+  """Stages that are asked these questions; () for all stages of the evaluation."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if (self.method == "generate") != bool(self.score.function):
       raise ValueError("a task by generation needs a score.function, and one by likelihood has none")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  models: stages that are asked in the form of instructions, examples as earlier turns. text_models: stages that are
-  asked in plain text, examples before the question; a stage may be in both. shots: numbers of examples. num_questions:
-  taken of each file, from its start; 0 is all.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   models: tuple[StageName, ...]
+  """Stages that are asked in the form of instructions, with examples as earlier turns."""
   text_models: tuple[StageName, ...]
+  """Stages that are asked in plain text, with examples before the question; a stage may be in `models` too."""
   tasks: dict[str, QuestionSet]
+  """Sets of questions by name."""
   shots: tuple[int, ...]
+  """Numbers of worked examples, 0 or more."""
   num_questions: int
+  """Number of questions, taken from the start of each file; 0 for all."""
   batch_size: int
+  """Number of sequences evaluated at once."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not self.shots or min(self.shots) < 0 or not self.tasks or not (self.models or self.text_models):
       raise ValueError("few-shot evaluation needs models, tasks and shots of 0 or more")
     for name, task in self.tasks.items():
@@ -86,15 +105,16 @@ def run(config: Config, stage: Stage) -> None:
   tasks = {name: _prepare(task, config, stage, tokenizer, model, forms) for name, task in config.tasks.items()}
   likelihood = make_likelihood(model, tokenizer.pad_id, config.batch_size)
 
-  @functools.cache  # a sampler of its own for each model and task would be compiled as often
-  def sampler(width: int, max_new_tokens: int):
+  @functools.cache  # models and sets of questions of one width share a sampler, which is compiled once
+  def sampler(width: int, max_new_tokens: int) -> Sampler:
     return make_sampler(model, tokenizer, Sampling(width, max_new_tokens, 0.0), stage.transport)
 
   def evaluate(
-    params, task: QuestionSet, label: str, form: Form, questions, shots
-  ) -> tuple[dict[str, Any], list[dict]]:
-    """The measures by the number of examples, and the responses of a task by generation."""
-    found, responses = {}, []
+    params: Params, task: QuestionSet, label: str, form: Form, questions: list[Question], shots: list[Shots]
+  ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The measures by number of examples, and the generated responses, if any."""
+    found: dict[str, Any] = {}
+    responses: list[dict[str, Any]] = []
     for count in config.shots:
       examples = [chosen[:count] for chosen in shots]
       if task.method == "likelihood":
@@ -129,18 +149,16 @@ def run(config: Config, stage: Stage) -> None:
             state["tasks"][task_name]["models"][label] = found
             state["responses"] += [{"task": task_name, **row} for row in responses]
         state["done"].append(label)
-        written = partial.with_suffix(".tmp")
-        written.write_text(json.dumps(state))  # the interval of a single value is unbounded, which no row may hold
-        written.replace(partial)
+        data.write_json(partial, state)
       progress.update(len(state["done"]), {})
-  (stage.directory / "few_shot.json").write_text(json.dumps({"tasks": state["tasks"]}, indent=2) + "\n")
+  write_results(stage, "few_shot.json", {"tasks": state["tasks"]})
   (stage.directory / "few_shot.md").write_text(table(state["tasks"]))
   data.write_rows(stage.directory / "responses.jsonl", state["responses"])
   partial.unlink()
 
 
 def _resumed(path: Path, stage: Stage) -> dict[str, Any] | None:
-  """What a run that was killed has found, model by model, if it had this very config."""
+  """The results so far of a run that was killed; None without one, or where it had another config."""
   found = json.loads(path.read_text()) if path.exists() else {}
   return found if found.get("fingerprint") == stage.fingerprint else None
 
@@ -157,8 +175,15 @@ def table(results: dict[str, Any]) -> str:
   return "\n".join(lines) + "\n"
 
 
-def _prepare(task, config, stage, tokenizer, model, forms):
-  """The questions that fit with the most shots in every form, their examples, and how many were left out."""
+def _prepare(
+  task: QuestionSet,
+  config: Config,
+  stage: Stage,
+  tokenizer: data.Tokenizer,
+  model: LanguageModel,
+  forms: Sequence[Form],
+) -> tuple[list[Question], list[Shots], int]:
+  """The questions that fit with the most shots in every form, their examples, and the number of questions left out."""
   path, is_ranked = stage.path(task.file), task.method == "likelihood"
   everything = read_questions(path, with_choices=is_ranked)
   pool = read_questions(stage.path(task.pool), with_choices=is_ranked) if task.pool else everything
@@ -183,7 +208,15 @@ def _prepare(task, config, stage, tokenizer, model, forms):
   return [question for question, _ in kept], [chosen for _, chosen in kept], left_out
 
 
-def _rank(likelihood, params, tokenizer, questions, shots, form) -> dict[str, np.ndarray]:
+def _rank(
+  likelihood: Continuations,
+  params: Params,
+  tokenizer: data.Tokenizer,
+  questions: Sequence[Question],
+  shots: Sequence[Shots],
+  form: Form,
+) -> dict[str, np.ndarray]:
+  """Points of each question, f64[N], by the log-probability of the choices ("acc") and per character ("acc_norm")."""
   pairs = [
     (context_ids(tokenizer, question, chosen, form), answer_ids(tokenizer, question, chosen, text, form))
     for question, chosen in zip(questions, shots, strict=True)
@@ -199,32 +232,44 @@ def _rank(likelihood, params, tokenizer, questions, shots, form) -> dict[str, np
 
 
 def _share(scores: np.ndarray, right: int) -> float:
-  """1 where the right choice alone is the best, 1/m where m are: a model without opinion gets what chance has."""
+  """1/m where the right choice is among m of highest score, else 0: equal scores give the accuracy of chance."""
   best = scores == scores.max()
   return float(best[right] / best.sum())
 
 
-def _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form) -> tuple[list[str], np.ndarray]:
+def _generate(
+  config: Config,
+  task: QuestionSet,
+  stage: Stage,
+  tokenizer: data.Tokenizer,
+  model: LanguageModel,
+  sampler: Callable[[int, int], Sampler],
+  params: Params,
+  contexts: Sequence[Sequence[int]],
+  form: Form,
+) -> tuple[list[str], np.ndarray]:
+  """The greedy response to each of N contexts, and whether it ended: bool-valued f64[N]."""
   lengths = np.array([len(ids) for ids in contexts], np.int32)
   width = min(-(-int(lengths.max()) // WIDTH) * WIDTH, model.config.max_length - task.max_new_tokens)
   tokens = np.full((len(contexts), width), tokenizer.pad_id, np.int32)
   for row, ids in enumerate(contexts):
     tokens[row, : len(ids)] = ids
   sample = sampler(width, task.max_new_tokens)
-  texts, finished = [], []
-  for start in range(0, len(contexts), config.batch_size):
-    rows = np.arange(start, start + config.batch_size) % len(contexts)  # one shape for every batch
-    rollout, found = sample(params, Prompts(tokens[rows], lengths[rows]), stage_key(stage))
-    texts += found
-    finished += np.asarray(rollout.finished, float).tolist()
-  texts, finished = texts[: len(contexts)], np.array(finished[: len(contexts)])
-  if form == "text":  # a text model has no end of turn: the line is its answer
+  prompts = PromptSet([""] * len(contexts), tokens, lengths)
+  texts: list[str] = []
+  finished: list[float] = []
+  for _, rows, kept in fixed_batches(len(contexts), config.batch_size):
+    _, batch = prompts.take(rows)
+    rollout, responses = sample(params, batch, stage_key(stage))
+    texts += responses[:kept]
+    finished += np.asarray(rollout.finished, float)[:kept].tolist()
+  if form == "text":  # a text model has no end of turn: its answer is the first line
     texts = [text.partition("\n")[0].strip() for text in texts]
-  return texts, finished
+  return texts, np.array(finished)
 
 
 def _summarize(scores: dict[str, np.ndarray], clusters: Sequence[str]) -> dict[str, Any]:
-  def measures(chosen):
+  def measures(chosen: np.ndarray) -> dict[str, Any]:
     return {name: _interval(values[chosen])._asdict() for name, values in scores.items()}
 
   names = np.array(clusters)

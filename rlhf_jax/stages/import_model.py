@@ -1,7 +1,7 @@
-"""Stage: take over the weights of a published model, `config.model = dict(path=...)`, as a checkpoint of this run.
+"""Stage: import a published model, `config.model = dict(path=...)`, as a checkpoint of this run.
 
-Other stages start from it by its name, and it is the base that `rlhf-jax sample` and the evaluation compare with. A
-sequence classifier of one label becomes a reward model, to be named as `reward.checkpoint`.
+Later stages start from the checkpoint by the stage's name, and evaluations compare with it. A sequence classifier of
+one label becomes a reward model, to be named as `reward.checkpoint`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from rlhf_jax.types import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """The stage has no settings of its own."""
+  """The stage has no further settings."""
 
   algorithm: str
+  """Module that carries out the stage."""
 
 
 def run(config: Config, stage: Stage) -> None:

@@ -1,12 +1,12 @@
 """Stage: sample responses from a policy and have simulated labellers or people judge them; writes `feedback.db`.
 
-An item is a prompt with K different responses, and goes to `judges` different labellers. A labeller ranks the responses
-(two of them with a strength), rates each from 1 to 7, criticises them, or all of it, as `kinds` and `critic` say; they
-never see the gold reward, only what their own noise and habits leave of it (`rlhf_jax.world.labellers`).
+An item is a prompt with K different responses, and goes to `judges` different labellers. `kinds` and `critic` decide
+whether a labeller ranks the responses (two responses with a strength), rates each from 1 to 7, criticises them, or does
+several of these. Labellers perceive the gold reward through noise and habits (`rlhf_jax.world.labellers`).
 
-With no labellers the items are for people: the stage queues them, says how to serve the page, and stops; the same
-command goes on once every item has its judgements. The file is a store of `rlhf_jax.feedback`, so that `rlhf-jax
-agreement`, `annotate` and `convert` read it too.
+With no labellers the items are for people: the stage queues them, prints the command that serves the annotation page,
+and stops; the same run command goes on once every item has its judgements. The file is a store of `rlhf_jax.feedback`,
+so that `rlhf-jax agreement`, `annotate` and `convert` read it too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import itertools
 from pathlib import Path
 
 import jax
@@ -26,7 +25,7 @@ from rlhf_jax.evaluation.simulated_judgements import annotator_records, judge_it
 from rlhf_jax.feedback.collect import collect
 from rlhf_jax.feedback.exchange import write_records
 from rlhf_jax.feedback.queue import count_open
-from rlhf_jax.feedback.records import OPINIONS, Item, Response, make_item
+from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, Response, make_item
 from rlhf_jax.feedback.store import Settings, open_store
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
@@ -45,40 +44,45 @@ from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.world import make_labellers
 
 WRITES = ("feedback.db",)
-PATIENCE = 20  # prompts asked for each item wanted, before the policy counts as one that always says the same
+PATIENCE = 20  # prompts sampled for each item wanted, before the policy counts as giving one answer only
 
 
 class Unanswered(data.DataError):
-  """The items wait for people."""
+  """Items wait for judgements of people."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  policy: the stage that is sampled. prompts: a file; each item takes the next in an order of the stage's own.
-  num_items, responses, judges: items, responses to each, and labellers of each item. kinds: what simulated labellers
-  say, of "ranks" and "ratings". critic: a function `(labeller, prompt, response, rng, **arguments) -> str`, or "".
-  gold: what labellers see through their noise; "" where people judge and no gold reward is known. gold_share: of the
-  items, carries the gold order as an expert's. labellers: number of each kind, see `rlhf_jax.world.make_labellers`;
-  empty for people.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   policy: StageName
+  """Stage whose model is sampled."""
   prompts: str
+  """File of prompts; each item takes the next prompt, in an order that the stage's seed decides."""
   num_items: int
+  """Number of items."""
   responses: int
+  """Number of responses sampled for each item, K; equal texts are shown once."""
   judges: int
+  """Number of labellers, or of people, who judge each item."""
   batch_size: int
+  """Number of prompts sampled at once."""
   sampling: Sampling
+  """Sampling of the responses."""
   kinds: tuple[str, ...]
+  """Kinds of judgement that simulated labellers give: "ranks", "ratings", or both; () for critiques alone."""
   critic: Function
+  """Function `(labeller, prompt, response, rng, **arguments) -> str` that gives critiques; "" for no critiques."""
   gold: Function
+  """Function that gives the gold rewards; "" where people judge and no gold reward is known."""
   gold_share: float
+  """Share of the items that are stored with the gold order, as an expert's answer; between 0 and 1."""
   labellers: dict[str, int]
+  """Number of simulated labellers of each kind (see `rlhf_jax.world.make_labellers`); {} for people."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if min(self.num_items, self.responses, self.judges, self.batch_size) < 1:
       raise ValueError(
         f"num_items={self.num_items}, responses={self.responses}, judges={self.judges} and "
@@ -97,7 +101,12 @@ class Config:
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Samples the items, has them judged, and writes the records."""
+  """Samples the items, has them judged, and writes the records.
+
+  Raises:
+    Unanswered: items wait for judgements of people.
+    DataError: the policy gives too few prompts different responses.
+  """
   path = stage.directory / "feedback.db"
   if config.labellers or not _queued(path):
     items, golds = _sample_items(config, stage)
@@ -119,14 +128,18 @@ def run(config: Config, stage: Stage) -> None:
 
 
 def _queued(path: Path) -> bool:
+  """Whether the store exists and holds items."""
   if not path.exists():
     return False
   with contextlib.closing(open_store(path)) as store:
     return count_open(store)[1] > 0
 
 
-def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.ndarray | None]]:
-  """num_items items of different responses, and their gold rewards; prompts that give one answer only are counted."""
+def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.ndarray]]:
+  """Items of different responses, and the gold rewards f64[K] of each; without a gold function only the items.
+
+  Prompts whose responses are all the same text are skipped and counted.
+  """
   tokenizer, model = open_workspace(stage)
   params = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
@@ -134,9 +147,12 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
   gold = make_score_function(config.gold, stage) if config.gold.function else None
   sampling = {**dataclasses.asdict(config.sampling), "seed": stage.stage_seed}
   num_gold = round(config.gold_share * config.num_items)
-  items, golds, skips, asked = [], [], collections.Counter(), 0
+  items: list[Item] = []
+  golds: list[np.ndarray] = []
+  skips: collections.Counter[str] = collections.Counter()
+  asked = step = 0
   with StageProgress(stage.name, config.num_items) as progress:
-    for step in itertools.count():
+    while True:
       rows = data.batch_indices(len(prompts.texts), config.batch_size, step, stage.stage_seed)
       texts, batch = prompts.take(np.repeat(rows, config.responses))
       _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), step))
@@ -149,12 +165,16 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
         if len(distinct) < min(2, config.responses):
           skips["all responses are the same text, or empty"] += 1
           continue
-        scores = gold([texts[start]] * len(distinct), distinct).astype(np.float64) if gold else None
-        # The row keeps the ids of items apart that happen to say the same.
+        # The row number gives items with the same texts different ids.
         source = {"checkpoint": config.policy, "sampling": sampling, "row": asked}
-        ranks = dense_ranks(scores[None])[0].tolist() if len(items) < num_gold and len(distinct) > 1 else None
+        ranks = None
+        if gold:
+          scores = gold([texts[start]] * len(distinct), distinct).astype(np.float64)
+          golds.append(scores)
+          if len(items) < num_gold and len(distinct) > 1:
+            ranks = dense_ranks(scores[None])[0].tolist()
         items.append(make_item(texts[start], [Response(text, source) for text in distinct], ranks))
-        golds.append(scores)
+      step += 1
       progress.update(len(items), {})
       if asked > PATIENCE * config.num_items:
         raise data.DataError(
@@ -163,11 +183,12 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
         )
 
 
-def _simulate(config: Config, stage: Stage, items, golds):
+def _simulate(config: Config, stage: Stage, items: list[Item], golds: list[np.ndarray]) -> Records:
+  """The records of `judges` labellers for each item; `golds` holds f64[K] for each item."""
   labellers = make_labellers(config.labellers)
   critic = make_critic(config.critic, stage) if config.critic.function else None
   rng = np.random.default_rng(stage.stage_seed)
-  judgements = []
+  judgements: list[Judgement] = []
   for item, gold in zip(items, golds, strict=True):
     for person in rng.permutation(len(labellers))[: config.judges]:
       critiques = None

@@ -1,7 +1,6 @@
-"""Stage: what the same number of labels buys when it is spent in different ways; writes `results.json`, `results.png`.
+"""Stage: gold reward against number of labels, for several ways to spend labels; writes `results.json` and a picture.
 
-Reads the `evaluation.json` of an evaluation of all the policies, and draws their gold reward against the labels that
-each of them has cost.
+Reads the `evaluation.json` of an evaluation of all the policies.
 """
 
 from __future__ import annotations
@@ -9,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_jax import data
+from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.stage import Stage, StageName
 
 MEASURES = ("gold", "helpful", "honest", "harmless", "win_rate", "kl")
@@ -22,18 +23,21 @@ MEASURES = ("gold", "helpful", "honest", "harmless", "win_rate", "kl")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage. evaluation: an `evaluation.json`. ways: name of a way -> policy -> labels it has cost."""
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   evaluation: str
+  """File `evaluation.json` of an evaluation stage."""
   ways: dict[str, dict[StageName, int]]
+  """Ways to spend labels: {name of the way: {policy: number of labels it has cost}}."""
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Writes the table and the picture. Raises DataError for a policy that was not evaluated."""
+  """Writes the table and the picture. Raises DataError for a policy without a gold reward in the evaluation."""
   path = stage.path(config.evaluation)
   models = json.loads(path.read_text())["models"]
-  result = {}
+  result: dict[str, list[dict[str, Any]]] = {}
   for way, policies in config.ways.items():
     if missing := [name for name in policies if "gold" not in models.get(name, {})]:
       raise data.DataError(f"{path}: has no gold reward of {missing[0]!r}, which {stage.name}.ways.{way} names")
@@ -42,17 +46,16 @@ def run(config: Config, stage: Stage) -> None:
       {"model": name, "labels": labels, **{key: _rounded(models[name][key]) for key in MEASURES if key in models[name]}}
       for name, labels in points
     ]
-  stage.directory.mkdir(parents=True, exist_ok=True)
-  (stage.directory / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+  write_results(stage, "results.json", result)
   plot(result, stage.directory / "results.png")
 
 
-def _rounded(interval: dict) -> dict:
+def _rounded(interval: dict[str, float]) -> dict[str, float]:
   return {name: round(float(interval[name]), 4) for name in ("mean", "low", "high")}
 
 
-def plot(result: dict[str, list[dict]], path: Path) -> None:
-  """Gold reward against labels, a line with its 95 % intervals for each way."""
+def plot(result: dict[str, list[dict[str, Any]]], path: Path) -> None:
+  """Gold reward against number of labels: for each way a line with its 95 % intervals."""
   with matplotlib.rc_context({"font.size": 9}):
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()

@@ -1,25 +1,26 @@
 """Stage: perplexity of texts, per token, per word and per byte, with windows that slide over long texts.
 
-A window holds <bos> and `length` - 1 tokens of the text and starts `stride` tokens after the one before it; only the
-tokens that no window before it had are counted, so that each token counts once, and all but the first window's with
-at least `length` - 1 - `stride` tokens of context. Perplexity per token depends on the tokenizer; per word (cut at
-white space) and per byte it can be compared between models of different tokenizers, as in lm-evaluation-harness.
+A window holds <bos> and `length` - 1 tokens of the text and starts `stride` tokens after the window before. Only tokens
+that were in no earlier window count, so that each token counts once, after the first window with at least
+`length` - 1 - `stride` tokens of context. Perplexity per token depends on the tokenizer; per word (cut at
+white space) and per byte, models of different tokenizers can be compared, as in lm-evaluation-harness.
 
-Writes `perplexity.json` and `report.html`. The 95 % intervals take windows as independent, which is somewhat narrow
-where neighbours speak of the same thing.
+Writes `perplexity.json`. The 95 % intervals take windows as independent, and are somewhat too narrow where neighbouring
+windows are of one subject.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import make_likelihood
+from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.statistics import Interval, ratio_interval
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import load_policy, open_workspace
@@ -28,19 +29,22 @@ from rlhf_jax.train.progress import StageProgress
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  texts: name -> file of plain text, or of dialogues. length, stride: of a window, in tokens.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   models: tuple[StageName, ...]
+  """Stages whose models are measured."""
   texts: dict[str, str]
+  """Texts by name: {name: file of plain text or of dialogues}."""
   length: int
+  """Length of a window in tokens, <bos> included."""
   stride: int
+  """Distance in tokens between the starts of two windows; at least 1 and below `length`."""
   batch_size: int
+  """Number of windows evaluated at once."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 1 <= self.stride < self.length:
       raise ValueError(f"stride={self.stride} must be at least 1 and below length={self.length}")
 
@@ -65,12 +69,11 @@ def run(config: Config, stage: Stage) -> None:
         sizes = np.array([len(counted) for _, counted in cuts[text_name]])
         result[text_name]["models"][name] = perplexities(-logp.astype(np.float64), sizes, text)
         progress.update(sum(len(entry["models"]) for entry in result.values()), {})
-  stage.directory.mkdir(parents=True, exist_ok=True)
-  (stage.directory / "perplexity.json").write_text(json.dumps({"texts": result}, indent=2) + "\n")
+  write_results(stage, "perplexity.json", {"texts": result})
 
 
 def windows(ids: list[int], bos_id: int, length: int, stride: int) -> list[tuple[list[int], list[int]]]:
-  """(context, counted) ids of each window; the counted ones, one after the other, are `ids`.
+  """(context, counted) ids of each window; the counted ids of all windows, one after the other, are `ids`.
 
   Raises:
     DataError: there are no ids.
@@ -85,15 +88,18 @@ def windows(ids: list[int], bos_id: int, length: int, stride: int) -> list[tuple
   return cuts
 
 
-def perplexities(losses: np.ndarray, sizes: np.ndarray, text: str) -> dict[str, dict]:
-  """The measures of a text from each window's summed loss [W] (nats) and number of tokens [W]."""
+def perplexities(losses: np.ndarray, sizes: np.ndarray, text: str) -> dict[str, Any]:
+  """Measures of a text with their intervals, and its number of tokens.
+
+  losses: f64[W], summed loss of each window in nats. sizes: i64[W], number of tokens counted in each window.
+  """
   loss = ratio_interval(losses, sizes)
   num_tokens = int(sizes.sum())
   per_byte = num_tokens / max(len(text.encode()), 1)
   per_word = num_tokens / max(len(text.split()), 1)
 
-  def scaled(function) -> dict:
-    return Interval(*(function(bound) for bound in loss[:3]), loss.num)._asdict()
+  def scaled(function: Callable[[float], float]) -> dict[str, Any]:
+    return Interval(function(loss.mean), function(loss.low), function(loss.high), loss.num)._asdict()
 
   return {
     "loss": loss._asdict(),

@@ -1,14 +1,16 @@
 """Stage: sample responses from a policy and have simulated labellers rank them; writes `comparisons.jsonl`.
 
-Each prompt gets K responses and one labeller, drawn at random. A labeller orders them by the gold reward
-through a Bradley-Terry choice with their own noise and habits (see `rlhf_jax.world.labellers`), and never sees the gold
-reward's value: the rows carry it beside the ranks for the evaluation of labels, and no learner reads it.
+Each prompt gets K responses and one labeller, drawn at random. The labeller orders the responses by a Bradley-Terry
+choice on their gold rewards, with noise and habits (see `rlhf_jax.world.labellers`). The rows hold the gold rewards
+beside the ranks for the evaluation of labels; no learner reads them.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,33 +28,43 @@ from rlhf_jax.train import (
   report_skips,
   stage_key,
 )
+from rlhf_jax.train.functions import ScoreFunction
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import make_labellers, rank
+from rlhf_jax.world import Labeller, make_labellers, rank
 
 WRITES = ("comparisons.jsonl",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  policy: the stage that is sampled. prompts: a file; num_prompts of them. responses: K for each prompt. gold: the
-  function the labellers judge by. labellers: number of each kind, as in `rlhf_jax.world.make_labellers`.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   policy: StageName
+  """Stage whose model is sampled."""
   prompts: str
+  """File of prompts."""
   num_prompts: int
+  """Number of prompts, taken from the start of the file."""
   responses: int
+  """Number of responses to each prompt, K."""
   batch_size: int
+  """Number of prompts sampled at once."""
   sampling: Sampling
+  """Sampling of the responses."""
   gold: Function
+  """Function that gives the gold rewards, which the labellers perceive with noise."""
   labellers: dict[str, int]
+  """Number of labellers of each kind (see `rlhf_jax.world.make_labellers`)."""
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Samples, judges and writes; a group whose responses are all the same text is skipped and counted."""
+  """Samples responses, has them ranked and writes the rows.
+
+  A prompt whose responses are all the same text, or empty, is skipped and counted.
+  """
   tokenizer, model = open_workspace(stage)
   params = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
@@ -60,31 +72,38 @@ def run(config: Config, stage: Stage) -> None:
   gold = make_score_function(config.gold, stage)
   labellers = make_labellers(config.labellers)
   num_prompts = min(config.num_prompts, len(prompts.texts))
-  rows, skips = [], collections.Counter()
+  rows: list[dict[str, Any]] = []
+  skips: collections.Counter[str] = collections.Counter()
   with StageProgress(stage.name, num_prompts) as progress:
-    for start in range(0, num_prompts, config.batch_size):
-      indices = np.arange(start, start + config.batch_size) % num_prompts  # one shape for every batch
+    for start, indices, kept in fixed_batches(num_prompts, config.batch_size):
       _, batch = prompts.take(indices)
       _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
-      for offset, index in enumerate(indices[: num_prompts - start]):
+      for offset, index in enumerate(indices[:kept]):
         group = responses[offset * config.responses : (offset + 1) * config.responses]
         row = _judge(prompts.texts[index], group, gold, labellers, np.random.default_rng((stage.stage_seed, index)))
         if row is None:
           skips["all responses are the same text, or empty"] += 1
         else:
           rows.append(row)
-      progress.update(min(start + config.batch_size, num_prompts), {})
+      progress.update(start + kept, {})
   report_skips(stage.name, skips, num_prompts)
   if not rows:
     raise data.DataError(f"{stage.name}: {config.policy} gave no prompt two different responses to compare")
   data.write_rows(stage.directory / "comparisons.jsonl", rows)
 
 
-def _judge(prompt, responses, gold, labellers, rng):
+def _judge(
+  prompt: str,
+  responses: Sequence[str],
+  gold: ScoreFunction,
+  labellers: Sequence[Labeller],
+  rng: np.random.Generator,
+) -> dict[str, Any] | None:
+  """A row with the ranks of the different responses; None where fewer than two are different."""
   distinct = [response for response in dict.fromkeys(responses) if response]
   if len(distinct) < 2:
     return None
-  labeller = labellers[rng.integers(len(labellers))]
+  labeller = labellers[int(rng.integers(len(labellers)))]
   scores = gold([prompt] * len(distinct), distinct)
   ranks = rank(labeller, scores, np.array([len(response.split()) for response in distinct]), rng)
   return {

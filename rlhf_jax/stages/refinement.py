@@ -1,17 +1,19 @@
 """Stage: learning from language feedback: rewrite responses by their critiques; writes `demonstrations.jsonl`.
 
-Imitation learning from language feedback (ILF; Scheurer et al. 2023, arXiv 2303.16755, algorithm 1): someone says in
-words what is wrong with a response, the model that can refine gives N rewrites of it, the best of them is kept, and an
-`sft` stage on the file is the learning. A critique says what to do instead, which a rank does not.
+Imitation learning from language feedback (ILF; Scheurer et al. 2023, arXiv 2303.16755, algorithm 1): a critique says in
+words what is wrong with a response, a model gives N rewrites by the critique, the best rewrite is kept, and an `sft`
+stage learns from the file. A critique tells the right answer, a rank does not.
 
-DEVIATIONS: the paper chooses the rewrite that an instruct model says heeds the critique; here it is the one with the
-highest reward, and it must be above the reward of the response itself. A rewrite that did not end with <eos>, is empty
-or repeats the response cannot be chosen; a response without a rewrite that is better is skipped and counted.
+DEVIATIONS: the paper chooses the rewrite that heeds the critique best according to an instruct model; here the rewrite
+with the highest reward is chosen, and only above the reward of the response. A rewrite that did not end with <eos>, is
+empty or repeats the response cannot be chosen; a response without a better rewrite is skipped and counted.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from rlhf_jax import data
 from rlhf_jax.feedback.learner_rows import critiques
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
+  PromptSet,
   Reward,
   Sampling,
   load_policy,
@@ -30,33 +33,39 @@ from rlhf_jax.train import (
   report_skips,
   stage_key,
 )
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.judgements import read_feedback
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.types import Prompts, Rollout
+from rlhf_jax.train.rewards import Scorer
+from rlhf_jax.types import Rollout
 
 WRITES = ("demonstrations.jsonl",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  policy: the stage that rewrites. feedback: files of records with critiques. template: the prompt that asks for a
-  rewrite, with {prompt}, {response} and {critique}. rewrites: N for each. batch_size: critiques at once. length: tokens
-  of prompt and rewrite, for the reward.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   policy: StageName
+  """Stage whose model rewrites."""
   feedback: tuple[str, ...]
+  """Files of records with critiques."""
   template: str
+  """Prompt that asks for a rewrite, with {prompt}, {response} and {critique}."""
   rewrites: int
+  """Number of rewrites for each critique, N."""
   batch_size: int
+  """Number of critiques processed at once."""
   length: int
+  """Longest prompt with rewrite that the reward scores, in tokens."""
   sampling: Sampling
+  """Sampling of the rewrites."""
   reward: Reward
+  """Reward by which the best rewrite is chosen."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.rewrites < 1 or self.batch_size < 1:
       raise ValueError(f"rewrites={self.rewrites} and batch_size={self.batch_size} must be >= 1")
     for slot in ("prompt", "response", "critique"):
@@ -73,17 +82,17 @@ def run(config: Config, stage: Stage) -> None:
   found = critiques(read_feedback([stage.path(name) for name in config.feedback]))
   found = [row for row in found if row["critique"]]
   asked = [config.template.format(**row) for row in found]
-  encoded, kept, skips = data.prompt_rows(tokenizer, asked, config.sampling.max_prompt_tokens)
-  if not kept:
+  arrays, fitting, skips = data.prompt_rows(tokenizer, asked, config.sampling.max_prompt_tokens)
+  if not fitting:
     raise data.DataError(
       f"{stage.name}: none of {len(found)} critiques fits in max_prompt_tokens={config.sampling.max_prompt_tokens}"
     )
-  rows, found = [], [found[i] for i in kept]
+  found = [found[i] for i in fitting]
+  requests = PromptSet([asked[i] for i in fitting], arrays["tokens"], arrays["lengths"])
+  rows: list[dict[str, Any]] = []
   with StageProgress(stage.name, len(found)) as progress:
-    for start in range(0, len(found), config.batch_size):
-      indices = np.arange(start, start + config.batch_size) % len(found)  # one shape for every batch
-      repeated = np.repeat(indices, config.rewrites)
-      batch = Prompts(encoded["tokens"][repeated], encoded["lengths"][repeated])
+    for start, indices, kept in fixed_batches(len(found), config.batch_size):
+      _, batch = requests.take(np.repeat(indices, config.rewrites))
       rollout, texts = sample(params, batch, jax.random.fold_in(stage_key(stage), start))
       finished = np.asarray(rollout.finished).reshape(-1, config.rewrites)
       groups = [
@@ -94,7 +103,7 @@ def run(config: Config, stage: Stage) -> None:
       scores, fits = score_texts(reward, tokenizer, prompts, groups, config.length)
       new = [[text not in ("", group[0]) for text in group[1:]] for group in groups]
       usable = np.array(new) & finished & fits[:, 1:] & fits[:, :1]
-      for place, winner in enumerate(better(scores, usable)[: len(found) - start]):
+      for place, winner in enumerate(better(scores, usable)[:kept]):
         if winner < 0:
           skips["no rewrite is better"] += 1
           continue
@@ -110,7 +119,7 @@ def run(config: Config, stage: Stage) -> None:
             "annotator": row["annotator"],
           }
         )
-      progress.update(min(start + config.batch_size, len(found)), {})
+      progress.update(start + kept, {})
   report_skips(stage.name, skips, len(asked))
   if not rows:
     raise data.DataError(f"{stage.name}: {config.policy} gave no rewrite of {len(found)} that has a higher reward")
@@ -118,15 +127,20 @@ def run(config: Config, stage: Stage) -> None:
 
 
 def better(scores: np.ndarray, usable: np.ndarray) -> np.ndarray:
-  """Which of scores[B, 1 + N] wins: the best usable rewrite (usable[B, N]) if it is above column 0, else -1: i64[B]."""
+  """Column of the best usable rewrite where its score is above that of the response, else -1: i64[B].
+
+  scores: f[B, 1 + N], the response in column 0 and its rewrites. usable: bool[B, N], of the rewrites.
+  """
   masked = np.where(usable, scores[:, 1:], -np.inf)
   return np.where(masked.max(axis=1) > scores[:, 0], masked.argmax(axis=1) + 1, -1)
 
 
-def score_texts(reward, tokenizer, prompts, groups, length: int) -> tuple[np.ndarray, np.ndarray]:
-  """Rewards f32[B, K] of K texts as answers to each prompt itself, and whether each fits in `length`: bool[B, K].
+def score_texts(
+  reward: Scorer, tokenizer: data.Tokenizer, prompts: Sequence[str], groups: Sequence[Sequence[str]], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Rewards f32[B, K] of K texts as answers to each of B prompts, and whether each fits in `length` tokens: bool[B, K].
 
-  A rewrite was sampled after the prompt that asks for a rewrite; its reward is that of an answer to the first prompt.
+  prompts: the prompts of the original responses, not those that asked for rewrites.
   """
   pairs = [(prompt, text) for prompt, group in zip(prompts, groups, strict=True) for text in group]
   rows, kept, _ = data.comparison_rows(tokenizer, [data.Comparison(p, (t or " ",), (0,)) for p, t in pairs], length)

@@ -1,7 +1,7 @@
-"""Stage: demonstrations of refinement as one more task beside others; writes `demonstrations.jsonl` for an SFT stage.
+"""Stage: demonstrations of refinement beside those of a file; writes `demonstrations.jsonl` for an SFT stage.
 
-A model can only rewrite its answers by a critique if it has seen that done. Demonstrators of the embedded world answer
-badly, are criticised, and rewrite (see `rlhf_jax.world.refinements`); the prompt of such a row is `template`.
+A model can rewrite its answers by a critique only if it has seen rewrites. Demonstrators of the embedded world answer
+with bad habits, are criticised, and rewrite their answers (see `rlhf_jax.world.refinements`).
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ WRITES = ("demonstrations.jsonl",)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  seed: the world's. prompts: a file that the refined answers are to. num: of refinements. template: with {prompt},
-  {response} and {critique}, as in the stage that refines. demonstrations: a file whose rows are kept beside them.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   seed: int
+  """Seed of the world."""
   prompts: str
+  """File of prompts that the refined answers respond to."""
   num: int
+  """Number of refinements."""
   template: str
+  """Prompt of a refinement, with {prompt}, {response} and {critique}; the same as in the stage that refines."""
   demonstrations: str
+  """File of demonstrations that are written before the refinements."""
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Writes the rows of the file and those of the refinements."""
+  """Writes the rows of the file, then those of the refinements."""
   others, _ = data.read_demonstrations(stage.path(config.demonstrations))
   prompts, _ = data.read_prompts(stage.path(config.prompts))
   rows = [{"prompt": prompt, "response": response} for prompt, response in others]

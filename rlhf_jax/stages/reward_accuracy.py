@@ -1,21 +1,22 @@
-"""Stage: several reward models against the gold order, on the same answers to prompts that nothing was trained on.
+"""Stage: accuracy of several reward models against the gold order, on the same answers to held-out prompts.
 
-Writes `results.json` and `results.png`. Models are named in groups: those of a group were trained in the same way on
-other data (a replicate each). All see the same answers, so that two groups are compared on the prompts they share.
+Writes `results.json` and `results.png`. Models are named in groups: the models of a group are replicates, trained in
+the same way on different data. All models score the same answers, so that groups are compared prompt by prompt.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlhf_jax.evaluation.statistics import mean_interval, pair_accuracy
+from rlhf_jax.evaluation.results import write_results
+from rlhf_jax.evaluation.statistics import Interval, mean_interval, pair_accuracy
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
@@ -29,31 +30,38 @@ from rlhf_jax.train import (
   open_workspace,
   stage_key,
 )
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  policy: the stage whose answers are scored, `responses` to each of num_prompts of the file `prompts`. gold: a function
-  of texts. min_gap: pairs count as clear whose gold rewards differ by more. groups: label -> reward-model stages.
-  reference: the label that the others are compared with.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   policy: StageName
+  """Stage whose model is sampled."""
   prompts: str
+  """File of prompts that were in no training data."""
   num_prompts: int
+  """Number of prompts, taken from the start of the file."""
   responses: int
+  """Number of responses to each prompt, K."""
   batch_size: int
+  """Number of prompts sampled at once."""
   sampling: Sampling
+  """Sampling of the responses."""
   gold: Function
+  """Function that gives the gold rewards."""
   min_gap: float
+  """Difference in gold reward above which a pair counts as clear."""
   groups: dict[str, tuple[StageName, ...]]
+  """Reward-model stages by group: {label: stages}."""
   reference: str
+  """Label of the group that all groups are compared with."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.reference not in self.groups:
       raise ValueError(f"reference={self.reference!r} is none of the groups {', '.join(self.groups)}")
 
@@ -63,72 +71,76 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   policy = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
-  sample, gold_of = (
-    make_sampler(model, tokenizer, config.sampling, stage.transport),
-    make_score_function(config.gold, stage),
-  )
+  sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
+  gold_of = make_score_function(config.gold, stage)
   names = [name for members in config.groups.values() for name in members]
   scorers = {name: model_scorer(model, load_stage(stage, name, model, tokenizer)) for name in names}
   num = min(config.num_prompts, len(prompts.texts))
-  scores, gold = {name: [] for name in names}, []
+  scores: dict[str, list[np.ndarray]] = {name: [] for name in names}
+  gold: list[np.ndarray] = []
   with StageProgress(stage.name, num) as progress:
-    for start in range(0, num, config.batch_size):
-      rows = np.arange(start, start + config.batch_size)  # one shape for every batch
-      kept = int((rows < num).sum())
-      texts, batch = prompts.take(np.repeat(rows % num, config.responses))
+    for start, rows, kept in fixed_batches(num, config.batch_size):
+      texts, batch = prompts.take(np.repeat(rows, config.responses))
       rollout, responses = sample(policy, batch, jax.random.fold_in(stage_key(stage), start))
       gold.append(gold_of(texts, responses).reshape(-1, config.responses)[:kept])
       for name, scorer in scorers.items():
         scores[name].append(scorer(rollout, texts, responses).reshape(-1, config.responses)[:kept])
-      progress.update(min(start + config.batch_size, num), {})
+      progress.update(start + kept, {})
   result = compare(
     {label: [np.concatenate(scores[name]) for name in members] for label, members in config.groups.items()},
     np.concatenate(gold),
     config.min_gap,
     config.reference,
   )
-  stage.directory.mkdir(parents=True, exist_ok=True)
-  (stage.directory / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+  write_results(stage, "results.json", result)
   plot(result, stage.directory / "results.png")
 
 
-def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: float, reference: str) -> dict:
-  """Accuracies of each model, scores[N, K] against gold[N, K], and each group's difference to the reference.
+def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: float, reference: str) -> dict[str, Any]:
+  """Accuracies of each model, and each group's difference to the reference with an interval over prompts.
 
-  A difference is of the accuracies on all pairs, the mean of a group's models, with an interval over prompts.
+  groups: {label: scores f[N, K] of each of its models}. gold: f[N, K], gold rewards of the same K answers to N prompts.
+  A difference compares accuracies on all pairs, averaged over the models of a group.
 
-  Raises ValueError where gold orders no two answers to any prompt.
+  Raises:
+    ValueError: the gold reward orders no two answers to any prompt.
   """
   if (gold == gold[:, :1]).all():
-    raise ValueError("the gold reward is the same for all answers to each prompt: it orders no pair to be right on")
-  result = {"prompts": len(gold), "responses": gold.shape[1], "min_gap": min_gap, "reference": reference, "groups": {}}
+    raise ValueError("the gold reward is the same for all answers to each prompt: no pair has a right order")
+  compared: dict[str, Any] = {}
   base = np.mean([_share_right(scores, gold) for scores in groups[reference]], axis=0)
   for label, members in groups.items():
     right = np.mean([_share_right(scores, gold) for scores in members], axis=0)
-    result["groups"][label] = {
+    compared[label] = {
       "accuracy": [_rounded(pair_accuracy(scores, gold)) for scores in members],
       "clear_accuracy": [_rounded(pair_accuracy(scores, gold, min_gap=min_gap)) for scores in members],
       "difference": _rounded(mean_interval(right - base)),
     }
-  return result
+  return {
+    "prompts": len(gold),
+    "responses": gold.shape[1],
+    "min_gap": min_gap,
+    "reference": reference,
+    "groups": compared,
+  }
 
 
 def _share_right(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
-  """For each prompt its ordered pairs that the scores order rightly, over the mean number of pairs of a prompt: f64[N].
+  """Number of pairs of each prompt that the scores order rightly, over the mean number of pairs of a prompt: f64[N].
 
-  Its mean is the accuracy over all pairs, and pairs of one prompt, which share responses, stay one observation.
+  The mean is the accuracy over all pairs, and the pairs of a prompt, which share responses, stay one observation.
   """
   better = gold[:, :, None] > gold[:, None, :]
   above = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
   return np.where(better, above, 0.0).sum((1, 2)) / better.sum((1, 2)).mean()
 
 
-def _rounded(interval) -> dict:
+def _rounded(interval: Interval) -> dict[str, float]:
   return {name: round(float(value), 4) for name, value in interval._asdict().items()}
 
 
-def plot(result: dict, path: Path) -> None:
-  """A row for each group: its models' accuracies with their intervals, on clear pairs and on all."""
+def plot(result: dict[str, Any], path: Path) -> None:
+  """Accuracies of the models with their intervals, on clear pairs and on all pairs, in a row for each group."""
   labels = list(result["groups"])
   with matplotlib.rc_context({"font.size": 9}):
     figure = Figure(figsize=(7, 0.9 + 0.42 * len(labels)), layout="constrained")
@@ -138,9 +150,9 @@ def plot(result: dict, path: Path) -> None:
         members = result["groups"][label][measure]
         for place, one in enumerate(members):
           y = row + 0.12 * (place - (len(members) - 1) / 2)
-          named = {"label": measure.replace("_", " ")} if row == place == 0 else {}
+          label = measure.replace("_", " ") if row == place == 0 else None
           error = [[one["mean"] - one["low"]], [one["high"] - one["mean"]]]
-          axes.errorbar([one["mean"]], [y], xerr=error, fmt="o", markersize=4, color=color, **named)
+          axes.errorbar([one["mean"]], [y], xerr=error, fmt="o", markersize=4, color=color, label=label)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("pairs in the gold order")

@@ -1,4 +1,4 @@
-"""Stage: a part of the world's demonstrations, to tune on fewer clusters or on answers without their rationale."""
+"""Stage: a part of the world's demonstrations, to train on fewer clusters or on answers without their rationale."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ _ANSWER = "The answer is "
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  demonstrations: rows with a column "cluster". clusters: the ones that are kept; () is all. num_demonstrations: so many
-  of those, so that every selection is as long. start: from this one on. rationale: False leaves of a response with
-  steps only its last sentence, "The answer is ...". shots: numbers of solved examples, of the same cluster and as
-  earlier turns, one of which is drawn for each row.
-  """
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   demonstrations: str
+  """File of demonstrations with a column "cluster"."""
   clusters: tuple[str, ...]
+  """Clusters whose demonstrations are kept; () for all."""
   num_demonstrations: int
+  """Number of demonstrations taken of those kept, so that all selections are of one length."""
   rationale: bool
+  """Switch that keeps the steps of a response; off, only its last sentence stays, "The answer is ..."."""
   start: int = 0
+  """Index, among those kept, of the first demonstration taken."""
   shots: tuple[int, ...] = (0,)
+  """Numbers of solved examples of the same cluster as earlier turns; a number is drawn for each row."""
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -57,12 +58,12 @@ def answer_alone(response: str) -> str:
 
 
 def with_turns(rows: Sequence[dict], shots: Sequence[int], rng: np.random.Generator) -> list[dict]:
-  """Each row's prompt as a dialogue that other rows of its cluster begin; their number is drawn from `shots`.
+  """The rows, with other rows of their cluster as earlier turns of the prompt; their number is drawn from `shots`.
 
   Raises:
     DataError: a cluster has too few rows.
   """
-  by_cluster = defaultdict(list)
+  by_cluster: defaultdict[str, list[dict]] = defaultdict(list)
   for row in rows:
     by_cluster[row["cluster"]].append(row)
   found = []

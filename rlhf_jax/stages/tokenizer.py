@@ -12,11 +12,14 @@ WRITES = ("tokenizer.json",)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """texts: files of plain text, or of rows (.jsonl, .json) whose dialogues are used; each may be .gz."""
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   texts: tuple[str, ...]
+  """Files of plain text, or of rows (.jsonl, .json) with dialogues; each may be compressed (.gz)."""
   vocab_size: int
+  """Number of tokens in the vocabulary, control tokens included."""
 
 
 def run(config: Config, stage: Stage) -> None:

@@ -14,20 +14,28 @@ WRITES = ("corpus.txt", *_ROWS, "world.json")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of `rlhf_jax.world.write_world`; demonstrator_flaw is the share of demonstrations with a bad habit."""
+  """Settings of `rlhf_jax.world.write_world`."""
 
   algorithm: str
+  """Module that carries out the stage."""
   seed: int
+  """Seed of the world: of its facts, and of everything that is drawn."""
   num_documents: int
+  """Number of documents in `corpus.txt`."""
   num_demonstrations: int
+  """Number of rows in `demonstrations.jsonl`."""
   num_prompts: int
+  """Number of rows in `prompts.jsonl`."""
   num_eval_prompts: int
+  """Number of rows in `eval_prompts.jsonl`; each held-out cluster gets as many prompts as a cluster has there."""
   demonstrator_flaw: float
+  """Share of demonstrations with a bad habit, between 0 and 1."""
   held_out: tuple[str, ...]
+  """Clusters of tasks that are in `held_out_prompts.jsonl` alone."""
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Writes the files and says how many rows each has."""
+  """Writes the files and prints their numbers of rows."""
   settings = dataclasses.asdict(config)
   del settings["algorithm"]
   counts = write_world(stage.directory, **settings)

@@ -14,35 +14,40 @@ from rlhf_jax.world import make_world, parse_prompt, question
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """A file of questions. prompts: the file of prompts they ask. clusters, kinds: the ones that are kept; () is all. A
-  kind is what tells the tasks of a cluster apart, such as "plus minus" of the problems with two steps.
-  """
+  """A file of questions."""
 
   prompts: str
+  """File of prompts that become questions."""
   clusters: tuple[str, ...] = ()
+  """Clusters whose prompts are kept; () for all."""
   kinds: tuple[str, ...] = ()
+  """Kinds of task within a cluster that are kept, such as "plus minus" of problems with two steps; () for all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage. seed: the world's. parts: name -> what is written as <name>.jsonl."""
+  """Settings of the stage."""
 
   algorithm: str
+  """Module that carries out the stage."""
   seed: int
+  """Seed of the world."""
   parts: dict[str, Part]
+  """Files of questions by name; NAME is written as `NAME.jsonl`."""
   num_choices: int
+  """Number of choices of a question, at least 2; fewer where the world knows fewer wrong answers."""
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Writes the files and says how many rows each has."""
+  """Writes the files and prints their numbers of rows."""
   world = make_world(config.seed)
   for number, (name, part) in enumerate(config.parts.items()):
-    path, rows = stage.path(part.prompts), []
+    path, rows = stage.path(part.prompts), list[dict]()
     rng = np.random.default_rng([config.seed, 4, number])
     for prompt in data.read_prompts(path)[0]:
       task = parse_prompt(world, prompt)
       if task is None:
-        raise data.DataError(f"{path}: {prompt!r} is no request of the world of seed {config.seed}")
+        raise data.DataError(f"{path}: {prompt!r} is no request of the world with seed {config.seed}")
       if (not part.clusters or task.cluster in part.clusters) and (not part.kinds or task.kind in part.kinds):
         rows.append(question(world, task, config.num_choices, rng))
     if not rows:
