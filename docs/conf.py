@@ -1,9 +1,10 @@
 """The pages of docs/ and the API reference: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
+
+from rlhf_jax import __version__
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
@@ -12,7 +13,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of the tutorial too, whose figu
 project = "rlhf_jax"
 author = "the authors of rlhf_jax"
 copyright = "the authors of rlhf_jax, Apache License 2.0"
-release = version = importlib.metadata.version("rlhf_jax")
+release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "docstrings", "settings_table", "api_pages"]
 exclude_patterns = ["_build", "_ext"]

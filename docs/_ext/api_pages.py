@@ -9,7 +9,6 @@ import rlhf_jax
 
 # Modules that need an extra, or are the inside of another process.
 LEFT_OUT = {"rlhf_jax.tools.harness", "rlhf_jax.verify.sandbox_child"}
-ALONE = ("types", "reduce", "settings", "stage", "cli")
 AUTOMODULE = "```{{eval-rst}}\n.. automodule:: {name}\n{options}```\n"
 MEMBERS = "   :members:\n"
 
@@ -18,7 +17,7 @@ def modules(package: str) -> list[str]:
   """The modules of a package and of its packages, by name."""
   paths = importlib.import_module(package).__path__
   names = sorted(found.name for found in pkgutil.walk_packages(paths, f"{package}."))
-  return [name for name in names if name not in LEFT_OUT]
+  return [name for name in names if name not in LEFT_OUT and not name.endswith("__main__")]
 
 
 def page(package: str) -> str:
@@ -42,8 +41,7 @@ def write(app: Any) -> None:
   """Event `builder-inited`: the pages, written only where they differ, so that a second build is quick."""
   directory = Path(app.srcdir) / "api"
   directory.mkdir(exist_ok=True)
-  packages = [found.name for found in pkgutil.iter_modules(rlhf_jax.__path__) if found.ispkg and found.name != "configs"]
-  names = sorted({*packages, *ALONE})
+  names = sorted(found.name for found in pkgutil.iter_modules(rlhf_jax.__path__) if found.name != "configs")
   texts = {name: page(f"rlhf_jax.{name}") for name in names}
   listed = "\n".join(names)
   texts["index"] = (

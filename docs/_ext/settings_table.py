@@ -5,7 +5,7 @@
     ```
 
 shows key, type, default and description; with `:recipe: NAME KEY` also the value of `get_config().KEY` of the recipe.
-A type that is itself such a dataclass links to its own table.
+Below it stand the dataclasses of the same module that its fields name; those of other modules are links to their table.
 """
 
 import dataclasses
@@ -31,6 +31,13 @@ def find(name: str) -> Any:
   """The object "package.module.Name"."""
   module, _, attribute = name.rpartition(".")
   return getattr(importlib.import_module(module), attribute)
+
+
+def named_in(hint: Any) -> list[type]:
+  """The dataclasses that a type names."""
+  if dataclasses.is_dataclass(hint):
+    return [hint]
+  return [cls for inner in typing.get_args(hint) for cls in named_in(inner)]
 
 
 def type_text(hint: Any) -> list[Any]:
@@ -70,9 +77,17 @@ class Settings(SphinxDirective):
   def run(self) -> list[nodes.Node]:
     cls = find(self.arguments[0])
     self.env.note_dependency(importlib.import_module(cls.__module__).__file__)
+    found = self._table(cls, self._recipe())
+    inside = [other for hint in typing.get_type_hints(cls).values() for other in named_in(hint)]
+    for other in dict.fromkeys(inside):
+      if other.__module__ == cls.__module__:
+        found += [nodes.paragraph("", "", nodes.literal(text=other.__name__), nodes.Text(":"))]
+        found += self._table(other, {})
+    return found
+
+  def _table(self, cls: type, recipe: Any) -> list[nodes.Node]:
     hints = typing.get_type_hints(cls, include_extras=True)
     texts = describe(cls)
-    recipe = self._recipe()
     head = ["key", "type", *(["default"] if self._has_defaults(cls) else []), *(["recipe"] if recipe else []), ""]
     rows = []
     for field in dataclasses.fields(cls):
@@ -85,11 +100,11 @@ class Settings(SphinxDirective):
         row.append([nodes.literal(text=value_text(recipe[field.name]))] if field.name in recipe else [])
       row.append(self._description(texts[field.name]))
       rows.append(row)
-    name = label(cls)
-    target = nodes.target("", "", ids=[nodes.make_id(name)], names=[name])
-    self.state.document.note_explicit_target(target)
-    self.env.get_domain("std").note_hyperlink_target(name, self.env.docname, nodes.make_id(name), cls.__qualname__)
-    return [target, table(head, rows)]
+    anchor = nodes.make_id(label(cls))
+    tables = self.env.settings_tables
+    if tables.get(label(cls), ("",))[0] != "settings":  # the page of what is shared goes first
+      tables[label(cls)] = (self.env.docname, anchor)
+    return [nodes.target("", "", ids=[anchor]), table(head, rows)]
 
   def _recipe(self) -> Any:
     name, _, key = self.options.get("recipe", "").partition(" ")
@@ -162,7 +177,7 @@ def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
   """Event `missing-reference`: a link to the table of a dataclass where a page has one, else its name alone."""
   if node.get("reftype") != "settings":
     return None
-  found = env.get_domain("std").anonlabels.get(node["reftarget"])
+  found = env.settings_tables.get(node["reftarget"])
   if not found:
     return content
   page, anchor = found
@@ -172,7 +187,14 @@ def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
   return reference
 
 
+def prepare(app: Any) -> None:
+  """Event `builder-inited`: where the tables are, as label -> (page, anchor)."""
+  if not hasattr(app.env, "settings_tables"):
+    app.env.settings_tables = {}
+
+
 def setup(app: Any) -> dict[str, bool]:
   app.add_directive("settings", Settings)
+  app.connect("builder-inited", prepare)
   app.connect("missing-reference", resolve)
-  return {"parallel_read_safe": True}
+  return {"parallel_read_safe": False}
