@@ -1,0 +1,157 @@
+"""Every command and every block of Python of the pages works: configs are accepted whole, Python runs."""
+
+import gzip
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from pages import BLOCKS, ROOT, code, commands
+from tiny_chain import recipe, run_stages, shortness
+
+from rlhf_jax import data
+from rlhf_jax.algorithms import sft
+from rlhf_jax.cli import main
+from rlhf_jax.cli.parsers import PARSERS
+from rlhf_jax.pipeline.recipe import load_config
+from rlhf_jax.pipeline.run import plan
+from rlhf_jax.settings import parse
+from rlhf_jax.train.metrics import read_metrics
+
+OWN_CONFIG = "my_config.py"
+OURS = [(page, words[1:]) for page, words in commands() if words[0] == "rlhf-jax"]
+RUNS = {shlex.join(words[1:]): words[1:] for _, words in OURS if words[0] == "run" and OWN_CONFIG not in words}
+OTHERS = {shlex.join(words): words for _, words in OURS if words[0] != "run"}
+
+
+def names_of(text: str, **names) -> dict:
+  exec(compile(text, "page", "exec"), names)
+  return names
+
+
+def test_there_are_commands_to_test():
+  assert len(RUNS) >= 25 and len(OTHERS) >= 12
+
+
+@pytest.mark.parametrize("arguments", RUNS.values(), ids=RUNS)
+def test_runs_are_accepted(arguments, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)  # recipes are found from any directory
+  config, workdir = load_config(arguments)
+  assert [step.stage.name for step in plan(config, tmp_path)] == list(config["stages"])
+  assert workdir.startswith("runs/")
+
+
+@pytest.mark.parametrize("words", OTHERS.values(), ids=OTHERS)
+def test_other_commands_are_accepted(words):
+  if words[0].startswith("-"):
+    assert main(words) == 0
+  else:
+    PARSERS[words[0]]().parse_args(words[1:])
+
+
+def test_recipes_that_are_shown_exist(capsys):
+  shown = [words[1:] for words in OTHERS.values() if words[0] == "configs"]
+  assert [] in shown and ["ppo"] in shown
+  for words in shown:
+    assert main(["configs", *words]) == 0
+    assert "ppo" in capsys.readouterr().out
+
+
+def test_files_that_commands_run_exist():
+  paths = [
+    (page, word)
+    for page, words in commands()
+    if words[0] == "python"
+    for word in words[1:]
+    if word.startswith(("tests/", "experiments/", "benchmarks/"))
+  ]
+  assert len(paths) >= 4
+  for page, path in paths:
+    assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python"], ids=lambda b: b.page.name)
+def test_python_runs(block):
+  names_of(block.text, __name__="page", config=get_quickstart())
+
+
+def test_lines_of_a_config_are_accepted(tmp_path):
+  blocks = [block for block in BLOCKS if block.language == "" and block.text.startswith("config.")]
+  assert len(blocks) >= 3
+  for block in blocks:
+    config = names_of(block.text, config=get_quickstart())["config"]
+    assert plan(config.copy_and_resolve_references().to_dict(), tmp_path)
+
+
+def get_quickstart():
+  from rlhf_jax.configs import quickstart
+
+  return quickstart.get_config()
+
+
+def test_the_objectives_give_what_they_should():
+  assert names_of(code("python", "def score"))["score"](["a", "b"], ["Yes.", "no"]) == [1.0, 0.0]
+  assert float(names_of(code("python", "gae("))["loss"]) == pytest.approx(-(0.95 + 1) / 2)
+
+
+def test_the_mixture_is_accepted():
+  mixture = names_of(code("python", "sources=dict("), config=get_quickstart())["config"].sft.demonstrations.to_dict()
+  parsed = parse(sft.Config, {**recipe("sft")["sft"], "demonstrations": mixture}, "sft").demonstrations
+  assert set(parsed.sources) == {"chat", "squad", "nli", "sums"} and parsed.cap == 3000
+  assert parsed.sources["squad"].shots == (0, 3)
+
+
+def test_the_tokenizer_is_trained(tmp_path, monkeypatch):
+  (words,) = (words for words in OTHERS.values() if words[0] == "tokenizer")
+  monkeypatch.chdir(tmp_path)
+  Path("corpus.txt").write_text("Tom lives in Oakford.\n" * 20)
+  rows = [{"instruction": "Where does Tom live?", "input": "", "output": "In Oakford."}]
+  Path("alpaca.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
+  assert main(words) == 0
+  assert data.load_tokenizer("my_tokenizer").encode("Oakford")
+
+
+def test_the_sampling_gives_what_it_says():
+  rollout = names_of(code("python", "rollout = generate("))["rollout"]
+  assert rollout.tokens.shape == rollout.mask.shape == rollout.logp.shape == (8, 11)
+  assert (rollout.logp[rollout.mask] < 0).all() and rollout.mask.any(axis=1).all()
+
+
+def test_an_algorithm_of_ones_own_is_short_and_runs(chain, tmp_path, monkeypatch):
+  algorithm = code("python", "def above_quantile")
+  assert sum(1 for line in algorithm.splitlines() if line.strip()) < 40
+  (tmp_path / "my_algorithm.py").write_text(algorithm)
+  (tmp_path / OWN_CONFIG).write_text(code("python", "my_algorithm.py"))
+  monkeypatch.chdir(tmp_path)
+  (words,) = (words for _, words in OURS if OWN_CONFIG in words)
+  config, _ = load_config(words[1:])
+  assert config["mine"]["algorithm"] == "my_algorithm.py"
+  environment = shortness(tmp_path, batch_size=4, samples_per_prompt=4)
+  optimizer = {**config["mine"]["optimizer"], "learning_rate": 3e-2}
+  sizes = dict(environment=environment, num_steps=4, kl_coef=0.01, checkpoint_every=4, optimizer=optimizer)
+  run_stages(config, chain, tmp_path / "run", {"mine": sizes})
+  rows = read_metrics(tmp_path / "run" / "mine" / "metrics.jsonl")
+  assert len(rows) == 4 and (tmp_path / "run" / "mine" / "done.json").exists()
+  assert abs(rows[0]["kl/reference"]) < 1e-4 < 1e-2 < rows[-1]["kl/reference"]
+  advantages = names_of(algorithm, __name__="mine")["above_quantile"](jnp.array([[1.0, 2.0, 3.0, 10.0]]), 0.5)
+  assert advantages.tolist() == [[-1.5, -0.5, 0.5, 7.5]]
+
+
+@pytest.mark.slow
+def test_quickstart_runs_and_learns(tmp_path):
+  arguments = ["--config", "quickstart", "--workdir", str(tmp_path / "run")]
+  one_device = {**os.environ, "XLA_FLAGS": ""}
+  subprocess.run([sys.executable, "-m", "rlhf_jax.cli", "run", *arguments], cwd=ROOT, check=True, env=one_device)
+  result = json.loads((tmp_path / "run/evaluation/evaluation.json").read_text())
+  base, tuned, ppo = (result["models"][name] for name in ("pretrain", "sft", "ppo"))
+  assert tuned["gold"]["low"] > base["gold"]["high"]
+  assert ppo["proxy"]["low"] > tuned["proxy"]["high"]
+  assert ppo["gold"]["mean"] > tuned["gold"]["mean"]
+  assert ppo["win_rate"]["low"] > 0.5
+  assert 0 < ppo["kl"]["mean"] < 50
+  assert result["reward_model"]["reward_model"]["clear_accuracy"]["low"] > 0.7
+  assert (tmp_path / "run/report.html").stat().st_size > 20_000
