@@ -17,9 +17,10 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from rlhf_jax.settings import describe
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
+
+from rlhf_jax.settings import describe
 
 
 def label(cls: type) -> str:
