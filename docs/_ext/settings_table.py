@@ -5,7 +5,8 @@
     ```
 
 shows key, type, default and description; with `:recipe: NAME KEY` also the value of `get_config().KEY` of the recipe.
-Below it stand the dataclasses of the same module that its fields name; those of other modules are links to their table.
+Below it stand the dataclasses of the same module that its fields name, unless it says `:alone:`; those of other modules
+are links to their table.
 """
 
 import dataclasses
@@ -63,9 +64,9 @@ def type_text(hint: Any) -> list[Any]:
 
 
 def value_text(value: Any) -> str:
-  """A value as Python writes it, floats short."""
+  """A value as Python writes it; "" for a mapping that holds something, whose type has a table of its own."""
   if hasattr(value, "items"):
-    return "..." if value else "{}"
+    return "" if value else "{}"
   return repr(value).replace("'", '"')
 
 
@@ -73,7 +74,7 @@ class Settings(SphinxDirective):
   """The table of one dataclass."""
 
   required_arguments = 1
-  option_spec = {"recipe": directives.unchanged}
+  option_spec = {"recipe": directives.unchanged, "alone": directives.flag}
 
   def run(self) -> list[nodes.Node]:
     cls = find(self.arguments[0])
@@ -81,7 +82,7 @@ class Settings(SphinxDirective):
     found = self._table(cls, self._recipe())
     inside = [other for hint in typing.get_type_hints(cls).values() for other in named_in(hint)]
     for other in dict.fromkeys(inside):
-      if other.__module__ == cls.__module__:
+      if other.__module__ == cls.__module__ and "alone" not in self.options:
         found += [nodes.paragraph("", "", nodes.literal(text=other.__name__), nodes.Text(":"))]
         found += self._table(other, {})
     return found
@@ -89,7 +90,13 @@ class Settings(SphinxDirective):
   def _table(self, cls: type, recipe: Any) -> list[nodes.Node]:
     hints = typing.get_type_hints(cls, include_extras=True)
     texts = describe(cls)
-    head = ["key", "type", *(["default"] if self._has_defaults(cls) else []), *(["recipe"] if recipe else []), ""]
+    head = [
+      "key",
+      "type",
+      *(["default"] if self._has_defaults(cls) else []),
+      *(["recipe"] if recipe else []),
+      "meaning",
+    ]
     rows = []
     for field in dataclasses.fields(cls):
       if field.name == "algorithm":
@@ -154,7 +161,7 @@ class Settings(SphinxDirective):
 def table(head: list[str], rows: list[list[list[nodes.Node]]]) -> nodes.table:
   """A docutils table."""
   group = nodes.tgroup(cols=len(head))
-  widths = {"key": 16, "type": 16, "default": 10, "recipe": 12, "": 60}
+  widths = {"key": 16, "type": 16, "default": 10, "recipe": 12, "meaning": 60}
   group += [nodes.colspec(colwidth=widths[name]) for name in head]
   top, body = nodes.thead(), nodes.tbody()
   top += _row([[nodes.Text(name)] for name in head])

@@ -5,6 +5,8 @@ import re
 import pytest
 from pages import PAGES, ROOT
 
+from rlhf_jax import __version__
+
 README = (ROOT / "README.md").read_text()
 ALGORITHMS = sorted(path.stem for path in (ROOT / "rlhf_jax/algorithms").glob("*.py") if path.stem != "__init__")
 ALGORITHM_PAGES = sorted(path for path in (ROOT / "docs/algorithms").glob("*.md") if path.stem != "index")
@@ -68,3 +70,14 @@ def test_the_changelog_names_modules_that_exist():
   for _, new in rows:
     path = ROOT / new.partition(":")[0].removesuffix(".X").replace(".", "/")
     assert path.is_dir() or path.with_suffix(".py").exists(), new
+
+
+def test_changelog_and_citation_are_of_this_version():
+  assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+  assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_experiment_is_listed():
+  listed = (ROOT / "docs/measured.md").read_text()
+  for path in (ROOT / "experiments").glob("*/README.md"):
+    assert f"`experiments/{path.parent.name}`" in listed, path
