@@ -148,6 +148,8 @@ def _label(axes: Axes, x_label: str, y_label: str, percent: bool, root_scale: bo
   axes.yaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
   if percent and _within_shares(axes.dataLim.intervaly):
     axes.set_ylim(0, 1)
+  if root_scale:
+    axes.set_ylim(bottom=0)  # a margin below 0, squared, would cut off the curve's lowest part
   _dress(axes, grid_axis="y")
 
 

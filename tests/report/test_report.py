@@ -255,7 +255,7 @@ def test_the_environment_is_among_the_facts(tmp_path):
 
 
 def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
-  """Files as the stages reward_accuracy and label_budget have written them."""
+  """Results as the stages reward_accuracy and label_budget write them."""
   config = {**CONFIG, "stages": [*STAGES, "accuracy_kinds", "online_budget"]}
   root = _write_run(tmp_path / "run", config=config)
   kinds = json.loads((ROOT / "experiments/feedback_kinds/results.json").read_text())["kinds"]
@@ -295,6 +295,8 @@ def test_an_axis_of_shares_runs_from_0_to_1_and_marks_at_its_ends_are_whole(monk
   assert axes.get_xlim() == (0, 1)
   bars = np.concatenate([bar.get_segments()[0][:, 0] for bar in axes.collections])
   np.testing.assert_allclose(bars, [0.0, 0.1, 0.9, 1.0])
+  line = plots.Line(steps, np.array([-0.001, 1.0, 4.0]), 0)
+  assert axes_of(plots.line_panel([line], **labels, root_scale=True)).get_ylim()[0] == 0
   # A user's own metric of the same name in another unit stays visible.
   percentages = plots.Line(steps, np.array([20.0, 60.0, 90.0]), 0)
   assert axes_of(plots.line_panel([percentages], **labels, percent=True)).get_ylim()[1] > 90
