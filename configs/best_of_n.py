@@ -1,9 +1,15 @@
-"""Rejection-sampling fine-tuning instead of PPO: the best of N responses by the reward model, then SFT on them.
+"""Does SFT on the best of N responses do as well as PPO?
 
-  rlhf-jax run --config configs/best_of_n.py --workdir runs/quickstart
-  rlhf-jax run --config configs/best_of_n.py:16 --workdir runs/best_of_16
+  rlhf-jax run --config best_of_n --workdir runs/quickstart
+  rlhf-jax run --config best_of_n:16 --workdir runs/best_of_16
 
-ARG is N, 8 by default: best-of-8 is at most log 8 - 7/8 = 1.2 nats away from the policy that is sampled.
+Rejection sampling: the SFT model gives N responses to each prompt, the reward model chooses the best, and the SFT model
+is fine-tuned on them. The argument is N, 8 by default: best-of-8 is at most log 8 - 7/8 = 1.2 nats away from the policy
+that is sampled. In the run directory of the quickstart only these stages are new.
+
+Time: 4 minutes on two busy CPU cores after the quickstart.
+
+Result: one seed, run twice: a mean gold reward (-2 to 2) of 1.9, where SFT has 1.2.
 """
 
 from ml_collections import ConfigDict
@@ -12,14 +18,14 @@ from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe with N = `arg` ("" is 8)."""
+  """The recipe with N = `arg`, 8 by default."""
   config = quickstart.get_config()
   config.best_of_n = dict(
     algorithm="rlhf_jax.stages.best_of_n",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
     num_prompts=4000,
-    responses=int(arg or 8),
+    responses=quickstart.count("best_of_n", arg, 8),
     batch_size=32,
     sampling=quickstart.SAMPLING,
     reward=config.ppo.environment.reward,

@@ -1,9 +1,14 @@
-"""Direct preference optimisation instead of PPO, on the comparisons the reward model learns from; ARG is the loss.
+"""How does direct preference optimisation compare with PPO on the same comparisons?
 
-  rlhf-jax run --config configs/dpo.py --workdir runs/quickstart
-  rlhf-jax run --config configs/dpo.py:simpo --workdir runs/quickstart
+  rlhf-jax run --config dpo --workdir runs/quickstart
+  rlhf-jax run --config dpo:simpo --workdir runs/quickstart
 
-Losses: dpo, ipo, kto, orpo, simpo. The reward model is trained too, for the proxy reward of the report.
+The argument is the loss: dpo (the default), ipo, kto, orpo or simpo. The reward model is trained too: the evaluation
+needs it for the proxy reward. In the run directory of the quickstart only the new policy and its evaluation are new.
+
+Time: 4 minutes on two busy CPU cores after the quickstart.
+
+Result: one seed: a mean gold reward (-2 to 2) of 1.7 to 1.8 with each of the five losses, where SFT has 1.1 to 1.3.
 """
 
 from ml_collections import ConfigDict
@@ -21,10 +26,8 @@ LOSSES = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe with the loss `arg` ("" is dpo)."""
-  name = arg or "dpo"
-  if name not in LOSSES:
-    raise ValueError(f"no loss {name!r}: one of {', '.join(LOSSES)}")
+  """The recipe with the loss `arg`: dpo (the default), ipo, kto, orpo or simpo."""
+  name = quickstart.choose("dpo", arg, LOSSES) or "dpo"
   config = quickstart.get_config()
   config[name] = dict(
     algorithm="rlhf_jax.algorithms.dpo",

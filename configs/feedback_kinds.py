@@ -1,13 +1,20 @@
-"""Which kind of feedback teaches a reward model most, and what bad labellers cost; ARG is the number of replicates.
+"""Which kind of feedback teaches a reward model most, and what do bad labellers cost?
 
-  rlhf-jax run --config configs/feedback_kinds.py --workdir runs/quickstart
+  rlhf-jax run --config feedback_kinds --workdir runs/quickstart
+  rlhf-jax run --config feedback_kinds:3 --workdir runs/quickstart
 
-1000 judgements of each kind by the noisy labellers of the quickstart, one labeller to an item, and 250 of each kind
-together; then 1500 rankings of four by 20 labellers of whom 6 are careless, biased or adversarial, three to an item, as
-they come, after screening, weighted by reliability, and both; and the same number by sound labellers. Everything starts
-from the SFT model of the quickstart, in whose run directory only the judging and the reward models are new: 14 minutes
-for a replicate on one CPU core. The results are in `accuracy_kinds` and `accuracy_annotators`, and in
-experiments/feedback_kinds.
+The argument is the number of replicates, 1 by default. A replicate has two parts. First, 1000 judgements of each kind
+by the quickstart's labellers, one labeller to an item, and 250 of each kind together. Second, 1500 rankings of four by
+20 labellers of whom 6 are careless, biased or adversarial, three to an item: as they come, after screening, weighted
+by reliability, and both; and 1500 rankings by sound labellers. Every reward model starts from the quickstart's SFT
+model, in whose run directory only the judging and the reward models are new. The stages `accuracy_kinds` and
+`accuracy_annotators` have the results.
+
+Time: 22 minutes for a replicate on one busy CPU core after the quickstart's SFT.
+
+Result: one replicate of one seed: a reward model orders 89 % [87, 91] of the pairs after rankings of four and 83 %
+[80, 85] after pairs; with 30 % bad labellers accuracy is 7 points [4, 10] lower, and screening does not win that back.
+experiments/feedback_kinds has the details.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +23,7 @@ from rlhf_jax.configs import quickstart
 from rlhf_jax.configs.reward_from_feedback import accuracy, after_sft, annotators, judgements, reward
 
 JUDGEMENTS = 1000
-LEARN = {  # label -> the pages that are judged, in equal parts, and changes of the reward model
+LEARN = {  # label -> (pages that are judged, in equal parts; changes of the reward model's settings)
   "pairs": (("pairs",), dict()),
   "pairs, without margins": (("pairs",), dict(margins=(0.0, 0.0, 0.0))),
   "rankings of 4": (("rankings",), dict()),
@@ -36,7 +43,7 @@ WEIGHTS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe with `arg` replicates ("" is 1)."""
+  """The recipe with `arg` replicates, 1 by default."""
   config = quickstart.get_config()
   new, kinds, people = [], {label: () for label in LEARN}, {}
 
@@ -45,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     new.append(name)
     return name
 
-  for replicate in range(int(arg or 1)):
+  for replicate in range(quickstart.count("feedback_kinds", arg, 1)):
     for number, (label, (pages, changes)) in enumerate(LEARN.items()):
       part = "quarter_" if len(pages) > 1 else ""
       sources = [f"{part}{page}_{replicate}" for page in pages]

@@ -1,10 +1,17 @@
-"""GRPO instead of PPO, from the same SFT and reward model: eight responses to each prompt, no critic; ARG is a variant.
+"""How do GRPO and its variants compare with PPO, from the same SFT model and reward model?
 
-  rlhf-jax run --config configs/grpo.py --workdir runs/quickstart
-  rlhf-jax run --config configs/grpo.py:dr_grpo --workdir runs/quickstart
+  rlhf-jax run --config grpo --workdir runs/quickstart
+  rlhf-jax run --config grpo:dr_grpo --workdir runs/quickstart
 
-Variants: grpo, dr_grpo (no standard deviation, constant-length normalisation), dapo (token mean, clip-higher), gspo
-(sequence-level ratio). Each keeps the KL term and its coefficient, so that they differ in what they are named for.
+GRPO samples eight responses to each prompt and needs no critic. The argument is the variant: grpo (the default),
+dr_grpo (no standard deviation, constant-length normalisation), dapo (token mean, clip-higher) or gspo (sequence-level
+ratio). Each keeps the KL term and its coefficient, so that a variant differs from GRPO in these respects alone. In the
+run directory of the quickstart only the variant and its evaluation are new.
+
+Time: 3 minutes on two busy CPU cores after the quickstart.
+
+Result: one seed, GRPO run twice: a mean gold reward (-2 to 2) of 1.4 and 1.6 at a KL of 6 and 2 nats, where SFT has
+1.2. The other variants were not measured.
 """
 
 from ml_collections import ConfigDict
@@ -20,10 +27,8 @@ VARIANTS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe of the variant `arg` ("" is grpo)."""
-  name = arg or "grpo"
-  if name not in VARIANTS:
-    raise ValueError(f"no variant {name!r}: one of {', '.join(VARIANTS)}")
+  """The recipe of the variant `arg`: grpo (the default), dr_grpo, dapo or gspo."""
+  name = quickstart.choose("grpo", arg, VARIANTS) or "grpo"
   config = quickstart.get_config()
   config[name] = dict(
     algorithm="rlhf_jax.algorithms.grpo",

@@ -1,10 +1,15 @@
-"""A user's own dialogues: Anthropic's HH preference pairs, from a small model trained from scratch.
+"""What does the chain reach on human preferences, from nothing but their file?
 
-  rlhf-jax run --config configs/hh.py:PATH --workdir runs/hh
+  rlhf-jax run --config hh:PATH --workdir runs/hh
 
-PATH is a file of rows {"chosen": dialogue, "rejected": dialogue}, .jsonl or .jsonl.gz. Language modelling on the chosen
-dialogues, SFT on the chosen answers, a reward model on the pairs, PPO on their prompts. No gold reward is known, so
-the report shows the proxy reward alone.
+PATH is a file of rows {"chosen": dialogue, "rejected": dialogue}, .jsonl or .jsonl.gz, such as Anthropic's HH pairs. A
+small model is trained from scratch: language modelling on the chosen dialogues, SFT on the chosen answers, a reward
+model on the pairs, PPO on their prompts. There is no gold reward, so the report shows the proxy reward alone.
+
+Time: 11 minutes on two busy CPU cores for the 2,354 pairs of the test split of helpful-base.
+
+Result: one seed: the chain runs, and this little text teaches no language: the reward model orders 63 % of the held-out
+pairs, where a bag of words orders 60 %. experiments/hh has the details.
 """
 
 from ml_collections import ConfigDict
@@ -14,10 +19,10 @@ from rlhf_jax.configs import quickstart
 STAGES = ("vocabulary", "pretrain", "sft", "reward_model", "ppo", "evaluation")
 
 
-def get_config(arg: str) -> ConfigDict:
-  """The recipe for the file `arg`."""
+def get_config(arg: str = "") -> ConfigDict:
+  """The recipe for the file `arg` of pairs, which must be given."""
   if not arg:
-    raise ValueError("configs/hh.py needs the path of the pairs: --config configs/hh.py:PATH")
+    raise ValueError("the recipe hh needs the path of the pairs: --config hh:PATH")
   config = quickstart.get_config()
   for name in ("world", "preferences"):
     del config[name]

@@ -1,10 +1,18 @@
-"""What instruction tuning does: one base model, tuned on few and many task clusters, with and without rationales.
+"""What does instruction tuning on more clusters of tasks, and on rationales, do for a small base model?
 
-  rlhf-jax run --config configs/instruction_tuning.py --workdir runs/instruction_tuning
+  rlhf-jax run --config instruction_tuning --workdir runs/instruction_tuning
+  rlhf-jax run --config instruction_tuning:rationales --workdir runs/instruction_tuning
   python experiments/instruction_tuning/analyse.py runs/instruction_tuning --out experiments/instruction_tuning
 
-`experiments/instruction_tuning` says what was found. ARG names one part, "clusters" (with examples and masking) or
-"rationales"; in the same run directory the other is left as it is.
+One base model is tuned on few and many clusters of tasks, with and without rationales. The argument names one part,
+`clusters` (with examples and masking) or `rationales`; without it both run, in the same run directory if wanted.
+
+Time: 12 to 15 minutes on two CPU cores.
+
+Result: two seeds, 95 % intervals: accuracy on held-out clusters is 7 points [-6, 20] higher after tuning on 12 clusters
+than on 1, too little to be sure; with the steps before the answer a model solves 28 to 72 points more of the word
+problems than with the answer alone.
+experiments/instruction_tuning has the details.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +29,7 @@ FOLDS = (
   ("opposites", "listing"),
   ("stories", "harmful"),
 )
-# The clusters of each fold's models, drawn at random; a model of few has the first of them.
+# The clusters that each fold's models are tuned on, in a random order: a model of n clusters has the first n.
 ORDERS = (
   "copying stories classification reasoning listing sentiment rewriting "
   "facts harmful unanswerable opposites arithmetic",
@@ -38,16 +46,15 @@ ORDERS = (
   "verification reasoning listing arithmetic facts",
 )
 NUM_CLUSTERS = (1, 4, 12)
-NUM_DEMONSTRATIONS = 2000  # seen once
+NUM_DEMONSTRATIONS = 2000  # demonstrations of each model, seen once
 SHOTS = (0, 1, 3)
 NUM_PROBLEMS = {125: 16, 250: 8, 500: 4, 1000: 2}  # demonstrations -> passes over them
-REPLICATES = 2  # of the question of rationales, with other problems
+REPLICATES = 2  # models of each kind in the part on rationales, with other problems
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is "", "clusters" or "rationales"."""
-  if arg not in ("", "clusters", "rationales"):
-    raise ValueError(f"no part {arg!r}: 'clusters' or 'rationales'")
+  """The recipe, or its part `arg`: clusters or rationales."""
+  quickstart.choose("instruction_tuning", arg, ("clusters", "rationales"))
   config = quickstart.get_config("sft")
   config.model.max_length = 192  # room for three examples before a question
   config.world.update(num_demonstrations=28000, num_eval_prompts=2100, demonstrator_flaw=0.0, held_out=())
@@ -75,12 +82,12 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def part(clusters: tuple[str, ...], kinds: tuple[str, ...] = ()) -> dict:
-  """Questions on prompts that no model was tuned on."""
+  """The settings of questions on prompts that no model was tuned on."""
   return dict(prompts="{run}/world/eval_prompts.jsonl", clusters=clusters, kinds=kinds)
 
 
 def _clusters(config: ConfigDict, template: ConfigDict) -> None:
-  """For each fold models of few and many other clusters, one that saw examples, and one with the loss on everything."""
+  """Adds for each fold models of 1, 4 and 12 clusters, a model tuned with examples, and one with the loss on all."""
   zero_shot, shots, masking = {}, {}, {}
   for fold, names in enumerate(ORDERS, 1):
     order = tuple(names.split())
@@ -106,7 +113,7 @@ def _clusters(config: ConfigDict, template: ConfigDict) -> None:
 
 
 def _rationales(config: ConfigDict, template: ConfigDict) -> None:
-  """Word problems, with the steps before the answer and with the answer alone, from few and many demonstrations."""
+  """Adds models tuned on word problems: with the steps or the answer alone, from few and many demonstrations."""
   models = []
   for number, epochs in NUM_PROBLEMS.items():
     for replicate in range(REPLICATES):
@@ -131,7 +138,7 @@ def _rationales(config: ConfigDict, template: ConfigDict) -> None:
 
 
 def tuned(config: ConfigDict, template: ConfigDict, name: str, clusters, num: int, **selection) -> str:
-  """Adds the stages that select demonstrations and tune the base model on them."""
+  """Adds the stages that select demonstrations and tune the base model on them; returns the model's name."""
   config[f"{name}_data"] = dict(
     algorithm="rlhf_jax.stages.select_demonstrations",
     demonstrations="{run}/world/demonstrations.jsonl",
@@ -146,7 +153,7 @@ def tuned(config: ConfigDict, template: ConfigDict, name: str, clusters, num: in
 
 
 def tasks(config: ConfigDict, fold: int, models: tuple[str, ...], *, seen: bool = True) -> dict:
-  """Questions of a fold's held-out clusters and of the others: choices are ranked, and answers earn what helps."""
+  """A fold's tasks on held-out and seen clusters: choices ranked by likelihood, and the helpfulness of answers."""
   found = {}
   for name in ("held_out", "seen") if seen else ("held_out",):
     file = f"{{run}}/questions/{name}_{fold}.jsonl"
@@ -162,7 +169,7 @@ def tasks(config: ConfigDict, fold: int, models: tuple[str, ...], *, seen: bool 
 
 
 def few_shot(tasks: dict, *, text_models: tuple[str, ...], shots: tuple[int, ...], num_questions=80) -> ConfigDict:
-  """The evaluation of every model that a task names."""
+  """The few-shot evaluation of every model that a task names."""
   models = dict.fromkeys(model for task in tasks.values() for model in task["models"])
   return ConfigDict(
     dict(

@@ -1,9 +1,16 @@
-"""What the KL penalty is for: PPO with it and PPO without it, from the same SFT and reward model.
+"""What happens when PPO has no KL penalty?
 
-  rlhf-jax run --config configs/kl_ablation.py --workdir runs/quickstart
+  rlhf-jax run --config kl_ablation --workdir runs/quickstart
 
-In the run directory of the quickstart only the second PPO and its evaluation are new. The report shows proxy and gold
-reward of both against the KL to the reference.
+PPO with the penalty and PPO without it start from the same SFT model and reward model. In the run directory of the
+quickstart only the second PPO, of 100 steps, and its evaluation are new. The report shows proxy and gold reward of both
+against the KL to the reference.
+
+Time: about 7 minutes on two busy CPU cores after the quickstart.
+
+Result: one seed: without the penalty the proxy reward ends higher, at 1.53 [1.51, 1.54] instead of 0.90 [0.85, 0.94],
+and the gold reward (-2 to 2) far lower, at -0.72 [-0.81, -0.64] instead of 1.80 [1.74, 1.87]: over-optimisation.
+experiments/kl_ablation has the details.
 """
 
 from ml_collections import ConfigDict
@@ -12,8 +19,8 @@ from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The quickstart and `ppo_no_kl`; `arg` is not used."""
-  del arg
+  """The quickstart and `ppo_no_kl`; the recipe takes no argument."""
+  quickstart.choose("kl_ablation", arg)
   config = quickstart.get_config()
   environment = quickstart.environment(config, batch_size=64, samples_per_prompt=1)
   config.ppo_no_kl = dict(config.ppo, environment=environment, kl_coef=0.0, num_steps=100)

@@ -1,16 +1,21 @@
-"""Rounds of policy, collecting, judging, reward model and PPO; and three ways to spend one budget of labels.
+"""Which way to spend a budget of labels gives the best policy?
 
-  rlhf-jax run --config configs/online.py --workdir runs/quickstart
-  rlhf-jax run --config configs/online.py:page --workdir runs/quickstart
+  rlhf-jax run --config online --workdir runs/quickstart
+  rlhf-jax run --config online:page --workdir runs/quickstart
 
-A round samples the latest policy, has four answers to each prompt ranked, fits a reward model on the rankings of all
-rounds, and trains PPO from the SFT model anew against it (as Bai et al. 2022, arXiv 2204.05862, section 4.5). A label
-is one response that a person reads or writes, so that a ranking of four costs four. The other two ways from the same
-SFT model: all labels bought as demonstrations for more SFT; PPO whose reward is a person's rating of every sample. The
-gold reward against the labels is in `online_budget`; experiments/online has it.
+A label is one response that a person reads or writes, so that a ranking of four costs four. Three ways start from the
+quickstart's SFT model. (1) Rounds: each samples the latest policy, has four answers to each prompt ranked, fits a
+reward model on the rankings of all rounds, and trains PPO from the SFT model anew (as Bai et al. 2022, arXiv
+2204.05862, section 4.5). (2) PPO whose reward is a person's rating of every sample. (3) More demonstrations for SFT.
+The stage `online_budget` compares the gold reward at equal numbers of labels.
 
-With ARG page the rankings are people's: each round queues its items and stops, says how to serve the annotation page on
-them, and goes on with the same command once all are judged. The two other ways are then left out.
+With the argument `page` people give the rankings, and the other two ways are left out: each round queues its items and
+stops, prints the command that serves the annotation page, and the same command continues once every item is judged.
+
+Time: 22 minutes on one busy CPU core after the quickstart.
+
+Result: one seed: with 4096 labels a mean gold reward (-2 to 2) of 1.69 [1.62, 1.76] for rounds, 1.81 [1.75, 1.87] for
+ratings as the reward and 1.19 [1.10, 1.27] for demonstrations; SFT has 1.14. experiments/online has the details.
 """
 
 from ml_collections import ConfigDict
@@ -19,19 +24,19 @@ from rlhf_jax.configs import quickstart
 from rlhf_jax.configs.reward_from_feedback import after_sft, judgements
 from rlhf_jax.configs.reward_from_feedback import reward as reward_model
 
-BUDGETS = (1024, 2048, 4096)  # labels spent up to the end of each round
+BUDGETS = (1024, 2048, 4096)  # labels spent by the end of each round
 RESPONSES = 4
 
 
 def ppo(config: ConfigDict, reward: dict, **changes) -> ConfigDict:
-  """The quickstart's PPO with another reward, but for `changes`."""
+  """The quickstart's PPO with the settings `reward` of its reward, and `changes`."""
   environment = quickstart.environment(config, batch_size=64, samples_per_prompt=1)
   environment.reward.update(reward)
   return ConfigDict({**config.ppo, **changes, "environment": environment})
 
 
 def rounds(config: ConfigDict, people: bool) -> dict[str, int]:
-  """Adds the rounds to the config; the policies with the labels they have cost."""
+  """Adds the rounds to the config; returns {policy: labels spent by then}."""
   policies, policy, spent, asked = {"sft": 0}, "sft", 0, []
   prefix = "page" if people else "round"
   who = dict(labellers=ConfigDict(), kinds=()) if people else {}
@@ -49,7 +54,7 @@ def rounds(config: ConfigDict, people: bool) -> dict[str, int]:
 
 
 def bought(config: ConfigDict) -> dict[str, int]:
-  """Adds SFT on demonstrations that the labels buy."""
+  """Adds SFT on demonstrations to the config; returns {policy: labels spent}."""
   policies = {"sft": 0}
   for number, budget in enumerate(BUDGETS, 1):
     source, policy = f"bought_{number}", f"bought_sft_{number}"
@@ -69,7 +74,7 @@ def bought(config: ConfigDict) -> dict[str, int]:
 
 
 def people_as_reward(config: ConfigDict) -> dict[str, int]:
-  """Adds PPO for as many steps as the labels last, with one rating for each sample."""
+  """Adds PPO with a rating for each sample, until the labels are spent; returns {policy: labels spent}."""
   policies = {"sft": 0}
   rating = dict(
     checkpoint="",
@@ -88,9 +93,8 @@ def people_as_reward(config: ConfigDict) -> dict[str, int]:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is "" for simulated labellers, or "page" for people."""
-  if arg not in ("", "page"):
-    raise ValueError(f"no way to collect {arg!r}: leave it out for simulated labellers, or say page")
+  """The recipe with simulated labellers, or with the judgements of people if `arg` is page."""
+  quickstart.choose("online", arg, ("page",))
   config = quickstart.get_config()
   config.stages = ()
   ways = {"a learned reward model": rounds(config, people=bool(arg))}

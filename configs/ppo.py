@@ -1,6 +1,13 @@
-"""The quickstart up to and with `ppo`: PPO against the reward model, without the evaluation.
+"""How does PPO train the SFT model against the reward model?
 
-rlhf-jax run --config configs/ppo.py --workdir runs/quickstart
+  rlhf-jax run --config ppo --workdir runs/quickstart
+
+The quickstart up to its stage `ppo`, without the evaluation.
+
+Time: 3 minutes on two idle CPU cores, 6 on two busy ones.
+
+Result: the quickstart's evaluation measures the policy: over seeds 0, 1 and 2 and repetitions of seed 0 a mean gold
+reward (-2 to 2) of 1.6 to 1.9, where SFT has 1.1 to 1.2.
 """
 
 from ml_collections import ConfigDict
@@ -9,6 +16,6 @@ from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is not used."""
-  del arg
+  """The recipe, which takes no argument."""
+  quickstart.choose("ppo", arg)
   return quickstart.get_config("ppo")

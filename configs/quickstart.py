@@ -1,7 +1,20 @@
-"""The whole chain on the embedded world: language model, SFT, preferences, reward model, PPO, evaluation.
+"""How much does each stage of RLHF add, from an untrained model to PPO, on the embedded world?
 
-rlhf-jax run --config configs/quickstart.py --workdir runs/quickstart
+  rlhf-jax run --config quickstart --workdir runs/quickstart
+  rlhf-jax run --config quickstart:sft --workdir runs/quickstart
+
+The argument names the last stage that is run; without it all of them are: world, vocabulary, pretrain, sft,
+preferences, reward_model, ppo and evaluation. Most other recipes continue in the run directory of this one.
+
+Time: 3 minutes on two idle CPU cores, 7 on two busy ones.
+
+Result: over seeds 0, 1 and 2 and repetitions of seed 0, a mean gold reward (-2 to 2) of 1.1 to 1.2 after SFT and of
+1.6 to 1.9 after PPO, whose answers beat those of SFT on 72 to 80 % of the prompts.
+experiments/quickstart has the intervals.
 """
+
+import difflib
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
@@ -10,8 +23,33 @@ SAMPLING = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
 LABELLERS = dict(expert=3, ordinary=6, careless=1, length_biased=1, position_biased=1, adversarial=0)
 
 
+def choose(recipe: str, arg: str, known: Iterable[str] = ()) -> str:
+  """`arg`, the argument of the recipe: "" or one of `known`.
+
+  Raises:
+    ValueError: `arg` is anything else; the message has the nearest name and all of them.
+  """
+  names = list(known)
+  if arg == "" or arg in names:
+    return arg
+  if not names:
+    raise ValueError(f"the recipe {recipe} takes no argument, and {arg!r} was given")
+  nearest = difflib.get_close_matches(arg, names, n=1, cutoff=0.5)
+  hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+  raise ValueError(f"the recipe {recipe} does not know {arg!r}.{hint} Known: {', '.join(names)}.")
+
+
+def count(recipe: str, arg: str, default: int) -> int:
+  """The argument of the recipe as a number of at least 1; `default` for "". Raises ValueError for anything else."""
+  if arg == "":
+    return default
+  if not (arg.isdecimal() and int(arg) >= 1):
+    raise ValueError(f"the argument of the recipe {recipe} must be a number of at least 1, not {arg!r}")
+  return int(arg)
+
+
 def optimizer(learning_rate: float, **changes) -> ConfigDict:
-  """AdamW as all stages use it, but for `changes`."""
+  """The settings of AdamW that all stages share, with `changes`."""
   settings = dict(
     learning_rate=learning_rate,
     warmup=0.05,
@@ -27,7 +65,7 @@ def optimizer(learning_rate: float, **changes) -> ConfigDict:
 
 
 def environment(config: ConfigDict, batch_size: int, samples_per_prompt: int) -> ConfigDict:
-  """Where the episodes of RL come from, and the reward model that scores them."""
+  """The environment of RL: prompts, sampling, and the reward model that scores the responses."""
   return ConfigDict(
     dict(
       prompts="{run}/world/prompts.jsonl",
@@ -44,7 +82,7 @@ def environment(config: ConfigDict, batch_size: int, samples_per_prompt: int) ->
 
 
 def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
-  """The evaluation of the base model, the SFT model and `models` on prompts that nothing was trained on."""
+  """The evaluation of the base model, the SFT model and `models`, on prompts that are in no training data."""
   return ConfigDict(
     dict(
       algorithm="rlhf_jax.stages.evaluate",
@@ -66,14 +104,14 @@ def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
 
 
 def gold(config: ConfigDict, name: str) -> dict:
-  """The function `name` of the world that the config generates."""
+  """The function `name` of rlhf_jax.world, for the world that the config generates."""
   return dict(function=f"rlhf_jax.world:{name}", arguments=dict(seed=config.world.get_ref("seed")))
 
 
 def instead_of_ppo(config: ConfigDict, *stages: str) -> ConfigDict:
-  """Puts `stages` in PPO's place, and the last of them into an evaluation of its own.
+  """Puts `stages` in the place of PPO, and adds an evaluation of the last one.
 
-  In the run directory of the quickstart only these are new.
+  In the run directory of the quickstart only these stages are new.
   """
   name = f"{stages[-1]}_evaluation"
   config[name] = evaluation(config, stages[-1])
@@ -83,7 +121,8 @@ def instead_of_ppo(config: ConfigDict, *stages: str) -> ConfigDict:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` names the last stage ("sft" ends after SFT), "" runs all of them."""
+  """The recipe up to the stage `arg`; without `arg` all stages."""
+  choose("quickstart", arg, STAGES)
   config = ConfigDict()
   config.seed = 0
   config.stages = STAGES[: STAGES.index(arg) + 1] if arg else STAGES

@@ -1,10 +1,15 @@
-"""Learning from language feedback: answers are criticised, the model rewrites them, SFT on the better rewrites.
+"""Can a model learn from critiques in words?
 
-  rlhf-jax run --config configs/refinement.py --workdir runs/quickstart
+  rlhf-jax run --config refinement --workdir runs/quickstart
 
-In the run directory of the quickstart these are new: demonstrations of refinement as one more task of SFT (`refiner`),
-critiques of its answers by the simulated labellers, the rewrites, SFT on those that the reward model prefers to the
-answer (`refined`), and an evaluation of both beside the SFT model.
+Learning from language feedback: `refiner` is the SFT model with demonstrations of refinement added, simulated labellers
+criticise its answers, the refiner rewrites them, and `refined` is fine-tuned on each rewrite that the reward model
+prefers to the answer. In the run directory of the quickstart only these stages and the evaluation of both are new.
+
+Time: 6 minutes on one busy CPU core after the quickstart.
+
+Result: one seed: a mean gold reward (-2 to 2) of 1.75 [1.67, 1.83] for `refined`, where SFT has 1.21 [1.13, 1.30].
+experiments/refinement has the details.
 """
 
 from ml_collections import ConfigDict
@@ -17,8 +22,8 @@ NEW = ("refinement_demonstrations", "refiner", "critiques", "refinement", "refin
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is not used."""
-  del arg
+  """The recipe, which takes no argument."""
+  quickstart.choose("refinement", arg)
   config = quickstart.get_config()
   config.refinement_demonstrations = dict(
     algorithm="rlhf_jax.stages.refinement_demonstrations",

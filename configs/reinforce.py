@@ -1,18 +1,27 @@
-"""REINFORCE instead of PPO, from the same SFT and reward model; the baseline is leave-one-out, or ARG.
+"""How does REINFORCE compare with PPO, from the same SFT model and reward model?
 
-  rlhf-jax run --config configs/reinforce.py --workdir runs/quickstart
-  rlhf-jax run --config configs/reinforce.py:moving_mean --workdir runs/quickstart
+  rlhf-jax run --config reinforce --workdir runs/quickstart
+  rlhf-jax run --config reinforce:moving_mean --workdir runs/quickstart
 
-Baselines: none, moving_mean, leave_one_out, value.
+The argument is the baseline: none, moving_mean, leave_one_out (the default) or value. In the run directory of the
+quickstart only REINFORCE and its evaluation are new.
+
+Time: 2 minutes on two busy CPU cores after the quickstart.
+
+Result: over seeds 0, 1 and 2 and a repetition of seed 0, a mean gold reward (-2 to 2) of 1.6 to 1.8, where SFT has
+1.1 to 1.2; its answers beat those of SFT on 75 to 79 % of the prompts. PPO has the same within its intervals.
 """
 
 from ml_collections import ConfigDict
 
 from rlhf_jax.configs import quickstart
 
+BASELINES = ("none", "moving_mean", "leave_one_out", "value")
+
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe with baseline `arg` ("" is leave_one_out)."""
+  """The recipe with the baseline `arg`: none, moving_mean, leave_one_out (the default) or value."""
+  quickstart.choose("reinforce", arg, BASELINES)
   name = f"reinforce_{arg}" if arg else "reinforce"
   config = quickstart.get_config()
   config[name] = dict(

@@ -1,12 +1,18 @@
-"""Reward models from other kinds of feedback than the quickstart's rankings; ARG is the kind.
+"""How well does a reward model learn from other kinds of feedback than rankings?
 
-  rlhf-jax run --config configs/reward_from_feedback.py:ratings --workdir runs/quickstart
-  rlhf-jax run --config configs/reward_from_feedback.py:all --workdir runs/quickstart
+  rlhf-jax run --config reward_from_feedback:ratings --workdir runs/quickstart
+  rlhf-jax run --config reward_from_feedback --workdir runs/quickstart
 
-Kinds: pairs (with a margin for stated strength), rankings (of four, all pairs), plackett_luce (the same rankings, the
-other loss), ratings (of four, each from 1 to 7), all (a third of each, one reward model). Every item goes to two
-labellers, from whose agreement the annotators' weights come. In the run directory of the quickstart only the judging,
-the weights, the reward model and its accuracy are new. Judgements of people instead: see configs/online.py.
+The argument is the kind: pairs (with a margin for stated strength), rankings (of four, all pairs), plackett_luce (the
+same rankings with another loss), ratings (of four answers, from 1 to 7) or all (the default: a third of pairs,
+rankings and ratings each, for one reward model). Two labellers judge each item, and their agreement gives the
+annotators' weights. In the run directory of the quickstart only the judging, the weights, the reward model and its
+accuracy are new. The recipe `online:page` takes the judgements of people instead.
+
+Time: about 5 minutes on two busy CPU cores after the quickstart's SFT.
+
+Result: one seed, with 1000 judgements of each kind (the recipe feedback_kinds): the reward model orders 83 % [80, 85]
+of the pairs of SFT answers after pairs, 89 % [87, 91] after rankings and 88 % [85, 90] after ratings.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +35,7 @@ KINDS = {
 
 
 def judgements(config: ConfigDict, page: str, num: int, judges: int, **changes) -> ConfigDict:
-  """A stage that buys `num` judgements, `judges` of each item."""
+  """A stage that collects `num` simulated judgements, `judges` of each item."""
   settings = dict(
     algorithm="rlhf_jax.stages.judgements",
     policy="sft",
@@ -48,7 +54,7 @@ def judgements(config: ConfigDict, page: str, num: int, judges: int, **changes) 
 
 
 def annotators(*stages: str, set_aside: bool = True, reliability: bool = True) -> ConfigDict:
-  """A stage that weighs the annotators of the judgements of `stages`."""
+  """A stage that gives weights to the annotators, from the judgements that `stages` collected."""
   return ConfigDict(
     dict(
       algorithm="rlhf_jax.stages.annotators",
@@ -60,7 +66,7 @@ def annotators(*stages: str, set_aside: bool = True, reliability: bool = True) -
 
 
 def reward(config: ConfigDict, *stages: str, weights: str = "", **changes) -> ConfigDict:
-  """A stage that learns from the judgements of `stages`, with the annotators' weights of the stage `weights`."""
+  """A reward model on the judgements that `stages` collected, with the annotators' weights from the stage `weights`."""
   settings = dict(
     algorithm="rlhf_jax.algorithms.reward_from_feedback",
     init="sft",
@@ -86,7 +92,7 @@ def reward(config: ConfigDict, *stages: str, weights: str = "", **changes) -> Co
 
 
 def accuracy(config: ConfigDict, groups: dict[str, tuple[str, ...]]) -> ConfigDict:
-  """The reward models against the gold order; the first group is the one the others are compared with."""
+  """The accuracy of groups of reward models on the gold order, each compared with the first group."""
   return ConfigDict(
     dict(
       algorithm="rlhf_jax.stages.reward_accuracy",
@@ -114,15 +120,13 @@ def after_sft(config: ConfigDict, *stages: str) -> ConfigDict:
 
 
 def files(*stages: str) -> tuple[str, ...]:
-  """The records that these stages have written."""
+  """The files of the records that `stages` write."""
   return tuple(f"{{run}}/{stage}/feedback.db" for stage in stages)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe of the kind `arg` ("" is all)."""
-  name = arg or "all"
-  if name not in KINDS:
-    raise ValueError(f"no kind of feedback {name!r}: one of {', '.join(KINDS)}")
+  """The recipe of the kind `arg`: pairs, rankings, plackett_luce, ratings or all (the default)."""
+  name = quickstart.choose("reward_from_feedback", arg, KINDS) or "all"
   config = quickstart.get_config()
   sources = []
   for page in KINDS[name]:

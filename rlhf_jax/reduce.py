@@ -15,9 +15,11 @@ out multiplied by the number of devices. Differentiate the local `weighted_sum` 
 
 import functools
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
   "masked_mean",
   "masked_moments",
   "masked_sum",
+  "ordered_pairs",
   "select",
   "sequence_weights",
   "token_weights",
@@ -35,6 +38,7 @@ __all__ = [
 
 Axis = int | tuple[int, ...] | None
 AxisName = str | tuple[str, ...] | None
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 # Weights are made on the host once a step; dispatched one by one, their operations took a tenth of that step.
 _compiled = functools.partial(jax.jit, static_argnames="axis_name")
@@ -189,6 +193,19 @@ def constant_weights(mask: ArrayLike, length: float, *, axis_name: AxisName = No
   mask = jnp.asarray(mask) != 0
   rows = max(math.prod(mask.shape[:-1]), 1) * (1 if axis_name is None else jax.lax.psum(1, axis_name))
   return jnp.where(mask, 1.0 / (rows * float32(length)), 0.0)
+
+
+def ordered_pairs(ranks: Array) -> Array:
+  """True at [..., i, j] where response i is ranked better than response j; `ranks[..., K]` -> bool[..., K, K].
+
+  A rank of 0 is the best, equal ranks are tied, a rank below 0 is absent. A NumPy array gives a NumPy array.
+
+  >>> ordered_pairs(np.array([1, 0, -1])).tolist()
+  [[False, False, False], [True, False, False], [False, False, False]]
+  """
+  present = ranks >= 0
+  better = ranks[..., :, None] < ranks[..., None, :]
+  return better & present[..., :, None] & present[..., None, :]
 
 
 def _psum(x, axis_name: AxisName):

@@ -35,12 +35,15 @@ class Preferences:
   """Ranked responses: all of a prompt's comparisons stay in one element (InstructGPT, section 3.5).
 
   tokens: i32[N, K, T], prompt and response. mask: bool[N, K, T], True on every real token. ranks: i32[N, K], 0 is
-  the best, ranks tie when equal, -1 is absent. A pair is K = 2.
+  the best, ranks tie when equal, -1 is absent. A pair is K = 2. ratings: f32[N, K], NaN where there is none; margin:
+  f32[N], logits that the reward of a preferred response must be above; both are None where only ranks are known.
   """
 
   tokens: jax.Array
   mask: jax.Array
   ranks: jax.Array
+  ratings: jax.Array | None = None
+  margin: jax.Array | None = None
 
 
 @struct.dataclass

@@ -1,14 +1,82 @@
-"""Recipes whose stages no other test runs, at sizes that run in seconds: on the files of the tiny chain."""
+"""Recipes: their docstrings, their arguments, and stages that no other test runs, in seconds on the tiny chain."""
 
 import gzip
 import json
+import shlex
 
 import pytest
-from tiny_chain import SAMPLING, SIZES, recipe, run_stages
+from tiny_chain import ROOT, SAMPLING, SIZES, recipe, run_stages
 
+from rlhf_jax.pipeline.catalogue import load_recipe, read_recipe, recipe_names
+from rlhf_jax.pipeline.recipe import load_config
+from rlhf_jax.pipeline.run import plan
+from rlhf_jax.settings import ConfigError
 from rlhf_jax.train.metrics import read_metrics
 
 pytestmark = pytest.mark.usefixtures("compile_once")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_opens_with_its_question_its_command_its_time_and_its_result(name):
+  found = read_recipe(name)
+  question, *rest = found.text.split("\n\n")
+  assert question == found.question and question.endswith("?") and "\n" not in question
+  commands = [shlex.split(line) for line in rest[0].splitlines()]
+  assert all(line.startswith("  ") for line in rest[0].splitlines())
+  runs = [words for words in commands if words[:2] == ["rlhf-jax", "run"]]
+  assert runs and all(words[words.index("--config") + 1].partition(":")[0] == name for words in runs)
+  assert all("--workdir" in words for words in runs)
+  assert any(unit in found.time for unit in ("minute", "second")) and "core" in found.time
+  assert found.result
+
+
+def test_every_recipe_is_listed_and_its_experiment_exists():
+  assert set(recipe_names()) == {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
+  for name in recipe_names():
+    for word in read_recipe(name).text.split():
+      if word.startswith("experiments/"):
+        assert (ROOT / word.rstrip(".,:")).exists(), (name, word)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  argument = ":pairs.jsonl" if name in ("hh", "smollm2_hh") else ""
+  config, _ = load_config(["--config", f"{name}{argument}", "--workdir", "x"])
+  assert [step.stage.name for step in plan(config, tmp_path)] == list(config["stages"])
+
+
+@pytest.mark.parametrize(
+  ("name", "arg", "message"),
+  [
+    ("quickstart", "pp", "does not know 'pp'. Did you mean 'ppo'\\? Known: world, vocabulary, .*, ppo, evaluation"),
+    ("quickstart", "xyzw", "does not know 'xyzw'. Known: world"),
+    ("ppo", "clip", "the recipe ppo takes no argument, and 'clip' was given"),
+    ("dpo", "ip", "Did you mean 'ipo'"),
+    ("reinforce", "loo", "Known: none, moving_mean, leave_one_out, value"),
+    ("best_of_n", "many", "must be a number of at least 1, not 'many'"),
+    ("feedback_kinds", "0", "must be a number of at least 1, not '0'"),
+    ("smollm2_hh", "pairs.jsonl,fw", "Did you mean 'few'"),
+  ],
+)
+def test_an_argument_that_a_recipe_does_not_know_is_refused(name, arg, message):
+  with pytest.raises(ValueError, match=message):
+    recipe(name, arg)
+  with pytest.raises(ConfigError, match=f"^--config {name}:{arg}: the "):
+    load_recipe(f"{name}:{arg}")
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in ("hh", "mixture")])
+def test_no_recipe_ignores_its_argument(name):
+  """But those that take a path: hh and mixture."""
+  with pytest.raises(ValueError, match=name):
+    recipe(name, ",no such argument")
+
+
+@pytest.mark.parametrize("name", ["hh", "smollm2_hh"])
+def test_a_recipe_that_needs_a_path_says_so(name):
+  with pytest.raises(ValueError, match=f"the recipe {name} needs the path of the pairs: --config {name}:"):
+    recipe(name)
 
 
 def test_the_mixture_trains_on_the_world_and_on_files_of_ones_own(chain, tmp_path, capsys):

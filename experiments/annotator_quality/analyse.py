@@ -3,7 +3,7 @@
   python experiments/annotator_quality/analyse.py --seeds 20 --out experiments/annotator_quality
 
 Each seed draws a world, 20 labellers of whom 6 are careless, biased or adversarial, and their rankings of four
-demonstrators' answers, three judges an item. Screening sees the records alone.
+demonstrators' answers; three labellers rank each item. Screening sees the records alone.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from rlhf_jax.world import gold_reward, make_labellers
 
 LABELLERS = {"expert": 1, "ordinary": 13, "careless": 2, "length_biased": 1, "position_biased": 1, "adversarial": 2}
 GOOD = ("expert", "ordinary")
-RIGHT_CHECKS = {  # which failed check says what is wrong with whom
+RIGHT_CHECKS = {  # kind of labeller -> checks that name its fault when they fail
   "careless": {"gold", "skill"},
   "adversarial": {"gold", "skill"},
   "length_biased": {"length"},
   "position_biased": {"position"},
 }
 JUDGES = 3
-SETTINGS = {  # items for each labeller, share of gold items
+SETTINGS = {  # name -> (items for each labeller, share of gold items)
   "150 items": (150, 0.15),
   "75 items": (75, 0.15),
   "40 items": (40, 0.15),
@@ -119,7 +119,7 @@ def plot(results: dict[str, dict], path: Path) -> None:
     for offset, measure in ((-0.12, "precision"), (0.12, "recall")):
       _points(left, np.arange(len(names)) + offset, [results[name][measure] for name in names], measure)
     left.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
-    left.set_ylim(-0.03, 1.03)
+    left.set_ylim(0, 1)
     left.set_title("Screening, all kinds")
     left.legend(frameon=False, loc="lower left")
     kinds = list(LABELLERS)
@@ -128,7 +128,7 @@ def plot(results: dict[str, dict], path: Path) -> None:
       values = [results[name]["kinds"][kind]["set aside"] for kind in kinds]
       _points(middle, np.arange(len(kinds)) + offset, values, name)
     middle.set_xticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds], rotation=30, ha="right")
-    middle.set_ylim(-0.03, 1.03)
+    middle.set_ylim(0, 1)
     middle.set_title("Share set aside")
     middle.legend(frameon=False)
     accuracy = results[names[0]]["accuracy"]
@@ -178,14 +178,14 @@ def _gold(items: Sequence[Item], seed: int) -> np.ndarray:
 
 
 def _agree(scores: np.ndarray, gold: np.ndarray) -> float:
-  """The share of the pairs of each row whose gold differs that `scores` puts in the gold order; a tie is half right."""
+  """The share of pairs with unequal gold that `scores` orders as gold does, over all rows; a tie counts half."""
   i, j = np.triu_indices(gold.shape[1], 1)
   wanted, given = np.sign(gold[:, i] - gold[:, j]), np.sign(np.round(scores[:, i] - scores[:, j], 6))
   return float((0.5 + 0.5 * wanted * given)[wanted != 0].mean())
 
 
 def _accuracy(scores: np.ndarray, gold: np.ndarray, table: Table) -> float:
-  """On the items without gold ranks that all methods could score: a response nobody judged is a tie."""
+  """`_agree` on the items without gold ranks; a response without judgements has score 0, a tie with the mean."""
   plain = (table.gold < 0).all(1)
   return _agree(np.nan_to_num(scores[plain]), gold[plain])
 
@@ -198,7 +198,8 @@ def _single_accuracy(table: Table, gold: np.ndarray) -> float:
 def _points(axes, x: np.ndarray, shares: Sequence[dict], label: str) -> None:
   defined = [i for i, share in enumerate(shares) if "mean" in share]
   mean, low, high = (np.array([shares[i][name] for i in defined]) for name in ("mean", "low", "high"))
-  axes.errorbar(x[defined], mean, [np.maximum(mean - low, 0), np.maximum(high - mean, 0)], fmt="o", label=label)
+  bounds = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
+  axes.errorbar(x[defined], mean, bounds, fmt="o", label=label, clip_on=False)
 
 
 if __name__ == "__main__":

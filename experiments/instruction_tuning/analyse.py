@@ -1,10 +1,10 @@
-"""The figures and plots of `experiments/instruction_tuning` from finished runs of configs/instruction_tuning.py.
+"""The figures and plots of `experiments/instruction_tuning`, from finished runs of the recipe instruction_tuning.
 
   python experiments/instruction_tuning/analyse.py runs/instruction_tuning --out experiments/instruction_tuning
 
-Of clusters, examples and masking the unit is the fold: its value is the mean over its clusters, and over the runs where
-there are several (of other seeds: other base models). A figure is the mean over the folds, with Student's t interval,
-and differences are taken fold by fold. Of rationales the unit is the problem: its score is the mean over the
+For clusters, examples and masking the unit is the fold: its value is the mean over its clusters, and over the runs if
+there are several (other seeds have other base models). A figure is the mean over the folds, with Student's t interval,
+and differences are taken fold by fold. For rationales the unit is the problem: its score is the mean over the
 replicates; each run has its own problems.
 """
 
@@ -26,7 +26,7 @@ from rlhf_jax.evaluation.statistics import mean_interval
 
 MEASURES = {"likelihood": "acc", "generate": "score"}
 BASE = "pretrain (text)"
-# What the claims compare: (evaluation, number of examples, a, b) is a minus b.
+# The differences a - b behind the claims: (evaluation, number of examples, a, b).
 CONTRASTS = (
   ("zero_shot", "0", "clusters_12", BASE),
   ("zero_shot", "0", "clusters_12", "pretrain"),
@@ -37,14 +37,15 @@ CONTRASTS = (
   ("masking", "0", "everything", "clusters_12"),
 )
 PANELS = ("", "_answers"), ("choices ranked", "answers written")
-Values = dict[str, dict[str, dict[str, list[float]]]]  # task -> number of examples -> model -> a value for each fold
+Values = dict[str, dict[str, dict[str, list[float]]]]  # task -> number of examples -> model -> values of the folds
 
 
 def collect(runs: Sequence[Path]) -> dict[str, Any]:
-  """{"values": evaluation -> task -> shots -> model -> folds, "differences", "rationales"} of what all runs have done.
+  """{"values": evaluation -> task -> shots -> model -> folds, "differences", "rationales"}, from the evaluations that
+  every run has finished.
 
   Raises:
-    FileNotFoundError: there is no evaluation that is finished in every run.
+    FileNotFoundError: no evaluation is finished in every run.
   """
   done = [
     name
@@ -54,7 +55,7 @@ def collect(runs: Sequence[Path]) -> dict[str, Any]:
   if not done:
     raise FileNotFoundError(f"no part has its few_shot.json in {', '.join(map(str, runs))}: run the recipe first")
   values = {name: _mean([_by_fold(run / name) for run in runs]) for name in done if name != "rationales"}
-  if "masking" in values and "zero_shot" in values:  # of the same folds, and on the same questions
+  if "masking" in values and "zero_shot" in values:  # both are on the same folds and questions
     for task, found in values["masking"].items():
       found["0"]["clusters_12"] = values["zero_shot"][task]["0"]["clusters_12"]
   results: dict[str, Any] = {"values": values, "differences": _differences(values)}
@@ -65,14 +66,14 @@ def collect(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _mean(runs: Sequence[Any]) -> Any:
-  """Of lists that lie at the same places of nested dictionaries, element by element."""
+  """The mean, element by element, of lists at the same places of nested dictionaries."""
   if isinstance(runs[0], dict):
     return {key: _mean([run[key] for run in runs]) for key in runs[0]}
   return np.mean(runs, axis=0).tolist()
 
 
 def data_rows(path: Path) -> list[dict]:
-  """The rows of a file that the evaluation has written."""
+  """The rows of a .jsonl file that the evaluation wrote."""
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -106,8 +107,9 @@ def _differences(values: Mapping[str, Values]) -> list[dict[str, Any]]:
 
 
 def _rationales(rows: Sequence[dict]) -> dict[str, Any]:
-  """task -> {"steps", "answer", "difference"} -> demonstrations -> interval over problems, and replicates' means."""
-  scores: dict = defaultdict(lambda: defaultdict(list))  # (task, form, number) -> problem -> a score for each replicate
+  """task -> {"steps", "answer", "difference"} -> number of demonstrations -> interval over problems, and the means of
+  the replicates."""
+  scores: dict = defaultdict(lambda: defaultdict(list))  # (task, form, number) -> problem -> scores of the replicates
   means: dict = defaultdict(list)
   for row in rows:
     form, number, replicate = re.fullmatch(r"(\w+)_(\d+)_(\d+)", row["model"]).groups()
@@ -125,7 +127,7 @@ def _rationales(rows: Sequence[dict]) -> dict[str, Any]:
 
 
 def tables(results: Mapping[str, Any]) -> str:
-  """Markdown: the means of every evaluation, the differences, and rationales by the number of demonstrations."""
+  """Tables in Markdown: means of every evaluation, differences, and rationales by the number of demonstrations."""
   parts = []
   for evaluation, tasks in results["values"].items():
     for task, by_shots in tasks.items():
@@ -150,7 +152,7 @@ def _text(found: Mapping[str, float]) -> str:
 
 
 def plot(results: Mapping[str, Any], directory: Path) -> list[Path]:
-  """A picture for each claim whose evaluation was run; returns their paths."""
+  """Draws a picture for each claim whose evaluation was run; returns the paths."""
   values = results["values"]
   drawings: tuple[tuple[str, Any, Callable], ...] = (
     ("clusters", values.get("zero_shot"), _clusters),
@@ -169,13 +171,14 @@ def plot(results: Mapping[str, Any], directory: Path) -> list[Path]:
       for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
+        axes.set_ylim(0, 1)  # accuracy, helpfulness and shares of problems; a t interval that reaches beyond is cut
       paths.append(directory / f"{name}.png")
       figure.savefig(paths[-1], dpi=110, metadata={"Software": None})
   return paths
 
 
 def _clusters(panels, tasks: Values) -> None:
-  """Held-out and seen accuracy over the number of clusters; each fold is a thin line."""
+  """Held-out and seen accuracy over the number of clusters; a thin line for each fold."""
   for axes, suffix, title in zip(panels, *PANELS, strict=True):
     for colour, name in (("C0", "held_out"), ("C1", "seen")):
       models = tasks[name + suffix]["0"]
@@ -228,10 +231,10 @@ def _rationale_panels(panels, tasks: Mapping[str, Any]) -> None:
       found = [forms[form][str(number)] for number in numbers]
       _bounds(axes, numbers, found, label, colour)
       for number, entry in zip(numbers, found, strict=True):
-        axes.plot([number] * len(entry["replicates"]), entry["replicates"], "x", color=colour, alpha=0.5, markersize=4)
+        replicates = entry["replicates"]
+        axes.plot([number] * len(replicates), replicates, "x", color=colour, alpha=0.5, markersize=4, clip_on=False)
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, numbers)
-    axes.set_ylim(0, 1.05)
     axes.set_xlabel("demonstrations")
     axes.set_title(f"problems of {task.replace('_', ' ')}")
   panels[0].set_ylabel("problems solved")
@@ -244,8 +247,8 @@ def _line(axes, x, folds: Sequence[Sequence[float]], label: str, colour: str, st
 
 def _bounds(axes, x, found: Sequence[Mapping[str, float]], label: str, colour: str, style: str = "o-") -> None:
   mean, low, high = (np.array([entry[key] for entry in found]) for key in ("mean", "low", "high"))
-  bounds = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
-  axes.errorbar(x, mean, bounds, fmt=style, capsize=2, label=label, color=colour)
+  bounds = [mean - np.clip(low, 0, mean), np.clip(high, mean, 1) - mean]
+  axes.errorbar(x, mean, bounds, fmt=style, capsize=2, label=label, color=colour, clip_on=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,27 +1,27 @@
-"""Direct preference optimisation: the policy from comparisons, without a reward model and without sampling.
+"""Direct preference optimisation: a policy trained on comparisons, without a reward model and without sampling.
 
   dpo    -log sigmoid(beta h), h = log(p / p_ref)(chosen) - log(p / p_ref)(rejected) (Rafailov et al. 2023, arXiv
          2305.18290, eq. 7). Where the labels follow Bradley-Terry its optimum is that of RLHF, p_ref exp(r / beta) / Z.
-         `label_smoothing`: the share of labels taken to be flipped (conservative DPO).
+         `label_smoothing`: the share of labels assumed to be flipped (conservative DPO).
   ipo    (h - 1 / (2 beta))^2: h stops at a margin, also where all labels agree (Azar et al. 2023, arXiv 2310.12036).
-  kto    each response by itself is gained or lost against the KL z (Ethayarajh et al. 2024, arXiv 2402.01306);
+  kto    each response alone is a gain or a loss relative to the KL z (Ethayarajh et al. 2024, arXiv 2402.01306);
          `desirable_weight`, `undesirable_weight`: the paper's lambdas.
-  orpo   the NLL of the chosen and beta times an odds ratio; no reference (Hong et al. 2024, arXiv 2403.07691).
+  orpo   the NLL of the chosen response plus beta times a log odds ratio; no reference (Hong et al. 2024, 2403.07691).
   simpo  mean log-probs, a `margin`, no reference (Meng et al. 2024, arXiv 2405.14734).
 
 DEVIATIONS. A ranked group of K responses is one element of a batch, as in reward_model.py: K forwards serve its
 K (K - 1) / 2 untied pairs, which share the group's weight; K = 2 is the papers' pair, which KTO takes as a desirable
-and an undesirable response. As in the paper z is of responses put under the prompts of others, here of the next group
-of the file rather than of the batch, so that the reference's part is computed once, as all of the reference's log-probs
-are; it is taken over the whole batch before the update, and is the same however the batch is cut. The log-probs of dpo,
-ipo and kto are sums over a response's tokens and its <eos> (IPO is often run on means, which is another loss), those of
-orpo and simpo means; all are at temperature 1, whatever the responses were sampled at.
+and an undesirable response. z is estimated on mismatched pairs, as in the paper: each prompt with the first response of
+the next group. Taking that group from the file, not from the batch, lets us compute the reference's log-probs once. z
+is a mean over the whole batch. Log-probs are at temperature 1: for dpo, ipo and kto sums over a response's tokens and
+its <eos> (IPO is often run on means, a different loss), for orpo and simpo means.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -34,90 +34,95 @@ from rlhf_jax.objectives import dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_l
 from rlhf_jax.reduce import masked_mean, weighted_sum
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
-  ComparisonSet,
   Lora,
+  LossFn,
   Optimizer,
   adapt,
+  check_length,
   identity,
   init_state,
   jit,
-  load_comparisons,
   load_policy,
   make_optimizer,
   make_update,
   open_workspace,
-  pair_weights,
   run_steps,
 )
-from rlhf_jax.types import Mean
+from rlhf_jax.train.comparisons import ComparisonSet, load_comparisons, pair_weights
+from rlhf_jax.train.heldout import fixed_batches, pooled_metrics
+from rlhf_jax.types import Mean, Params, TrainState
 
-OPTIONS = {
-  "dpo": ("label_smoothing",),
-  "ipo": (),
-  "kto": ("desirable_weight", "undesirable_weight"),
-  "orpo": (),
-  "simpo": ("margin",),
-}
-REFERENCE_FREE = ("orpo", "simpo")
-TIE = 1e-4  # nats: before the first update policy and reference differ by rounding alone, and the accuracy is 1/2
+OPTIONS = {"dpo": ("label_smoothing",), "kto": ("desirable_weight", "undesirable_weight"), "simpo": ("margin",)}
+REFERENCE_FREE = {"orpo": orpo_loss, "simpo": simpo_loss}
+TIE = 1e-4  # nats; smaller gaps count as ties: before the first update policy and reference differ by rounding alone
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-  """Which loss, and its settings; the others stay None, and a None of its own is the neutral value.
-
-  beta: dpo and kto: of the KL; ipo: the paper's tau; orpo: the paper's lambda; simpo: the scale of the rewards.
-  """
+  """Settings of the loss. Options of other losses must be None; an own option that is None takes the loss's default."""
 
   name: Literal["dpo", "ipo", "kto", "orpo", "simpo"]
+  """Name of the loss, as listed at the head of the module."""
   beta: float
+  """Coefficient of the KL (dpo, kto), the paper's tau (ipo) or lambda (orpo), or scale of the rewards (simpo)."""
   label_smoothing: float | None = None
+  """Share of labels assumed to be flipped (dpo), between 0 and 1; None is 0."""
   desirable_weight: float | None = None
+  """Weight of desirable responses (kto); None is 1."""
   undesirable_weight: float | None = None
+  """Weight of undesirable responses (kto); None is 1."""
   margin: float | None = None
+  """Margin between the scaled mean log-probs of chosen and rejected (simpo), in logits; None is 0."""
 
   def __post_init__(self):
     if self.beta <= 0:
       raise ValueError(f"beta={self.beta} must be above 0")
-    for key in {key for keys in OPTIONS.values() for key in keys} - set(OPTIONS[self.name]):
+    for key in {key for keys in OPTIONS.values() for key in keys} - set(OPTIONS.get(self.name, ())):
       if getattr(self, key) is not None:
         raise ValueError(f"{key} has no effect on the loss {self.name!r}: leave it out")
 
   @property
   def options(self) -> dict[str, float]:
     """The keyword arguments of the loss function."""
-    keys = ("beta", *OPTIONS[self.name])
+    keys = ("beta", *OPTIONS.get(self.name, ()))
     return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  init: the stage whose policy is the start and the reference. comparisons: a file of rows (see
-  `rlhf_jax.data.read_comparisons`). eval_fraction: share of the prompts held out. length: tokens of prompt and
-  response; groups with a longer one are skipped. batch_size: groups.
-  """
+  """Settings of direct preference optimisation."""
 
   algorithm: str
+  """Module that carries out the stage."""
   init: StageName
+  """Stage whose policy is the start and the reference."""
   comparisons: str
+  """File of rows with ranked responses (see `rlhf_jax.data.read_comparisons`)."""
   eval_fraction: float
+  """Share of the prompts held out for evaluation, between 0 and 1."""
   num_epochs: int
+  """Number of passes over the training groups."""
   batch_size: int
+  """Number of groups in an optimiser step."""
   length: int
+  """Number of tokens of prompt and response; a group with a longer response is skipped and counted."""
   loss: Loss
+  """Loss and its settings."""
   optimizer: Optimizer
+  """Settings of the optimiser."""
   evaluate_every: int
+  """Number of steps between evaluations; 0 evaluates at the end only."""
   checkpoint_every: int
+  """Number of steps between checkpoints; there is always one at the end."""
   lora: Lora | None = None
+  """Settings of the adapters that are trained; None trains all parameters."""
 
 
 @struct.dataclass
 class Groups:
   """tokens: i32[N, K, T], K responses to each prompt. mask: bool[N, K, T], True on the response and its <eos>.
 
-  ref_logp: f32[N, K], summed over the response. kl: f32[N], KTO's z in every row, and 0 for the other losses.
+  ref_logp: f32[N, K], the reference's log-probs of the responses. kl: f32[N], KTO's z in every row, 0 for other losses.
   """
 
   tokens: jax.Array
@@ -126,22 +131,22 @@ class Groups:
   kl: jax.Array
 
 
-def response_logprobs(apply, params, tokens, mask) -> jax.Array:
+def response_logprobs(apply: Callable, params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
   """log p(response | prompt) of `apply(params, tokens[M, T]) -> logits`; tokens, mask[N, K, T] -> f32[N, K]."""
   flat = tokens.reshape(-1, tokens.shape[-1])
   logp = token_logprobs(apply(params, flat), flat, mask=mask.reshape(flat.shape))
   return jnp.sum(logp, axis=-1).reshape(tokens.shape[:-1])
 
 
-def make_loss(apply, settings: Loss):
-  """The loss of every pair of a group; weights[N, K, K] are above 0 where response i was preferred to j."""
+def make_loss(apply: Callable, settings: Loss) -> LossFn:
+  """The loss of every pair of `Groups`; weights f32[N, K, K] are above 0 where response i was preferred to j."""
 
   def loss_fn(params, batch: Groups, weights):
     logp = response_logprobs(apply, params, batch.tokens, batch.mask)  # [N, K]
     is_pair = weights > 0
     if settings.name in REFERENCE_FREE:
       score = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1)
-      loss_of = {"orpo": orpo_loss, "simpo": simpo_loss}[settings.name]
+      loss_of = REFERENCE_FREE[settings.name]
       loss = loss_of(score[:, :, None], score[:, None, :], mask=is_pair, **settings.options)
     else:
       loss = _reference_loss(settings, logp, batch, is_pair)  # [N, K, K]
@@ -173,14 +178,12 @@ def _reference_loss(settings, logp, batch, is_pair):
 def run(config: Config, stage: Stage) -> None:
   """Trains on the comparisons for num_epochs."""
   tokenizer, model = open_workspace(stage)
-  if config.length > model.config.max_length:
-    raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
+  check_length(model, config.length)
   reference = load_policy(stage, config.init, model, tokenizer)
   logprobs = jit(functools.partial(response_logprobs, model.apply))
   splits = load_comparisons(stage.path(config.comparisons), tokenizer, config.length, config.eval_fraction, stage.seed)
   train, held_out = (_rows(config, tokenizer, logprobs, reference, split) for split in splits)
-  num_rows = len(train["tokens"])
-  num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
+  num_steps = max(config.num_epochs * len(train["tokens"]) // config.batch_size, 1)
   loss_fn, optimizer = make_loss(model.apply, config.loss), make_optimizer(config.optimizer, num_steps)
   update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
 
@@ -188,26 +191,25 @@ def run(config: Config, stage: Stage) -> None:
   def mismatch_kl(params, tokens, mask, ref_logp):
     return masked_mean(response_logprobs(model.apply, params, tokens, mask) - ref_logp, jnp.any(mask, axis=-1))
 
-  def batch_of(params, rows, indices):  # one shape for every batch: an index beyond the end is an absent group
-    chosen, present = data.take(rows, indices % len(rows["tokens"])), indices < len(rows["tokens"])
-    chosen |= {key: chosen[key] & present[:, None, None] for key in chosen if key in ("mask", "other_mask")}
+  def batch_of(params, rows, indices, present):
+    chosen = data.take(rows, indices)
+    chosen |= {key: array & present[:, None, None] for key, array in chosen.items() if key in ("mask", "other_mask")}
     other = [chosen[f"other_{key}"] for key in ("tokens", "mask", "ref_logp")] if config.loss.name == "kto" else []
     kl = np.full(len(indices), mismatch_kl(params, *other) if other else 0.0, np.float32)
     ranks = np.where(present[:, None], chosen["ranks"], -1)
     return Groups(chosen["tokens"], chosen["mask"], chosen["ref_logp"], kl), pair_weights(ranks)
 
-  def step(state, index):
-    indices = data.batch_indices(num_rows, config.batch_size, index, stage.stage_seed)
-    return update(state, *batch_of(state.params, train, indices))
+  def step(state: TrainState, index: int):
+    indices = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
+    return update(state, *batch_of(state.params, train, indices, np.ones(len(indices), bool)))
 
-  def evaluate(state):
-    total = {}
-    for start in range(0, len(held_out["tokens"]), config.batch_size):
-      batch, weights = batch_of(state.params, held_out, np.arange(start, start + config.batch_size))
+  def evaluate(state: TrainState):
+    def measured(rows, present):
+      batch, weights = batch_of(state.params, held_out, rows, present)
       groups, (loss, metrics) = (weights > 0).any(axis=(1, 2)).sum(), measure(state.params, batch, weights)
-      part = {"loss": Mean(groups * loss, groups), **{name: metric.sum() for name, metric in metrics.items()}}
-      total = {name: total[name] + part[name] for name in part} if total else part
-    return total
+      return {"loss": Mean(groups * loss, groups), **metrics}
+
+    return pooled_metrics(measured, len(held_out["tokens"]), config.batch_size)
 
   run_steps(
     stage,
@@ -221,8 +223,8 @@ def run(config: Config, stage: Stage) -> None:
   )
 
 
-def _rows(config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[str, np.ndarray]:
-  """tokens, mask, ranks and ref_logp of the groups; for KTO also of each prompt with the next group's response."""
+def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[str, np.ndarray]:
+  """Arrays of the groups: tokens, mask, ranks, ref_logp; for KTO also those of the mismatched pairs, as other_*."""
   rows = {**split.rows, "mask": _response_mask(tokenizer, split.groups, split.rows["mask"])}
   rows["ref_logp"] = _in_batches(logprobs, reference, rows["tokens"], rows["mask"], config.batch_size)
   if config.loss.name == "kto":
@@ -230,7 +232,7 @@ def _rows(config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[
     others = [data.Comparison(a.prompt, b.responses[:1], (0,)) for a, b in zip(split.groups, following, strict=True)]
     found, kept, _ = data.comparison_rows(tokenizer, others, config.length)
     tokens, mask = (np.zeros((len(others), 1, config.length), found[key].dtype) for key in ("tokens", "mask"))
-    tokens[kept], mask[kept] = found["tokens"], found["mask"]  # what is too long together has no token in z
+    tokens[kept], mask[kept] = found["tokens"], found["mask"]  # a mismatched pair that is too long has no token in z
     mask = _response_mask(tokenizer, others, mask)
     rows |= {"other_tokens": tokens, "other_mask": mask}
     rows["other_ref_logp"] = _in_batches(logprobs, reference, tokens, mask, config.batch_size)
@@ -238,11 +240,11 @@ def _rows(config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[
 
 
 def _response_mask(tokenizer, groups, mask):
-  """The mask[N, K, T] of all real tokens without those of the prompt."""
+  """mask bool[N, K, T] of all real tokens -> the same without the tokens of the prompt."""
   prompts, _, _ = data.prompt_rows(tokenizer, [group.prompt for group in groups], mask.shape[-1])
   return mask & (np.arange(mask.shape[-1]) >= prompts["lengths"][:, None, None])
 
 
-def _in_batches(logprobs, params, tokens, mask, batch_size):  # all of one shape
-  batches = [np.arange(start, start + batch_size) % len(tokens) for start in range(0, len(tokens), batch_size)]
-  return np.concatenate([np.asarray(logprobs(params, tokens[rows], mask[rows])) for rows in batches])[: len(tokens)]
+def _in_batches(logprobs, params, tokens, mask, batch_size):
+  rows = [batch.rows for batch in fixed_batches(len(tokens), batch_size)]
+  return np.concatenate([np.asarray(logprobs(params, tokens[i], mask[i])) for i in rows])[: len(tokens)]

@@ -1,12 +1,13 @@
 """Pretraining: next-token prediction on plain text (Radford et al. 2019).
 
-Loss: the mean over all tokens of the batch of -log p(token | what precedes it in its row). Rows are consecutive cuts
-of the text, each behind <bos>; the text carries no <eos>, which the model first meets in fine-tuning.
+Loss: the mean over all tokens of the batch of -log p(token | all tokens before it in its row). Rows are consecutive
+pieces of the text, each behind <bos>; the text holds no <eos>, which the model first sees in fine-tuning.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 
@@ -15,44 +16,53 @@ from rlhf_jax.objectives import lm_loss
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
+  LossFn,
   Optimizer,
+  check_length,
   identity,
   init_state,
   jit,
-  load_texts,
   make_optimizer,
   make_update,
   open_workspace,
   run_steps,
   stage_key,
 )
-from rlhf_jax.types import Batch, Mean
+from rlhf_jax.train.batches import load_texts
+from rlhf_jax.types import Batch, Mean, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  text, eval_text: files of plain text, or of rows whose dialogues are used; where eval_text is "", eval_rows rows of
-  `text` are held out. text may also be a mixture (`data.mixture.Mixture`) of texts and demonstrations; then eval_text
-  is needed. length: tokens in a row. z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
-  """
+  """Settings of pretraining."""
 
   algorithm: str
+  """Module that carries out the stage."""
   text: str | Mixture
+  """File of plain text, or of rows whose dialogues are used; or mixture of texts and demonstrations (see
+  `rlhf_jax.data.mixture.Mixture`), which needs an `eval_text`."""
   eval_text: str
+  """File of the held-out text; "" holds out the last rows of `text`."""
   eval_rows: int
+  """Number of rows held out for evaluation."""
   num_steps: int
+  """Number of optimiser steps."""
   batch_size: int
+  """Number of rows in an optimiser step."""
   length: int
+  """Number of tokens in a row."""
   z_loss: float
+  """Weight of the penalty log(Z)^2, Z the normaliser of the softmax (arXiv 2204.02311, section 5); 0 for none."""
   optimizer: Optimizer
+  """Settings of the optimiser."""
   evaluate_every: int
+  """Number of steps between evaluations; 0 evaluates at the end only."""
   checkpoint_every: int
+  """Number of steps between checkpoints; there is always one at the end."""
 
 
-def make_loss(apply, *, z_loss: float):
-  """The LM loss of `apply(params, tokens, segments) -> logits`, weighted per token."""
+def make_loss(apply: Callable, *, z_loss: float) -> LossFn:
+  """The LM loss of `apply(params, tokens[B, T], segments[B, T]) -> logits[B, T, V]`; weights f32[B, T], per token."""
 
   def loss_fn(params, batch: Batch, weights):
     logits = apply(params, batch.tokens, batch.segments)
@@ -65,9 +75,8 @@ def make_loss(apply, *, z_loss: float):
 def run(config: Config, stage: Stage) -> None:
   """Trains from random parameters."""
   tokenizer, model = open_workspace(stage)
-  if config.length > model.config.max_length:
-    raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
-  feed = load_texts(
+  check_length(model, config.length)
+  batches = load_texts(
     config.text,
     stage,
     tokenizer,
@@ -80,21 +89,21 @@ def run(config: Config, stage: Stage) -> None:
   loss_fn = make_loss(model.apply, z_loss=config.z_loss)
   optimizer = make_optimizer(config.optimizer, config.num_steps)
   update = make_update(loss_fn, optimizer, stage.transport)
-  held_out = Batch(**feed.held_out)
+  held_out = Batch(**batches.held_out)
 
   @jit
   def evaluate(params):
     loss, _ = make_loss(model.apply, z_loss=0.0)(params, held_out, token_weights(held_out.mask))
     return {"loss": Mean(loss, jax.numpy.ones(()))}
 
-  def step(state, index):
-    batch, position = feed.take(state.extra, index)
+  def step(state: TrainState, index: int):
+    batch, position = batches.take(state.extra, index)
     state, metrics = update(state, batch, token_weights(batch.mask))
     return state.replace(extra=position), metrics
 
   run_steps(
     stage,
-    init_state(model.init(stage_key(stage)), optimizer, feed.start),
+    init_state(model.init(stage_key(stage)), optimizer, batches.start),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),
@@ -102,4 +111,4 @@ def run(config: Config, stage: Stage) -> None:
     evaluate=lambda state: evaluate(state.params),
     evaluate_every=config.evaluate_every,
   )
-  feed.report()
+  batches.report()

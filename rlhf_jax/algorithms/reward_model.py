@@ -1,35 +1,49 @@
-"""The reward model: Bradley-Terry on comparisons (Stiennon et al. 2020; InstructGPT, arXiv 2203.02155, eq. 1).
+"""A reward model from comparisons, or from recorded judgements: pairs, rankings of K, ratings, or all of them together.
 
-Loss: -log sigmoid(r(chosen) - r(rejected)), and for K ranked responses its mean over all untied pairs, with all of a
-prompt's pairs in one batch element. The score is read at the last token of the response, its <eos> where it has one.
+The judgement of one item, or one row of comparisons, is one element of a batch. The loss of its ranking, if any, is
+
+  pairs          -log sigmoid(r_i - r_j - m), the mean over all untied pairs of the K responses (Stiennon et al. 2020,
+                 arXiv 2009.01325; InstructGPT, arXiv 2203.02155, eq. 1). The margin m grows with the stated strength of
+                 a preference (Llama 2, arXiv 2307.09288, eq. 2); it is 0 without a strength.
+  plackett_luce  -log P(ranking): each response in turn is the best of those that are left (Luce 1959; Plackett 1975)
+
+and the loss of its ratings, if any, is (r - s z)^2, the mean over the rated responses: z is the rating in standard
+deviations of the annotator's own scale, s (`rating_scale`) the reward that one standard deviation is worth. The two
+losses of a judgement that has both add up. A judgement is weighted by its annotator (see stages/annotators.py). The
+score is read at the last token of the response, its <eos> where it has one.
 
 From the N implementation details of RLHF with PPO: the head starts with standard deviation 1/sqrt(d + 1) and bias 0;
 after training, the scores are shifted and scaled to mean 0 and standard deviation 1 over responses that the `init`
-policy samples (the shift and scale are folded into the head). InstructGPT instead shifts so that demonstrations score
-0. One epoch is the default everywhere, since reward models overfit soon.
+policy samples (the shift and scale are folded into the head). DEVIATIONS: InstructGPT instead shifts so that
+demonstrations score 0. Llama 2 chooses margins of 0, 1/3, 2/3, 1 or of 0, 1, 2, 3 for four strengths; the records have
+three strengths.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.objectives import pairwise_ranking_loss
-from rlhf_jax.reduce import weighted_sum
+from rlhf_jax.feedback.records import OPINIONS
+from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss
+from rlhf_jax.reduce import masked_mean, ordered_pairs, weighted_sum
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Lora,
+  LossFn,
   Optimizer,
   Sampling,
   adapt,
-  group_weights,
+  check_length,
   identity,
   init_state,
   jit,
-  load_comparisons,
   load_policy,
   load_prompts,
   make_optimizer,
@@ -38,99 +52,177 @@ from rlhf_jax.train import (
   model_scorer,
   normalize_head,
   open_workspace,
-  ordered_pairs,
   run_steps,
   stage_key,
 )
-from rlhf_jax.types import Mean, Preferences
+from rlhf_jax.train.comparisons import load_comparisons
+from rlhf_jax.train.heldout import pooled_metrics
+from rlhf_jax.train.judgements import load_judgements, read_weights, split_judgements
+from rlhf_jax.types import Mean, Params, Preferences, TrainState
+
+Score = Callable[[Params, jax.Array, jax.Array], jax.Array]
+Weights = dict[str, np.ndarray]
+FEEDBACK_ONLY = ("kinds", "annotators", "margins", "rating_scale", "per_annotator")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of the stage.
-
-  init: the stage to start from, whose policy also gives the responses the scores are normalised on. comparisons: a file
-  of rows (see `rlhf_jax.data.read_comparisons`). eval_fraction: share of the prompts held out. length: tokens of prompt
-  and response; groups with a longer one are skipped. normalize_prompts: a file of prompts; normalize_count of them.
-  """
+  """Settings of a reward model; `comparisons` or `feedback` is given, not both."""
 
   algorithm: str
+  """Module that carries out the stage."""
   init: StageName
-  comparisons: str
+  """Stage to start from; its policy also samples the responses that the scores are normalised on."""
   eval_fraction: float
+  """Share of the prompts held out, between 0 and 1; their comparisons or judgements are evaluated on."""
   num_epochs: int
+  """Number of passes over the training rows."""
   batch_size: int
+  """Number of rows of comparisons, or of judgements, in an optimiser step."""
   length: int
+  """Number of tokens of prompt and response; a row with a longer response is skipped and counted."""
   optimizer: Optimizer
+  """Settings of the optimiser."""
   normalize_prompts: str
+  """File of prompts, whose sampled responses have mean score 0 and standard deviation 1 after training."""
   normalize_count: int
+  """Number of prompts taken from `normalize_prompts`, one response each; the file repeats where it has fewer."""
   sampling: Sampling
+  """Settings of sampling these responses."""
   evaluate_every: int
+  """Number of steps between evaluations; 0 evaluates at the end only."""
   checkpoint_every: int
+  """Number of steps between checkpoints; there is always one at the end."""
+  comparisons: str = ""
+  """File of rows with ranked responses (see `rlhf_jax.data.read_comparisons`); "" where `feedback` is given."""
+  feedback: tuple[str, ...] = ()
+  """Files of records (.db, .jsonl, .parquet, or comparisons); () where `comparisons` is given."""
+  kinds: tuple[str, ...] = ("ranks",)
+  """Kinds of judgement in `feedback` that are learnt from: "ranks", "ratings" or both."""
+  annotators: str = ""
+  """File of rows {"annotator", "weight"} for the judgements of `feedback`; "" weighs all annotators alike."""
+  ranking: Literal["pairs", "plackett_luce"] = "pairs"
+  """Loss of a ranking, as described at the head of the module."""
+  margins: tuple[float, ...] = (0.0, 0.0, 0.0)
+  """Margins in logits for a preference of strength 1, 2 and 3 in `feedback`; 0 asks for no margin."""
+  rating_scale: float = 1.0
+  """Difference in reward that one standard deviation of ratings in `feedback` is worth."""
+  per_annotator: bool = False
+  """Switch for ratings of `feedback`: True standardises each annotator's ratings, False all ratings together."""
   lora: Lora | None = None
+  """Settings of the adapters that are trained; None trains all parameters."""
+
+  def __post_init__(self):
+    if bool(self.comparisons) == bool(self.feedback):
+      raise ValueError(f"comparisons={self.comparisons!r}, feedback={self.feedback}: give exactly one of the two")
+    if self.comparisons:
+      defaults = {field.name: field.default for field in dataclasses.fields(self)}
+      idle = [key for key in FEEDBACK_ONLY if getattr(self, key) != defaults[key]]
+      if idle:
+        raise ValueError(f"{', '.join(idle)}: no effect on comparisons; leave out, or give the file as feedback")
+    if not self.kinds or set(self.kinds) - set(OPINIONS):
+      raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(OPINIONS)}, and nothing else")
+    if len(self.margins) != 3 or min(self.margins) < 0:
+      raise ValueError(f"margins={self.margins} must be three numbers >= 0, for the strengths 1, 2 and 3")
+    if self.ranking == "plackett_luce" and any(self.margins):
+      raise ValueError("margins have no effect on ranking='plackett_luce': set them to 0")
 
 
-def make_loss(score):
-  """The pairwise ranking loss of `score(params, tokens[M, T], mask[M, T]) -> f32[M]`; weights are per group [N]."""
+def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0) -> LossFn:
+  """The loss of `score(params, tokens i32[M, T], mask bool[M, T]) -> f32[M]`, by the equations of this module.
+
+  The loss function takes `Preferences` of N rows and the weights {"ranks": f32[N]}, and {"ratings": f32[N]} with them
+  where the batch has ratings; then the losses of rankings and of ratings are metrics too.
+  """
 
   def loss_fn(params, batch: Preferences, weights):
     groups, responses, length = batch.tokens.shape
     flat = (groups * responses, length)
     rewards = score(params, batch.tokens.reshape(flat), batch.mask.reshape(flat)).reshape(groups, responses)
-    loss = pairwise_ranking_loss(rewards, batch.ranks)  # [N]
-    correct, pairs = ordered_pairs(rewards, batch.ranks)
-    return weighted_sum(loss, weights), {"accuracy": Mean(correct, pairs.astype(jnp.float32))}
+    if ranking == "pairs":
+      margin = 0.0 if batch.margin is None else batch.margin
+      order = pairwise_ranking_loss(rewards, batch.ranks, margin=margin)  # [N]
+    else:
+      order = plackett_luce_loss(rewards, batch.ranks)  # [N]
+    right = (jnp.sign(rewards[:, :, None] - rewards[:, None, :]) + 1) / 2  # [N, K, K]; equal rewards count half
+    loss = weighted_sum(order, weights["ranks"])
+    metrics = {"accuracy": Mean(right, ordered_pairs(batch.ranks).astype(jnp.float32))}
+    if batch.ratings is not None:
+      rated = ~jnp.isnan(batch.ratings)
+      error = rating_loss(rewards, rating_scale * batch.ratings, mask=rated)  # [N, K]
+      error = masked_mean(error, rated, axis=-1)  # [N]
+      loss += weighted_sum(error, weights["ratings"])
+      metrics |= {"ranks/loss": Mean(order, weights["ranks"]), "ratings/loss": Mean(error, weights["ratings"])}
+    return loss, metrics
 
   return loss_fn
 
 
+def row_weights(rows: Mapping[str, np.ndarray]) -> Weights:
+  """Weights of the loss of rankings and, where `rows` has ratings, of the loss of ratings, each f32[N].
+
+  They are the rows' own weights, 0 where a row has no untied pair, or no rating.
+  """
+  weights = {"ranks": ordered_pairs(rows["ranks"]).any(axis=(1, 2)) * rows["weight"]}
+  if "ratings" in rows:
+    weights["ratings"] = (~np.isnan(rows["ratings"])).any(axis=1) * rows["weight"]
+  return weights
+
+
+def sum_to_one(weights: Weights) -> Weights:
+  """The weights of a step, whose sum over the whole batch and both losses is 1."""
+  total = max(sum(w.sum() for w in weights.values()), 1e-30)
+  return {name: (w / total).astype(np.float32) for name, w in weights.items()}
+
+
 def run(config: Config, stage: Stage) -> None:
-  """Trains on the comparisons, then normalises."""
+  """Trains on the comparisons or judgements, then normalises the scores."""
   tokenizer, model = open_workspace(stage)
-  if config.length > model.config.max_length:
-    raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
-  splits = load_comparisons(stage.path(config.comparisons), tokenizer, config.length, config.eval_fraction, stage.seed)
-  train, held_out = (split.rows for split in splits)
-  num_rows = len(train["tokens"])
-  num_steps = max(config.num_epochs * num_rows // config.batch_size, 1)
-  loss_fn = make_loss(model.score)
+  check_length(model, config.length)
+  train, held_out = _load(config, stage, tokenizer)
+  num_steps = max(config.num_epochs * len(train["tokens"]) // config.batch_size, 1)
+  loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale)
   optimizer = make_optimizer(config.optimizer, num_steps)
-  update = make_update(loss_fn, optimizer, stage.transport)
-  measure = jit(loss_fn)
+  update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
   policy = load_policy(stage, config.init, model, tokenizer)
-
-  def step(state, index):
-    rows = data.batch_indices(num_rows, config.batch_size, index, stage.stage_seed)
-    batch = data.take(train, rows)
-    state, metrics = update(state, Preferences(**batch), group_weights(batch["ranks"]))
-    if index + 1 == num_steps:  # inside the last step, so that a checkpoint of the last step is always normalised
-      state = state.replace(params=normalize(state.params))
-    return state, metrics
-
-  def evaluate(state):
-    total = {}
-    for start in range(0, len(held_out["tokens"]), config.batch_size):
-      rows = np.arange(start, start + config.batch_size)  # one shape for every batch; what is beyond the end is absent
-      batch = data.take(held_out, rows % len(held_out["tokens"]))
-      batch["ranks"] = np.where(rows[:, None] < len(held_out["tokens"]), batch["ranks"], -1)
-      counted = (group_weights(batch["ranks"]) > 0).astype(np.float32)
-      loss, metrics = measure(state.params, Preferences(**batch), counted)
-      part = {"loss": Mean(loss, counted.sum()), **{name: metric.sum() for name, metric in metrics.items()}}
-      total = {name: total[name] + part[name] for name in part} if total else part
-    return total
-
   prompts = load_prompts(stage.path(config.normalize_prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
 
-  def normalize(params):
+  def batch_of(rows, indices):
+    chosen = data.take(rows, indices)
+    return Preferences(**{key: array for key, array in chosen.items() if key != "weight"}), row_weights(chosen)
+
+  def reported(metrics, weights):
+    """The metrics without those that no row counts for, such as the accuracy where there are only ratings."""
+    counted = {f"{kind}/loss": weight.any() for kind, weight in weights.items()} | {"accuracy": weights["ranks"].any()}
+    return {name: metric for name, metric in metrics.items() if counted.get(name, True)}
+
+  def step(state: TrainState, index: int):
+    rows = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
+    batch, weights = batch_of(train, rows)
+    state, metrics = update(state, batch, sum_to_one(weights))
+    if index + 1 == num_steps:  # inside the last step, so that a checkpoint of the last step is always normalised
+      state = state.replace(params=normalize(state.params))
+    return state, reported(metrics, weights)
+
+  def evaluate(state: TrainState):
+    def measured(rows, present):
+      batch, weights = batch_of(held_out, rows)
+      batch = batch.replace(ranks=np.where(present[:, None], batch.ranks, -1))
+      weights = {kind: np.where(present, weight, np.float32(0)) for kind, weight in weights.items()}
+      loss, metrics = measure(state.params, batch, weights)
+      return {"loss": Mean(loss, sum(weight.sum() for weight in weights.values())), **metrics}
+
+    return reported(pooled_metrics(measured, len(held_out["tokens"]), config.batch_size), row_weights(held_out))
+
+  def normalize(params: Params) -> Params:
     _, chosen = prompts.take(np.arange(config.normalize_count) % len(prompts.texts))
     rollout, _ = sample(policy, chosen, stage_key(stage))
     return normalize_head(params, model_scorer(model, params)(rollout, (), ()))
 
-  params = model.init_head(stage_key(stage), policy)
   run_steps(
     stage,
-    init_state(adapt(config.lora, stage, params), optimizer),
+    init_state(adapt(config.lora, stage, model.init_head(stage_key(stage), policy)), optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),
@@ -138,3 +230,21 @@ def run(config: Config, stage: Stage) -> None:
     evaluate=evaluate,
     evaluate_every=config.evaluate_every,
   )
+
+
+def _load(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> tuple[dict, dict]:
+  """The rows to train on and to evaluate on: the arrays of `Preferences` by name, and "weight" f32[N]."""
+  if config.comparisons:
+    sides = load_comparisons(stage.path(config.comparisons), tokenizer, config.length, config.eval_fraction, stage.seed)
+    train, held_out = ({**side.rows, "weight": np.ones(len(side.groups), np.float32)} for side in sides)
+    return train, held_out
+  judged = load_judgements(
+    [stage.path(name) for name in config.feedback],
+    tokenizer,
+    config.length,
+    kinds=config.kinds,
+    weights=read_weights(stage.path(config.annotators)) if config.annotators else {},
+    margins=config.margins,
+    per_annotator=config.per_annotator,
+  )
+  return split_judgements(judged, config.eval_fraction, stage.seed, stage.name)

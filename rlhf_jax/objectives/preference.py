@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives.kl import floor_logp, log_ratio
-from rlhf_jax.reduce import masked_mean, select
+from rlhf_jax.reduce import masked_mean, ordered_pairs, select
 
 __all__ = [
   "bradley_terry_loss",
@@ -214,9 +214,7 @@ def _implicit_margin(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejec
 def _comparisons(ranks):
   """Which responses are present [..., K], and [..., i, j] True where both are and j is ranked below i."""
   ranks = jnp.asarray(ranks)
-  present = ranks >= 0
-  worse = (ranks[..., :, None] < ranks[..., None, :]) & present[..., :, None] & present[..., None, :]
-  return present, worse
+  return ranks >= 0, ordered_pairs(ranks)
 
 
 def _log_odds(logp):

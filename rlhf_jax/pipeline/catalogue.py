@@ -90,6 +90,8 @@ def load_recipe(given: str) -> ConfigDict:
   except SyntaxError as error:
     raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
   except Exception as error:
+    if isinstance(error, ValueError) and not name.endswith(".py"):  # the package's recipes say what they accept
+      raise ConfigError(f"--config {given}: {error}") from error
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f":{frame.lineno}" for frame in frames if Path(frame.filename).name == path.name]
     message = f"{where}{lines[-1] if lines else ''}: {type(error).__name__}: {error}{_hint(error)}"

@@ -1,9 +1,11 @@
-"""Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop."""
+"""Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop.
+
+What only some algorithms need is imported by its module's name: `batches` and `comparisons` (data from files),
+`judgements` (records of feedback), `heldout` (evaluation in batches of one shape).
+"""
 
 from rlhf_jax.population import jit
-from rlhf_jax.train.batches import Feed, load_demonstrations, load_texts
 from rlhf_jax.train.checkpoint import CheckpointError
-from rlhf_jax.train.comparisons import ComparisonSet, group_weights, load_comparisons, ordered_pairs, pair_weights
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
 from rlhf_jax.train.functions import (
@@ -20,8 +22,9 @@ from rlhf_jax.train.progress import report_skips
 from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts
 from rlhf_jax.train.rewards import Reward, make_scorer, model_scorer, normalize_head
 from rlhf_jax.train.sampler import Sampling, make_sampler
-from rlhf_jax.train.update import batch_sharding, init_state, make_mesh, make_update, place
+from rlhf_jax.train.update import LossFn, Update, batch_sharding, init_state, make_mesh, make_update, place
 from rlhf_jax.train.workspace import (
+  check_length,
   identity,
   load_imported,
   load_policy,
@@ -33,34 +36,31 @@ from rlhf_jax.train.workspace import (
 
 __all__ = [
   "CheckpointError",
-  "ComparisonSet",
   "Environment",
   "Episodes",
-  "Feed",
   "Function",
   "Interrupted",
   "Lora",
+  "LossFn",
   "Optimizer",
   "PolicyConfig",
   "PromptSet",
   "Reward",
   "RewardError",
   "Sampling",
+  "Update",
   "adapt",
   "batch_sharding",
+  "check_length",
   "check_minibatches",
   "encode_prompts",
-  "group_weights",
   "identity",
   "init_state",
   "jit",
-  "load_comparisons",
-  "load_demonstrations",
   "load_imported",
   "load_policy",
   "load_prompts",
   "load_stage",
-  "load_texts",
   "make_critic",
   "make_environment",
   "make_measure_function",
@@ -74,8 +74,6 @@ __all__ = [
   "model_scorer",
   "normalize_head",
   "open_workspace",
-  "ordered_pairs",
-  "pair_weights",
   "place",
   "policy_of",
   "report_skips",

@@ -1,4 +1,4 @@
-"""The batches of supervised learning, from a file whose rows are all in memory or a mixture that is read as it goes."""
+"""The batches of supervised learning: from a file, whose rows are held in memory, or from a mixture, read as needed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rlhf_jax.train.progress import console, report_skips
 from rlhf_jax.types import Batch
 
 
-class Feed(NamedTuple):
-  """Where a run's batches come from.
-
-  take(position, step) -> (batch, next position); start: the position of the first step. Positions are arrays, which
-  `TrainState.extra` carries through the checkpoints. num_rows: of a pass. held_out: rows that no batch has. report():
-  says what was skipped.
-  """
+class Batches(NamedTuple):
+  """The batches of a run, and the rows that are in none of them."""
 
   start: Any
+  """Position of the first step: an array, or () for a file. `TrainState.extra` carries it through the checkpoints."""
   take: Callable[[Any, int], tuple[Batch, Any]]
+  """Function (position, step) -> (batch, next position)."""
   num_rows: float
+  """Number of rows in one pass; an estimate for a mixture."""
   held_out: dict[str, np.ndarray]
+  """Held-out rows: the arrays of a `Batch` by name."""
   report: Callable[[], None]
+  """Function that prints what was skipped so far."""
 
 
 def load_demonstrations(
@@ -41,8 +41,8 @@ def load_demonstrations(
   batch_size: int,
   num_epochs: int,
   eval_fraction: float,
-) -> Feed:
-  """Packs demonstrations into rows of `length` tokens; `eval_fraction` of the prompts are held out.
+) -> Batches:
+  """Demonstrations packed into rows of `length` tokens; `eval_fraction` of the prompts are held out.
 
   Raises:
     data.DataError: a source cannot be read, or a side has no demonstration that fits.
@@ -73,19 +73,22 @@ def load_texts(
   length: int,
   batch_size: int,
   num_steps: int,
-) -> Feed:
-  """Rows of `length` tokens from plain text; `eval_rows` rows of `eval_text` (a file), or of the source, are held out.
+) -> Batches:
+  """Rows of `length` tokens from plain text. Held out are the first `eval_rows` rows of the file `eval_text`; where
+  that is "", the last `eval_rows` rows of the source.
 
   Raises:
-    data.DataError: a source cannot be read, or `eval_rows` uses it up.
+    data.DataError: a source cannot be read, or has no more than `eval_rows` rows.
     ValueError: a mixture without `eval_text`.
   """
 
   def rows_of(name):
     return data.language_model_rows(tokenizer, data.read_corpus(stage.path(name)), length)
 
-  held_out = rows_of(eval_text) if eval_text else {"tokens": []}
-  held_out = data.take(held_out, range(min(eval_rows, len(held_out["tokens"])))) if eval_text else {}
+  held_out: dict[str, np.ndarray] = {}
+  if eval_text:
+    rows = rows_of(eval_text)
+    held_out = data.take(rows, range(min(eval_rows, len(rows["tokens"]))))
   if not isinstance(source, str):
     if not eval_text:
       raise ValueError(f"config.{stage.name}.text is a mixture, so config.{stage.name}.eval_text must name a file")
@@ -103,25 +106,27 @@ def load_texts(
   return _from_rows(rows, held_out, batch_size, stage)
 
 
-def _from_rows(rows, held_out, batch_size, stage) -> Feed:
+def _from_rows(rows, held_out, batch_size, stage) -> Batches:
   count = len(rows["tokens"])
 
   def take(position, step):
     return Batch(**data.take(rows, data.batch_indices(count, batch_size, step, stage.stage_seed))), position
 
-  return Feed((), take, count, held_out, lambda: None)
+  return Batches((), take, count, held_out, lambda: None)
 
 
 def _open_stream(mixture, stage, tokenizer, length, batch_size, eval_fraction) -> Stream:
   sources = {name: _resolve(source, stage) for name, source in mixture.sources.items()}
   mixture = dataclasses.replace(mixture, sources=sources)
-  settings = dict(length=length, batch_size=batch_size, seed=stage.seed, eval_fraction=eval_fraction)
-  return Stream(mixture, tokenizer, **settings)
+  return Stream(
+    mixture, tokenizer, length=length, batch_size=batch_size, seed=stage.seed, eval_fraction=eval_fraction
+  )
 
 
-def _from_stream(stream: Stream, held_out) -> Feed:
+def _from_stream(stream: Stream, held_out) -> Batches:
   def take(position, step):
-    # A copy, because an update donates the state's buffers; on the same devices, so that nothing is compiled anew.
+    # A copy of the position, because an update donates the state's buffers; the next position goes to the same devices,
+    # so that nothing is compiled anew.
     batch, following = stream.batch_at(np.array(position))
     return Batch(**batch), jax.device_put(following, position.sharding)
 
@@ -130,7 +135,7 @@ def _from_stream(stream: Stream, held_out) -> Feed:
       report_skips(path, skips, num_read)
 
   num_rows = stream.rows_per_example() * stream.examples_per_pass()
-  return Feed(jax.numpy.asarray(stream.start), take, num_rows, held_out, report)
+  return Batches(jax.numpy.asarray(stream.start), take, num_rows, held_out, report)
 
 
 def _tell(lines):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from rlhf_jax.types import Mean
+
+Measure = Callable[[np.ndarray, np.ndarray], Mapping[str, Mean]]
 
 
 class FixedBatch(NamedTuple):
@@ -42,13 +44,15 @@ def fixed_batches(num_rows: int, batch_size: int) -> Iterator[FixedBatch]:
     yield FixedBatch(start, np.arange(start, start + batch_size) % num_rows, min(batch_size, num_rows - start))
 
 
-def pooled(parts: Iterable[Mapping[str, Mean]]) -> dict[str, Mean]:
-  """The metrics of several batches as those of one: values and weights add up. All parts have the same names.
+def pooled_metrics(measure: Measure, num_rows: int, batch_size: int) -> dict[str, Mean]:
+  """The metrics of N rows, measured in batches of one shape; values and weights of the batches add up.
 
-  A Mean of scalars is taken as (sum of weights * values, sum of weights), as `Mean.sum` returns it.
+  measure(rows i64[B], present bool[B]) -> {name: Mean}, for rows below N, of which those not present must weigh 0. A
+  Mean of scalars counts as (sum of weights * values, sum of weights), as `Mean.sum` returns it.
   """
   total: dict[str, Mean] = {}
-  for part in parts:
+  for batch in fixed_batches(num_rows, batch_size):
+    part = measure(batch.rows, batch.present)
     summed = {
       name: mean.sum() if np.ndim(mean.values) or np.ndim(mean.weights) else mean for name, mean in part.items()
     }

@@ -1,4 +1,4 @@
-"""Judgements of any kind, from files of records to the arrays that a reward model learns from."""
+"""Judgements of any kind: from files of records to the arrays that a reward model learns from."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, collect_records, current
+from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import report_skips
 
-PRIOR_RATINGS = 5.0  # of everybody's, that an annotator's own scale is drawn towards
+PRIOR_RATINGS = 5.0  # number of ratings that the scale of all annotators counts for in the scale of each
 
 
 class JudgementSet(NamedTuple):
   """N judgements as rows of arrays, with the prompt of each.
 
   rows: tokens i32[N, K, T] and mask bool[N, K, T] of prompt and response; ranks i32[N, K], 0 the best, -1 where
-  nothing was ranked; ratings f32[N, K], NaN where nothing was rated; margin f32[N] in logits; weight f32[N], above 0.
+  nothing was ranked; ratings f32[N, K] in standard deviations, NaN where nothing was rated; margin f32[N] in logits;
+  weight f32[N], above 0.
   """
 
   prompts: list[str]
@@ -29,7 +31,12 @@ class JudgementSet(NamedTuple):
 
 
 def read_feedback(paths: Sequence[Path]) -> Records:
-  """The records of several files, a round of collecting each, as one. Raises data.DataError as `read_records` does."""
+  """The records of several files together, such as one file for each round of collecting.
+
+  Raises:
+    data.DataError: a file cannot be read (see `rlhf_jax.feedback.exchange.read_records`), or two files contradict each
+      other.
+  """
   located = [(str(path), record) for path in paths for records in read_records(path) for record in records]
   return collect_records(located)
 
@@ -44,11 +51,12 @@ def load_judgements(
   margins: Sequence[float],
   per_annotator: bool,
 ) -> JudgementSet:
-  """The current judgements of the files that say something of `kinds` ("ranks", "ratings").
+  """The current judgements of the files that hold one of `kinds` ("ranks", "ratings").
 
-  One judgement is one row: what a person said of K responses in one go stays together. Its weight is its annotator's,
-  1 for one who is not in `weights`; who weighs 0 is left out, and counted. Its margin is margins[strength - 1], 0
-  without a strength. Ratings are calibrated (`calibrated_ratings`).
+  One judgement is one row: what a person said of K responses in one go stays together. The row's weight is that of its
+  annotator in `weights`, 1 for an annotator without an entry; the judgements of an annotator of weight 0 are skipped
+  and reported. The row's margin is margins[strength - 1], 0 without a strength. Ratings are calibrated
+  (`calibrated_ratings`).
 
   Raises:
     data.DataError: a file cannot be read, or nothing is left to learn from.
@@ -56,7 +64,9 @@ def load_judgements(
   where = ", ".join(str(path) for path in paths)
   _, items, judgements = read_feedback(paths)
   by_id = {item.id: item for item in items}
-  standing, chosen, skips = current(judgements), [], collections.Counter()
+  standing = current(judgements)
+  chosen: list[Judgement] = []
+  skips: collections.Counter[str] = collections.Counter()
   for judgement in standing:
     reason = _unusable(judgement, kinds, weights)
     if reason:
@@ -71,9 +81,9 @@ def load_judgements(
     raise data.DataError(f"{where}: none of {len(standing)} judgements holds {' or '.join(kinds)} and fits in {length}")
   chosen = [chosen[i] for i in kept]
   shape = rows["ranks"].shape
-  ranks, ratings = ([getattr(j, kind) or () if kind in kinds else () for j in chosen] for kind in OPINIONS)
-  rows["ranks"] = _padded(ranks, shape, -1, np.int32)
-  ratings = _padded(ratings, shape, np.nan, np.float64)
+  given = {kind: [getattr(judgement, kind) or () if kind in kinds else () for judgement in chosen] for kind in OPINIONS}
+  rows["ranks"] = _padded(given["ranks"], shape, -1, np.int32)
+  ratings = _padded(given["ratings"], shape, np.nan, np.float64)
   rows["ratings"] = calibrated_ratings(ratings, [j.annotator for j in chosen], per_annotator=per_annotator)
   strengths = [judgement.strength for judgement in chosen]
   rows["margin"] = np.array([margins[s - 1] if s else 0.0 for s in strengths], np.float32)
@@ -81,20 +91,29 @@ def load_judgements(
   return JudgementSet([by_id[judgement.item].prompt for judgement in chosen], rows)
 
 
-def calibrated_ratings(ratings: np.ndarray, annotators: Sequence[str], *, per_annotator: bool) -> np.ndarray:
-  """Ratings f32[N, K], NaN where there is none, less their mean and over their standard deviation.
+def split_judgements(
+  judged: JudgementSet, eval_fraction: float, seed: int, where: str
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """The rows to train on and those held out, which share no prompt. Raises data.DataError where a side is empty."""
+  train, held_out = split_by_prompt(judged.prompts, eval_fraction, seed, where)
+  return data.take(judged.rows, train), data.take(judged.rows, held_out)
 
-  Of all ratings, or of each annotator's own, so that one who is lenient, or who uses only the middle of the scale,
-  says the same as the others: mean and variance are then drawn towards everybody's by `PRIOR_RATINGS` ratings.
+
+def calibrated_ratings(ratings: np.ndarray, annotators: Sequence[str], *, per_annotator: bool) -> np.ndarray:
+  """(rating - mean) / standard deviation; ratings f64[N, K] -> f32[N, K], NaN where there is no rating.
+
+  Mean and standard deviation are of all ratings. With `per_annotator` they are of the annotator's own ratings, so that
+  ratings of a lenient annotator, or of one who uses only the middle of the scale, compare with the rest: mean and
+  variance of the annotator's ratings are averaged with those of all ratings, which count as `PRIOR_RATINGS` ratings.
   """
   rated = ~np.isnan(ratings)
   if not rated.any():
     return ratings.astype(np.float32)
   mean, variance = ratings[rated].mean(), ratings[rated].var()
   result = np.full(ratings.shape, np.nan)
-  names = np.array(annotators)
-  for name in np.unique(names) if per_annotator else [None]:
-    mine = rated & (np.ones_like(names, bool) if name is None else names == name)[:, None]
+  names = np.array(annotators if per_annotator else [""] * len(ratings))
+  for name in np.unique(names):
+    mine = rated & (names == name)[:, None]
     own = ratings[mine]
     share = len(own) / (len(own) + PRIOR_RATINGS) if per_annotator else 0.0
     centre = mean + share * (own.mean() - mean) if len(own) else mean
@@ -104,10 +123,10 @@ def calibrated_ratings(ratings: np.ndarray, annotators: Sequence[str], *, per_an
 
 
 def read_weights(path: Path) -> dict[str, float]:
-  """Annotator -> weight, of rows {"annotator", "weight"}.
+  """{annotator: weight} of a file of rows {"annotator", "weight"}.
 
   Raises:
-    data.DataError: a row lacks one of them, or a weight is below 0.
+    data.DataError: the file cannot be read, a row lacks "annotator" or "weight", or a weight is below 0.
   """
   weights = {}
   for line, row in data.read_rows(path):
@@ -129,7 +148,7 @@ def _unusable(judgement: Judgement, kinds: Sequence[str], weights: Mapping[str, 
 
 
 def _group(item: Item, judgement: Judgement, kinds: Sequence[str]) -> data.Comparison:
-  """The responses, of which those that were neither ranked nor rated are absent."""
+  """The item's responses as a comparison in which a response without a rank and without a rating is absent."""
   present = np.zeros(len(item.responses), bool)
   if "ranks" in kinds and judgement.ranks is not None:
     present |= np.array(judgement.ranks) >= 0

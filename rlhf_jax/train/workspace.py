@@ -1,4 +1,4 @@
-"""What a stage takes from the run it belongs to: tokenizer, model, and the parameters of the stages before it."""
+"""A stage's access to its run: the tokenizer, the model, and the parameters of earlier stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import jax
 
 from rlhf_jax import data
 from rlhf_jax.models import PLATFORM, DecoderConfig, LanguageModel, UnsupportedModelError, language_model
-from rlhf_jax.models.hub import load_pretrained, open_pretrained
 from rlhf_jax.objectives import ChunkedLogits
 from rlhf_jax.population import shared
 from rlhf_jax.settings import ConfigError
@@ -22,12 +21,15 @@ from rlhf_jax.types import Params
 
 
 def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
-  """The run's tokenizer and its model, whose vocabulary is the tokenizer's, or that of the model it imports.
+  """The run's tokenizer and its model. The model's vocabulary is the tokenizer's, or that of the imported model.
 
   Raises:
-    ConfigError: the imported model has too few words for the tokenizer.
+    ConfigError: the imported model's vocabulary is smaller than the tokenizer's, or the model cannot run as
+      config.transport asks.
   """
   if isinstance(stage.model, ImportedModel):
+    from rlhf_jax.models.hub import open_pretrained  # here, so that runs on models of their own do not import readers
+
     opened = open_pretrained(stage.path(stage.model.path))
     tokenizer = data.load_tokenizer(stage.path(stage.tokenizer.replace("{model}", str(opened.path))))
     if tokenizer.vocab_size > opened.config.vocab_size:
@@ -42,7 +44,11 @@ def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
 
 
 def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
-  """The model with the attention, the rematerialisation and the logits that the transport asks for."""
+  """The model with the attention, rematerialisation and logits_chunk of the transport.
+
+  Raises:
+    ConfigError: the attention does not run on this backend, on several devices, or in this model.
+  """
   platform = PLATFORM.get(transport.attention, jax.default_backend())
   if platform != jax.default_backend():
     raise ConfigError(
@@ -60,7 +66,7 @@ def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
 
 @functools.lru_cache(maxsize=8)
 def in_chunks(model: LanguageModel, chunk: int) -> LanguageModel:
-  """The model whose `apply` and `apply_with_value` give `ChunkedLogits` of `chunk` positions."""
+  """The model with an `apply` and an `apply_with_value` that return `ChunkedLogits` of `chunk` positions."""
 
   def logits(params, hidden):
     return ChunkedLogits(hidden, functools.partial(model.unembed, params), chunk)
@@ -76,16 +82,18 @@ def in_chunks(model: LanguageModel, chunk: int) -> LanguageModel:
 
 
 def identity(stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer) -> dict[str, Any]:
-  """What a checkpoint of this stage is labelled with, and must agree with when it is read."""
+  """The label of this stage's checkpoints: model, tokenizer and stage. A checkpoint with another label is refused."""
   return {**_origin(model, tokenizer), "stage": stage.fingerprint}
 
 
 def load_imported(stage: Stage) -> Params:
-  """The weights of config.model.path, read into the arrays of the run's mesh; a classifier's head is read too.
+  """The weights of config.model.path, placed on the run's mesh; with the head of a classifier.
 
   Raises:
     ConfigError: config.model names no path.
   """
+  from rlhf_jax.models.hub import load_pretrained, open_pretrained
+
   if not isinstance(stage.model, ImportedModel):
     raise ConfigError(f"config.{stage.name} imports a model, so config.model must be dict(path=...)")
   mesh = make_mesh(stage.transport)
@@ -98,34 +106,45 @@ def load_stage(
 ) -> Params:
   """The parameters of stage `name` of this run, or of the stage directory `name` (a path) of another run.
 
-  `step` names a checkpoint, None the last one. The parameters are placed as `place` does it, and adapters come with
-  their base; whoever loads the same checkpoint shares its arrays.
+  step: the checkpoint's step; None takes the last checkpoint. The parameters are placed as `place` does, and adapters
+  come with their base. Two loads of the same checkpoint share its arrays.
 
   Raises:
-    CheckpointError: where there is none, or it belongs to another model or tokenizer, or does not verify.
+    CheckpointError: there is no checkpoint, or it belongs to another model or tokenizer, or does not verify.
   """
   directory = stage.path(name) if "/" in name else stage.root / name
-  directory = Path(directory).resolve()  # the members of a population have the same one by other names
-  mesh = make_mesh(stage.transport)  # on one device alone they could not meet a batch that is spread over all of them
+  directory = Path(directory).resolve()  # members of a population reach one directory by different links
+  # Parameters on one device cannot be combined with a batch that is sharded over all devices.
+  mesh = make_mesh(stage.transport)
   shard = functools.partial(parameter_sharding, mesh)
   origin = _origin(model, tokenizer)
   return shared((directory, step), lambda: checkpoint.load_params(directory / "checkpoints", origin, step, shard))
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
-  """Like `load_stage`, but only the language model where the stage trained a policy and a value function."""
+  """The language model of a stage: like `load_stage`, without the value function or head trained beside it."""
   return policy_of(load_stage(stage, name, model, tokenizer))
 
 
 def policy_of(params: Params) -> Params:
-  """The language model, its adapters included, of the parameters that a stage trained."""
+  """The language model, with its adapters, among the parameters that a stage trained."""
   return {part: weights for part, weights in params.get("policy", params).items() if part != "head"}
 
 
 def stage_key(stage: Stage) -> jax.Array:
-  """The key all of a stage's randomness derives from, by folding in the step and the global row."""
+  """The random key of a stage; every other key derives from it by folding in the step and the global row."""
   return jax.random.key(stage.stage_seed)
 
 
-def _origin(model, tokenizer):
+def check_length(model: LanguageModel, length: int, what: str = "length") -> None:
+  """Refuses rows that do not fit the model. length: tokens of a row; what: the config's name for it.
+
+  Raises:
+    ValueError: `length` exceeds the model's maximal length.
+  """
+  if length > model.config.max_length:
+    raise ValueError(f"{what}={length} exceeds model.max_length={model.config.max_length}")
+
+
+def _origin(model: LanguageModel, tokenizer: data.Tokenizer) -> dict[str, Any]:
   return {"model": model.config.describe(), "tokenizer": tokenizer.fingerprint}

@@ -36,7 +36,7 @@ SETTINGS = dict(
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
   """Two sources, a tokenizer and the stage "init"."""
-  root = tmp_path_factory.mktemp("feeds")
+  root = tmp_path_factory.mktemp("batches")
   rows = [
     dict(question=f"What is {i} plus {i}?", answer=f"{2 * i}", rationale=f"{i} twice." * (i % 4)) for i in range(90)
   ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax.train import heldout
-from rlhf_jax.train.heldout import fixed_batches, pooled
+from rlhf_jax.train.heldout import fixed_batches, pooled_metrics
 from rlhf_jax.types import Mean
 
 
@@ -26,11 +26,14 @@ def test_no_batch_of_nothing():
 
 def test_pooled_metrics_are_those_of_all_rows():
   values, weights = np.array([1.0, np.nan, 4.0, 5.0], np.float32), np.array([1.0, 0.0, 2.0, 1.0], np.float32)
-  parts = [{"a": Mean(values[cut], weights[cut]), "loss": Mean(3.0, 2.0)} for cut in (slice(0, 3), slice(3, 4))]
-  total = pooled(iter(parts))
+
+  def measure(rows, present):
+    return {"a": Mean(values[rows], weights[rows] * present), "loss": Mean(3.0, 2.0)}
+
+  total = pooled_metrics(measure, 4, 3)
   assert total["a"].compute() == pytest.approx((1 + 8 + 5) / 4)
   assert total["loss"].compute() == 6 / 4  # scalars are sums already
-  assert pooled([]) == {}
+  assert pooled_metrics(measure, 0, 3) == {}
 
 
 def test_the_example():
