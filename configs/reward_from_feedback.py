@@ -68,7 +68,7 @@ def annotators(*stages: str, set_aside: bool = True, reliability: bool = True) -
 def reward(config: ConfigDict, *stages: str, weights: str = "", **changes) -> ConfigDict:
   """A reward model on the judgements that `stages` collected, with the annotators' weights from the stage `weights`."""
   settings = dict(
-    algorithm="rlhf_jax.algorithms.reward_from_feedback",
+    algorithm="rlhf_jax.algorithms.reward_model",
     init="sft",
     feedback=files(*stages),
     kinds=("ranks", "ratings"),

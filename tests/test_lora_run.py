@@ -298,7 +298,7 @@ DPO = dict(
   checkpoint_every=10,
 )  # fmt: skip
 FEEDBACK = dict(
-  algorithm="rlhf_jax.algorithms.reward_from_feedback", init="base", feedback=("{run}/ranked.jsonl",), kinds=("ranks",),
+  algorithm="rlhf_jax.algorithms.reward_model", init="base", feedback=("{run}/ranked.jsonl",), kinds=("ranks",),
   annotators="", ranking="pairs", margins=(0.0, 0.5, 1.0), rating_scale=2.0, per_annotator=True, eval_fraction=0.4,
   num_epochs=1, batch_size=8, length=40, optimizer=OPTIMIZER, normalize_prompts="{run}/pairs.jsonl", normalize_count=8,
   sampling=SAMPLING, lora=LORA, evaluate_every=0, checkpoint_every=10,

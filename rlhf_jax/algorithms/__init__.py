@@ -1,1 +1,1 @@
-"""One algorithm, one file: each has a `Config` and a `run(config, stage)`, and reads from top to bottom."""
+"""Algorithms that learn, one in a file: each file has a `Config` and a `run(config, stage)`."""

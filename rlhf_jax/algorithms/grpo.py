@@ -1,32 +1,34 @@
-"""GRPO: PPO without a critic, each response held against the others to its prompt (Shao et al. 2024, arXiv 2402.03300).
+"""GRPO: PPO without a critic, whose baseline is the group of responses to a prompt (Shao et al. 2024, arXiv 2402.03300).
 
 The advantage of a response, on all its tokens, is its score standardised within its group; the objective is PPO's
 clipped surrogate less kl_coef times the KL to the reference, which is a term of the loss and not of the reward (eq. 3).
 The variants are options:
 
-  normalize_std  True: (r - mean) / std. False: r - mean, so that prompts on which all do alike, well or badly, are not
-                 blown up (Dr. GRPO, arXiv 2503.20783).
+  normalize_std  True: (r - mean) / std. False: r - mean, so that small differences within a group are not magnified
+                 (Dr. GRPO, arXiv 2503.20783).
   weights        sequence: every response weighs the same, 1 / |o| for each of its tokens, as published. token: every
-                 token of the batch the same (DAPO, arXiv 2503.14476). constant: 1 / max_new_tokens for each, so that
-                 length is neither punished nor rewarded (Dr. GRPO).
-  clip           (low, high), the distances from 1. Equal: PPO's and GRPO's. high > low: DAPO's clip-higher.
+                 token of the batch weighs the same (DAPO, arXiv 2503.14476). constant: every token weighs
+                 1 / max_new_tokens, so that length is neither punished nor rewarded (Dr. GRPO).
+  clip           (low, high), the distances from 1. Equal: PPO and GRPO. high > low: DAPO's clip-higher.
   ratio          token: a ratio for each token. sequence: the geometric mean over the response, for all its tokens
                  (GSPO, arXiv 2507.18071, with weights "sequence" and a clip near (3e-4, 4e-4)).
-  kl_kind        k3: the paper's estimator, whose gradient as a loss is that of KL(reference || policy), the other
-                 direction. k2: on-policy, the gradient of KL(policy || reference) at each token.
+  kl_kind        k3: the paper's estimator; as a loss its gradient is that of the reverse KL(reference || policy). k2:
+                 on-policy, the gradient of KL(policy || reference) at each token.
 
 DEVIATIONS: the reference stays the policy of `init` (the paper renews it in its iterative form), and the score of a
-response is one number (outcome supervision). The standard deviation has ddof 0; what ddof and epsilon change is a
-factor. A group whose scores are all equal teaches nothing but the KL: it is neither drawn again nor left out of the
-weights, as DAPO would. Adam, schedule and EOS handling are those of ppo.py.
+response is one number (outcome supervision). The standard deviation has ddof 0; ddof and epsilon change advantages by a
+factor only. A group whose scores are all equal contributes only its KL: it is neither drawn again nor left out of the
+weights, as in DAPO. Adam, schedule and EOS handling are those of ppo.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 from rlhf_jax.objectives import (
@@ -40,6 +42,7 @@ from rlhf_jax.objectives import (
 from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
+  LossFn,
   PolicyConfig,
   adapt,
   check_minibatches,
@@ -54,24 +57,32 @@ from rlhf_jax.train import (
   run_epochs,
   run_steps,
 )
-from rlhf_jax.types import Experience, Mean, Rollout
+from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(PolicyConfig):
-  """Settings of the stage, beside those of every `PolicyConfig`; the variants are described at the head of this module.
+  """Settings of GRPO, beside those of every `PolicyConfig`; environment.samples_per_prompt is the paper's G.
 
-  environment.samples_per_prompt: the paper's G. epochs, minibatches: of each rollout (epochs is the paper's mu).
+  The head of the module describes the variants.
   """
 
   normalize_std: bool
+  """Switch for dividing advantages by the standard deviation of their group."""
   weights: Literal["sequence", "token", "constant"]
+  """Weights of tokens in the loss: equal for each response, equal for each token, or constant."""
   clip: tuple[float, float]
+  """Distances below and above 1 that the probability ratio is clipped to."""
   ratio: Literal["token", "sequence"]
+  """Ratio of probabilities: one for each token, or their geometric mean over the response."""
   kl_coef: float
+  """Coefficient of the KL term in the loss, in units of advantage per nat; 0 for none."""
   kl_kind: Literal["k2", "k3"]
+  """Estimator of the KL term."""
   epochs: int
+  """Number of passes over each rollout, the paper's mu."""
   minibatches: int
+  """Number of updates in each pass; it divides the episodes of a step."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -82,8 +93,10 @@ class Config(PolicyConfig):
     check_minibatches(self.epochs, self.minibatches, self.environment.batch_size * samples)
 
 
-def make_loss(apply, *, clip, ratio: str, kl_coef: float, kl_kind: str, temperature: float = 1.0):
-  """The clipped surrogate and the KL of each token; `apply(params, tokens[B, T]) -> logits`, weights[B, T]."""
+def make_loss(
+  apply: Callable, *, clip: tuple[float, float], ratio: str, kl_coef: float, kl_kind: str, temperature: float = 1.0
+) -> LossFn:
+  """The clipped surrogate and the KL of each token; `apply(params, tokens[B, T]) -> logits`, weights f32[B, T]."""
 
   def loss_fn(params, batch: Experience, weights):
     logits = apply(params, batch.tokens) / temperature
@@ -105,9 +118,9 @@ def make_loss(apply, *, clip, ratio: str, kl_coef: float, kl_kind: str, temperat
 
 
 def make_experience(
-  rollout: Rollout, logp_ref, scores, *, samples_per_prompt: int, normalize_std: bool
-) -> tuple[Experience, dict]:
-  """Scores[B] and reference log-probs[B, T] -> advantages, the same along each row of [B, T]. Pure."""
+  rollout: Rollout, logp_ref: jax.Array, scores: jax.Array, *, samples_per_prompt: int, normalize_std: bool
+) -> tuple[Experience, dict[str, Mean]]:
+  """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
   centred = group_normalize(groups) if normalize_std else groups - jnp.mean(groups, axis=1, keepdims=True)
@@ -121,7 +134,7 @@ def make_experience(
   return Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref), metrics
 
 
-def token_shares(kind: str, max_new_tokens: int):
+def token_shares(kind: str, max_new_tokens: int) -> Callable[[jax.Array], jax.Array]:
   """`weights(mask[B, T]) -> f32[B, T]` of the variant `kind`."""
   constant = functools.partial(constant_weights, length=max_new_tokens)
   return {"sequence": sequence_weights, "token": token_weights, "constant": constant}[kind]
@@ -151,7 +164,7 @@ def run(config: Config, stage: Stage) -> None:
     samples = config.environment.samples_per_prompt
     return make_experience(rollout, logp_ref, scores, samples_per_prompt=samples, normalize_std=config.normalize_std)
 
-  def step(state, index):
+  def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
     experience, metrics = experience_of(reference, batch.rollout, batch.scores)
     state, pooled = run_epochs(

@@ -7,7 +7,7 @@ reward of a token is -kl_coef * (log p_policy - log p_reference), and the score 
 The N implementation details of RLHF with PPO (and N+, arXiv 2403.17031), each as it is here:
  1. reward head and value head start with std 1/sqrt(d + 1) and bias 0, rewards have mean 0 and std 1 on the
     reference's samples (reward_model.py); the value function starts from `value_init`, as a rule the reward model,
-    whose score of the last token it already predicts.
+    which already predicts the score of the last token.
  2. log-probs are taken at the sampling temperature, of policy and reference alike; there is no dropout anywhere.
  3. PAD is distinct from EOS. DEVIATION: sequences are padded on the right only, so no position ids need mending.
  4. The response ends at EOS, which is in the mask, and has the score; without EOS the score is `missing_eos_score`
@@ -16,8 +16,8 @@ The N implementation details of RLHF with PPO (and N+, arXiv 2403.17031), each a
  5. Rewards are whitened without shifting their mean (`whiten_rewards`), advantages with (`whiten_advantages`), both
     with ddof 0, over all response tokens of the whole rollout, not of a minibatch.
  6. The value loss is clipped as the policy's is, with the factor 1/2; both are masked alike.
- 7. The KL coefficient is adapted to a target (0.15, 6, 1e4 in the paper) where `kl_target` is above 0, by the KL that
-    is penalised, summed over a sequence.
+ 7. The KL coefficient is adapted where `kl_target` is above 0 (in the paper coefficient 0.15, target 6, horizon 1e4),
+    by the penalised KL, summed over a sequence.
  8. The learning rate falls linearly to 0 (optimizer.decay); Adam with eps 1e-5, of either kind
     (optimizer.tensorflow_eps).
  9. DEVIATION: policy and value function are two trees by default as in the paper, or one trunk with a head
@@ -28,7 +28,9 @@ The N implementation details of RLHF with PPO (and N+, arXiv 2403.17031), each a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from rlhf_jax.objectives import (
@@ -44,6 +46,7 @@ from rlhf_jax.objectives import (
 from rlhf_jax.reduce import token_weights, weighted_sum, whiten
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
+  LossFn,
   PolicyConfig,
   adapt,
   check_minibatches,
@@ -60,33 +63,43 @@ from rlhf_jax.train import (
   run_steps,
   stage_key,
 )
-from rlhf_jax.types import Experience, Mean, Rollout
+from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(PolicyConfig):
-  """Settings of the stage, beside those of every `PolicyConfig`.
-
-  kl_coef: of the penalty, 0 for none; kl_target: sequence KL in nats that the coefficient is adapted to, 0 keeps it
-  fixed; kl_horizon: in episodes. epochs, minibatches: of each rollout. shared_trunk: policy and value function are one
-  tree. value_init: the stage whose parameters the value function starts from; "" takes the policy's with a fresh head.
-  """
+  """Settings of PPO, beside those of every `PolicyConfig`."""
 
   kl_coef: float
+  """Coefficient of the KL penalty, in units of reward per nat; 0 for no penalty."""
   kl_target: float
+  """KL of a sequence, in nats, that the coefficient is adapted to; 0 keeps the coefficient fixed."""
   kl_horizon: float
+  """Number of episodes over which the coefficient adapts; larger is slower."""
   discount: float
+  """Discount of rewards per token, between 0 and 1; 1 for none."""
   lam: float
+  """Lambda of generalised advantage estimation, between 0 (one-step) and 1 (Monte Carlo)."""
   clip: float
+  """Half-width of the interval around 1 that the probability ratio is clipped to; 0.2 in the paper."""
   value_clip: float
+  """Half-width of the interval around the old value that the new value is clipped to, in units of reward."""
   value_coef: float
+  """Weight of the value error in the loss."""
   entropy_coef: float
+  """Weight of the entropy bonus in the loss, in units of advantage per nat; 0 for none."""
   epochs: int
+  """Number of passes over each rollout."""
   minibatches: int
+  """Number of updates in each pass; it divides the episodes of a step."""
   whiten_rewards: bool
+  """Switch for scaling the rewards of a rollout to variance 1, their mean kept."""
   whiten_advantages: bool
+  """Switch for scaling the advantages of a rollout to mean 0 and variance 1."""
   shared_trunk: bool
+  """Switch for one tree of parameters: True makes the value function a head of the policy, False a model of its own."""
   value_init: StageName
+  """Stage whose parameters the value function starts from; "" starts from the policy's with a fresh head."""
 
   def __post_init__(self):
     episodes = self.environment.batch_size * self.environment.samples_per_prompt
@@ -94,11 +107,11 @@ class Config(PolicyConfig):
 
 
 def make_loss(
-  apply, *, clip: float, value_clip: float, value_coef: float, entropy_coef: float, temperature: float = 1.0
-):
+  apply: Callable, *, clip: float, value_clip: float, value_coef: float, entropy_coef: float, temperature: float = 1.0
+) -> LossFn:
   """The clipped surrogate, the clipped value error and an entropy bonus (arXiv 1707.06347, eq. 7 and 9).
 
-  apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T]).
+  apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T]); weights f32[B, T].
   """
 
   def loss_fn(params, batch: Experience, weights):
@@ -118,8 +131,13 @@ def make_loss(
   return loss_fn
 
 
-def make_experience(rollout: Rollout, logp_ref, values, scores, kl_coef, config: Config) -> tuple[Experience, dict]:
-  """Scores[B], reference log-probs and values[B, T] -> what an update consumes. Whitens over the whole rollout."""
+def make_experience(
+  rollout: Rollout, logp_ref: jax.Array, values: jax.Array, scores: jax.Array, kl_coef: jax.Array, config: Config
+) -> tuple[Experience, dict[str, Mean]]:
+  """Advantages and returns of a rollout, and metrics; whitens over the whole rollout.
+
+  logp_ref, the reference's log-probs, and values are f32[B, T]; scores f32[B]; kl_coef a scalar.
+  """
   mask = rollout.mask
   kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
   rewards = shaped_rewards(scores, kl, mask, coef=kl_coef)
@@ -162,7 +180,7 @@ def run(config: Config, stage: Stage) -> None:
     logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
     return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
 
-  def step(state, index):
+  def step(state: TrainState, index: int):
     batch = episodes(state.params["policy"], index)
     experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, state.extra["kl_coef"])
     state, pooled = run_epochs(
@@ -197,7 +215,8 @@ def run(config: Config, stage: Stage) -> None:
   )
 
 
-def _initial(config, stage, model, tokenizer, policy):
+def _initial(config: Config, stage: Stage, model, tokenizer, policy) -> dict:
+  """The parameters of policy and value function before the first step."""
   if config.shared_trunk:
     return {"policy": model.init_head(stage_key(stage), policy)}
   if not config.value_init:

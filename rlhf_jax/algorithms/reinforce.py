@@ -4,20 +4,22 @@ The return of a response is its score less kl_coef times its sequence KL to the 
 E[(return - baseline) * log p(response)], one update per rollout, on-policy: no ratio and no clipping. Baselines:
 
   none           0: unbiased, with the largest variance
-  moving_mean    an exponential mean of earlier returns (Williams 1992); it starts at the first batch's mean
+  moving_mean    an exponential mean of earlier returns (Williams 1992); it starts at the mean score of the first batch
   leave_one_out  the mean return of the other responses to the same prompt (RLOO)
   value          a learned V(s_t) of the reward-to-go, for each token (REINFORCE with a critic, lam = 1)
 
-DEVIATIONS from the RLOO paper: the loss is a mean over sequences of their token sums, as in the equation, and the same
-Adam, schedule and EOS handling serve as in ppo.py, where the N implementation details are listed. The N details that
-concern whitening, several epochs and clipping are PPO's and have no counterpart here.
+DEVIATIONS from the RLOO paper: the loss is a mean over sequences of their token sums, as in the equation. Adam,
+schedule and EOS handling are those of ppo.py, where the N implementation details are listed; the details on whitening, several
+epochs and clipping are PPO's and have no counterpart here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 from rlhf_jax.objectives import (
@@ -33,6 +35,7 @@ from rlhf_jax.objectives import (
 from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
+  LossFn,
   PolicyConfig,
   adapt,
   identity,
@@ -46,34 +49,35 @@ from rlhf_jax.train import (
   run_steps,
   stage_key,
 )
-from rlhf_jax.types import Experience, Mean, Rollout
+from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
 Baseline = Literal["none", "moving_mean", "leave_one_out", "value"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(PolicyConfig):
-  """Settings of the stage, beside those of every `PolicyConfig`.
-
-  moving_decay: of the moving mean, per step. value_coef: of the error of the value baseline. entropy_coef: of the
-  bonus.
-  """
+  """Settings of REINFORCE, beside those of every `PolicyConfig`."""
 
   baseline: Baseline
+  """Baseline that is subtracted from the return, as listed at the head of the module."""
   moving_decay: float
+  """Decay of the moving mean per step, between 0 and 1; only the baseline moving_mean uses it."""
   kl_coef: float
+  """Coefficient of the KL penalty, in units of reward per nat; 0 for no penalty."""
   value_coef: float
+  """Weight of the value error in the loss; only the baseline value uses it."""
   entropy_coef: float
+  """Weight of the entropy bonus in the loss, in units of advantage per nat; 0 for none."""
 
   def __post_init__(self):
     if self.baseline == "leave_one_out" and self.environment.samples_per_prompt < 2:
       raise ValueError("baseline 'leave_one_out' needs environment.samples_per_prompt >= 2")
 
 
-def make_loss(apply, *, value_coef: float, entropy_coef: float, temperature: float = 1.0):
+def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temperature: float = 1.0) -> LossFn:
   """The REINFORCE objective, and the value error where the experience has returns.
 
-  apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T] or None).
+  apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T] or None); weights f32[B, T].
   """
 
   def loss_fn(params, batch: Experience, weights):
@@ -93,16 +97,20 @@ def make_loss(apply, *, value_coef: float, entropy_coef: float, temperature: flo
 
 def make_experience(
   rollout: Rollout,
-  logp_ref,
-  values,
-  scores,
-  moving_mean,
+  logp_ref: jax.Array,
+  values: jax.Array | None,
+  scores: jax.Array,
+  moving_mean: jax.Array,
   *,
   kl_coef: float,
   baseline: Baseline,
   samples_per_prompt: int,
-) -> tuple[Experience, dict]:
-  """Scores[B] and reference log-probs[B, T] -> advantages[B, T]. values[B, T] only for the value baseline. Pure."""
+) -> tuple[Experience, dict[str, Mean]]:
+  """Advantages f32[B, T] of a rollout, and metrics. Pure.
+
+  logp_ref, the reference's log-probs, is f32[B, T]; values f32[B, T], for the value baseline only; scores f32[B];
+  moving_mean a scalar.
+  """
   mask = rollout.mask
   kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
   sequence_kl = jnp.sum(kl, axis=1)
@@ -155,7 +163,7 @@ def run(config: Config, stage: Stage) -> None:
       samples_per_prompt=config.environment.samples_per_prompt,
     )
 
-  def step(state, index):
+  def step(state: TrainState, index: int):
     batch = episodes(state.params["policy"], index)
     moving = state.extra["moving_mean"]  # NaN until there is a batch to start from
     moving = jnp.where(jnp.isnan(moving), jnp.mean(batch.scores), moving)

@@ -1,23 +1,24 @@
 """RLOO: REINFORCE with a leave-one-out baseline, the whole response being one action (Kool et al. 2019; Ahmadian et al.
 2024, arXiv 2402.14740).
 
-K responses to each prompt; the return of one is its score less kl_coef times its sequence KL to the reference, its
-advantage that return less the mean of the K - 1 others', and the objective is ratio * advantage with one ratio of the
-whole sequence, p(response) / p_old(response), the product over its tokens. On-policy the ratio is 1 and the gradient
-the paper's, advantage * grad log p(response).
+Each prompt has K responses. The return of a response is its score less kl_coef times its sequence KL to the reference;
+its advantage is that return less the mean return of the K - 1 other responses. The objective is ratio * advantage with
+one ratio for the whole sequence, p(response) / p_old(response), the product over its tokens. On-policy the ratio is 1,
+and the gradient is that of the paper, advantage * grad log p(response).
 
-Against reinforce.py with baseline leave_one_out: that is one update per rollout, with the same gradient. Here a rollout
-serves `epochs` passes of `minibatches` updates. What it then corrects for is the probability of the response, not of
-each token as PPO does; the product of ratios leaves [1 - clip, 1 + clip] sooner the longer the response, so clip is to
-be wider than PPO's.
+reinforce.py with baseline leave_one_out takes one update per rollout, with the same gradient. Here a rollout serves
+`epochs` passes of `minibatches` updates. The ratio corrects for the probability of the response, where PPO's ratios
+correct for that of each token; a product over more tokens leaves [1 - clip, 1 + clip] sooner, so clip must be wider
+than PPO's.
 
-DEVIATIONS: the paper takes one update per rollout and no clip (epochs = minibatches = 1 is that); several epochs and
-the clip are as in its descendants (TRL's RLOOTrainer). Adam, schedule and EOS handling are those of ppo.py.
+DEVIATIONS: the paper takes one update per rollout and no clip (epochs = minibatches = 1); several epochs and the clip
+are as in TRL's RLOOTrainer. Adam, schedule and EOS handling are those of ppo.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy
 from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import (
+  LossFn,
   PolicyConfig,
   adapt,
   check_minibatches,
@@ -40,21 +42,21 @@ from rlhf_jax.train import (
   run_epochs,
   run_steps,
 )
-from rlhf_jax.types import Experience, Mean, Rollout
+from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(PolicyConfig):
-  """Settings of the stage, beside those of every `PolicyConfig`.
-
-  environment.samples_per_prompt: the paper's K. clip: of the ratio of the whole sequence. epochs, minibatches: of each
-  rollout.
-  """
+  """Settings of RLOO, beside those of every `PolicyConfig`; environment.samples_per_prompt is the paper's K."""
 
   kl_coef: float
+  """Coefficient of the KL penalty, in units of reward per nat; 0 for no penalty."""
   clip: float
+  """Half-width of the interval around 1 that the probability ratio of a whole sequence is clipped to."""
   epochs: int
+  """Number of passes over each rollout."""
   minibatches: int
+  """Number of updates in each pass; it divides the episodes of a step."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -63,7 +65,7 @@ class Config(PolicyConfig):
     check_minibatches(self.epochs, self.minibatches, self.environment.batch_size * samples)
 
 
-def make_loss(apply, *, clip: float, temperature: float = 1.0):
+def make_loss(apply: Callable, *, clip: float, temperature: float = 1.0) -> LossFn:
   """The clipped surrogate of whole sequences; `apply(params, tokens[B, T]) -> logits[B, T, V]`, weights[B]."""
 
   def loss_fn(params, batch: Experience, weights):
@@ -82,9 +84,9 @@ def make_loss(apply, *, clip: float, temperature: float = 1.0):
 
 
 def make_experience(
-  rollout: Rollout, logp_ref, scores, *, kl_coef: float, samples_per_prompt: int
-) -> tuple[Experience, dict]:
-  """Scores[B] and reference log-probs[B, T] -> advantages, the same along each row of [B, T]. Pure."""
+  rollout: Rollout, logp_ref: jax.Array, scores: jax.Array, *, kl_coef: float, samples_per_prompt: int
+) -> tuple[Experience, dict[str, Mean]]:
+  """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   returns = scores - kl_coef * sequence_kl
@@ -99,7 +101,7 @@ def make_experience(
 
 
 def sequence_mean(mask: jax.Array) -> jax.Array:
-  """mask[B, T] -> f32[B], which sums to one: every response weighs the same, however long it is."""
+  """mask[B, T] -> f32[B], which sums to one: every response weighs the same, whatever its length."""
   return jnp.full(len(mask), 1.0 / len(mask))
 
 
@@ -119,7 +121,7 @@ def run(config: Config, stage: Stage) -> None:
     samples = config.environment.samples_per_prompt
     return make_experience(rollout, logp_ref, scores, kl_coef=config.kl_coef, samples_per_prompt=samples)
 
-  def step(state, index):
+  def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
     experience, metrics = experience_of(reference, batch.rollout, batch.scores)
     state, pooled = run_epochs(

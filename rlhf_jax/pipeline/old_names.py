@@ -13,12 +13,15 @@ _STAGES = (
   "select_demonstrations tokenizer world world_questions"
 ).split()
 _EVALUATIONS = "evaluate few_shot label_budget perplexity reward_accuracy".split()
-CURRENT = {  # name in version 0.1 -> name now
+_REWARD_MODEL = "rlhf_jax.algorithms.reward_model"
+_REWARD_FROM_FEEDBACK = "rlhf_jax.algorithms.reward_from_feedback"  # the reward model with the key `feedback`
+_MOVED = {  # name in version 0.1 -> name now
   **{f"rlhf_jax.algorithms.{name}": f"rlhf_jax.stages.{name}" for name in _STAGES},
   **{f"rlhf_jax.evaluation.{name}": f"rlhf_jax.stages.{name}" for name in _EVALUATIONS},
   "rlhf_jax.world:human_rating": "rlhf_jax.world:simulated_rating",
 }
-_FIRST = {current: old for old, current in CURRENT.items()}
+CURRENT = {**_MOVED, _REWARD_FROM_FEEDBACK: _REWARD_MODEL}
+_FIRST = {current: old for old, current in _MOVED.items()}
 
 
 def current_names(config: Any) -> Any:
@@ -27,8 +30,22 @@ def current_names(config: Any) -> Any:
 
 
 def first_names(config: Any) -> Any:
-  """A config in which every name is the one that version 0.1 gave it: what fingerprints are taken of."""
-  return _renamed(config, _FIRST)
+  """A config in which every name is the one that version 0.1 gave it: what fingerprints are taken of.
+
+  Version 0.1 had two modules of reward models; a section of its `reward_model` has no key `feedback`.
+  """
+  return _with_two_reward_models(_renamed(config, _FIRST))
+
+
+def _with_two_reward_models(value: Any) -> Any:
+  if isinstance(value, list):
+    return [_with_two_reward_models(item) for item in value]
+  if not isinstance(value, Mapping):
+    return value
+  section = {key: _with_two_reward_models(item) for key, item in value.items()}
+  if section.get("algorithm") == _REWARD_MODEL and section.get("feedback"):
+    section["algorithm"] = _REWARD_FROM_FEEDBACK
+  return section
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:

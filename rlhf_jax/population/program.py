@@ -1,10 +1,10 @@
-"""A population: members run the unchanged code of a stage in threads, and what they compile runs as one program.
+"""A population: members run the unchanged code of a stage in threads, and their compiled functions run as one program.
 
-A member has its own seed, config, files and Python reward. What it calls through `jit` waits until all members wait;
-the calls that are the same program are stacked, vmapped over the members and run once. Two calls are the same program
-where the traces of the two functions agree, constants included. A float of the config that differs between members is
-a `Varying`: in a trace it is the member's element of an array, so that it makes no two programs differ. Whatever else
-differs (another number of steps in a schedule, say) costs a program of its own, and never gives a wrong number.
+A member has its own seed, config, files and Python reward. A call through `jit` waits until all members wait in such a
+call; calls of the same program are stacked, vmapped over the members and run once. Two calls are the same program where
+the traces of the two functions agree, constants included. A float of the config that differs between members is a
+`Varying`: in a trace it is the member's element of an array, so that all members have the same trace. Any other
+difference between members (such as the number of steps of a schedule) makes a second program; results stay right.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from rlhf_jax.population.trace import digest
 from rlhf_jax.population.varying import Varying, at_index, is_traced
 
 T = TypeVar("T")
-_here = threading.local()  # member: of this thread
+_here = threading.local()  # its attribute `member` is the _Member whose code this thread runs
 
 
 @dataclasses.dataclass(frozen=True)
 class _Member:
   population: Population
   number: int
-  varying: Mapping[str, Varying]  # by the key of the config, as "ppo.optimizer.learning_rate"
+  varying: Mapping[str, Varying]  # by key of the config, such as "ppo.optimizer.learning_rate"
 
 
 def jit(function: Callable[..., T], donate_argnums: tuple[int, ...] = ()) -> Callable[..., T]:
-  """`jax.jit`, but in a member of a population the call is one lane of a program of all members."""
+  """`jax.jit`; in a member of a population, a call is one lane of a program of all members."""
   solo = jax.jit(function, donate_argnums=donate_argnums)
 
   @functools.wraps(function)
   def call(*args):
     if is_traced():
-      return function(*args)  # part of a larger program; a jit of its own would keep that one's tracers
+      return function(*args)  # inside a larger trace: the cache of a nested jit would keep tracers of that trace
     member = getattr(_here, "member", None)
     if member is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
       return solo(*args)
@@ -52,13 +52,13 @@ def jit(function: Callable[..., T], donate_argnums: tuple[int, ...] = ()) -> Cal
 
 
 def shared(key: Hashable, make: Callable[[], T]) -> T:
-  """`make()`, once for all members: its arrays are not stacked."""
+  """`make()`, called once for all members; its arrays are not stacked."""
   member = getattr(_here, "member", None)
   return member.population.share(key, make) if member else make()
 
 
 def varied(name: str, config: T) -> T:
-  """The config (a dataclass) of stage `name`, with the `Varying`s of the member where they belong."""
+  """The config (a dataclass) of stage `name`, its varied floats replaced by the member's `Varying`s."""
   member = getattr(_here, "member", None)
   for key, value in member.varying.items() if member else ():
     stage, *path = key.split(".")
@@ -67,35 +67,38 @@ def varied(name: str, config: T) -> T:
   return config
 
 
-def _replaced(config, path, value):
-  if not dataclasses.is_dataclass(config):  # the arguments of a function: it runs on the host, with the member's own
+def _replaced(config: Any, path: Sequence[str], value: Varying) -> Any:
+  if not dataclasses.is_dataclass(config):  # arguments of a function on the host, which hold the member's own numbers
     return config
   inner = _replaced(getattr(config, path[0]), path[1:], value) if path[1:] else value
-  return dataclasses.replace(config, **{path[0]: inner})
+  return dataclasses.replace(config, **{path[0]: inner})  # type: ignore[type-var]
 
 
 def stopping() -> bool:
-  """Whether the population of this thread was asked to stop."""
+  """Whether the population of this thread is to stop; False outside of a population."""
   member = getattr(_here, "member", None)
   return member is not None and member.population.stop()
 
 
 def speaks() -> bool:
-  """Whether this thread prints: of the members, which do the same at the same time, the first one does."""
+  """Whether this thread prints. Members do the same at the same time, so only the first active member prints."""
   member = getattr(_here, "member", None)
   return member is None or member.number == min(member.population.active, default=member.number)
 
 
 class Population:
-  """`size` members that meet at every call of a function made by `jit`. stop: asked by their loops.
+  """`size` members that wait for each other at every call of a function made by `jit`.
 
-  One member runs at a time, until it waits for the others: their host code is Python, which takes turns anyhow, and
-  programs for several devices must be started in one order.
-
-  Raises ValueError in a run of several processes, whose threads would not meet in the same order.
+  One member runs at a time, until it waits: the host code of the members is Python, whose threads take turns anyway,
+  and programs for several devices must be started in one order.
   """
 
   def __init__(self, size: int, stop: Callable[[], bool] = lambda: False):
+    """stop: the function that tells the members' loops to stop.
+
+    Raises:
+      ValueError: several processes run, in which the calls would not be in the same order.
+    """
     if jax.process_count() > 1:
       raise ValueError(f"a population runs in one process, and there are {jax.process_count()}")
     self.size, self.stop = size, stop
@@ -111,7 +114,7 @@ class Population:
   def run(
     self, tasks: Sequence[Callable[[], None]], varying: Sequence[Mapping[str, Varying]]
   ) -> list[Exception | None]:
-    """Runs task k as member k; what each raised."""
+    """Runs task k as member k, and returns each member's exception, or None where it finished."""
     errors: list[Exception | None] = [None] * self.size
 
     def live(number):
@@ -125,7 +128,7 @@ class Population:
           self.active.discard(number)
           self._advance()
 
-    # Daemons: a second signal ends the process although members are still at work.
+    # Daemon threads, so that a second signal ends the process although members are still at work.
     threads = [threading.Thread(target=live, args=(number,), daemon=True) for number in range(self.size)]
     for thread in threads:
       thread.start()
@@ -134,7 +137,7 @@ class Population:
     return errors
 
   def counts(self) -> dict[str, int]:
-    """Name of a function -> the programs compiled for arguments of one shape; 1 where all members shared them."""
+    """{name of a function: number of programs compiled for arguments of one shape}; 1 where all members share one."""
     counted = collections.Counter((program.name, shape) for (_, shape), program in self.programs.items())
     return {name: max(count for (other, _), count in counted.items() if other == name) for name, _ in counted}
 
@@ -146,7 +149,7 @@ class Population:
     return self._shared[key]
 
   def call(self, number: int, function: Callable, args: tuple, donate_argnums: tuple[int, ...]) -> Any:
-    """The member's part of what all of them compute."""
+    """The result of `function(*args)` for member `number`, computed together with the other members' calls."""
     mine = self._request(function, args, donate_argnums)
     self._waiting[number] = mine
     self._advance()
@@ -156,7 +159,7 @@ class Population:
     return mine.result
 
   def _advance(self):
-    """Once all wait: runs the program of the member that is furthest behind, for all who wait for that one."""
+    """Once all members wait: runs the program of the member with the fewest calls, for every member waiting for it."""
     if not self._waiting or len(self._waiting) < len(self.active):
       return
     first = self._waiting[min(self._waiting, key=lambda number: self._calls[number])]
@@ -176,7 +179,7 @@ class Population:
     self._turn.notify_all()
 
   def _request(self, function, args, donate_argnums):
-    """The call, with a program that is the same object for all members whose trace is the same."""
+    """The call, with its program: one object for all members with the same trace."""
     leaves, structure = jax.tree.flatten(args)
     given = [number in donate_argnums for number, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
     common = tuple(id(leaf) for leaf in leaves if id(leaf) in self._shared_leaves)
@@ -198,7 +201,7 @@ class Population:
 @dataclasses.dataclass
 class _Call:
   program: _Program
-  common: tuple[int, ...]  # which arrays its shared arguments are
+  common: tuple[int, ...]  # ids of the arrays that are its shared arguments
   leaves: list
   done: bool = False
   result: Any = None
@@ -206,7 +209,8 @@ class _Call:
 
 
 class _Program:
-  """One function of all members. roles: of its arguments: "common" to the members, "kept", or "given" (donated)."""
+  """One function of all members. roles: one for each argument, "common" (shared by the members), "kept" or "given"
+  (donated)."""
 
   def __init__(self, name: str, trace: ClosedJaxpr, structure: Any, roles: Sequence[str], size: int):
     self.name, self.size, self._roles, self._structure = name, size, roles, structure
@@ -228,7 +232,8 @@ class _Program:
     self.compiled = jax.jit(together, donate_argnums=2)
 
   def __call__(self, leaves: Mapping[int, list]) -> dict[int, Any]:
-    """Member -> its arguments; to its results. A member keeps its lane; absent ones are filled with another's copy."""
+    """Takes {member: arguments}, returns {member: results}. A member that is not waiting gets a copy of another's
+    arguments, so that the program keeps its shape."""
     lanes = {number: self._split(own) for number, own in leaves.items()}
     some = next(iter(lanes.values()))
     kept = [lanes.get(number, some)["kept"] for number in range(self.size)]

@@ -1,4 +1,4 @@
-"""When two functions are the same program: a digest of what jax traced."""
+"""A digest of the trace of a function: two functions with the same digest are the same program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 
 def digest(trace: ClosedJaxpr) -> str:
-  """What tells two programs apart: every equation that matters to the result, and every constant by its bytes."""
+  """The digest of every equation that the result depends on, and of the bytes of every constant."""
   total = hashlib.sha256()
   for part in _parts(trace.jaxpr, trace.consts):
     total.update(part)
@@ -22,8 +22,8 @@ def digest(trace: ClosedJaxpr) -> str:
 
 
 def _parts(jaxpr: Jaxpr, constants: Sequence[Any]) -> Iterator[bytes]:
-  # Not str(trace): what that writes in one place and refers to, and how often a `Varying` was read in vain, depends on
-  # what jax has in its caches.
+  # Not str(trace), which depends on jax's caches: on which inner functions it prints once and refers to by name, and on
+  # equations that the result does not need, as reading a `Varying` leaves them.
   equations, live = [], _variables(jaxpr.outvars)
   for equation in reversed(jaxpr.eqns):
     if equation.effects or not live.isdisjoint(equation.outvars):

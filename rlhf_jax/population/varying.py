@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-_trace = threading.local()  # index: of the member, an array of the program that this thread traces
+_trace = threading.local()  # its attribute `index` is the member's index i32[], an array of the trace of this thread
 
 
 def at_index(function: Callable) -> Callable:
-  """`(index, *args)`: the function as member `index` has it, where a `Varying` is that member's element."""
+  """The function of `(index, *args)` in which every `Varying` has the value of member `index`."""
 
   def traced(index, *args):
     _trace.index = index
@@ -31,12 +31,13 @@ def is_traced() -> bool:
 
 
 class Varying:
-  """A float of the config with a value for each member: the member's own on the host, an element by index in a trace.
+  """A float of the config with a value for each member.
 
-  Arithmetic with numbers gives another one; a comparison with a number is the member's own.
+  On the host it is this member's number; inside a function of `at_index` it is values[index]. Arithmetic with numbers
+  gives another `Varying`; a comparison with a number compares this member's number.
   """
 
-  __array_ufunc__ = None  # numpy leaves the arithmetic to this class
+  __array_ufunc__ = None  # makes numpy leave the arithmetic to this class
 
   def __init__(self, values: Sequence[float], number: int):
     self.values, self.number = tuple(values), number
@@ -66,7 +67,7 @@ class Varying:
 
 
 def _values(x, like: Varying) -> Sequence[float] | None:
-  """The members' values of a number or a `Varying`; None of an array."""
+  """The value of each member, for a number or a `Varying`; None for an array."""
   if isinstance(x, Varying):
     return x.values
   return [x] * len(like.values) if isinstance(x, (int, float)) else None
@@ -98,5 +99,5 @@ for _name in ("add", "sub", "mul", "truediv", "pow"):
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
   setattr(Varying, f"__{_name}__", _comparison(getattr(operator, _name)))
 Varying.__neg__ = lambda self: 0.0 - self
-# The functions of jax.numpy are jitted themselves, and take what is a pytree: inside they see an array.
+# Functions of jax.numpy are jitted and take pytrees: as a pytree, a Varying reaches their inside as an array.
 jax.tree_util.register_pytree_node(Varying, lambda x: ((x.__jax_array__(),), None), lambda _, leaves: leaves[0])

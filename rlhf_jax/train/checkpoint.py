@@ -1,8 +1,8 @@
 """Checkpoints: written atomically by orbax, verified when read, refused where they do not fit.
 
-One checkpoint holds the whole `TrainState`. Beside it stand an identity (what model, what tokenizer, what stage made
-it) and a checksum of every array: a checkpoint of another model or tokenizer, or a damaged one, is never half-loaded.
-That of a model with adapters holds the adapters, and in its identity which base they belong to.
+One checkpoint holds the whole `TrainState`, its identity (model, tokenizer and stage) and a checksum of every array: a
+checkpoint of another model or tokenizer, or a damaged one, is never half-loaded. The checkpoint of a model with
+adapters holds the adapters alone, and its identity names the base they belong to.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Shard = Callable[[Any], Any]
 
 
 class CheckpointError(ValueError):
-  """A checkpoint that is absent, damaged, or made by something else: the message says which and what to do."""
+  """A checkpoint is absent, damaged, or of another model, tokenizer or stage; the message says what to do."""
 
 
 def open_checkpoints(directory: Path, keep: int = 2) -> ocp.CheckpointManager:
-  """A manager of the checkpoints in `directory`, the latest `keep` of which are kept."""
+  """A manager of the checkpoints in `directory` that keeps the latest `keep`."""
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
   return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, identity: dict[str, Any]) -> None:
-  """Writes `state` under its step; a step that is there already is left as it is."""
+  """Writes `state` under its step; does nothing where that step has a checkpoint already."""
   step = int(state.step)
   if step in checkpoints.all_steps():
     return
@@ -56,10 +56,10 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, identity: dict[s
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState, identity: dict[str, Any]) -> TrainState | None:
-  """The latest state, with the structure and sharding of `like`; None where there is none yet.
+  """The latest state, with the structure and sharding of `like`; None where there is no checkpoint yet.
 
   Raises:
-    CheckpointError: where the identity differs or an array does not verify.
+    CheckpointError: the identity or a shape differs, or an array does not verify.
   """
   step = checkpoints.latest_step()
   if step is None:
@@ -79,16 +79,17 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState, identity: dict
 def load_params(
   directory: Path, expected: dict[str, Any], step: int | None = None, shard: Shard | None = None
 ) -> Params:
-  """The parameters of a checkpoint in `directory` (None: the latest), whose identity must agree with `expected`.
+  """The parameters of a checkpoint in `directory`, whose identity must agree with `expected`.
 
-  Adapters come with their base. Arrays of the checkpoint that are alive are shared, not read again. shard: where the
-  parameters go; by default to the first device.
+  step: the checkpoint's step; None takes the latest. Adapters come with their base. Arrays of the checkpoint that are
+  in memory are shared, not read again. shard: the function from a tree of shapes to shardings; None puts all parameters
+  on the first device.
 
   Raises:
-    CheckpointError: where there is no such one, the identity differs, an array does not verify, or the base is not the
-      one that the adapters were trained on.
+    CheckpointError: there is no such checkpoint, the identity differs, an array does not verify, or the base is not the
+      base that the adapters were trained on.
   """
-  directory = Path(directory).resolve()  # so that one checkpoint has one name in `bases`
+  directory = Path(directory).resolve()  # so that one checkpoint has one name in `shared_arrays`
   if not directory.is_dir():
     raise CheckpointError(f"{directory} has no checkpoint: run the stage that makes it first")
   with ocp.CheckpointManager(directory) as checkpoints:
@@ -125,21 +126,21 @@ def _load(checkpoints, step, where, described, shard) -> Params:
 
 
 def _load_base(base: dict, where: Path, expected: dict, shard: Shard | None) -> Params:
-  """The frozen part of a model with adapters, from what their checkpoint says of it."""
+  """The frozen part of a model with adapters. base: its entry in the identity of the adapters' checkpoint."""
   path = (where.parents[1] / base["checkpoint"]).resolve()
   params = load_params(path.parent, {key: expected[key] for key in expected if key != "stage"}, int(path.name), shard)
   decoder = (params[base["part"]] if base["part"] else params)["decoder"]
   found = shared_arrays.origin(decoder).digest
   if found != base["digest"]:
     raise CheckpointError(
-      f"{where} belongs to another base: its adapters were trained on {base['digest']}, and {path} is {found} now. "
+      f"{where} belongs to another base: its adapters were trained on {base['digest']}, but {path} is {found} now. "
       "Restore that checkpoint, or train the adapters anew"
     )
   return {"decoder": decoder, "lora_scale": jnp.asarray(base["scale"], jnp.float32)}
 
 
 def base_identity(params: Params, stage: Stage) -> dict[str, Any]:
-  """{"base": {name of the model: its frozen part}} for parameters with adapters, and {} for others.
+  """{"base": {name of the model: its frozen part}} for parameters with adapters; {} for parameters without.
 
   A base of the same run is named relative to the stage's directory, so that a run may be moved.
   """
@@ -170,7 +171,7 @@ def _paths(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _describe(tree: Any) -> dict[str, list]:
-  """Path -> [shape, dtype, crc32 of the bytes (None for an array that is spread over processes)]."""
+  """{path: [shape, dtype, crc32 of the bytes (None for an array that is spread over processes)]}."""
   return {path: [list(x.shape), str(x.dtype), _checksum(x)] for path, x in _paths(tree)}
 
 
@@ -186,7 +187,7 @@ def _read_record(checkpoints, step, where) -> dict:
   try:
     return checkpoints.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
   except Exception as error:
-    raise CheckpointError(f"{where} is not a whole checkpoint of this project: {error}") from error
+    raise CheckpointError(f"{where} is not a whole checkpoint of rlhf_jax: {error}") from error
 
 
 def _restore(checkpoints, step, where, **items):
@@ -194,7 +195,7 @@ def _restore(checkpoints, step, where, **items):
   try:
     return checkpoints.restore(step, args=ocp.args.Composite(**args))
   except Exception as error:
-    raise CheckpointError(f"{where} is damaged: {error}. Delete it to go on from the one before") from error
+    raise CheckpointError(f"{where} is damaged: {error}. Delete it to go on from the checkpoint before") from error
 
 
 def _check_identity(found: dict, expected: dict, where: Path) -> None:

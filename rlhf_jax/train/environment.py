@@ -1,4 +1,4 @@
-"""The environment of RL from human feedback: a prompt comes, the policy answers, and one score ends the episode."""
+"""The environment of RL from human feedback: an episode is a prompt, a response of the policy, and one score."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ from rlhf_jax.types import Mean, Params, Rollout
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-  """Where episodes come from and how they are scored.
-
-  prompts: a file of prompts. batch_size: prompts a step; samples_per_prompt: responses to each. missing_eos_score:
-  replaces the score of a response without EOS (the EOS trick of N implementation details, section 3); None leaves it.
-  monitor: a function that is only logged, as reward/gold.
-  """
+  """Settings of episodes: their prompts, their sampling and their scores."""
 
   prompts: str
+  """File of prompts."""
   batch_size: int
+  """Number of prompts in a step."""
   samples_per_prompt: int
+  """Number of responses to each prompt of a step."""
   sampling: Sampling
+  """Settings of sampling the responses."""
   reward: Reward
+  """Source of the scores."""
   missing_eos_score: float | None
+  """Score of a response without EOS (the EOS trick, section 3 of the N implementation details); None keeps the score of
+  the reward."""
   monitor: Function
+  """Function of the texts that is logged as reward/gold and not learnt from; the name "" for none."""
 
   def __post_init__(self):
     if self.sampling.temperature == 0:
@@ -46,23 +49,26 @@ class Environment:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-  """What every stage of RL is told; an algorithm's `Config` adds its own.
-
-  init: the stage whose policy is the start and the reference. num_steps: rollouts. lora: adapters to train instead of
-  all parameters.
-  """
+  """Settings of every stage of RL; the `Config` of an algorithm adds its own."""
 
   algorithm: str
+  """Module that carries out the stage."""
   init: StageName
+  """Stage whose policy is the start and the reference."""
   num_steps: int
+  """Number of rollouts, each with its updates."""
   environment: Environment
+  """Settings of the episodes."""
   optimizer: Optimizer
+  """Settings of the optimiser."""
   checkpoint_every: int
+  """Number of steps between checkpoints; there is always one at the end."""
   lora: Lora | None = dataclasses.field(default=None, kw_only=True)
+  """Settings of the adapters that are trained; None trains all parameters."""
 
 
 class Episodes(NamedTuple):
-  """batch_size * samples_per_prompt episodes; those of one prompt lie side by side. scores: f32[B]."""
+  """B = batch_size * samples_per_prompt episodes; those of one prompt lie side by side. scores: f32[B]."""
 
   rollout: Rollout
   scores: jax.Array
@@ -75,7 +81,7 @@ def make_environment(
   """`episodes(params, index)`: the episodes of step `index`, a function of the stage's seed, `index` and the policy.
 
   Raises (when called):
-    RewardError: where the reward function returns something that is no reward.
+    RewardError: the reward function returns the wrong number of scores, or one that is not finite.
   """
   prompts = load_prompts(stage.path(settings.prompts), tokenizer, settings.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, settings.sampling, stage.transport)

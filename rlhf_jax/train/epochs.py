@@ -1,4 +1,4 @@
-"""Several passes of minibatches over one rollout, as PPO and its relatives take them."""
+"""Several passes of minibatches over one rollout, as in PPO and its relatives."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def run_epochs(
   minibatches: int,
   seed: tuple[int, int],
 ) -> tuple[TrainState, dict[str, Mean]]:
-  """`epochs` times `minibatches` updates on the rows of `experience`, shuffled in each epoch by (*seed, epoch).
+  """Takes `epochs` times `minibatches` updates on the rows of `experience`, shuffled in each epoch by (*seed, epoch).
 
-  weights: from a minibatch's mask[B, T] to the weights of its loss. The metrics are pooled over all updates.
+  weights: the function from a minibatch's mask[B, T] to the weights of its loss. The metrics are pooled over all
+  updates.
   """
   size = len(experience.tokens)
   pooled: dict[str, Mean] = {}
@@ -40,4 +41,6 @@ def run_epochs(
 def check_minibatches(epochs: int, minibatches: int, episodes: int) -> None:
   """Raises ValueError where `minibatches` does not divide the episodes of a step, or a number is below 1."""
   if epochs < 1 or minibatches < 1 or episodes % minibatches:
-    raise ValueError(f"minibatches={minibatches} must divide the {episodes} episodes of a step, epochs be >= 1")
+    raise ValueError(
+      f"minibatches={minibatches} must divide the {episodes} episodes of a step, and epochs={epochs} must be >= 1"
+    )

@@ -1,4 +1,4 @@
-"""The loop of every stage that learns: step, log, evaluate, checkpoint, and stop cleanly when asked to."""
+"""The loop of every stage that learns: step, log, evaluate, checkpoint, and stop cleanly on a signal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.train.update import attach, detach, place
 from rlhf_jax.types import Mean, TrainState
 
-# A step sees the index of the step it takes, from which its data and its random keys follow.
+# (state, index of the step) -> (state, metrics); the step's data and random keys follow from the index.
 StepFn = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Mean | float]]]
 
 
 class Interrupted(Exception):
-  """The stage stopped on a signal, after saving a checkpoint it continues from."""
+  """The stage stopped on a signal, after saving a checkpoint that it continues from."""
 
 
 def run_steps(
@@ -34,18 +34,18 @@ def run_steps(
   evaluate: Callable[[TrainState], Mapping[str, Mean | float]] | None = None,
   evaluate_every: int = 0,
 ) -> TrainState:
-  """Takes `num_steps` steps from `state`, or from the stage's latest checkpoint; the result is checkpointed.
+  """Takes `num_steps` steps from `state`, or from the stage's latest checkpoint, and checkpoints the result.
 
-  The state is placed as `stage.transport` says. Of a model with adapters the checkpoints hold these and the head, and
-  say which base they belong to.
+  The state is placed as `stage.transport` says. The checkpoints of a model with adapters hold the adapters and the
+  head, and name the base they belong to.
 
-  `state.step` counts calls of `step_fn` (an RL step holds several optimiser steps). `evaluate` runs every
-  `evaluate_every` steps (0: at the end only). A run that is killed and continued ends bit-identical to one that
-  was not.
+  `state.step` counts calls of `step_fn` (a step of RL holds several optimiser steps). `evaluate` runs every
+  `evaluate_every` steps and at the end (0: at the end only). A run that is killed and continued ends bit-identical to
+  an uninterrupted run.
 
   Raises:
     Interrupted: on SIGINT or SIGTERM, once the running step is done and saved.
-    FloatingPointError: where the loss is not finite; the last good checkpoint stays.
+    FloatingPointError: the loss is not finite; the last good checkpoint stays.
   """
   checkpoints = checkpoint.open_checkpoints(stage.directory / "checkpoints")
   state = place(state, stage.transport)
@@ -73,7 +73,7 @@ def run_steps(
         checkpoint.save(checkpoints, detach(state)[0], identity)
       if stop:
         break
-  if signalled() or stopping():  # also in the last step, and while its checkpoint was written: no other stage may start
+  if signalled() or stopping():  # also after a signal in the last step or its checkpoint: the next stage must not start
     raise Interrupted(f"stopped at step {int(state.step)} of {num_steps} of {stage.name}")
   return state
 
@@ -89,15 +89,18 @@ def _refuse_nonfinite(stage: Stage, step: int, metrics: Mapping[str, float]) -> 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-  """Turns the first SIGINT or SIGTERM into a flag; a second one acts as usual. Outside the main thread: no flag."""
-  received = []
-  previous = {}
+  """Yields a function that tells whether SIGINT or SIGTERM has come. A second signal acts as usual.
+
+  Outside the main thread no signal is caught, and the function returns False.
+  """
+  received: list[int] = []
+  previous: dict[signal.Signals, Any] = {}
 
   def remember(number, frame):
     received.append(number)
     signal.signal(number, previous[number])
 
-  with contextlib.suppress(ValueError):
+  with contextlib.suppress(ValueError):  # signal.signal raises it outside the main thread
     for number in (signal.SIGINT, signal.SIGTERM):
       previous[number] = signal.signal(number, remember)
   try:

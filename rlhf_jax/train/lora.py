@@ -17,14 +17,14 @@ from rlhf_jax.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-  """Adapters of rank `rank` and scale alpha / rank, of the matrices `targets` of every layer; all else is frozen.
-
-  targets: of query, key, value, attention_out, gate, up, mlp_out.
-  """
+  """Settings of low-rank adapters; every other parameter of the language model is frozen."""
 
   rank: int
+  """Rank of the adapters."""
   alpha: float
+  """Numerator of their scale, which is alpha / rank."""
   targets: tuple[str, ...] = ATTENTION
+  """Matrices of every layer that get adapters, of query, key, value, attention_out, gate, up, mlp_out."""
 
   def __post_init__(self):
     if self.rank < 1 or not self.targets:
@@ -32,20 +32,20 @@ class Lora:
 
 
 def adapt(settings: Lora | None, stage: Stage, params: Params) -> Params:
-  """What a stage trains, from the model it starts from, or from a dict of models by name.
+  """The parameters a stage trains, made from those of the model it starts from, or from a dict of models by name.
 
-  With settings, a model gets fresh adapters, and one that has adapters already goes on with them, so that all adapters
-  of a run stand on one base. Without, adapters are merged, and all parameters are trained.
+  With settings, a model gets fresh adapters; a model that has adapters keeps them and goes on training them, so that
+  all adapters of a run stand on one base. Without settings, adapters are merged and all parameters are trained.
 
   Raises:
-    ConfigError: the model's adapters are of other settings, or no layer has a target.
+    ConfigError: the model has adapters with other settings, or no layer has a target.
   """
   if "decoder" not in params:
     return {name: _adapt(settings, stage, model, name) for name, model in params.items()}
   return _adapt(settings, stage, params, "")
 
 
-def _adapt(settings, stage, params, name):
+def _adapt(settings: Lora | None, stage: Stage, params: Params, name: str) -> Params:
   if settings is None:
     return fold_lora(params)
   if "lora" in params:
@@ -53,7 +53,7 @@ def _adapt(settings, stage, params, name):
     if dataclasses.replace(settings, targets=tuple(sorted(settings.targets))) != found:
       raise ConfigError(
         f"config.{stage.name}.lora: the stage starts from adapters with rank={found.rank}, alpha={found.alpha:g} and "
-        f"targets={found.targets}, and goes on with these: give the same settings"
+        f"targets={found.targets}, which it goes on training: give the same settings"
       )
     return params
   key = jax.random.fold_in(stage_key(stage), zlib.crc32(f"lora/{name}".encode()))

@@ -1,4 +1,4 @@
-"""Metrics of a stage, written twice: `metrics.jsonl` for people and programs, TensorBoard events for browsing."""
+"""Metrics of a stage, in two forms: `metrics.jsonl` for people and programs, TensorBoard events for browsing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rlhf_jax.types import Mean
 
 
 def to_floats(metrics: Mapping[str, Mean | float]) -> dict[str, float]:
-  """Divides the Means; this waits for the device."""
+  """The metrics as floats, Means divided; this waits for the device."""
   return {name: value.compute() if isinstance(value, Mean) else float(value) for name, value in metrics.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-  """The rows of a metrics.jsonl; [] where there is none. A last line cut short by a crash is left out."""
+  """The rows of a metrics.jsonl; [] where there is no file. A last line cut short by a crash is left out."""
   if not Path(path).exists():
     return []
   rows = []
@@ -31,7 +31,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 class MetricsWriter:
-  """Appends one JSON object a step; what an earlier, interrupted run wrote after `start_step` is dropped."""
+  """Appends one JSON object for each step; rows after `start_step`, of an interrupted run, are dropped."""
 
   def __init__(self, directory: Path, start_step: int):
     directory.mkdir(parents=True, exist_ok=True)
@@ -51,6 +51,6 @@ class MetricsWriter:
       self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
-    """Flushes both."""
+    """Closes the file and the events."""
     self._file.close()
     self._board.close()

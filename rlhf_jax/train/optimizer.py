@@ -1,4 +1,4 @@
-"""The optimiser every algorithm uses: Adam with clipping, warm-up and decay, built by optax from one dataclass."""
+"""The optimiser of every algorithm: Adam with clipping, warm-up and decay, built with optax from one dataclass."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """Settings of AdamW.
-
-  learning_rate: the peak. warmup: share of the steps that rise to it. decay: what follows, down to 0 ("linear",
-  "cosine") or "constant". eps: added outside the square root, as in torch and optax; TensorFlow's Adam, which the
-  original RLHF code used, adds it before bias correction, so with g = 1e-6 and eps = 1e-5 the first step here is
-  0.0909 of the learning rate where TensorFlow takes 0.00315 (N implementation details of RLHF, section 4);
-  `tensorflow_eps` chooses the latter. clip_norm: of the global gradient.
-  """
+  """Settings of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
   learning_rate: float
+  """Learning rate at its peak."""
   warmup: float
+  """Share of the steps in which the learning rate rises linearly to its peak, from 0 up to 1; 0 for none."""
   decay: Literal["constant", "linear", "cosine"]
+  """Course of the learning rate after warm-up: "linear" and "cosine" fall to 0, "constant" stays."""
   beta1: float
+  """Decay of the moving average of gradients, per step."""
   beta2: float
+  """Decay of the moving average of squared gradients, per step."""
   eps: float
+  """Constant added to the root of the averaged squared gradient."""
   tensorflow_eps: bool
+  """Switch for the place of `eps`. False adds it after bias correction, as torch and optax do. True adds it before, as
+  TensorFlow's Adam does, which the original RLHF code used: with g = 1e-6 and eps = 1e-5 the first step is then 0.00315
+  of the learning rate, not 0.0909 (N implementation details of RLHF, section 4)."""
   weight_decay: float
+  """Coefficient of decoupled weight decay, in units of the learning rate, on matrices only; 0 for none."""
   clip_norm: float
+  """Norm that the global gradient is clipped to."""
 
   def __post_init__(self):
     if self.learning_rate < 0 or not 0 <= self.warmup < 1 or self.clip_norm <= 0:
@@ -40,7 +44,7 @@ class Optimizer:
 
 
 def make_schedule(settings: Optimizer, num_steps: int) -> optax.Schedule:
-  """Step -> learning rate, over `num_steps` optimiser steps."""
+  """The function from a step to its learning rate, over `num_steps` optimiser steps."""
   warmup = round(settings.warmup * num_steps)
   rest = max(num_steps - warmup, 1)
   after = {
@@ -50,7 +54,7 @@ def make_schedule(settings: Optimizer, num_steps: int) -> optax.Schedule:
   }[settings.decay]
   if not warmup:
     return after
-  # The first step must not be wasted on a learning rate of 0.
+  # The first step has a learning rate above 0: at 0 it would be wasted.
   rise = optax.linear_schedule(settings.learning_rate / warmup, settings.learning_rate, warmup)
   return optax.join_schedules([rise, after], [warmup])
 

@@ -1,4 +1,4 @@
-"""Prompts of a file, tokenised: what sampling starts from."""
+"""Tokenised prompts of a file, for sampling."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from rlhf_jax.types import Prompts
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
-  """Tokenised prompts beside their texts: tokens i32[N, P], lengths i32[N]."""
+  """N prompts as texts and as tokens."""
 
   texts: list[str]
+  """Texts of the prompts."""
   tokens: np.ndarray
+  """Tokens i32[N, P], padded at the end."""
   lengths: np.ndarray
+  """Numbers of tokens before the padding, i32[N]."""
 
-  def take(self, rows: Sequence[int]) -> tuple[list[str], Prompts]:
+  def take(self, rows: Sequence[int] | np.ndarray) -> tuple[list[str], Prompts]:
     """The texts and the arrays of the given rows."""
     rows = np.asarray(rows)
     return [self.texts[row] for row in rows], Prompts(self.tokens[rows], self.lengths[rows])
 
   def narrow(self) -> PromptSet:
-    """Only as wide as the longest prompt: the room that a published model leaves can be 100,000 tokens."""
+    """The same prompts, padded to the longest only: P may be the 100,000 tokens that a published model allows."""
     return dataclasses.replace(self, tokens=self.tokens[:, : self.lengths.max()])
 
 
 def encode_prompts(texts: Sequence[str], tokenizer: data.Tokenizer, max_prompt_tokens: int, what: str) -> PromptSet:
-  """Tokenises prompts; those that are too long are skipped and reported under the name `what`.
+  """Tokenises prompts. Prompts of more than `max_prompt_tokens` tokens are skipped; the report names them `what`.
 
   Raises:
-    data.DataError: where none is left.
+    data.DataError: no prompt fits.
   """
   arrays, kept, skips = data.prompt_rows(tokenizer, texts, max_prompt_tokens)
   report_skips(what, skips, len(texts))
@@ -45,7 +48,7 @@ def encode_prompts(texts: Sequence[str], tokenizer: data.Tokenizer, max_prompt_t
 
 
 def load_prompts(path: Path, tokenizer: data.Tokenizer, max_prompt_tokens: int) -> PromptSet:
-  """The prompts of a file. Raises data.DataError where it has none that fits."""
+  """The prompts of a file. Raises data.DataError where the file cannot be read or no prompt fits."""
   texts, skips = data.read_prompts(path)
   report_skips(str(path), skips, len(texts) + sum(skips.values()))
   return encode_prompts(texts, tokenizer, max_prompt_tokens, str(path))

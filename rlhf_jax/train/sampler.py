@@ -1,4 +1,4 @@
-"""From prompts to sampled responses as text: the compiled sampler and its host side."""
+"""From prompts to sampled responses: the compiled sampler, and the texts of what it sampled."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ from rlhf_jax.population import jit
 from rlhf_jax.sampling import before_stop, generate, pad_to_powers, power_of_two, stop_table, trim
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.update import batch_sharding, make_mesh
+from rlhf_jax.train.workspace import check_length
 from rlhf_jax.types import Rollout
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How responses are sampled.
-
-  max_prompt_tokens: longer prompts are skipped, and counted. max_new_tokens: of the response, EOS included. top_k,
-  top_p, min_p: see `rlhf_jax.sampling.truncate`; off by default, and the recorded log-probs are never truncated. stop:
-  strings that end a response, and are no part of its text. slots: rows decoded at a time over all devices, which those
-  that wait take over from those that have ended; 0 is the whole batch.
-  """
+  """Settings of sampling responses. The recorded log-probs are at `temperature`, and never truncated."""
 
   max_prompt_tokens: int
+  """Number of tokens a prompt may have; longer prompts are skipped and counted."""
   max_new_tokens: int
+  """Number of tokens a response may have, EOS included."""
   temperature: float
+  """Temperature that logits are divided by; 0 always takes the likeliest token."""
   top_k: int = 0
+  """Number of likeliest tokens that are drawn from; 0 for all (see `rlhf_jax.sampling.truncate`)."""
   top_p: float = 1.0
+  """Probability, above 0, of the smallest set of likeliest tokens that are drawn from; 1 for all tokens."""
   min_p: float = 0.0
+  """Share of the likeliest token's probability below which a token is not drawn; 0 for all tokens."""
   stop: tuple[str, ...] = ()
+  """Strings that end a response and are left out of its text; () for none."""
   slots: int = 0
+  """Number of rows decoded at once, over all devices; a waiting row takes the slot of one that has ended. 0 decodes all
+  rows at once."""
 
   def __post_init__(self):
     if self.temperature < 0 or self.max_new_tokens < 1:
@@ -45,7 +49,7 @@ class Sampling:
     if not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
       raise ValueError(f"top_p={self.top_p} must be in (0, 1] and min_p={self.min_p} in [0, 1]")
     if self.top_k < 0 or self.slots < 0:
-      raise ValueError(f"top_k={self.top_k} and slots={self.slots} must be >= 0; 0 is all")
+      raise ValueError(f"top_k={self.top_k} and slots={self.slots} must be >= 0; 0 stands for all")
     if "" in self.stop:
       raise ValueError(f"stop={self.stop} holds an empty string, which every response contains")
 
@@ -61,18 +65,15 @@ def make_sampler(
   *,
   any_shape: bool = False,
 ) -> Sampler:
-  """`sample(params, prompts, key, copies=1) -> (rollout, responses)`, spread over all devices; `copies` of each prompt.
+  """`sample(params, prompts, key, copies=1) -> (rollout, responses)`, with `copies` responses to each prompt.
 
-  It is compiled once for each shape of prompts; with `any_shape`, once for each power of two that holds one.
+  The rows are spread over all devices. The program is compiled once for each shape of prompts; with `any_shape`, once
+  for each power of two that a shape is padded to.
 
   Raises:
-    ValueError: where prompt and response together do not fit the model.
+    ValueError: prompt and response together do not fit the model.
   """
-  width = settings.max_prompt_tokens + settings.max_new_tokens
-  if width > model.config.max_length:
-    raise ValueError(
-      f"max_prompt_tokens + max_new_tokens = {width} exceeds model.max_length = {model.config.max_length}"
-    )
+  check_length(model, settings.max_prompt_tokens + settings.max_new_tokens, "max_prompt_tokens + max_new_tokens")
   mesh = make_mesh(transport)
   room = power_of_two(settings.max_new_tokens) if any_shape else settings.max_new_tokens
   compiled = _compiled_sampler(
@@ -89,7 +90,7 @@ def make_sampler(
     if any_shape:
       prompts, real = pad_to_powers(prompts)
     limits = np.repeat(np.where(real, settings.max_new_tokens, 0), copies)
-    if len(real) % mesh.size and len(limits) % mesh.size == 0:  # then every device gets rows, though not prompts
+    if len(real) % mesh.size and len(limits) % mesh.size == 0:  # only the repeated rows divide over the devices
       prompts = jax.tree.map(lambda x: np.repeat(x, copies, axis=0), prompts)
     if len(prompts.lengths) % mesh.size == 0:
       prompts = jax.device_put(prompts, batch_sharding(mesh))
@@ -103,10 +104,10 @@ def make_sampler(
 
 @functools.lru_cache(maxsize=8)
 def _compiled_sampler(model: LanguageModel, settings: Sampling, mesh: Mesh, eos_id: int, pad_id: int):
-  """One jitted function for all stages of a process that sample alike: it compiles once for each shape of batch.
+  """The jitted sampler; stages of a process with the same settings share it, and its compiled programs.
 
-  Adapters are merged first, so that a token costs what it costs without them; while it samples, that takes the memory
-  of the adapted matrices once more.
+  Adapters are merged first, so that they add nothing to the cost of a token; the merged matrices take memory beside the
+  adapted ones while it samples.
   """
   cut, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
 
@@ -125,8 +126,7 @@ def _compiled_sampler(model: LanguageModel, settings: Sampling, mesh: Mesh, eos_
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
     if batch % mesh.size or not 0 < settings.slots < rows:
       return part(params, prompts, keys, limits, table)
-    # Each device refills its own slots from its own prompts, and its loop ends when they have: there is nothing to tell
-    # the others.
+    # Each device refills its own slots from its own prompts, and its loop ends with them, without communication.
     local = functools.partial(part, slots=max(settings.slots // mesh.size, 1))
     specs = (whole, cut, cut, cut, whole)
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=cut, check_vma=False)(
@@ -137,7 +137,7 @@ def _compiled_sampler(model: LanguageModel, settings: Sampling, mesh: Mesh, eos_
 
 
 def decode(tokenizer: data.Tokenizer, rollout: Rollout, stop: Sequence[str] = ()) -> list[str]:
-  """The responses as text up to the first stop string, control tokens and surrounding white space removed."""
+  """The texts of the responses, each up to its first stop string, without control tokens and outer white space."""
   tokens, mask = np.asarray(rollout.tokens), np.asarray(rollout.mask)
   texts = (tokenizer.decode(row[keep].tolist()) for row, keep in zip(tokens, mask, strict=True))
   return [before_stop(text, stop).strip() for text in texts]

@@ -1,7 +1,7 @@
-"""The arrays of checkpoints that are alive: each is read once, however many models stand on it.
+"""A weak cache of loaded arrays: models that stand on one base checkpoint share its arrays.
 
-PPO's policy, reference, reward model and value function may all be adapters of one base. Whoever loads the base gets
-the same arrays, and an adapter's checkpoint names the checkpoint its base is of. Nothing is kept alive from here.
+PPO's policy, reference, reward model and value function may all be adapters of one base. Every load of the base returns
+the same arrays, as long as a model holds them, and a checkpoint of adapters names the checkpoint of its base.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from rlhf_jax.types import Params
 
 
 class Origin(NamedTuple):
-  """Where a decoder was loaded from: a checkpoint, which of its models ("" where it has one), and what it holds."""
+  """The checkpoint that a decoder was loaded from."""
 
   checkpoint: Path
+  """Directory of the checkpoint's step."""
   part: str
+  """Name of the decoder's model within the checkpoint; "" for a checkpoint of one model."""
   digest: str
+  """Digest of the decoder's shapes, dtypes and checksums."""
 
 
 class _Loaded(NamedTuple):
@@ -32,18 +35,18 @@ class _Loaded(NamedTuple):
   leaves: dict[str, weakref.ref]
 
 
-_loaded: list[_Loaded] = []  # a checkpoint occurs once for each way in which its arrays lie on devices
+_loaded: list[_Loaded] = []  # a checkpoint has one entry for each sharding it was loaded with
 
 
 def digest(described: Mapping[str, list], part: str) -> str:
-  """Of the decoder of `part`, from a checkpoint's {path: [shape, dtype, checksum]}."""
+  """The digest of the decoder of `part`, from a checkpoint's {path: [shape, dtype, checksum]}."""
   prefix = _prefix(part)
   entries = {path.removeprefix(prefix): entry for path, entry in described.items() if path.startswith(prefix)}
   return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def alive(checkpoint: Path, described: Mapping[str, list], shardings: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """The arrays of a checkpoint that somebody holds already, as it is described and lying as `shardings` ask for."""
+  """The arrays of a checkpoint that are in memory with the description and the shardings asked for, by their paths."""
   found = {}
   for entry in _loaded:
     for path, sharding in shardings.items():
@@ -55,16 +58,16 @@ def alive(checkpoint: Path, described: Mapping[str, list], shardings: Mapping[st
 
 
 def remember(checkpoint: Path, described: Mapping[str, list], leaves: Mapping[str, jax.Array]) -> None:
-  """Notes what was loaded from a checkpoint, by weak references."""
+  """Enters the arrays loaded from a checkpoint, as weak references."""
   _loaded[:] = [entry for entry in _loaded if any(ref() is not None for ref in entry.leaves.values())]
   _loaded.append(_Loaded(checkpoint, described, {path: weakref.ref(leaf) for path, leaf in leaves.items()}))
 
 
 def origin(decoder: Params) -> Origin:
-  """Which loaded checkpoint the arrays of a decoder are.
+  """The checkpoint that the arrays of a decoder were loaded from.
 
   Raises:
-    ValueError: they were not loaded from one.
+    ValueError: they were not loaded from a checkpoint.
   """
   path, leaf = jax.tree_util.tree_flatten_with_path(decoder)[0][0]
   name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,10 +1,10 @@
-"""One optimiser step made from any loss function, the same number under every transport.
+"""One optimiser step from any loss function, with the same numbers under every transport.
 
 A loss is `loss_fn(params, batch, weights) -> (loss, metrics)`, a *sum* of weighted elements; the weights sum to one
 over the whole batch. So partial losses, gradients and metrics of microbatches and devices are added, never averaged.
 
-Where a model has adapters, gradients and optimiser state are theirs and the head's alone; the base is an argument of
-its own, which is neither donated nor returned.
+Where a model has adapters, only the adapters and the head have gradients and optimiser state; the frozen base is an
+argument of its own, neither donated nor returned.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Update = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Mean]]]
 
 
 def make_mesh(transport: Transport) -> Mesh:
-  """All devices as data x fsdp.
+  """All devices as a mesh with the axes data x fsdp.
 
   Raises:
-    ValueError: where the devices do not divide by fsdp.
+    ValueError: fsdp does not divide the number of devices.
   """
   devices = jax.device_count()
   if devices % transport.fsdp:
@@ -41,16 +41,16 @@ def make_mesh(transport: Transport) -> Mesh:
 
 
 def parameter_sharding(mesh: Mesh, tree: Any) -> Any:
-  """NamedShardings like `tree`: each array's largest dimension that divides by the fsdp axis is cut over it."""
+  """A tree of NamedShardings like `tree`: the largest dimension that fsdp divides is cut over the fsdp axis."""
   size = mesh.shape["fsdp"]
 
   def sharding(leaf):
     shape = jnp.shape(leaf)
     fits = [axis for axis, length in enumerate(shape) if length % size == 0 and length >= size]
-    spec = [None] * len(shape)
+    spec: list[str | None] = [None] * len(shape)
     if size > 1 and fits:
       spec[max(fits, key=lambda axis: shape[axis])] = "fsdp"
-    while spec and spec[-1] is None:  # as jit spells it in what it returns: the same place by two names is two entries
+    while spec and spec[-1] is None:  # as jit does: P("x") and P("x", None) are different keys of jit's cache
       spec.pop()
     return NamedSharding(mesh, PartitionSpec(*spec))
 
@@ -58,12 +58,12 @@ def parameter_sharding(mesh: Mesh, tree: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis is cut over every device."""
+  """The sharding that cuts the leading axis over all devices."""
   return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def place(state: TrainState, transport: Transport) -> TrainState:
-  """Puts a state where `make_update`'s function wants it; a frozen base that lies there already is not copied."""
+  """Moves a state to the devices as `make_update` expects it; a frozen base that is already there is not copied."""
   mesh = make_mesh(transport)
   state, frozen = detach(state)
 
@@ -75,18 +75,18 @@ def place(state: TrainState, transport: Transport) -> TrainState:
 
 
 def detach(state: TrainState) -> tuple[TrainState, Params]:
-  """(the state of what is trained, what is frozen), by `rlhf_jax.models.split_lora`."""
+  """(state with the trained parameters alone, frozen parameters), by `rlhf_jax.models.split_lora`."""
   params, frozen = split_lora(state.params)
   return state.replace(params=params), frozen
 
 
 def attach(state: TrainState, frozen: Params) -> TrainState:
-  """The state that `detach` took apart."""
+  """The inverse of `detach`: the state with all parameters."""
   return state.replace(params=join_lora(state.params, frozen))
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, extra: Any = ()) -> TrainState:
-  """The state before the first step. What is trained is copied: an update donates its state's buffers."""
+  """The state before the first step. Trained parameters are copied, because an update donates its state's buffers."""
   trained, frozen = split_lora(params)
   trained = jax.tree.map(jnp.copy, trained)
   return attach(TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained), extra), frozen)
@@ -98,8 +98,8 @@ def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, transp
   Every leaf of batch and weights has the batch as its leading axis, a multiple of devices x microbatches. The
   metrics are summed Means, with "grad_norm" and "loss" added. The state's buffers are donated under jit.
 
-  Raises:
-    ValueError: where the batch does not divide.
+  Raises (when called):
+    ValueError: the batch is not a multiple of devices x microbatches.
   """
   if transport.kind == "pmap":
     return _pmap_update(loss_fn, optimizer, transport)
@@ -127,7 +127,7 @@ def _sum_over_shards(gradients, mesh: Mesh):
   axes = mesh.axis_names
 
   def summed(params, batch, weights):
-    # With varying parameters the gradient stays local, and it is summed exactly once, outside of `grad`.
+    # Parameters marked as varying keep the gradient local, so that it is summed exactly once, outside of `grad`.
     params = jax.tree.map(lambda x: jax.lax.pcast(x, axes, to="varying"), params)
     return jax.lax.psum(gradients(params, batch, weights), axes)
 
@@ -152,7 +152,7 @@ def _pmap_update(loss_fn, optimizer, transport):
   def call(state, batch, weights):
     _check(batch, devices, transport)
     state, frozen = detach(state)
-    # pmap refuses arrays that lie otherwise, such as the rows of a rollout.
+    # pmap refuses arrays with another sharding, such as the rows of a rollout.
     state, metrics = compiled(state, frozen, *jax.device_put(_split((batch, weights), devices), cut))
     return attach(state, frozen), metrics
 
@@ -160,7 +160,7 @@ def _pmap_update(loss_fn, optimizer, transport):
 
 
 def _accumulate(loss_fn: LossFn, microbatches: int):
-  """`(params, batch, weights) -> (gradients of what is trained, metrics)`, summed over microbatches."""
+  """`(params, batch, weights) -> (gradients of the trained parameters, metrics)`, summed over microbatches."""
 
   def part(params, batch, weights):
     trained, frozen = split_lora(params)

@@ -14,8 +14,9 @@ from rlhf_jax import data
 from rlhf_jax.algorithms import dpo
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import init_state, jit, load_comparisons, make_update, pair_weights, place
+from rlhf_jax.train import init_state, jit, make_update, place
 from rlhf_jax.train.checkpoint import load_params
+from rlhf_jax.train.comparisons import load_comparisons, pair_weights
 from rlhf_jax.train.metrics import read_metrics
 
 pytestmark = pytest.mark.usefixtures("compile_once")

@@ -16,7 +16,8 @@ from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.reduce import token_weights
 from rlhf_jax.settings import parse
 from rlhf_jax.stage import Model, Stage, Transport
-from rlhf_jax.train import CheckpointError, identity, init_state, load_policy, load_texts
+from rlhf_jax.train import CheckpointError, identity, init_state, load_policy
+from rlhf_jax.train.batches import load_texts
 from rlhf_jax.train.checkpoint import load_params, open_checkpoints, save
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Batch

@@ -1,4 +1,4 @@
-"""Reward models from every kind of judgement: the loss by hand; judging, weighing and learning on the tiny chain."""
+"""Reward models from comparisons and from every kind of judgement: the loss by hand; the stages on the tiny chain."""
 
 import json
 
@@ -9,7 +9,7 @@ import pytest
 from tiny_chain import SAMPLING, recipe, run_stages
 
 from rlhf_jax import data
-from rlhf_jax.algorithms import reward_from_feedback
+from rlhf_jax.algorithms import reward_model
 from rlhf_jax.feedback.exchange import read_records, write_records
 from rlhf_jax.feedback.queue import Answer, next_task, submit
 from rlhf_jax.feedback.records import Annotator, current
@@ -19,6 +19,7 @@ from rlhf_jax.stage import Transport
 from rlhf_jax.stages import annotators, judgements
 from rlhf_jax.train import init_state, make_optimizer, make_update, place
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.types import Preferences
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 NAN = np.nan
@@ -40,12 +41,12 @@ def score(params, tokens, mask):
 
 def batch(present):
   tokens = np.arange(12, dtype=np.int32).reshape(4, 3, 1)
-  return reward_from_feedback.Judged(tokens, present[..., None], RANKS, RATINGS, MARGIN)
+  return Preferences(tokens, present[..., None], RANKS, RATINGS, MARGIN)
 
 
 def weights():
   rows = dict(ranks=RANKS, ratings=RATINGS, weight=WEIGHT)
-  return reward_from_feedback.sum_to_one(reward_from_feedback.judgement_weights(rows))
+  return reward_model.sum_to_one(reward_model.row_weights(rows))
 
 
 def test_weights_are_of_what_was_said_and_sum_to_one():
@@ -65,7 +66,7 @@ def test_the_loss_by_hand(ranking):
     orders = [softplus(r[0, 1] - r[0, 0]), sum(below)]
   errors = [((r[1, 0] - 1.0) ** 2 + (r[1, 1] + 2.0) ** 2) / 2, 0.0, ((r[3, 1] - 4) ** 2 + (r[3, 2] - 2) ** 2) / 2]
   expected = 0.1 * orders[0] + 0.2 * orders[1] + 0.2 * errors[0] + 0.1 * errors[1] + 0.4 * errors[2]
-  loss_fn = reward_from_feedback.make_loss(score, ranking=ranking, rating_scale=2.0)
+  loss_fn = reward_model.make_loss(score, ranking=ranking, rating_scale=2.0)
   margins = dict(margin=MARGIN if ranking == "pairs" else MARGIN * 0)
   present = (RANKS >= 0) | ~np.isnan(RATINGS)
   given = batch(present).replace(**margins)
@@ -76,10 +77,24 @@ def test_the_loss_by_hand(ranking):
   assert metrics["accuracy"].compute() == pytest.approx(3 / 4)  # of row 1 one pair of three is wrong
 
 
+def test_the_loss_of_comparisons_by_hand():
+  """Bradley-Terry over the untied pairs; every group with one weighs the same, and a tie of rewards is half right."""
+  rewards = np.array([[1.0, 1.0, 9.0], [0.1, 0.2, -0.3], [2.0, 9.0, 9.0], [0.0, 1.0, -1.0]], np.float32)
+  tokens = np.arange(12, dtype=np.int32).reshape(4, 3, 1)
+  rows = dict(tokens=tokens, mask=(RANKS >= 0)[..., None], ranks=RANKS)
+  shares = reward_model.sum_to_one(reward_model.row_weights({**rows, "weight": np.ones(4, np.float32)}))
+  assert {name: weights.tolist() for name, weights in shares.items()} == {"ranks": [0.5, 0.5, 0, 0]}
+  loss, metrics = reward_model.make_loss(score)(jnp.asarray(rewards.ravel()), Preferences(**rows), shares)
+  # group 0: a tie of rewards; group 1: 0.2 before -0.3 before 0.1
+  groups = np.log(2), np.mean([softplus(-0.3 - 0.2), softplus(0.1 - 0.2), softplus(0.1 + 0.3)])
+  assert float(loss) == pytest.approx(np.mean(groups), rel=1e-5)
+  assert metrics.keys() == {"accuracy"} and metrics["accuracy"].compute() == pytest.approx((0.5 + 2) / 4)
+
+
 def test_the_loss_is_the_same_however_the_batch_is_cut():
-  loss_fn = reward_from_feedback.make_loss(score, ranking="pairs", rating_scale=2.0)
+  loss_fn = reward_model.make_loss(score, ranking="pairs", rating_scale=2.0)
   settings = recipe("reward_from_feedback", "pairs")["reward_pairs"]
-  optimizer = make_optimizer(parse(reward_from_feedback.Config, settings, "x").optimizer, 4)
+  optimizer = make_optimizer(parse(reward_model.Config, settings, "x").optimizer, 4)
   results = []
   for parts in (1, 2):
     many = jax.tree.map(lambda x: np.concatenate([x] * 4), (batch((RANKS >= 0) | ~np.isnan(RATINGS)), weights()))
@@ -100,7 +115,15 @@ def test_mistakes_are_named():
     (dict(ranking="plackett_luce"), "margins have no effect on ranking='plackett_luce'"),
   ):
     with pytest.raises(ConfigError, match=message):
-      parse(reward_from_feedback.Config, {**section, **changes}, "reward_pairs")
+      parse(reward_model.Config, {**section, **changes}, "reward_pairs")
+  plain = recipe("quickstart")["reward_model"]
+  for changes, message in (
+    (dict(comparisons=""), "comparisons='', feedback=..: give exactly one of the two"),
+    (dict(feedback=("a.db",)), "feedback=.'a.db',.: give exactly one of the two"),
+    (dict(rating_scale=2.0, annotators="a"), "annotators, rating_scale: no effect on comparisons"),
+  ):
+    with pytest.raises(ConfigError, match=message):
+      parse(reward_model.Config, {**plain, **changes}, "reward_model")
   section = recipe("reward_from_feedback", "pairs")["judgements_pairs"]
   for changes, message in (
     (dict(kinds=("stars",)), "kinds has 'stars': choose from ranks, ratings"),
