@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from rlhf_jax.reduce import weighted_sum
 
 Params = Any  # a pytree of arrays
+Array = jax.Array | np.ndarray  # on devices, or on the host before a step
 
 
 @struct.dataclass
@@ -25,9 +27,9 @@ class Batch:
   the number of the sequence each token belongs to, and nothing attends or shifts across a change of it.
   """
 
-  tokens: jax.Array
-  mask: jax.Array
-  segments: jax.Array | None = None
+  tokens: Array
+  mask: Array
+  segments: Array | None = None
 
 
 @struct.dataclass
@@ -39,19 +41,19 @@ class Preferences:
   f32[N], logits that the reward of a preferred response must be above; both are None where only ranks are known.
   """
 
-  tokens: jax.Array
-  mask: jax.Array
-  ranks: jax.Array
-  ratings: jax.Array | None = None
-  margin: jax.Array | None = None
+  tokens: Array
+  mask: Array
+  ranks: Array
+  ratings: Array | None = None
+  margin: Array | None = None
 
 
 @struct.dataclass
 class Prompts:
   """tokens: i32[B, P], padded at the end. lengths: i32[B], at least 1."""
 
-  tokens: jax.Array
-  lengths: jax.Array
+  tokens: Array
+  lengths: Array
 
 
 @struct.dataclass
@@ -84,8 +86,7 @@ class Experience:
   logp_ref: jax.Array | None = None
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything a checkpoint holds. step: i32[], of the loop. extra: the algorithm's arrays (a KL coefficient, say)."""
 
   step: jax.Array
@@ -101,8 +102,8 @@ class Mean:
   Two Means add up across microbatches, devices and hosts, which two quotients do not.
   """
 
-  values: jax.Array
-  weights: jax.Array
+  values: Array
+  weights: Array
 
   def sum(self) -> Mean:
     """The same metric as two scalars: (sum of weights * values, sum of weights)."""

@@ -50,7 +50,7 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.comparisons import ComparisonSet, load_comparisons, pair_weights
 from rlhf_jax.train.heldout import fixed_batches, pooled_metrics
-from rlhf_jax.types import Mean, Params, TrainState
+from rlhf_jax.types import Array, Mean, Params, TrainState
 
 OPTIONS = {"dpo": ("label_smoothing",), "kto": ("desirable_weight", "undesirable_weight"), "simpo": ("margin",)}
 REFERENCE_FREE = {"orpo": orpo_loss, "simpo": simpo_loss}
@@ -125,13 +125,13 @@ class Groups:
   ref_logp: f32[N, K], the reference's log-probs of the responses. kl: f32[N], KTO's z in every row, 0 for other losses.
   """
 
-  tokens: jax.Array
-  mask: jax.Array
-  ref_logp: jax.Array
-  kl: jax.Array
+  tokens: Array
+  mask: Array
+  ref_logp: Array
+  kl: Array
 
 
-def response_logprobs(apply: Callable, params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+def response_logprobs(apply: Callable, params: Params, tokens: Array, mask: Array) -> jax.Array:
   """log p(response | prompt) of `apply(params, tokens[M, T]) -> logits`; tokens, mask[N, K, T] -> f32[N, K]."""
   flat = tokens.reshape(-1, tokens.shape[-1])
   logp = token_logprobs(apply(params, flat), flat, mask=mask.reshape(flat.shape))
@@ -169,9 +169,9 @@ def _reference_loss(settings, logp, batch, is_pair):
   chosen, rejected = logp[:, :, None], logp[:, None, :]
   ref_chosen, ref_rejected = batch.ref_logp[:, :, None], batch.ref_logp[:, None, :]
   if settings.name == "kto":
-    loss_of = functools.partial(kto_loss, kl=batch.kl[:, None, None], mask=is_pair, **settings.options)
-    return 0.5 * (loss_of(chosen, ref_chosen, True) + loss_of(rejected, ref_rejected, False))
-  loss_of = {"dpo": dpo_loss, "ipo": ipo_loss}[settings.name]
+    given = dict(kl=batch.kl[:, None, None], mask=is_pair, **settings.options)
+    return 0.5 * (kto_loss(chosen, ref_chosen, True, **given) + kto_loss(rejected, ref_rejected, False, **given))
+  loss_of: Callable = {"dpo": dpo_loss, "ipo": ipo_loss}[settings.name]
   return loss_of(chosen, rejected, ref_chosen, ref_rejected, mask=is_pair, **settings.options)
 
 

@@ -1,4 +1,4 @@
-"""GRPO: PPO without a critic, whose baseline is the group of responses to a prompt (Shao et al. 2024, arXiv 2402.03300).
+"""GRPO: PPO without a critic; its baseline is the group of responses to a prompt (Shao et al. 2024, arXiv 2402.03300).
 
 The advantage of a response, on all its tokens, is its score standardised within its group; the objective is PPO's
 clipped surrogate less kl_coef times the KL to the reference, which is a term of the loss and not of the reward (eq. 3).
@@ -105,6 +105,7 @@ def make_loss(
       objective, clipped = sequence_ratio_objective(logp, batch.logp, batch.advantages[:, 0], batch.mask, clip=clip)
     else:
       objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
+    assert batch.logp_ref is not None, "an experience of GRPO has the reference's log-probs"
     kl = kl_estimate(logp, batch.logp_ref, kind=kl_kind, mask=batch.mask)  # [B, T]
     tokens = batch.mask.astype(jnp.float32)
     return weighted_sum(kl_coef * kl - objective, weights), {
@@ -136,8 +137,9 @@ def make_experience(
 
 def token_shares(kind: str, max_new_tokens: int) -> Callable[[jax.Array], jax.Array]:
   """`weights(mask[B, T]) -> f32[B, T]` of the variant `kind`."""
-  constant = functools.partial(constant_weights, length=max_new_tokens)
-  return {"sequence": sequence_weights, "token": token_weights, "constant": constant}[kind]
+  if kind == "constant":
+    return functools.partial(constant_weights, length=max_new_tokens)
+  return {"sequence": sequence_weights, "token": token_weights}[kind]
 
 
 def run(config: Config, stage: Stage) -> None:

@@ -119,6 +119,7 @@ def make_loss(
     logits = logits / temperature
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
+    assert batch.values is not None and batch.returns is not None, "an experience of PPO has values and returns"
     value_error = value_loss(values, batch.values, batch.returns, clip=value_clip, mask=batch.mask)
     loss = weighted_sum(-objective + value_coef * value_error - entropy_coef * entropy, weights)
     return loss, {

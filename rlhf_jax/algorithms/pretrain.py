@@ -40,7 +40,7 @@ class Config:
   """Module that carries out the stage."""
   text: str | Mixture
   """File of plain text, or of rows whose dialogues are used; or mixture of texts and demonstrations (see
-  `rlhf_jax.data.mixture.Mixture`), which needs an `eval_text`."""
+  `rlhf_jax.data.mixture`), which needs an `eval_text`."""
   eval_text: str
   """File of the held-out text; "" holds out the last rows of `text`."""
   eval_rows: int

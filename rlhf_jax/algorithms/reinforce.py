@@ -9,8 +9,8 @@ E[(return - baseline) * log p(response)], one update per rollout, on-policy: no 
   value          a learned V(s_t) of the reward-to-go, for each token (REINFORCE with a critic, lam = 1)
 
 DEVIATIONS from the RLOO paper: the loss is a mean over sequences of their token sums, as in the equation. Adam,
-schedule and EOS handling are those of ppo.py, where the N implementation details are listed; the details on whitening, several
-epochs and clipping are PPO's and have no counterpart here.
+schedule and EOS handling are those of ppo.py, where the N implementation details are listed; the details on whitening,
+several epochs and clipping are PPO's and have no counterpart here.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temper
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     per_token = -reinforce_objective(logp, batch.advantages, mask=batch.mask) - entropy_coef * entropy
     metrics = {"policy/entropy": Mean(entropy, batch.mask.astype(jnp.float32))}
-    if batch.returns is not None:
+    if batch.values is not None and batch.returns is not None:
       value_error = value_loss(values, batch.values, batch.returns, mask=batch.mask)
       per_token += value_coef * value_error
       metrics["value/loss"] = Mean(value_error, weights)
@@ -121,6 +121,7 @@ def make_experience(
     "reward/return": Mean(returns, jnp.ones_like(returns)),
   }
   if baseline == "value":
+    assert values is not None, "the value baseline needs values"
     to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)
     return Experience(rollout.tokens, mask, rollout.logp, to_go - values, values, to_go), metrics
   if baseline == "leave_one_out":

@@ -58,9 +58,9 @@ from rlhf_jax.train import (
 from rlhf_jax.train.comparisons import load_comparisons
 from rlhf_jax.train.heldout import pooled_metrics
 from rlhf_jax.train.judgements import load_judgements, read_weights, split_judgements
-from rlhf_jax.types import Mean, Params, Preferences, TrainState
+from rlhf_jax.types import Array, Mean, Params, Preferences, TrainState
 
-Score = Callable[[Params, jax.Array, jax.Array], jax.Array]
+Score = Callable[[Params, Array, Array], jax.Array]
 Weights = dict[str, np.ndarray]
 FEEDBACK_ONLY = ("kinds", "annotators", "margins", "rating_scale", "per_annotator")
 
@@ -146,7 +146,7 @@ def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0
       order = plackett_luce_loss(rewards, batch.ranks)  # [N]
     right = (jnp.sign(rewards[:, :, None] - rewards[:, None, :]) + 1) / 2  # [N, K, K]; equal rewards count half
     loss = weighted_sum(order, weights["ranks"])
-    metrics = {"accuracy": Mean(right, ordered_pairs(batch.ranks).astype(jnp.float32))}
+    metrics = {"accuracy": Mean(right, ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32))}
     if batch.ratings is not None:
       rated = ~jnp.isnan(batch.ratings)
       error = rating_loss(rewards, rating_scale * batch.ratings, mask=rated)  # [N, K]

@@ -45,7 +45,7 @@ class Config:
   init: StageName
   """Stage whose model is the start."""
   demonstrations: str | Mixture
-  """File of rows (see `rlhf_jax.data.read_demonstrations`), or mixture of sources (see `rlhf_jax.data.mixture.Mixture`)."""
+  """File of rows (see `rlhf_jax.data.read_demonstrations`), or mixture of sources (see `rlhf_jax.data.mixture`)."""
   eval_fraction: float
   """Share of the prompts held out for evaluation, between 0 and 1."""
   num_epochs: int

@@ -33,7 +33,7 @@ def _parts(jaxpr: Jaxpr, constants: Sequence[Any]) -> Iterator[bytes]:
 
   def name(variable) -> str:
     if isinstance(variable, Literal):
-      return f"{variable.aval}={_bytes(variable.val)}"
+      return f"{variable.aval}={_bytes(variable.val)!r}"
     return f"{variable.aval}#{numbers.setdefault(variable, len(numbers))}"
 
   yield repr([name(variable) for variable in jaxpr.invars]).encode()
@@ -45,8 +45,10 @@ def _parts(jaxpr: Jaxpr, constants: Sequence[Any]) -> Iterator[bytes]:
     yield repr((equation.primitive.name, variables)).encode()
     for key, value in sorted(equation.params.items()):
       for item in value if isinstance(value, (tuple, list)) else (value,):
-        if isinstance(item, (ClosedJaxpr, Jaxpr)):
-          yield from _parts(getattr(item, "jaxpr", item), getattr(item, "consts", ()))
+        if isinstance(item, ClosedJaxpr):
+          yield from _parts(item.jaxpr, item.consts)
+        elif isinstance(item, Jaxpr):
+          yield from _parts(item, ())
         else:
           yield re.sub(r"0x[0-9a-f]+", "", f"{key}={item!r}").encode()
   yield repr([name(variable) for variable in jaxpr.outvars]).encode()

@@ -53,11 +53,14 @@ class Varying:
   def __bool__(self) -> bool:
     return bool(float(self))
 
-  def __round__(self, digits: int | None = None):
+  def __round__(self, digits: int | None = None) -> float:
     return round(float(self), digits)
 
   def __hash__(self) -> int:
     return hash(self.values)
+
+  def __neg__(self) -> Varying:
+    return Varying([0.0 - value for value in self.values], self.number)
 
   def __repr__(self) -> str:
     return repr(float(self))
@@ -98,6 +101,5 @@ for _name in ("add", "sub", "mul", "truediv", "pow"):
   setattr(Varying, f"__r{_name}__", _arithmetic(getattr(operator, _name), swap=True))
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
   setattr(Varying, f"__{_name}__", _comparison(getattr(operator, _name)))
-Varying.__neg__ = lambda self: 0.0 - self
 # Functions of jax.numpy are jitted and take pytrees: as a pytree, a Varying reaches their inside as an array.
 jax.tree_util.register_pytree_node(Varying, lambda x: ((x.__jax_array__(),), None), lambda _, leaves: leaves[0])

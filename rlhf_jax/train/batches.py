@@ -118,9 +118,7 @@ def _from_rows(rows, held_out, batch_size, stage) -> Batches:
 def _open_stream(mixture, stage, tokenizer, length, batch_size, eval_fraction) -> Stream:
   sources = {name: _resolve(source, stage) for name, source in mixture.sources.items()}
   mixture = dataclasses.replace(mixture, sources=sources)
-  return Stream(
-    mixture, tokenizer, length=length, batch_size=batch_size, seed=stage.seed, eval_fraction=eval_fraction
-  )
+  return Stream(mixture, tokenizer, length=length, batch_size=batch_size, seed=stage.seed, eval_fraction=eval_fraction)
 
 
 def _from_stream(stream: Stream, held_out) -> Batches:

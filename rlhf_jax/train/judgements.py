@@ -131,9 +131,10 @@ def read_weights(path: Path) -> dict[str, float]:
   weights = {}
   for line, row in data.read_rows(path):
     name, weight = row.get("annotator"), row.get("weight")
-    if not isinstance(name, str) or type(weight) not in (int, float) or not 0 <= weight < float("inf"):
+    number = weight if isinstance(weight, int | float) and not isinstance(weight, bool) else -1
+    if not isinstance(name, str) or not 0 <= number < float("inf"):
       raise data.DataError(f"{path}:{line}: a row must have an 'annotator' (text) and a 'weight' (a number >= 0)")
-    weights[name] = float(weight)
+    weights[name] = float(number)
   return weights
 
 
@@ -159,7 +160,7 @@ def _group(item: Item, judgement: Judgement, kinds: Sequence[str]) -> data.Compa
 
 
 def _padded(rows: Sequence[Sequence], shape: tuple[int, int], fill: float, dtype: type) -> np.ndarray:
-  result = np.full(shape, fill, dtype)
+  result: np.ndarray = np.full(shape, fill, dtype)
   for i, row in enumerate(rows):
     for k, value in enumerate(row):
       result[i, k] = fill if value is None else value

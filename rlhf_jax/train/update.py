@@ -170,7 +170,7 @@ def _accumulate(loss_fn: LossFn, microbatches: int):
 
     (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained, batch, weights)
     metrics = {name: metric.sum() for name, metric in metrics.items()}
-    share = sum(jnp.sum(w).astype(jnp.float32) for w in jax.tree.leaves(weights))
+    share = sum((jnp.sum(w).astype(jnp.float32) for w in jax.tree.leaves(weights)), jnp.zeros(()))
     # The parts of a loss add up to the loss; as a Mean that is (loss, share of the weights).
     return grads, {**metrics, "loss": Mean(loss, share)}
 
