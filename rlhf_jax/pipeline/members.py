@@ -18,7 +18,8 @@ from typing import Any
 from rlhf_jax.data.files import write_json
 from rlhf_jax.pipeline.run import check_done, check_references, is_done, plan
 from rlhf_jax.pipeline.run import run as run_stages
-from rlhf_jax.population import Population, Varying
+from rlhf_jax.population.program import Population
+from rlhf_jax.population.varying import Varying
 from rlhf_jax.report.report import write_report
 from rlhf_jax.settings import ConfigError, nearest
 from rlhf_jax.train import Interrupted

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -21,69 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from rlhf_jax.population.member import Member, become
 from rlhf_jax.population.trace import digest
-from rlhf_jax.population.varying import Varying, at_index, is_traced
+from rlhf_jax.population.varying import Varying, at_index
 
 T = TypeVar("T")
-_here = threading.local()  # its attribute `member` is the _Member whose code this thread runs
-
-
-@dataclasses.dataclass(frozen=True)
-class _Member:
-  population: Population
-  number: int
-  varying: Mapping[str, Varying]  # by key of the config, such as "ppo.optimizer.learning_rate"
-
-
-def jit(function: Callable[..., T], donate_argnums: tuple[int, ...] = ()) -> Callable[..., T]:
-  """`jax.jit`; in a member of a population, a call is one lane of a program of all members."""
-  solo = jax.jit(function, donate_argnums=donate_argnums)
-
-  @functools.wraps(function)
-  def call(*args):
-    if is_traced():
-      return function(*args)  # inside a larger trace: the cache of a nested jit would keep tracers of that trace
-    member = getattr(_here, "member", None)
-    if member is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
-      return solo(*args)
-    return member.population.call(member.number, function, args, donate_argnums)
-
-  return call
-
-
-def shared(key: Hashable, make: Callable[[], T]) -> T:
-  """`make()`, called once for all members; its arrays are not stacked."""
-  member = getattr(_here, "member", None)
-  return member.population.share(key, make) if member else make()
-
-
-def varied(name: str, config: T) -> T:
-  """The config (a dataclass) of stage `name`, its varied floats replaced by the member's `Varying`s."""
-  member = getattr(_here, "member", None)
-  for key, value in member.varying.items() if member else ():
-    stage, *path = key.split(".")
-    if stage == name:
-      config = _replaced(config, path, value)
-  return config
-
-
-def _replaced(config: Any, path: Sequence[str], value: Varying) -> Any:
-  if not dataclasses.is_dataclass(config):  # arguments of a function on the host, which hold the member's own numbers
-    return config
-  inner = _replaced(getattr(config, path[0]), path[1:], value) if path[1:] else value
-  return dataclasses.replace(config, **{path[0]: inner})  # type: ignore[type-var]
-
-
-def stopping() -> bool:
-  """Whether the population of this thread is to stop; False outside of a population."""
-  member = getattr(_here, "member", None)
-  return member is not None and member.population.stop()
-
-
-def speaks() -> bool:
-  """Whether this thread prints. Members do the same at the same time, so only the first active member prints."""
-  member = getattr(_here, "member", None)
-  return member is None or member.number == min(member.population.active, default=member.number)
 
 
 class Population:
@@ -118,7 +59,7 @@ class Population:
     errors: list[Exception | None] = [None] * self.size
 
     def live(number):
-      _here.member = _Member(self, number, varying[number])
+      become(Member(self, number, varying[number]))
       with self._turn:
         try:
           tasks[number]()
@@ -142,7 +83,7 @@ class Population:
     return {name: max(count for (other, _), count in counted.items() if other == name) for name, _ in counted}
 
   def share(self, key: Hashable, make: Callable[[], T]) -> T:
-    """See `shared`."""
+    """`make()`, called once for all members that give the same key; its arrays are not stacked."""
     if key not in self._shared:
       self._shared[key] = make()
       self._shared_leaves |= {id(leaf): leaf for leaf in jax.tree.leaves(self._shared[key])}

@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from rlhf_jax.population import Population, Varying, jit, shared, speaks, varied
+from rlhf_jax.population import jit, shared, speaks, varied
+from rlhf_jax.population.program import Population
+from rlhf_jax.population.varying import Varying
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer
 
 ADAM = Optimizer(0.1, 0.0, "linear", 0.9, 0.99, 1e-8, False, 0.01, 1.0)
