@@ -196,7 +196,7 @@ def test_every_key_of_a_loss_has_an_effect_and_no_other_is_taken(name):
 
   for key, value in SETTINGS[name].items():
     assert loss_of(**{key: value + 0.2}) != pytest.approx(loss_of(), rel=1e-3), key
-  for key in {key for keys in dpo.OPTIONS.values() for key in keys} - set(dpo.OPTIONS[name]):
+  for key in {key for keys in dpo.OPTIONS.values() for key in keys} - set(dpo.OPTIONS.get(name, ())):
     with pytest.raises(ConfigError, match=f"config.dpo.loss: {key} has no effect on the loss '{name}'"):
       parse(dpo.Loss, {"name": name, "beta": 0.1, key: 0.0}, "dpo.loss")
 

@@ -15,7 +15,7 @@ from rlhf_jax.feedback.queue import Answer, next_task, submit
 from rlhf_jax.feedback.records import Annotator, current
 from rlhf_jax.feedback.store import add_records, open_store
 from rlhf_jax.settings import ConfigError, parse
-from rlhf_jax.stage import Transport
+from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.stages import annotators, judgements
 from rlhf_jax.train import init_state, make_optimizer, make_update, place
 from rlhf_jax.train.metrics import read_metrics
@@ -89,6 +89,40 @@ def test_the_loss_of_comparisons_by_hand():
   groups = np.log(2), np.mean([softplus(-0.3 - 0.2), softplus(0.1 - 0.2), softplus(0.1 + 0.3)])
   assert float(loss) == pytest.approx(np.mean(groups), rel=1e-5)
   assert metrics.keys() == {"accuracy"} and metrics["accuracy"].compute() == pytest.approx((0.5 + 2) / 4)
+
+
+def test_comparisons_are_the_judgements_of_the_same_file(tmp_path):
+  """One file, as comparisons and as feedback with all defaults: the same rows on the same sides, and the same loss."""
+  rows = [
+    dict(
+      prompt=f"Say {i}.", responses=[f"{i}", "no", f"{i} {i}"][: 2 + i % 2], ranks=[0, 1, 1][: 2 + i % 2], annotator="a"
+    )
+    for i in range(20)
+  ]
+  data.write_rows(tmp_path / "pairs.jsonl", rows)
+  tokenizer = data.train_tokenizer(["Say 0 1 2 3 4 5 6 7 8 9 no. Human Assistant"], vocab_size=300)
+  stage = Stage("reward", tmp_path, 0, "", Model(1, 8, 1, 1, 8, 8), Transport("jit", 1, 1))
+  plain = {
+    **recipe("quickstart")["reward_model"],
+    "comparisons": "{run}/pairs.jsonl",
+    "eval_fraction": 0.4,
+    "length": 48,
+  }
+  sides = []
+  for changes in ({}, dict(comparisons="", feedback=("{run}/pairs.jsonl",))):
+    config = parse(reward_model.Config, {**plain, **changes}, "reward")
+    sides.append(reward_model._load(config, stage, tokenizer))
+  score_of_length = reward_model.make_loss(lambda params, tokens, mask: params * mask.sum(axis=1))
+  for one, other in zip(*sides, strict=True):
+    assert len(one["tokens"]) > 3 and np.isnan(other["ratings"]).all() and not other["margin"].any()
+    found = []
+    for arrays in (one, other):
+      batch = Preferences(**{name: array for name, array in arrays.items() if name != "weight"})
+      loss, metrics = score_of_length(0.1, batch, reward_model.sum_to_one(reward_model.row_weights(arrays)))
+      found.append((float(loss), metrics["accuracy"].compute()))
+    assert found[0] == found[1]
+    for name in one:
+      np.testing.assert_array_equal(one[name], other[name])
 
 
 def test_the_loss_is_the_same_however_the_batch_is_cut():
@@ -194,7 +228,6 @@ def test_people_judge_on_the_page_and_the_run_goes_on(chain, tmp_path):
 
 def test_the_annotators_file_sets_aside_and_weighs(tmp_path):
   from rlhf_jax.evaluation.simulated_judgements import simulate_judgements
-  from rlhf_jax.stage import Model, Stage
   from rlhf_jax.world import make_labellers
 
   people = make_labellers({"expert": 1, "ordinary": 5, "adversarial": 1})
