@@ -23,7 +23,7 @@ from rlhf_jax.evaluation.likelihood import make_likelihood
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.statistics import Interval, ratio_interval
 from rlhf_jax.stage import Stage, StageName
-from rlhf_jax.train import load_policy, open_workspace
+from rlhf_jax.train import check_length, load_policy, open_workspace
 from rlhf_jax.train.progress import StageProgress
 
 
@@ -52,8 +52,7 @@ class Config:
 def run(config: Config, stage: Stage) -> None:
   """Measures every model on every text and writes the file."""
   tokenizer, model = open_workspace(stage)
-  if config.length > model.config.max_length:
-    raise ValueError(f"length={config.length} exceeds model.max_length={model.config.max_length}")
+  check_length(model, config.length)
   texts = {name: data.read_corpus(stage.path(path)) for name, path in config.texts.items()}
   cuts = {
     name: windows(tokenizer.encode(text), tokenizer.bos_id, config.length, config.stride)
