@@ -1,19 +1,17 @@
-"""The host pipeline against the model it feeds: tokens per second, the ratio, and memory as the data grow.
+"""Tokens per second of the host pipeline and of the model that it feeds, their ratio, and memory as the data grow.
 
   python benchmarks/data_pipeline.py ALPACA --out benchmarks/results/data_pipeline.json
 
-ALPACA is a file of {instruction, input, output} rows, which are repeated to 10,000 and 100,000. A pass over each is
-read, phrased in one of three templates, tokenised and packed into rows of 512 tokens, in a process of its own whose
-peak memory is taken. The model has 8.4M parameters (d_model 256, 4 layers, vocabulary 8,192) and takes whole updates
-with AdamW on 8 such rows. Both have the cores that this process may use.
+ALPACA is a file of {instruction, input, output} rows, which are repeated to 10,000 and 100,000. A pass over each number
+of rows reads them, phrases each in one of three templates, tokenises and packs them into rows of 512 tokens, in a
+separate process whose peak memory is measured. The model has 8.4M parameters (d_model 256, 4 layers, vocabulary 8,192)
+and takes updates with AdamW on 8 such rows. Pipeline and model use the cores that this process may use.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -54,7 +52,7 @@ def measure_pipeline(path: str, tokenizer: str) -> dict:
 
 
 def measure_model(steps: int) -> dict:
-  """Updates of the model on full rows; the first, which compiles, is not counted."""
+  """Updates of the model on full rows, without the first update, which compiles."""
   import jax
   import numpy as np
   import optax
@@ -86,14 +84,14 @@ def measure_model(steps: int) -> dict:
 
 
 def in_process(*arguments: str) -> dict:
-  """What this file prints when it is called with `arguments`."""
+  """The JSON that this file prints when it is run with `arguments`."""
   result = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
   print(result.stdout.splitlines()[-1], file=sys.stderr)
   return json.loads(result.stdout.splitlines()[-1])
 
 
 def compare(alpaca: str, counts: list[int], steps: int) -> dict:
-  """All measurements, and the ratio of the two speeds."""
+  """All measurements, with the ratio of the pipeline's speed to the model's."""
   rows = [row for _, row in data.read_rows(alpaca)]
   with tempfile.TemporaryDirectory() as folder:
     texts = [text for row in rows for text in (row["instruction"], row["input"], row["output"])]
@@ -107,15 +105,18 @@ def compare(alpaca: str, counts: list[int], steps: int) -> dict:
       passes.append(in_process("--pass", str(path), tokenizer))
   model = in_process("--model", str(steps))
   ratio = passes[-1]["tokens_per_second"] / model["tokens_per_second"]
-  machine = dict(cores=len(os.sched_getaffinity(0)), processor=platform.machine(), python=platform.python_version())
-  return dict(pipeline=passes, model=model, ratio=round(ratio, 1), machine=machine)
+  from measure import machine
+
+  return dict(pipeline=passes, model=model, ratio=round(ratio, 1), machine=machine())
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("alpaca", nargs="?")
   parser.add_argument("--out", type=Path)
-  parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="the file is repeated to")
+  parser.add_argument(
+    "--rows", type=int, nargs="+", default=[10_000, 100_000], help="numbers of rows that the file is repeated to"
+  )
   parser.add_argument("--steps", type=int, default=10, help="updates of the model")
   parser.add_argument("--pass", nargs=2, dest="one_pass", help=argparse.SUPPRESS)
   parser.add_argument("--model", type=int, help=argparse.SUPPRESS)

@@ -1,12 +1,12 @@
-"""The annotation server under load: judgements per second, the slowest responses, and what `kill -9` loses.
+"""The annotation server under load: judgements per second, the slowest responses, and judgements lost by `kill -9`.
 
   python benchmarks/feedback_server.py --seconds 10 --kills 20 --out benchmarks/results/feedback_server.json
 
-Eight annotators, each a thread with a connection of its own and no time to think, judge items of four responses over
-HTTP (a complete ranking, four ratings, a critique). A judgement counts as acknowledged once its 200 has been read.
-Server and clients share the machine. The kills hit the server at random moments under the same load; afterwards every
-acknowledged judgement must be in the store, once. (A kill ends the process, not the machine: against loss of power
-stands SQLite's synchronous=FULL.)
+Eight annotators, each a thread with its own connection and without pauses, judge items of four responses over HTTP (a
+complete ranking, four ratings, a critique). A judgement is acknowledged once the client has read status 200. Server and
+clients share the machine. The server is killed at random moments under the same load; afterwards every acknowledged
+judgement must be in the store exactly once. (A kill ends the process, not the machine: SQLite's synchronous=FULL guards
+against loss of power.)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ANSWER = {"ranks": [0, 1, 1, 2], "ratings": [7, 5, 5, 1], "critiques": ["", "", 
 
 
 def make_store(path: Path, num_items: int, num_annotators: int) -> list[str]:
-  """A store of items with four responses of some 300 characters, and the annotators' tokens."""
+  """Makes a store of items with four responses of about 300 characters; returns the annotators' tokens."""
   texts = ["the answer goes on for a while " * 10 + str(i) for i in range(4)]
   items = [make_item(f"Question {n}?", (Response(text) for text in texts)) for n in range(num_items)]
   gold = [make_item(f"Gold question {n}?", (Response(text) for text in texts), (0, 1, 2, 3)) for n in range(50)]
@@ -53,7 +53,7 @@ def make_store(path: Path, num_items: int, num_annotators: int) -> list[str]:
 
 @contextlib.contextmanager
 def serving(path: Path) -> Iterator[tuple[subprocess.Popen, int]]:
-  """A server process and its port; it is killed at the end if it still runs."""
+  """Yields a server process and its port; kills the process at the end."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -73,7 +73,7 @@ def serving(path: Path) -> Iterator[tuple[subprocess.Popen, int]]:
 
 
 class Annotating(threading.Thread):
-  """One annotator, until told to stop, until the server is gone, or until nothing is left."""
+  """An annotator that judges until `stop` is set, the server is gone or no item is left."""
 
   def __init__(self, port: int, token: str, stop: threading.Event):
     super().__init__()
@@ -85,7 +85,7 @@ class Annotating(threading.Thread):
     self.errors: list[str] = []
 
   def run(self) -> None:
-    with contextlib.suppress(OSError, http.client.HTTPException):  # the server was killed: what is read so far counts
+    with contextlib.suppress(OSError, http.client.HTTPException):  # the server was killed
       self.post("/login", {"token": self.token})
       state = self.post("/next", {})
       while state["task"] is not None and not self.stop.is_set():
@@ -108,7 +108,7 @@ class Annotating(threading.Thread):
 
 
 def load(port: int, tokens: list[str], seconds: float, process: subprocess.Popen | None = None) -> list[Annotating]:
-  """All annotators at once for some seconds, at the end of which `process`, if any, is killed under them."""
+  """Runs all annotators at once for some seconds; then kills `process`, if it is given, while they work."""
   stop = threading.Event()
   annotators = [Annotating(port, token, stop) for token in tokens]
   for annotator in annotators:
@@ -126,9 +126,9 @@ def load(port: int, tokens: list[str], seconds: float, process: subprocess.Popen
 
 
 def measure_speed(path: Path, tokens: list[str], seconds: float) -> dict[str, float]:
-  """Judgements per second, and how long a response takes: median, the limit of the slowest 1 %, the longest (ms)."""
+  """Judgements per second, and milliseconds of a response: median, 99th percentile and maximum."""
   with serving(path) as (_, port):
-    load(port, tokens, min(1.0, seconds))  # warm
+    load(port, tokens, min(1.0, seconds))  # warm-up
     start = time.perf_counter()
     annotators = load(port, tokens, seconds)
     elapsed = time.perf_counter() - start
@@ -143,7 +143,7 @@ def measure_speed(path: Path, tokens: list[str], seconds: float) -> dict[str, fl
 
 
 def count_losses(path: Path, tokens: list[str], kills: int, seed: int) -> dict[str, int]:
-  """Kills the server again and again under load; what was acknowledged, and how much of it is not there, or twice."""
+  """Kills the server `kills` times under load; counts judgements that were acknowledged, lost, and stored twice."""
   rng = random.Random(seed)
   acknowledged: list[str] = []
   for _ in range(kills):

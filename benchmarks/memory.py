@@ -1,10 +1,10 @@
-"""What the gradient of a loss needs beside its arguments, by the compiler's own account: nothing is run.
+"""Memory that the gradient of a loss needs beside its arguments, by the compiler's analysis: nothing is run.
 
   python benchmarks/memory.py --out benchmarks/results/memory.json
 
-A decoder of the widths of Llama 3.2 1B (d_model 2,048, d_ff 8,192) with 4 of its 16 layers, V = 128,256, T = 2,048,
-batch 1, float32; 4 heads, so that the scores of XLA's attention, [1, 4, T, T], do not hide the logits, [1, T, V], which
-are 1,002 MiB. With 32 heads the scores dominate, and chunks of the logits save nothing.
+The model is a decoder with the widths of Llama 3.2 1B (d_model 2,048, d_ff 8,192) and 4 of its 16 layers; V = 128,256,
+T = 2,048, batch 1, float32. It has 4 heads, so that the scores of XLA's attention, [1, 4, T, T], are small beside the
+logits, [1, T, V], of 1,002 MiB. With 32 heads the scores dominate, and chunks of the logits save nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import platform
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from measure import machine
 
 from rlhf_jax.algorithms import ppo, sft
 from rlhf_jax.models import DecoderConfig, add_lora, join_lora, split_lora
@@ -39,7 +39,7 @@ CASES = [  # loss, logits_chunk, remat, LoRA rank
 
 
 def shape(dtype):
-  """Of an array per token."""
+  """The shape of an array with an element for each token."""
   return jax.ShapeDtypeStruct((ROWS, LENGTH), dtype)
 
 
@@ -76,18 +76,17 @@ def case(loss: str, logits_chunk: int, remat: str, rank: int) -> dict:
 
 
 def main() -> None:
-  """Compiles every case; a case that `--out` has already is not compiled again."""
+  """Compiles every case that the file `--out` does not have yet."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=Path, required=True)
   out = parser.parse_args().out
-  machine = {"backend": jax.default_backend(), "jax": jax.__version__, "python": platform.python_version()}
   rows = json.loads(out.read_text())["cases"] if out.exists() else []
   for given in CASES:
     if any(tuple(row.values())[:4] == given for row in rows):
       continue
     rows.append(case(*given))
     print(rows[-1], flush=True)
-    record = {"command": f"python benchmarks/memory.py --out {out}", "machine": machine, "cases": rows}
+    record = {"command": f"python benchmarks/memory.py --out {out}", "machine": machine(), "cases": rows}
     out.write_text(json.dumps(record, indent=2) + "\n")
 
 

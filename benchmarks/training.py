@@ -1,10 +1,11 @@
-"""Forward and backward of a language model against torch eager, on the same weights and tokens.
+"""Seconds of the forward and backward pass of a language model, and of torch eager with the same weights and tokens.
 
   python benchmarks/training.py --out benchmarks/results/training.json
 
 Parts: `small`, a Llama of 8.4M parameters on 16 x 64 tokens; `gpt2`, GPT-2 small on 4 x 256. The loss is the mean
-negative log-likelihood, the gradients are of all parameters; torch runs transformers' model in float32 without
-compilation, as it is by default. Contenders take turns in one process; medians; compilation is `first_s`.
+negative log-likelihood, with gradients of all parameters. torch runs transformers' model in float32 without
+compilation, its default. Contenders take turns in one process; times are medians, and `first_s` includes compilation.
+The extra `peers` has torch and transformers.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from measure import alternate, arguments, random_tokens, report, same_weights
 
 from rlhf_jax.objectives import lm_loss
 
 
 def compare(kind: str, shape: dict, batch: int, length: int, rounds: int) -> dict:
-  """Times both, and holds their losses and gradients' norms against each other."""
+  """Times both models, and gives their losses and the norms of their gradients."""
+  import torch
+
   theirs, model, params = same_weights(kind, **shape)
   tokens = random_tokens((batch, length), shape["vocab_size"])
 
