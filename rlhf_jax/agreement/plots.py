@@ -34,7 +34,7 @@ def plot_annotators(findings: Findings, path: Path) -> None:
       for row, (i, color) in enumerate(zip(people, colors, strict=True)):
         if estimates[i].value is not None:
           panel.plot([estimates[i].low, estimates[i].high], [row, row], color=color, linewidth=4, alpha=0.4)
-          panel.plot([estimates[i].value], [row], "o", color=color, markersize=4)
+          panel.plot([estimates[i].value], [row], "o", color=color, markersize=4, clip_on=False)
       if guide is not None:
         panel.axvline(guide, color="black", linewidth=0.8, linestyle=":")
       panel.set_xlim(0, 1)
@@ -88,6 +88,7 @@ def plot_items(findings: Findings, path: Path) -> None:
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.hist(known, bins=np.linspace(0, 1, 21), color=COLORS[KEEP])
+    axes.set_xlim(0, 1)
     axes.set_xlabel("unequal answers of two annotators to a pair of responses")
     axes.set_ylabel("items")
     axes.set_title(f"Disagreement in {len(known)} items with two judgements or more", fontsize=9)

@@ -152,9 +152,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
           y = row + 0.12 * (place - (len(members) - 1) / 2)
           label = measure.replace("_", " ") if row == place == 0 else None
           error = [[one["mean"] - one["low"]], [one["high"] - one["mean"]]]
-          axes.errorbar([one["mean"]], [y], xerr=error, fmt="o", markersize=4, color=color, label=label)
+          axes.errorbar([one["mean"]], [y], xerr=error, fmt="o", markersize=4, color=color, label=label, clip_on=False)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, 0), min(high, 1))  # a margin does not reach beyond what a share can be
     axes.set_xlabel("pairs in the gold order")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
