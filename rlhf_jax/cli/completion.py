@@ -77,7 +77,7 @@ _rlhf_jax() {{
     compadd {" ".join(PARSERS)}
     return
   fi
-  case $words[2]:$words[CURRENT-1] in
+  case "${{words[2]}}:${{words[CURRENT-1]}}" in
 {_cases()}
   esac
   if [[ -z $found && $words[CURRENT] == -* ]]; then
