@@ -57,17 +57,12 @@ def listing(width: int) -> str:
     recipe = read_recipe(name)
     labelled = zip(("", "Time: ", "Result: "), (recipe.question, recipe.time, recipe.result), strict=True)
     for label, text in labelled:
-      indent = " " * column + " " * len(label)
-      first = f"{'' if label else name:<{column}}{label}"
+      first, indent = f"{'' if label else name:<{column}}{label}", " " * (column + len(label))
       lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
-  return "\n".join(
-    [
-      *lines,
-      "",
-      "rlhf-jax configs RECIPE                      shows it and its settings",
-      "rlhf-jax run --config RECIPE --workdir DIR   runs it",
-    ]
-  )
+    lines.append("")
+  lines.append("rlhf-jax configs RECIPE                      shows it and its settings")
+  lines.append("rlhf-jax run --config RECIPE --workdir DIR   runs it")
+  return "\n".join(lines)
 
 
 def load_recipe(given: str) -> ConfigDict:

@@ -1,5 +1,7 @@
 """Recipes are found by name, and listed by what their docstrings say."""
 
+import re
+
 import pytest
 
 from rlhf_jax.pipeline.catalogue import listing, load_recipe, read_recipe, recipe_names
@@ -43,6 +45,7 @@ def test_a_docstring_may_lack_its_parts(tmp_path, text):
 def test_every_recipe_is_listed_in_lines_that_fit():
   names = recipe_names()
   assert {"quickstart", "ppo", "dpo", "grpo"} <= set(names) and "__init__" not in names
+  assert [name for name in names if not all(read_recipe(name))] == [], "each has a question, a time and a result"
   for width in (80, 120):
     lines = listing(width).splitlines()
     assert max(map(len, lines)) <= width
@@ -56,8 +59,9 @@ def test_a_name_of_nothing_is_refused():
     load_recipe("quickstrat")
 
 
-def test_a_recipe_that_refuses_its_argument_says_which_it_takes():
-  with pytest.raises(
-    ConfigError, match=r"^dpo.py:\d+: ValueError: .*'dop'.*simpo.* get_config\('dop'\) was called; it takes"
-  ):
-    load_recipe("dpo:dop")
+@pytest.mark.parametrize(
+  "given, message", [("dpo:dop", "Did you mean 'dpo'?"), ("quickstart:pp", "Did you mean 'ppo'?")]
+)
+def test_a_recipe_that_refuses_its_argument_says_what_it_takes(given, message):
+  with pytest.raises(ConfigError, match=f"^--config {given}: .*{re.escape(message)} Known: "):
+    load_recipe(given)
