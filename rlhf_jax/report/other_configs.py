@@ -1,10 +1,11 @@
 """The section of a report on the stages of other configs in the same run directory."""
 
 from rlhf_jax.report.read_run import OtherStage, Run
+from rlhf_jax.report.sections import MEASURES
 from rlhf_jax.report.words import interval_text, number
 
 ENDINGS = ("eval/loss", "loss", "eval/accuracy", "accuracy", "reward/proxy", "reward/gold", "kl/reference")
-MEASURES = {"gold": "gold reward", "proxy": "proxy reward", "win_rate": "win rate", "kl": "KL"}
+SHOWN = ("gold", "proxy", "win_rate", "kl")
 
 
 def other_stages(run: Run) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
@@ -24,7 +25,7 @@ def _results(other: OtherStage, shown: set[str]) -> list[str]:
     steps = int(max(found.steps[-1] for found in series.values()))
     ends = [f"{steps} steps: {', '.join(ends)}"]
   for model, measures in other.models.items():
-    found = [f"{word} {interval_text(key, measures[key])}" for key, word in MEASURES.items() if key in measures]
+    found = [f"{MEASURES[key]} {interval_text(key, measures[key])}" for key in SHOWN if key in measures]
     if model not in shown and found:
       ends.append(f"{model}: {', '.join(found)}")
   return ends

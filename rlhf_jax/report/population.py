@@ -11,20 +11,16 @@ from markupsafe import Markup
 from rlhf_jax.evaluation.statistics import Interval, interquartile_interval
 from rlhf_jax.report.plots import NUM_COLORS, Band, band_panel, thin_out, write_bands
 from rlhf_jax.report.read_run import Run, Series
-from rlhf_jax.report.sections import Panel
+from rlhf_jax.report.sections import TRAINING_PANELS, Panel
 from rlhf_jax.report.words import bounds_text, mean_text, number
 
-# metric -> (title, y label, options): a stage that logs reward/proxy shows REWARDS, any other stage LOSSES.
-REWARDS: dict[str, tuple[str, str, dict[str, bool]]] = {
-  "reward/proxy": ("Proxy reward", "reward model's score", {}),
-  "reward/gold": ("Gold reward", "gold reward", {}),
-  "kl/reference": ("KL to the reference", "nats (root scale)", {"root_scale": True}),
-}
-LOSSES: dict[str, tuple[str, str, dict[str, bool]]] = {
-  "loss": ("Loss", "loss", {}),
-  "eval/loss": ("Loss on held-out data", "loss", {}),
-  "eval/accuracy": ("Accuracy on held-out data", "share", {"percent": True}),
-}
+# A stage that logs reward/proxy shows REWARDS, any other stage LOSSES: (metric, title, y label, options).
+REWARDS = TRAINING_PANELS[:3]
+LOSSES: tuple[tuple[str, str, str, dict[str, bool]], ...] = (
+  ("loss", "Loss", "loss", {}),
+  ("eval/loss", "Loss on held-out data", "loss", {}),
+  ("eval/accuracy", "Accuracy on held-out data", "share", {"percent": True}),
+)
 
 
 class Metric(NamedTuple):
@@ -80,7 +76,7 @@ def found_metrics(run: Run) -> list[Metric]:
       for label, members in run.groups.items()
     }
     known = {key for group in logged.values() for series in group.values() for key in series}
-    for key, (title, y_label, options) in (REWARDS if "reward/proxy" in known else LOSSES).items():
+    for key, title, y_label, options in REWARDS if "reward/proxy" in known else LOSSES:
       if key not in known:
         continue
       chosen = {

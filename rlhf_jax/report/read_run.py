@@ -31,7 +31,7 @@ class Series(NamedTuple):
     return float(self.values[-max(1, len(self.values) // 10) :].mean())
 
 
-class Stage(NamedTuple):
+class StageRecord(NamedTuple):
   """A stage of the run: its part of the config and its metrics by name."""
 
   name: str
@@ -48,7 +48,7 @@ class Stage(NamedTuple):
 class OtherStage(NamedTuple):
   """A stage of another config in the same directory, with the models that it has measured, as in `Run`."""
 
-  stage: Stage
+  stage: StageRecord
   models: dict[str, dict[str, Interval]]
 
 
@@ -59,7 +59,7 @@ class Run(NamedTuple):
   config: Mapping[str, Any]
   environment: Mapping[str, Any]  # environment.json: versions, commit, device, ...
   command: str | None
-  stages: list[Stage]
+  stages: list[StageRecord]
   evaluation: str  # stage whose evaluation.json and samples.jsonl are shown
   reference: str | None
   models: dict[str, dict[str, Interval]]  # model -> measure -> interval, in stage order
@@ -159,7 +159,7 @@ def _config_of(command: Any) -> str:
   return given[0] if given else ""
 
 
-def _read_few_shot(directory: Path, stages: list[Stage], notes: list[str]) -> dict[str, Any]:
+def _read_few_shot(directory: Path, stages: list[StageRecord], notes: list[str]) -> dict[str, Any]:
   found = {}
   for stage in stages:
     tasks = _read_object(directory / stage.name / "few_shot.json", notes).get("tasks")
@@ -171,7 +171,7 @@ def _read_few_shot(directory: Path, stages: list[Stage], notes: list[str]) -> di
   return found
 
 
-def _read_perplexity(directory: Path, stages: list[Stage], notes: list[str]) -> dict[str, Any]:
+def _read_perplexity(directory: Path, stages: list[StageRecord], notes: list[str]) -> dict[str, Any]:
   found = {}
   for stage in stages:
     texts = _read_object(directory / stage.name / "perplexity.json", notes).get("texts")
@@ -204,17 +204,17 @@ def read_interval(value: Any) -> Interval | None:
   return Interval(mean, low, high, int(measure["num"]) if math.isfinite(_number(measure.get("num"))) else 0)
 
 
-def _last_evaluation(directory: Path, stages: list[Stage]) -> str:
+def _last_evaluation(directory: Path, stages: list[StageRecord]) -> str:
   """The last stage that has left an evaluation.json; "evaluation" where there is none."""
   done = [stage.name for stage in stages if (directory / stage.name / "evaluation.json").is_file()]
   return done[-1] if done else "evaluation"
 
 
-def _read_stage(directory: Path, name: str, config: Mapping[str, Any], notes: list[str]) -> Stage:
+def _read_stage(directory: Path, name: str, config: Mapping[str, Any], notes: list[str]) -> StageRecord:
   stage_config = mapping(config.get(name))
   module = str(stage_config.get("algorithm") or "")  # "package.module" or "path/to/file.py"
   algorithm = PurePath(module).stem if module.endswith(".py") else module.rpartition(".")[2]
-  return Stage(name, algorithm, stage_config, _read_series(directory, name, notes))
+  return StageRecord(name, algorithm, stage_config, _read_series(directory, name, notes))
 
 
 def _read_series(directory: Path, name: str, notes: list[str]) -> dict[str, Series]:

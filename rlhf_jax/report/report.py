@@ -62,7 +62,6 @@ def render_report(run: Run) -> str:
     few_shot=sections.few_shot(run),
     accuracies=sections.accuracies(run),
     budgets=sections.budgets(run),
-    budget_headings=sections.BUDGET_HEADINGS,
     samples=sections.samples(run, colors),
     num_samples=len(run.samples),
     config=json.dumps(run.config, indent=2, ensure_ascii=False, default=str),

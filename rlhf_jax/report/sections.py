@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from rlhf_jax.evaluation.statistics import Interval, pooled_interval
 from rlhf_jax.report.plots import NO_SERIES, NUM_COLORS, Line, interval_panel, line_panel, thin_out
-from rlhf_jax.report.read_run import Run, Stage, mapping, read_interval
+from rlhf_jax.report.read_run import Run, StageRecord, mapping, read_interval
 from rlhf_jax.report.words import (
   SHARES,
   bounds_text,
@@ -39,7 +39,6 @@ MEASURES = {
   "finished": "finished",
 }
 BUDGET_MEASURES = ("gold", "win_rate", "kl")
-BUDGET_HEADINGS = ("Gold reward", "Win rate", "KL (nats)")
 REWARD_MODEL_MEASURES = {
   "clear_accuracy": "clear gold pairs",
   "accuracy": "all gold pairs",
@@ -67,7 +66,7 @@ class Panel(NamedTuple):
   color: int = NO_SERIES  # colour of the mark beside the title, where the figure shows a single series
 
 
-def over_optimisation(stage: Stage, measure: str) -> tuple[np.ndarray, np.ndarray] | None:
+def over_optimisation(stage: StageRecord, measure: str) -> tuple[np.ndarray, np.ndarray] | None:
   """The trajectory (sqrt(KL), reward) over the steps that log both, after Gao et al. (2210.10760).
 
   Each point is the mean over a twentieth of training, since a curve through single batches is unreadable. A mean of
@@ -132,7 +131,7 @@ def learning_curves(run: Run, colors: dict[str, int]) -> list[Panel]:
   return panels
 
 
-def _train_and_eval(stage: Stage, metric: str, color: int) -> list[Line]:
+def _train_and_eval(stage: StageRecord, metric: str, color: int) -> list[Line]:
   """The training curve in the stage's colour, and the held-out values as dots in the colour of text."""
   lines = []
   if metric in stage.series:
@@ -193,7 +192,7 @@ def reward_training(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
   }
 
 
-def _coefficient_text(stage: Stage) -> str:
+def _coefficient_text(stage: StageRecord) -> str:
   coefficient = stage.config.get("kl_coef")
   return f"KL coefficient {coefficient:g}" if isinstance(coefficient, int | float) else ""
 
@@ -275,8 +274,8 @@ def accuracies(run: Run) -> list[tuple[str, list[tuple[str, list[tuple[str, str]
   return found
 
 
-def budgets(run: Run) -> list[tuple[str, list[tuple[str, str, str, list[tuple[str, str]]]]]]:
-  """[(stage, [(way, labels, model, cells)])] of stages that compare ways to spend labels; cells: `BUDGET_MEASURES`."""
+def budgets(run: Run) -> dict[str, Any] | None:
+  """{"headings", "stages": [(stage, [(way, labels, model, cells)])]} of stages that compare ways to spend labels."""
   found = []
   for stage, result in run.comparisons.items():
     rows = [
@@ -287,7 +286,8 @@ def budgets(run: Run) -> list[tuple[str, list[tuple[str, str, str, list[tuple[st
     ]
     if rows:
       found.append((stage, rows))
-  return found
+  headings = [_heading(measure) for measure in BUDGET_MEASURES]
+  return {"headings": headings, "stages": found} if found else None
 
 
 def _list(value: Any) -> list[Any]:

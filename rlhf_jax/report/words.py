@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from rlhf_jax.evaluation.statistics import Interval
-from rlhf_jax.report.read_run import Run, Stage
+from rlhf_jax.report.read_run import Run, StageRecord
 
 # Measures that are shares between 0 and 1, shown as percentages; all others are plain numbers.
 SHARES = {
@@ -115,7 +115,7 @@ def _change(name: str, measure: str, before: Interval, after: Interval, base: st
   )
 
 
-def _ablations(run: Run) -> Iterator[tuple[Stage, Stage]]:
+def _ablations(run: Run) -> Iterator[tuple[StageRecord, StageRecord]]:
   climbing = [stage for stage in run.stages if stage.optimises_reward]
   penalised = [stage for stage in climbing if _coefficient(stage) > 0]
   for free in climbing:
@@ -124,12 +124,12 @@ def _ablations(run: Run) -> Iterator[tuple[Stage, Stage]]:
       yield free, next((stage for stage in penalised if stage.algorithm == free.algorithm), penalised[0])
 
 
-def _coefficient(stage: Stage) -> float:
+def _coefficient(stage: StageRecord) -> float:
   value = stage.config.get("kl_coef")
   return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _ending(run: Run, stage: Stage) -> dict[str, Interval]:
+def _ending(run: Run, stage: StageRecord) -> dict[str, Interval]:
   """Final proxy and gold reward: from the evaluation where it has them, else the mean over the last tenth of training,
   without bounds."""
   ending: dict[str, Interval] = {}
