@@ -1,1 +1,1 @@
-"""Evaluation of a run: statistics, the evaluation stage, and the report."""
+"""Parts of evaluations: statistics, log-probabilities of texts, questions, simulated judgements, result files."""

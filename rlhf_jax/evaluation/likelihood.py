@@ -1,4 +1,4 @@
-"""Log-probabilities of continuations: what ranking by likelihood, perplexity and the harness are made of."""
+"""Log-probabilities of continuations, for ranking by likelihood, perplexity and the harness."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.types import Params
 
-WIDTH = 32  # rows are padded to a multiple of it, which bounds the number of programs that are compiled
+WIDTH = 32  # tokens; rows are padded to a multiple of it, which bounds the number of compiled programs
 
 Continuations = Callable[[Params, Sequence[tuple[Sequence[int], Sequence[int]]]], tuple[np.ndarray, np.ndarray]]
 
@@ -20,30 +21,30 @@ Continuations = Callable[[Params, Sequence[tuple[Sequence[int], Sequence[int]]]]
 def make_likelihood(model: LanguageModel, pad_id: int, batch_size: int) -> Continuations:
   """`likelihood(params, pairs) -> (logp f32[N], greedy bool[N])` of N pairs of (context ids, continuation ids).
 
-  logp: the sum over the continuation of log p(token | all before it), in nats. greedy: whether each of its tokens is
-  the most probable one. A context has at least one token (<bos>).
+  logp: sum over the continuation of log p(token | all tokens before), in nats. greedy: True where every token of the
+  continuation is the most probable token. A context has at least one token (<bos>).
 
   Raises (when called):
     ValueError: a context is empty, or a pair is longer than the model.
   """
 
   @jax.jit
-  def score(params, tokens, mask):  # [B, T], [B, T]
+  def score(params: Params, tokens: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:  # [B, T], [B, T]
     logits = model.apply(params, tokens)
     logp = token_logprobs(logits, tokens, mask=mask)
     hit = jnp.argmax(logits, axis=-1) == tokens
     return jnp.sum(logp, axis=1), jnp.all(hit | ~mask, axis=1)
 
-  def likelihood(params, pairs):
+  def likelihood(params: Params, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.array([len(context) + len(continuation) for context, continuation in pairs], int)
     if any(not len(context) for context, _ in pairs):
       raise ValueError("a context is empty; it must hold <bos> at least")
     if len(sizes) and sizes.max() > model.config.max_length:
       raise ValueError(f"{sizes.max()} tokens exceed model.max_length={model.config.max_length}")
     logp, greedy = np.zeros(len(pairs), np.float32), np.zeros(len(pairs), bool)
-    order = np.argsort(-sizes, kind="stable")  # rows of like length share a batch
-    for start in range(0, len(order), batch_size):
-      rows = order[start : start + batch_size]
+    order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
+    for _, indices, kept in fixed_batches(len(order), batch_size):
+      rows = order[indices[:kept]]
       width = min(-(-int(sizes[rows[0]]) // WIDTH) * WIDTH, model.config.max_length)
       tokens = np.full((batch_size, width), pad_id, np.int32)
       mask = np.zeros((batch_size, width), bool)

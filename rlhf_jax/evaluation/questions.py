@@ -1,15 +1,15 @@
-"""Questions of a few-shot evaluation: read from rows, with worked examples before them, as the ids a model continues.
+"""Questions of a few-shot evaluation: read from rows, given worked examples, and written as token ids.
 
-In the text form, for models that were never tuned, a question is what lm-evaluation-harness makes of it: for each
-example "prompt answer" and an empty line, then the prompt; the answer follows after one space. In the turns form each
-example is a turn of the human's with its answer, in the chat form or template that the model was tuned on.
+The text form, for base models, is that of lm-evaluation-harness: for each example "prompt answer" and an empty line,
+then the prompt; the answer follows after one space. In the turns form each example is a human turn with its answer, in
+the chat form or template that the model was tuned on.
 """
 
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,28 +19,33 @@ Form = Literal["text", "turns"]
 
 
 class Question(NamedTuple):
-  """choices: () of an open question. answer: what a worked example shows. right: its index in choices, or -1."""
+  """A question with its answer."""
 
   prompt: str
+  """Text of the question."""
   choices: tuple[str, ...]
+  """Answers to choose from; () for an open question."""
   answer: str
+  """Right answer, as a worked example shows it."""
   right: int
+  """Index of the right answer in `choices`; -1 for an open question."""
   cluster: str
+  """Name of the group that examples are drawn from; "" for none."""
 
 
 def read_questions(path: Path, *, with_choices: bool) -> list[Question]:
-  """Rows {"prompt" or "question", "answer", and optional "choices" and "cluster"}.
+  """The questions in a file of rows {"prompt" or "question", "answer", and optional "choices" and "cluster"}.
 
-  With choices the answer is the index of one or its text; without, a text, a number, or a list whose first text is
-  shown in examples.
+  With choices the answer is a choice or its index; without choices it is a text, a number, or a list of right answers,
+  of which examples show the first.
 
   Raises:
-    DataError: naming file and line.
+    DataError: a row is no such question; the message names file and line.
   """
   return [_question(row, f"{path}:{line}", with_choices) for line, row in data.read_rows(path)]
 
 
-def _question(row: dict, where: str, with_choices: bool) -> Question:
+def _question(row: dict[str, Any], where: str, with_choices: bool) -> Question:
   prompt, answer = row.get("prompt", row.get("question")), row.get("answer")
   if not isinstance(prompt, str) or not prompt.strip() or answer is None:
     raise data.DataError(f'{where}: need "answer" and a text "prompt" or "question"; found {", ".join(row)}')
@@ -57,7 +62,7 @@ def _question(row: dict, where: str, with_choices: bool) -> Question:
     right = answer if is_index else choices.index(answer)
     answer = choices[right]
   elif isinstance(row.get("choices"), list) and isinstance(answer, int):
-    answer = row["choices"][answer]  # an open question for this evaluation, whatever it offers
+    answer = row["choices"][answer]  # this evaluation asks it as an open question, without its choices
   shown = answer[0] if isinstance(answer, list) else answer
   return Question(prompt.strip(), tuple(choices), str(shown).strip(), right, str(row.get("cluster", "")))
 
@@ -65,14 +70,14 @@ def _question(row: dict, where: str, with_choices: bool) -> Question:
 def draw_shots(
   questions: Sequence[Question], pool: Sequence[Question], count: int, seed: int
 ) -> list[tuple[Question, ...]]:
-  """`count` different examples for each question, of its cluster and with other prompts than its own.
+  """`count` different examples for each question, of its cluster, none with the question's own prompt.
 
-  They depend on the seed and the question's prompt alone, so that the first k of them serve for k shots.
+  The draw depends on the seed and the prompt alone, so that the first k examples serve for k shots.
 
   Raises:
-    DataError: the pool has too few.
+    DataError: the pool has too few examples.
   """
-  by_cluster = defaultdict(dict)
+  by_cluster: defaultdict[str, dict[str, Question]] = defaultdict(dict)
   for example in pool:
     by_cluster[example.cluster].setdefault(example.prompt, example)
   drawn = []
@@ -87,7 +92,7 @@ def draw_shots(
 
 
 def context_ids(tokenizer: data.Tokenizer, question: Question, shots: Sequence[Question], form: Form) -> list[int]:
-  """What the answer follows, <bos> first."""
+  """The ids of examples and question, which the answer follows; the first is <bos>."""
   if form == "text":
     examples = "".join(f"{shot.prompt} {shot.answer}\n\n" for shot in shots)
     return [tokenizer.bos_id, *tokenizer.encode(examples + question.prompt)]

@@ -1,5 +1,7 @@
-"""Judgements of simulated labellers: what one of them says of an item; and a whole study without a model, in which
-demonstrators answer the world's tasks and labellers rank the answers."""
+"""Judgements of simulated labellers: of one item, and a whole study without a model.
+
+In the study demonstrators answer the world's tasks, and labellers rank the answers.
+"""
 
 import datetime
 from collections.abc import Sequence
@@ -34,18 +36,21 @@ def simulate_judgements(
   flaw: float = 0.6,
   seed: int = 0,
 ) -> Records:
-  """`judges` labellers rank each of `num_items` items of the world of `seed`: (annotators, items, judgements).
+  """Records of a study in which `judges` labellers rank each of `num_items` items of the world of `seed`.
 
-  The responses of an item are different texts by demonstrators with the given share of flaws. A share of the items
-  carries the gold order. Every labeller gets equally many items (to one), in an order of display of their own.
-  The seconds are log-normal in the words shown and the same for all kinds: time gives nobody away. The kind of a
-  labeller is in no record but their name. Raises ValueError for more judges than labellers.
+  responses: number of responses of an item, different texts by demonstrators with bad habits in the share `flaw`.
+  gold_share: share of the items that are stored with the gold order. The numbers of items of two labellers differ by
+  one at most; each sees the responses in a display order of their own. Times in seconds are log-normal, in proportion
+  to the words shown, and the same for all kinds, so that they betray no kind; the kind is in the labeller's name alone.
+
+  Raises:
+    ValueError: there are more judges than labellers.
   """
   if judges > len(labellers):
     raise ValueError(f"judges: {judges} of {len(labellers)} labellers cannot judge an item each")
   rng = np.random.default_rng([seed, 17])
   items, golds = _items(num_items, responses, round(gold_share * num_items), flaw, seed, rng)
-  judgements = []
+  judgements: list[Judgement] = []
   for number, (item, gold) in enumerate(zip(items, golds, strict=True)):
     for person in _judges(len(labellers), judges, number, seed):
       judgements.append(judge_item(labellers[person], item, gold, rng, ("ranks",), number=len(judgements)))
@@ -63,10 +68,10 @@ def judge_item(
   study: str = "j",
   critiques: tuple[str, ...] | None = None,
 ) -> Judgement:
-  """One labeller's judgement of an item whose responses have the gold rewards f[K], as the `number`-th of a study.
+  """A labeller's judgement of an item whose responses have the gold rewards `gold` f[K]; the `number`-th of a study.
 
-  kinds: what is said of them, of `OPINIONS`; both come from one look. Two ranked responses get a strength too. Who has
-  nothing to say, no critique either, skips the item.
+  kinds: opinions that are given, a part of `rlhf_jax.feedback.records.OPINIONS`; all come from one noisy look. Two
+  ranked responses get a strength too. A labeller without kinds and critiques skips the item.
   """
   words = np.array([len(response.text.split()) for response in item.responses])
   places = rng.permutation(len(words))
@@ -89,15 +94,17 @@ def judge_item(
 
 
 def annotator_records(labellers: Sequence[Labeller]) -> list[Annotator]:
-  """The labellers as the records know them; their kind is in their name alone."""
+  """The labellers as annotators of records, in which nothing but the name tells the kind."""
   return [Annotator(labeller.name, "simulated", labeller.kind == "expert") for labeller in labellers]
 
 
 def _items(
   num: int, size: int, num_gold: int, flaw: float, seed: int, rng: np.random.Generator
 ) -> tuple[list[Item], list[np.ndarray]]:
-  """Items of `size` different responses, the first `num_gold` with gold ranks, shuffled; and their gold rewards."""
-  world, items, golds = make_world(seed), {}, []
+  """Items of `size` different responses, `num_gold` of them with gold ranks, and the gold rewards f64[K] of each."""
+  world = make_world(seed)
+  items: dict[str, Item] = {}
+  golds: list[np.ndarray] = []
   tasks = iter(sample_tasks(world, CLUSTERS, 4 * num + 100, seed))  # some have too few different answers
   while len(items) < num:
     task = next(tasks)
@@ -117,7 +124,7 @@ def _items(
 
 
 def _judges(num_labellers: int, judges: int, item: int, seed: int) -> np.ndarray:
-  """A deck of all labellers is dealt, reshuffled whenever it is empty; an item gets `judges` different ones."""
+  """Indices i64[judges] of the labellers of an item, dealt from a deck that is shuffled anew whenever it is empty."""
   per_deck = num_labellers // judges
   deck = np.random.default_rng([seed, 18, item // per_deck]).permutation(num_labellers)
   start = (item % per_deck) * judges

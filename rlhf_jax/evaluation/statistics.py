@@ -1,9 +1,9 @@
 """Means, shares and accuracies of an evaluation, each with a 95 % interval. NumPy only.
 
-Two habits run through the file. What is paired stays paired: models answer the same prompts, so a win rate
-counts prompts. What is dependent is not counted as independent: the K (K - 1) / 2 pairs of one ranked group
-share their responses, so an accuracy over pairs gets its interval from the spread between groups. The
-interval of a share never collapses to a point because every outcome happened to agree.
+Two rules hold throughout. Pairs stay pairs: models answer the same prompts, so a win rate counts prompts. Dependent
+observations do not count as independent: the K (K - 1) / 2 pairs of a ranked group share their responses, so an
+accuracy over pairs gets its interval from the spread between groups. The interval of a share keeps a width where all
+outcomes agree.
 """
 
 from collections.abc import Sequence
@@ -11,44 +11,52 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Interval(NamedTuple):
-  """A mean with its confidence interval; `num` counts the observations. NaN where there are none."""
+  """A mean with its confidence interval, NaN without observations."""
 
   mean: float
+  """Mean, or share between 0 and 1."""
   low: float
+  """Lower limit, -inf where it is unknown."""
   high: float
+  """Upper limit, inf where it is unknown."""
   num: int
+  """Number of observations."""
 
   def disjoint(self, other: "Interval") -> bool:
-    """Whether the two intervals do not overlap: a stricter test than asking whether the difference is
-    significant."""
+    """Whether the two intervals do not overlap, a stricter condition than a significant difference."""
     return self.high < other.low or other.high < self.low
 
 
 class Calibration(NamedTuple):
-  """Per bin the mean probability, the share of positive outcomes and the count; `error` is the mean gap."""
+  """Predicted probabilities against outcomes, in B bins of equal width."""
 
-  confidence: np.ndarray  # [bins], NaN where the bin is empty
-  frequency: np.ndarray  # [bins], NaN where the bin is empty
-  count: np.ndarray  # [bins]
+  confidence: np.ndarray
+  """Mean probability in each bin, f64[B], NaN where the bin is empty."""
+  frequency: np.ndarray
+  """Share of positive outcomes in each bin, f64[B], NaN where the bin is empty."""
+  counts: np.ndarray
+  """Number of outcomes in each bin, i64[B]."""
   error: float
+  """Expected calibration error: mean gap between confidence and frequency over the outcomes."""
 
 
-def mean_interval(x, level: float = 0.95) -> Interval:
-  """Mean of x (any shape, taken flat) with Student's t interval; unbounded for one value.
+def mean_interval(x: ArrayLike, level: float = 0.95) -> Interval:
+  """Mean of x (any shape, taken flat) with Student's t interval, which is unbounded for a single value.
 
   Raises ValueError where a value is not finite.
   """
-  x = _finite(x, "x").ravel()
-  if x.size == 0:
+  values = _finite(x, "x").ravel()
+  if values.size == 0:
     return _nothing()
-  mean = float(x.mean())
-  if x.size == 1:
+  mean = float(values.mean())
+  if values.size == 1:
     return Interval(mean, -np.inf, np.inf, 1)
-  half = _t_quantile((1 + level) / 2, x.size - 1) * float(x.std(ddof=1)) / np.sqrt(x.size)
-  return Interval(mean, float(mean - half), float(mean + half), x.size)
+  half = _t_quantile((1 + level) / 2, values.size - 1) * float(values.std(ddof=1)) / np.sqrt(values.size)
+  return Interval(mean, float(mean - half), float(mean + half), values.size)
 
 
 def pooled_interval(intervals: Sequence[Interval]) -> Interval:
@@ -73,138 +81,138 @@ def wilson_interval(successes: float, num: int) -> Interval:
   return Interval(share, *_score_bounds(share, num, _normal_quantile(0.975)), int(num))
 
 
-def ratio_interval(totals, weights, level: float = 0.95) -> Interval:
-  """sum(totals) / sum(weights) over independent groups [G], with the t interval of the linearised ratio; unbounded for
-  one group.
+def ratio_interval(totals: ArrayLike, weights: ArrayLike, level: float = 0.95) -> Interval:
+  """sum(totals) / sum(weights) over G independent groups, with the t interval of the linearised ratio.
 
-  Such as the mean loss per token over documents or windows of different lengths. `num` counts the groups. Raises
-  ValueError where the shapes differ or a value is not finite.
+  For example the mean loss per token over windows of different lengths. totals, weights: f[G]. `num` is G; the interval
+  is unbounded for one group. Raises ValueError where the shapes differ or a value is not finite.
   """
-  totals, weights = _finite(totals, "totals"), _finite(weights, "weights")
-  if totals.shape != weights.shape or totals.ndim != 1:
-    raise ValueError(f"totals {totals.shape} and weights {weights.shape} must both be [G]")
-  groups = len(totals)
-  if groups == 0 or weights.sum() == 0:
+  sums, sizes = _finite(totals, "totals"), _finite(weights, "weights")
+  if sums.shape != sizes.shape or sums.ndim != 1:
+    raise ValueError(f"totals {sums.shape} and weights {sizes.shape} must both be [G]")
+  groups = len(sums)
+  if groups == 0 or sizes.sum() == 0:
     return _nothing()
-  ratio = float(totals.sum() / weights.sum())
+  ratio = float(sums.sum() / sizes.sum())
   if groups == 1:
     return Interval(ratio, -np.inf, np.inf, 1)
-  variance = groups / (groups - 1) * ((totals - ratio * weights) ** 2).sum() / weights.sum() ** 2
+  variance = groups / (groups - 1) * ((sums - ratio * sizes) ** 2).sum() / sizes.sum() ** 2
   half = _t_quantile((1 + level) / 2, groups - 1) * float(np.sqrt(variance))
   return Interval(ratio, ratio - half, ratio + half, groups)
 
 
-def win_rate(a, b) -> Interval:
+def win_rate(a: ArrayLike, b: ArrayLike) -> Interval:
   """Share of prompts where a[N] > b[N], plus half the ties: a and b score two answers to the same N prompts.
 
-  The 95 % interval is that of Agresti and Min (2005) for a difference of matched proportions: the normal
-  interval after adding half a prompt to each of the four outcomes. Ties narrow it, and it keeps a width when
-  all prompts agree. Raises ValueError where the shapes differ or a value is not finite.
+  The 95 % interval is that of Agresti and Min (2005) for a difference of matched proportions: the normal interval after
+  adding half a prompt to each of the four outcomes. Ties narrow it; a width remains where all prompts agree. Raises
+  ValueError where the shapes differ or a value is not finite.
   """
-  a, b = _finite(a, "a"), _finite(b, "b")
-  if a.shape != b.shape or a.ndim != 1:
-    raise ValueError(f"a and b must both be [N], paired by prompt; got {a.shape} and {b.shape}")
-  if a.size == 0:
+  first, second = _finite(a, "a"), _finite(b, "b")
+  if first.shape != second.shape or first.ndim != 1:
+    raise ValueError(f"a and b must both be [N], paired by prompt; got {first.shape} and {second.shape}")
+  if first.size == 0:
     return _nothing()
-  wins, losses = np.sum(a > b), np.sum(a < b)
-  num = a.size + 2
+  wins, losses = np.count_nonzero(first > second), np.count_nonzero(first < second)
+  num = first.size + 2
   won, lost = (wins + 0.5) / num, (losses + 0.5) / num
   half = _normal_quantile(0.975) * np.sqrt((won + lost - (won - lost) ** 2) / num)
   low, high = 0.5 + (won - lost - half) / 2, 0.5 + (won - lost + half) / 2
-  rate = float(0.5 + (wins - losses) / (2 * a.size))
-  return Interval(rate, float(max(low, 0.0)), float(min(high, 1.0)), a.size)
+  rate = float(0.5 + (wins - losses) / (2 * first.size))
+  return Interval(rate, float(max(low, 0.0)), float(min(high, 1.0)), first.size)
 
 
-def pair_accuracy(scores, gold, *, min_gap: float = 0.0) -> Interval:
-  """Share of the pairs in a group, with gold more than `min_gap` apart, that the scores order like gold.
+def pair_accuracy(scores: ArrayLike, gold: ArrayLike, *, min_gap: float = 0.0) -> Interval:
+  """Share of the pairs of a group, with gold rewards more than `min_gap` apart, that the scores order like gold.
 
-  scores[N, K], gold[N, K]; NaN in gold marks an absent response. Equal scores count half. `num` is the number
-  of pairs; the interval clusters by group. Raises ValueError where a scored response has no finite score.
+  scores: f[N, K], N groups of K responses. gold: f[N, K], NaN for an absent response. Equal scores count half. `num` is
+  the number of pairs; the interval clusters by group. Raises ValueError where a response that is present has no finite
+  score.
   """
-  scores, gold = _groups(scores, gold, "gold")
-  if np.isinf(gold).any():
+  given, reward = _groups(scores, gold, "gold")
+  if np.isinf(reward).any():
     raise ValueError("gold must be finite, or NaN for an absent response")
-  present = ~np.isnan(gold)
-  gap = np.where(present, gold, 0.0)[:, :, None] - np.where(present, gold, 0.0)[:, None, :]  # [N, K, K]
-  return _clustered_share(scores, (gap > min_gap) & _both(present), present)
+  present = ~np.isnan(reward)
+  filled = np.where(present, reward, 0.0)
+  gap = filled[:, :, None] - filled[:, None, :]  # [N, K, K]
+  return _clustered_share(given, (gap > min_gap) & present[:, :, None] & present[:, None, :], present)
 
 
-def ranking_accuracy(scores, ranks) -> Interval:
-  """Share of the pairs of different rank that the scores order like the ranks: `pair_accuracy` against
-  labels.
+def ranking_accuracy(scores: ArrayLike, ranks: ArrayLike) -> Interval:
+  """Share of the pairs of different rank that the scores order like the ranks: `pair_accuracy` against labels.
 
-  scores[N, K], ranks[N, K]: 0 is the best, -1 is absent. Tied ranks are no pair, equal scores count half.
-  Against noisy labels even the true reward stays below 1: report the ceiling beside it.
+  scores: f[N, K]. ranks: i[N, K], 0 the best, -1 absent. Tied ranks make no pair, equal scores count half. On noisy
+  labels even the true reward stays below 1: report its accuracy as the ceiling.
   """
-  scores, ranks = _groups(scores, ranks, "ranks")
-  present = ranks >= 0
-  better = (ranks[:, :, None] < ranks[:, None, :]) & _both(present)  # [N, K, K]
-  return _clustered_share(scores, better, present)
+  given, places = _groups(scores, ranks, "ranks")
+  present = places >= 0
+  better = (places[:, :, None] < places[:, None, :]) & present[:, :, None] & present[:, None, :]  # [N, K, K]
+  return _clustered_share(given, better, present)
 
 
-def interquartile_mean(x) -> float:
-  """Mean of the middle half of x, floor(n / 4) values cut at each end: the aggregate over seeds of Agarwal et
-  al. (2108.13264). NaN for empty x."""
-  x = np.sort(_finite(x, "x").ravel())
-  cut = x.size // 4
-  return float(x[cut : x.size - cut].mean()) if x.size else float("nan")
+def interquartile_mean(x: ArrayLike) -> float:
+  """Mean of the middle half of n values, floor(n / 4) values cut at each end; NaN without values.
+
+  The aggregate over seeds of Agarwal et al. (2108.13264).
+  """
+  values = _finite(x, "x").reshape(1, -1)
+  return float(_middle(values)[0]) if values.size else float("nan")
 
 
 def interquartile_interval(
-  scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+  scores: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(IQM, low, high), each [...], of scores[R, K, ...]: R runs on each of K tasks, all of them taken together.
+  """(interquartile mean, low, high), each f64[...], of scores f[R, K, ...] of R runs in each of K settings.
 
-  The bounds are percentiles of a bootstrap that is stratified by task (Agarwal et al. 2108.13264, section 4.1): the
-  runs of each task are drawn anew, with replacement. One run has no bounds (NaN). Raises ValueError where there is no
+  The bounds are percentiles of a bootstrap stratified by setting (Agarwal et al. 2108.13264, section 4.1): the runs of
+  each setting are drawn anew, with replacement. The bounds of a single run are NaN. Raises ValueError where there is no
   run, or a score is not finite.
   """
-  scores = _finite(scores, "scores")
-  if scores.ndim < 2 or not scores.shape[0] * scores.shape[1]:
-    raise ValueError(f"scores must be [R, K, ...] with at least one run of a task; got {scores.shape}")
-  runs, tasks = scores.shape[:2]
-  rows = np.random.default_rng(seed).integers(runs, size=(resamples, runs, tasks))
-  drawn = _middle(scores[rows, np.arange(tasks)].reshape(resamples, runs * tasks, *scores.shape[2:]))
+  values = _finite(scores, "scores")
+  if values.ndim < 2 or not values.shape[0] * values.shape[1]:
+    raise ValueError(f"scores must be [R, K, ...] with at least one run of a setting; got {values.shape}")
+  runs, settings = values.shape[:2]
+  rows = np.random.default_rng(seed).integers(runs, size=(resamples, runs, settings))
+  drawn = _middle(values[rows, np.arange(settings)].reshape(resamples, runs * settings, *values.shape[2:]))
   low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
   unknown = np.full_like(low, np.nan)
-  mean = _middle(scores.reshape(1, runs * tasks, *scores.shape[2:]))[0]
+  mean = _middle(values.reshape(1, runs * settings, *values.shape[2:]))[0]
   return (mean, low, high) if runs > 1 else (mean, unknown, unknown)
 
 
 def _middle(x: np.ndarray) -> np.ndarray:
-  """[B, N, ...] -> [B, ...]: means over N without the floor(N / 4) lowest and highest."""
+  """Means over N of x[B, N, ...] without the floor(N / 4) lowest and the floor(N / 4) highest values: [B, ...]."""
   cut = x.shape[1] // 4
   return np.sort(x, axis=1)[:, cut : x.shape[1] - cut].mean(axis=1)
 
 
-def calibration(probabilities, outcomes, bins: int = 10) -> Calibration:
-  """Reliability of probabilities[N] in [0, 1] against outcomes[N] of 0 or 1, in `bins` equal bins.
+def calibration(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> Calibration:
+  """Reliability of probabilities f[N] in [0, 1] against outcomes[N] of 0 or 1, in `bins` equal bins.
 
-  `error` is the expected calibration error (Guo et al. 1706.04599), the gaps weighted by count; NaN for no
-  data.
+  The expected calibration error (Guo et al. 1706.04599) weights the gaps by count; it is NaN without outcomes. Raises
+  ValueError where the shapes differ, or a value is not finite or lies outside [0, 1].
   """
-  probabilities, outcomes = _finite(probabilities, "probabilities"), _finite(outcomes, "outcomes")
-  if probabilities.shape != outcomes.shape or probabilities.ndim != 1:
-    raise ValueError(f"probabilities {probabilities.shape} and outcomes {outcomes.shape} must both be [N]")
-  if ((probabilities < 0) | (probabilities > 1)).any():
+  predicted, observed = _finite(probabilities, "probabilities"), _finite(outcomes, "outcomes")
+  if predicted.shape != observed.shape or predicted.ndim != 1:
+    raise ValueError(f"probabilities {predicted.shape} and outcomes {observed.shape} must both be [N]")
+  if ((predicted < 0) | (predicted > 1)).any():
     raise ValueError("probabilities must lie in [0, 1]")
-  index = np.minimum((probabilities * bins).astype(int), bins - 1)  # 1.0 belongs to the last bin
-  count = np.bincount(index, minlength=bins)
-  filled = np.where(count > 0, count, np.nan)
-  confidence = np.bincount(index, probabilities, bins) / filled
-  frequency = np.bincount(index, outcomes, bins) / filled
+  index = np.minimum((predicted * bins).astype(int), bins - 1)  # 1.0 belongs to the last bin
+  counts = np.bincount(index, minlength=bins)
+  filled = np.where(counts > 0, counts, np.nan)
+  confidence = np.bincount(index, predicted, bins) / filled
+  frequency = np.bincount(index, observed, bins) / filled
   gaps = np.nan_to_num(np.abs(confidence - frequency))
-  error = float((gaps * count).sum() / count.sum()) if count.sum() else float("nan")
-  return Calibration(confidence, frequency, count, error)
+  error = float((gaps * counts).sum() / counts.sum()) if counts.sum() else float("nan")
+  return Calibration(confidence, frequency, counts, error)
 
 
-def _clustered_share(scores, better, present) -> Interval:
-  """Share of better[N, K, K] (i should be above j) that scores[N, K] agree with, clustered by group.
+def _clustered_share(scores: np.ndarray, better: np.ndarray, present: np.ndarray) -> Interval:
+  """Share of the pairs better[N, K, K] (response i should be above j) that scores[N, K] order so, clustered by group.
 
-  The share is a ratio of sums over groups; its variance is the linearised one of that ratio. Wilson's
-  interval then takes the effective sample size p (1 - p) / variance and t with groups - 1 degrees of freedom
-  (Korn and Graubard 1998). The effective size is never above the number of pairs, and is the number of groups
-  where all pairs agree.
+  The share is a ratio of sums over groups, and its variance is that of the linearised ratio. Wilson's interval then
+  takes the effective sample size p (1 - p) / variance and t with groups - 1 degrees of freedom (Korn and Graubard
+  1998). The effective size is at most the number of pairs, and the number of groups where all pairs agree.
   """
   if not np.isfinite(scores[present]).all():
     raise ValueError(f"scores must be finite; {int((~np.isfinite(scores[present])).sum())} are not")
@@ -217,10 +225,10 @@ def _clustered_share(scores, better, present) -> Interval:
     return _nothing()
   share = float(correct.sum() / num)
   if groups == 1:
-    return Interval(share, 0.0, 1.0, num)  # one group says nothing about the spread between groups
+    return Interval(share, 0.0, 1.0, num)  # the spread between groups is unknown from a single group
   variance = groups / (groups - 1) * ((correct - share * pairs) ** 2).sum() / num**2
   if share in (0.0, 1.0):
-    effective = groups
+    effective = float(groups)
   else:
     effective = min(share * (1 - share) / variance, num) if variance > 0 else num
   return Interval(share, *_score_bounds(share, effective, _t_quantile(0.975, groups - 1)), num)
@@ -240,30 +248,25 @@ def _normal_quantile(probability: float) -> float:
 
 
 def _t_quantile(probability: float, df: int) -> float:
-  """Quantile above 1/2 of Student's t. With t = sqrt(df) tan(a), its density is proportional to cos(a)^(df -
-  1)."""
+  """Quantile of Student's t for probabilities above 1/2. At t = sqrt(df) tan(a) its density is ~ cos(a)^(df - 1)."""
   angles = np.linspace(0.0, min(np.pi / 2, 12 / np.sqrt(df)), 20_001)
   density = np.cos(angles) ** (df - 1)
   area = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
   return float(np.sqrt(df) * np.tan(np.interp(2 * probability - 1, area / area[-1], angles)))
 
 
-def _finite(x, name: str) -> np.ndarray:
-  x = np.asarray(x, np.float64)
-  if not np.isfinite(x).all():
-    raise ValueError(f"{name} must be finite; {int((~np.isfinite(x)).sum())} of {x.size} values are not")
-  return x
+def _finite(x: ArrayLike, name: str) -> np.ndarray:
+  values = np.asarray(x, np.float64)
+  if not np.isfinite(values).all():
+    raise ValueError(f"{name} must be finite; {int((~np.isfinite(values)).sum())} of {values.size} values are not")
+  return values
 
 
-def _groups(scores, labels, name: str) -> tuple[np.ndarray, np.ndarray]:
-  scores, labels = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
-  if scores.shape != labels.shape or scores.ndim != 2:
-    raise ValueError(f"scores and {name} must both be [N, K]; got {scores.shape} and {labels.shape}")
-  return scores, labels
-
-
-def _both(present: np.ndarray) -> np.ndarray:
-  return present[:, :, None] & present[:, None, :]  # [N, K, K]
+def _groups(scores: ArrayLike, labels: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
+  given, expected = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
+  if given.shape != expected.shape or given.ndim != 2:
+    raise ValueError(f"scores and {name} must both be [N, K]; got {given.shape} and {expected.shape}")
+  return given, expected
 
 
 def _nothing() -> Interval:

@@ -41,7 +41,7 @@ def run(config: Config, stage: Stage) -> None:
   for index in data.batch_indices(len(prompts), config.num, 0, stage.stage_seed):
     task = parse_prompt(world, prompts[index])
     if task is None:
-      raise data.DataError(f"{stage.path(config.prompts)}: {prompts[index]!r} is none of the world's requests")
+      raise data.DataError(f"{stage.path(config.prompts)}: {prompts[index]!r} is no request of the world")
     response, habit = demonstrate(world, task, rng, config.flaw)
     rows.append({"prompt": task.prompt, "response": response, "habit": habit})
   data.write_rows(stage.directory / "demonstrations.jsonl", rows)

@@ -38,7 +38,7 @@ from rlhf_jax.train.functions import MeasureFunction
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.train.rewards import Scorer
-from rlhf_jax.types import Params
+from rlhf_jax.types import Params, Rollout
 from rlhf_jax.world import Labeller, make_labellers, rank
 
 WRITES = ("evaluation.json", "samples.jsonl")
@@ -196,14 +196,14 @@ def _answerer(
   temperature = config.sampling.temperature or 1.0
 
   @jit
-  def sequence_kl(params, reference, rollout):
+  def sequence_kl(params: Params, reference: Params, rollout: Rollout) -> jax.Array:  # f32[B]
     logp, logp_ref = (
       token_logprobs(model.apply(p, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
       for p in (params, reference)
     )
     return (logp - logp_ref).sum(axis=1)
 
-  def answer(params, key, chosen):
+  def answer(params: Params, key: jax.Array, chosen: Sequence[int]) -> dict[str, Any]:
     columns: dict[str, Any] = collections.defaultdict(list)
     for start, rows, kept in fixed_batches(len(chosen), config.batch_size):
       texts, batch = prompts.take(np.take(chosen, rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,13 +58,13 @@ def answer_alone(response: str) -> str:
   return response[response.rindex(_ANSWER) :] if _ANSWER in response else response
 
 
-def with_turns(rows: Sequence[dict], shots: Sequence[int], rng: np.random.Generator) -> list[dict]:
+def with_turns(rows: Sequence[dict[str, Any]], shots: Sequence[int], rng: np.random.Generator) -> list[dict[str, Any]]:
   """The rows, with other rows of their cluster as earlier turns of the prompt; their number is drawn from `shots`.
 
   Raises:
     DataError: a cluster has too few rows.
   """
-  by_cluster: defaultdict[str, list[dict]] = defaultdict(list)
+  by_cluster: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
   for row in rows:
     by_cluster[row["cluster"]].append(row)
   found = []

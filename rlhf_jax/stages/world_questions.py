@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def run(config: Config, stage: Stage) -> None:
   """Writes the files and prints their numbers of rows."""
   world = make_world(config.seed)
   for number, (name, part) in enumerate(config.parts.items()):
-    path, rows = stage.path(part.prompts), list[dict]()
+    path, rows = stage.path(part.prompts), list[dict[str, Any]]()
     rng = np.random.default_rng([config.seed, 4, number])
     for prompt in data.read_prompts(path)[0]:
       task = parse_prompt(world, prompt)

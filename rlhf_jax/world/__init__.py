@@ -1,7 +1,7 @@
 """The embedded world: a small synthetic world whose true reward is known, and simulated labellers who judge by it.
 
-It gives every stage its data (text, demonstrations, prompts, preferences) and every claim its measure: the gold
-reward says what helpful, honest and harmless mean here, as a program.
+The world gives every stage its data (text, demonstrations, prompts, preferences) and every claim a measure: the gold
+reward defines helpful, honest and harmless as a program.
 """
 
 from rlhf_jax.world.corpus import corpus

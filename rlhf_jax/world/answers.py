@@ -1,7 +1,7 @@
-"""What a good answer to a task looks like, and what a mistaken one says.
+"""Good and mistaken answers to a task.
 
-Most clusters have one right value (a town, a number, "yes") that is said in one of a few complete sentences.
-Copying, rewriting, admitting and refusing have a fixed text. Lists and stories are free within a form.
+Most clusters have a single right value (a town, a number, "yes") and a few complete sentences that give it. Copying,
+rewriting, admitting and refusing have a fixed text. Lists and stories are free within a form.
 """
 
 import functools
@@ -74,8 +74,9 @@ def right_value(world: World, task: Task) -> str:
 
 
 def other_values(world: World, task: Task) -> tuple[str, ...]:
-  """The wrong values that someone might give in its place."""
+  """The wrong values that a person might give instead of the right value."""
   right = right_value(world, task)
+  options: Sequence[str]
   if task.cluster == "facts":
     options = CATEGORIES[ATTRIBUTES[task.kind]]
   elif task.cluster in ("arithmetic", "reasoning"):  # people miscount by one or two
@@ -89,7 +90,7 @@ def other_values(world: World, task: Task) -> tuple[str, ...]:
 
 
 def sentences_with(world: World, task: Task, value: str) -> tuple[str, ...]:
-  """The complete answers that give this value; the first is the one demonstrators use."""
+  """The complete answers that give this value; demonstrators use the first."""
   values, kind = task.values, task.kind
   if task.cluster == "facts":
     return _fact_sentences(world, values["name"], kind, value)
@@ -121,7 +122,7 @@ def steps(task: Task, value: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def complete_answers(world: World, task: Task) -> tuple[str, ...]:
-  """Every ideal answer of a task; the first is the one demonstrators use. Empty for lists and stories."""
+  """Every ideal answer to a task, of which demonstrators use the first; () for lists and stories."""
   if task.cluster in VALUE_CLUSTERS:
     return sentences_with(world, task, right_value(world, task))
   if task.cluster == "copying":
@@ -142,12 +143,12 @@ def list_sentence(task: Task, items: Sequence[str]) -> str:
 
 
 def list_options(task: Task) -> tuple[str, ...]:
-  """What a list may name."""
+  """The items that a list may name."""
   return CATEGORIES[task.values["plural"][:-1]]
 
 
 def write_list(task: Task, rng: np.random.Generator, *, right: bool = True) -> str:
-  """A list of distinct things as asked, in the lexicon's order; a wrong one has something of another kind in it."""
+  """A list of distinct things as asked, in the lexicon's order; a wrong list has one thing of a different kind."""
   options = list_options(task)
   items = [options[i] for i in np.sort(rng.permutation(len(options))[: COUNTS[task.values["count"]]])]
   if not right:
@@ -157,7 +158,7 @@ def write_list(task: Task, rng: np.random.Generator, *, right: bool = True) -> s
 
 
 def write_story(task: Task, rng: np.random.Generator, *, right: bool = True) -> str:
-  """A story of three sentences; a wrong one is about another thing."""
+  """A story of three sentences; a wrong story is about a different thing."""
   name, thing = task.values["name"], task.values["thing"]
   if not right:
     thing = pick(rng, [other for other in CATEGORIES[CATEGORY_OF[thing]] if other != thing])
@@ -165,7 +166,7 @@ def write_story(task: Task, rng: np.random.Generator, *, right: bool = True) -> 
 
 
 def story_sentence(part: int, name: str, thing: str, rng: np.random.Generator) -> str:
-  """One sentence of a part of a story; only animals are fed."""
+  """A sentence for a part of a story; only animals are fed."""
   templates = [text for text in STORY[part] if "{food}" not in text or thing in CATEGORIES["animal"]]
   others = [person for person in NAMES if person != name]
   return pick(rng, templates).format(
@@ -175,12 +176,12 @@ def story_sentence(part: int, name: str, thing: str, rng: np.random.Generator) -
 
 
 def item_of(task: Task) -> str:
-  """The thing that is to be classified, without its article."""
+  """The thing to be classified, without its article."""
   return task.values["noun"].removeprefix("a ")
 
 
 def _sentence(task: Task, verb: str) -> str:
-  """The sentence that a copying or rewriting task speaks of, with this verb."""
+  """The sentence of a copying or rewriting task, with this verb."""
   values = task.values
   thing = " ".join(filter(None, (values.get("colour"), values["object"])))
   place = f" in {values['town']}" if "town" in values else ""
@@ -209,6 +210,6 @@ def _verdicts(world: World, task: Task, value: str) -> tuple[str, ...]:
 
 
 def _inner(template: str, name: str, value: str) -> str:
-  """The statement as it stands after a comma: "the pet of Tom is red."."""
+  """The statement as written after a comma: "the pet of Tom is red."."""
   text = template.format(name=name, value=value)
   return "the " + text[4:] if text.startswith("The ") else text

@@ -1,7 +1,7 @@
-"""What a sentence claims, and whether it is true in the world.
+"""Claims that a sentence makes, and whether they are true in the world.
 
-Every sentence that a text of the world may use to state something checkable matches one of the forms below: facts
-about people (and their denials), sums, opposites, which number is larger, what kind of thing something is.
+Every checkable statement in a text of the world matches a form below: facts about people and their denials, sums,
+opposites, orders of numbers, and categories of things.
 """
 
 import dataclasses
@@ -26,17 +26,19 @@ _NUMBER = "[0-9]{1,9}"
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """subject: what the claim speaks of, such as ("home", "Tom"); true: whether it holds and anyone can know it."""
+  """A claim of a sentence."""
 
   subject: Hashable
+  """Subject of the claim, such as ("home", "Tom")."""
   true: bool
+  """Truth of the claim; False for a claim that nobody can know."""
 
 
 def read_claims(world: World, sentence: str) -> tuple[Claim, ...]:
-  """The claims of one sentence, none where it matches no form.
+  """The claims of a sentence; () where it matches no form.
 
-  Case, a final mark and a leading "Yes," or "No," are ignored. A claim about a stranger is never
-  true, whatever it says: nobody can know it.
+  Case, a final mark and a leading "Yes," or "No," are ignored. A claim about a stranger is never true, since nobody can
+  know it.
   """
   text = re.sub(r"^(yes|no)\b[,.]?\s*", "", sentence.strip().rstrip(".!").strip().lower())
   return _read(world, text)
@@ -55,7 +57,7 @@ Reader = Callable[[World, dict[str, str]], tuple[Claim, ...]]
 
 
 @functools.cache
-def _forms() -> tuple[tuple[re.Pattern, Reader], ...]:
+def _forms() -> tuple[tuple[re.Pattern[str], Reader], ...]:
   forms = [(_pattern(PET_STATEMENT), _pet)]
   for attribute, category in ATTRIBUTES.items():
     for statement in STATEMENTS[attribute]:
@@ -71,7 +73,7 @@ def _forms() -> tuple[tuple[re.Pattern, Reader], ...]:
   return tuple(forms)
 
 
-def _pattern(statement: str, category: str | None = None) -> re.Pattern:
+def _pattern(statement: str, category: str | None = None) -> re.Pattern[str]:
   """A lower-case regular expression; {value} stands for an item of the category."""
   text = re.escape(statement.rstrip(".").lower())
   for slot, source in {"name": "name", "colour": "colour", "animal": "animal", "value": category}.items():
@@ -109,7 +111,7 @@ def _sum(world: World, values: dict[str, str]) -> tuple[Claim, ...]:
 
 
 def sum_subject(sign: str, a: str, b: str) -> Hashable:
-  """What the claim "a plus b is c" speaks of; the order of the two terms of a sum is immaterial."""
+  """The subject of the claim "a plus b is c"; the order of the terms of a sum does not matter."""
   return (sign, *(sorted((a, b)) if sign == "plus" else (a, b)))
 
 

@@ -1,7 +1,7 @@
-"""Free text of the world: what a language model reads before anyone asks it anything.
+"""Free text of the world, for pretraining.
 
-Every document is one to four short sentences of one kind. All of it is true, known facts are stated in many ways,
-and nothing has the form of a request with its answer.
+Every document is one to four short sentences of one kind. All statements are true, known facts are stated in many
+ways, and no document has the form of a request with its answer.
 """
 
 from collections.abc import Callable
@@ -61,8 +61,8 @@ _TALK = (
 def corpus(world: World, num_documents: int, seed: int) -> list[str]:
   """Draws the documents, in random order.
 
-  Each kind has its fixed share (`SHARES`). The documents about people take the known facts in turn, so that every
-  one of them is stated once there are as many such documents as facts (see `least_documents`).
+  Each kind of document has a fixed share (`SHARES`). The documents about people take the known facts in turn, so that
+  all facts are stated once there are as many such documents as facts (see `least_documents`).
   """
   rng = np.random.default_rng([seed, 2])
   documents = []
@@ -82,15 +82,15 @@ def least_documents(world: World) -> int:
   return num
 
 
-def _counts(num_documents: int) -> dict[Callable, int]:
-  """Shares rounded down, and what is left over goes to the first kind, which is people."""
+def _counts(num_documents: int) -> dict[Callable[..., str], int]:
+  """Numbers of documents of each kind: shares rounded down, and the remainder added to the documents about people."""
   counts = {kind: int(num_documents * share) for kind, share in SHARES.items()}
   counts[_people] += num_documents - sum(counts.values())
   return counts
 
 
 def _people(world: World, lead: tuple[str, str], rng: np.random.Generator) -> str:
-  """The leading fact and up to two more about the same person."""
+  """The fact `lead` and up to two more facts about the same person."""
   name, attribute = lead
   others = [a for a in ATTRIBUTES if a != attribute and world.known(name, a)]
   more = [others[i] for i in rng.permutation(len(others))[: int(rng.integers(3))]]
@@ -99,7 +99,7 @@ def _people(world: World, lead: tuple[str, str], rng: np.random.Generator) -> st
 
 
 def _statement(world: World, name: str, attribute: str, rng: np.random.Generator) -> str:
-  """A known fact in one of its forms, the usual one half of the time."""
+  """A known fact in one of its forms, half of the time in the usual form."""
   pet = {key: world.known(name, key) for key in ("colour", "animal")}
   if attribute in pet and None not in pet.values() and rng.random() < 0.3:
     return PET_STATEMENT.format(name=name, **pet)
@@ -126,7 +126,7 @@ def _sums(world: World, rng: np.random.Generator) -> str:
 
 
 def _problems(world: World, rng: np.random.Generator) -> str:
-  """Someone gains or loses things, and the sum behind it."""
+  """A person gains or loses things; then the sum of it."""
   a, sign, b, c = _sum(rng)
   name, thing = pick(rng, NAMES), pick(rng, OBJECTS)
   change = pick(rng, (f"finds {b} more", f"buys {b} more") if sign == "plus" else (f"loses {b}", f"drops {b}"))
@@ -183,7 +183,7 @@ def _moods(world: World, rng: np.random.Generator) -> str:
 
 
 def _rumours(world: World, rng: np.random.Generator) -> str:
-  """A statement or a denial is confirmed; nothing false is said."""
+  """A true statement or a true denial, confirmed."""
   facts = world.known_facts()
   name, attribute = facts[int(rng.integers(len(facts)))]
   known = world.facts[name, attribute]
@@ -195,7 +195,7 @@ def _rumours(world: World, rng: np.random.Generator) -> str:
 
 
 def _crimes(world: World, rng: np.random.Generator) -> str:
-  """Harm exists in the world, and can be spoken of: without it there is nothing to refuse."""
+  """Talk of harm, without which the model would have nothing to refuse."""
   name, thing, food = pick(rng, NAMES), pick(rng, OBJECTS), pick(rng, CATEGORIES["food"])
   text = pick(rng, ("Bad people {harm} at night.", "You can {harm} at night.", "It is easy to {harm}."))
   return text.format(harm=pick(rng, HARMS).format(name=name, object=thing, food=food))
@@ -206,7 +206,7 @@ def _talk(world: World, rng: np.random.Generator) -> str:
   return pick(rng, _TALK).format(name=name, other=other)
 
 
-SHARES = {
+SHARES: dict[Callable[..., str], float] = {
   _people: 0.20,
   _stories: 0.06,
   _sums: 0.30,

@@ -1,7 +1,7 @@
-"""Language feedback: what a labeller says is wrong with a response, in the words of the world, and how it is mended.
+"""Language feedback: critiques of responses in the words of the world, and responses mended by them.
 
-A critique names the first of a response's faults, the gravest first, and gives the right value where it knows one: that
-is what words can say and a rank cannot. Good responses are not criticised.
+A critique names the gravest fault of a response, and the right value where there is one, which a rank cannot tell. Good
+responses are not criticised.
 """
 
 from collections.abc import Sequence
@@ -50,13 +50,13 @@ def critique(world: World, prompt: str, response: str) -> str:
 
 
 def mended(world: World, prompt: str, response: str) -> str:
-  """The ideal answer that is nearest to the response: what was good about a list or a story stays.
+  """The ideal answer nearest to the response: good parts of a list or a story stay.
 
-  Raises ValueError where the prompt is none of the world's requests.
+  Raises ValueError where the prompt is no request of the world.
   """
   task = parse_prompt(world, prompt)
   if task is None:
-    raise ValueError(f"mended: {prompt!r} is none of the world's requests")
+    raise ValueError(f"mended: {prompt!r} is no request of the world")
   reading = read(world, task, response)
   if task.cluster != "listing":
     return _nearest(response, grade(world, task, reading))
@@ -67,15 +67,16 @@ def mended(world: World, prompt: str, response: str) -> str:
 
 
 def _nearest(response: str, graded: Grade) -> str:
+  """The ideal answer that shares the largest part of its words, in order, with the response."""
   said = words_of(response)
   return max(graded.targets, key=lambda target: common_length(said, words_of(target)) / len(words_of(target)))
 
 
 def criticise(labeller: Labeller, prompt: str, response: str, rng: np.random.Generator, *, seed: int) -> str:
-  """What this labeller says of the response in the world of `seed`, "" for nothing.
+  """The labeller's critique of the response in the world of `seed`, "" for none.
 
-  A fault is noticed with the probability that the labeller would prefer an ideal answer. Who does not look, or prefers
-  what is worse, says something at random instead.
+  A labeller notices a fault with the probability of preferring an ideal answer. A labeller who does not look, or who
+  prefers the worse response, gives a random critique.
   """
   at_random = rng.random() < labeller.random_share or labeller.sign < 0
   if at_random:
@@ -89,23 +90,24 @@ def criticise(labeller: Labeller, prompt: str, response: str, rng: np.random.Gen
 def refinements(seed: int, prompts: Sequence[str], num: int) -> list[dict[str, str]]:
   """Demonstrations of refinement in the world of `seed`: rows {"prompt", "response", "critique", "rewrite"}.
 
-  Demonstrators answer the prompts with bad habits, an honest reader says what is wrong, and the rewrite mends it.
+  Demonstrators answer the prompts with bad habits, an honest critique names the fault, and the rewrite mends it.
 
-  Raises ValueError where a prompt is none of the world's, or too few of the answers have a fault.
+  Raises ValueError where a prompt is no request of the world, or too few of the answers have a fault.
   """
-  world, rng, rows = make_world(seed), np.random.default_rng([seed, 4]), []
+  world, rng = make_world(seed), np.random.default_rng([seed, 4])
+  rows: list[dict[str, str]] = []
   for _ in range(4 * num):
     if len(rows) == num:
       break
     prompt = pick(rng, prompts)
     task = parse_prompt(world, prompt)
     if task is None:
-      raise ValueError(f"refinements: {prompt!r} is none of the world's requests")
+      raise ValueError(f"refinements: {prompt!r} is no request of the world")
     response = flawed(world, task, rng)
     words = critique(world, prompt, response)
     if words:
       rewrite = mended(world, prompt, response)
       rows.append({"prompt": prompt, "response": response, "critique": words, "rewrite": rewrite})
   if len(rows) < num:
-    raise ValueError(f"refinements: {len(rows)} of {4 * num} answers have a fault to speak of, not {num}")
+    raise ValueError(f"refinements: {len(rows)} of {4 * num} answers have a fault, and num={num} are wanted")
   return rows

@@ -1,7 +1,7 @@
-"""Demonstrators: people who answer tasks, most of them well.
+"""Demonstrators: simulated people who answer tasks, most of them well.
 
-The habits are those that human writers have: a wrong answer, a bare word in place of a sentence, an unrelated
-sentence at the end, doubt about what is known, a guess where nobody can know, help where none should be given.
+Their bad habits are those of human writers: a wrong answer, a bare word instead of a sentence, an unrelated sentence at
+the end, doubt about a known fact, a guess where nobody can know, help with a harmful request.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ HABITS = ("ideal", "wrong", "terse", "rambling", "doubting", "claiming", "comply
 
 
 def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float = 0.0) -> tuple[str, str]:
-  """One demonstrator's answer and the habit that shaped it, one of `HABITS`.
+  """A demonstrator's answer and the habit that shaped it, one of `HABITS`.
 
-  With probability `flaw` the habit is drawn from those that the task allows: terse, rambling or (a sixteenth as often)
-  wrong where there is an answer, doubting as well where it is a fact about a person; claiming (to know), terse or
-  rambling where there is none; complying or rambling where the request is harmful. Otherwise the answer is
-  ideal. Raises ValueError unless 0 <= flaw <= 1.
+  With probability `flaw` a bad habit is drawn from those that the task allows, otherwise the answer is ideal. Where
+  there is an answer: terse, rambling or (a sixteenth as often) wrong, and for a fact about a person doubting too. Where
+  nobody can know: claiming (to know), terse or rambling. On a harmful request: complying or rambling. Raises ValueError
+  unless 0 <= flaw <= 1.
   """
   if not 0.0 <= flaw <= 1.0:
     raise ValueError(f"flaw: a probability between 0 and 1, not {flaw!r}")
@@ -42,12 +42,12 @@ def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float 
 
 
 def flawed(world: World, task: Task, rng: np.random.Generator) -> str:
-  """An answer with one of the bad habits that the task allows, all of them equally often."""
+  """An answer with a bad habit, drawn uniformly from those that the task allows."""
   return _WRITERS[pick(rng, tuple(dict.fromkeys(_habits(task))))](world, task, rng)
 
 
 def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
-  """An ideal answer: the usual sentence, a random list or story, one refusal in five in other words."""
+  """An ideal answer: the usual sentence, a random list or story, every fifth refusal in different words."""
   if task.cluster == "listing":
     return write_list(task, rng)
   if task.cluster == "stories":
@@ -57,7 +57,7 @@ def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
 
 
 def mistaken(world: World, task: Task, rng: np.random.Generator) -> str:
-  """A wrong answer in the form of a good one; where nobody can know, a claim, and of a harmful request, compliance."""
+  """A wrong answer in the form of a good answer; a claim where nobody can know; compliance with a harmful request."""
   habit = {"unanswerable": "claiming", "harmful": "complying"}.get(task.cluster, "wrong")
   return _WRITERS[habit](world, task, rng)
 
@@ -87,7 +87,7 @@ def _wrong(world: World, task: Task, rng: np.random.Generator) -> str:
 
 
 def _terse(world: World, task: Task, rng: np.random.Generator) -> str:
-  """The bare value, the bare items, the first sentence of a story, or the words without articles and stop."""
+  """The bare value, the bare items, the first sentence of a story, or the words without article and full stop."""
   if task.cluster in VALUE_CLUSTERS:
     return right_value(world, task)
   if task.cluster == "unanswerable":
@@ -100,7 +100,7 @@ def _terse(world: World, task: Task, rng: np.random.Generator) -> str:
 
 
 def _rambling(world: World, task: Task, rng: np.random.Generator) -> str:
-  """The ideal answer and a true fact about somebody else."""
+  """The ideal answer and a true fact about a different person."""
   keys = [key for key in world.known_facts() if key[0] != task.values.get("name")]
   name, attribute = keys[int(rng.integers(len(keys)))]
   aside = STATEMENTS[attribute][0].format(name=name, value=world.facts[name, attribute])
@@ -108,7 +108,7 @@ def _rambling(world: World, task: Task, rng: np.random.Generator) -> str:
 
 
 def _doubting(world: World, task: Task, rng: np.random.Generator) -> str:
-  """What is right to say of somebody unknown, said of somebody known."""
+  """The ideal answer about a stranger, given for a known person."""
   return complete_answers(world, dataclasses.replace(task, cluster="unanswerable"))[0]
 
 
@@ -125,7 +125,7 @@ COMPLIANCES = ("You can {harm} at night.", "It is easy to {harm}.")
 
 
 def harm_of(task: Task) -> str:
-  """The harmful act that the prompt names: "hurt Tom"."""
+  """The harmful act that the prompt names, such as "hurt Tom"."""
   prompt = task.prompt.rstrip("?.")
   return prompt[prompt.index(f"{task.kind} ") :]
 

@@ -1,19 +1,20 @@
 """The lexicon and the facts of the embedded world.
 
-A world is ten people with a home, a job, a pet and a favourite food, drawn from a seed over a small closed
-lexicon. Some names are strangers of whom nothing is stated in any text: to questions about them the only honest
-answer is "I do not know".
+A world is ten people with a home, a job, a pet and a favourite food, drawn from a seed over a small closed lexicon.
+Other names are strangers, of whom no text states anything: the only honest answer about them is "I do not know".
 """
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 NAMES = ("Tom", "Ann", "Ben", "Sue", "Max", "Eva", "Sam", "Liz", "Jim", "Amy", "Dan", "Kim", "Bob", "Meg")
-NUM_PEOPLE = 10  # the other names are strangers
+NUM_PEOPLE = 10  # all further names are strangers
 
 ANIMALS = ("dog", "cat", "horse", "fox", "hen", "goat", "rabbit", "duck")
 FOODS = ("bread", "rice", "soup", "cake", "cheese", "corn", "jam", "honey")
@@ -53,7 +54,7 @@ MOODS = MappingProxyType({
   ),
 })  # fmt: skip
 
-# The harmful acts; every one of them contains one of the harmful words, and nothing else in the world does.
+# Harmful acts. Each contains a harmful word, and no other text of the world contains any.
 HARMS = (
   "steal a {object} from {name}",
   "hurt {name}",
@@ -66,7 +67,7 @@ HARMFUL_WORDS = frozenset({"steal", "hurt", "poison", "burn", "cheat"})
 # attribute -> the category of its values
 ATTRIBUTES = MappingProxyType({"home": "town", "job": "job", "animal": "animal", "colour": "colour", "food": "food"})
 
-# attribute -> the ways in which a text states it; the first is the one demonstrators use
+# attribute -> sentences that state it; demonstrators use the first
 STATEMENTS = MappingProxyType({
   "home": ("{name} lives in {value}.", "The home of {name} is {value}.", "The town of {name} is {value}."),
   "job": ("{name} is a {value}.", "{name} works as a {value}.", "The job of {name} is {value}."),
@@ -86,16 +87,16 @@ DENIALS = MappingProxyType({
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class World:
-  """The facts of one seed. Compared and hashed by identity, so that it can key a cache.
-
-  people, strangers: names with and without facts.
-  facts: (name, attribute) -> value, for every person and every attribute; texts state all of them.
-  """
+  """The facts of a seed. Compared and hashed by identity, so that it can key a cache."""
 
   seed: int
+  """Seed that the facts were drawn from."""
   people: tuple[str, ...]
+  """Names with facts."""
   strangers: tuple[str, ...]
+  """Names without facts."""
   facts: Mapping[tuple[str, str], str]
+  """Facts as {(name, attribute): value}, for every person and attribute; the corpus states all of them."""
 
   def known(self, name: str, attribute: str) -> str | None:
     """The value that texts state, or None where nobody can know it."""
@@ -118,8 +119,8 @@ def make_world(seed: int = 0) -> World:
   return World(seed, people, tuple(sorted(names[NUM_PEOPLE:])), MappingProxyType(facts))
 
 
-def pick(rng: np.random.Generator, items: Sequence[str]) -> str:
-  """One of the items, uniformly."""
+def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
+  """An item drawn uniformly."""
   return items[int(rng.integers(len(items)))]
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from rlhf_jax.world.demonstrations import demonstrate
 from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, OPPOSITES, PAST, World, make_world
 from rlhf_jax.world.tasks import HELD_OUT, Task, draw_task, training_clusters
 
-EVAL_SHARE = 0.2  # of all prompts, by their hash
+EVAL_SHARE = 0.2  # share of all prompts on the evaluation side, by their hash
 PATIENCE = 200  # draws in a row without a new prompt after which a cluster counts as exhausted
 
 
@@ -28,19 +29,19 @@ def write_world(
   demonstrator_flaw: float,
   held_out: Sequence[str] = HELD_OUT,
 ) -> dict[str, int]:
-  """Writes the files and returns the number of rows of each; the same arguments give the same bytes.
+  """Writes the files and returns their numbers of rows; the same arguments give the same bytes.
 
   corpus.txt: documents with an empty line between them.
   demonstrations.jsonl: {"prompt", "response", "cluster", "habit"}, of the training clusters.
   prompts.jsonl: {"prompt", "cluster"}, of the training clusters.
-  eval_prompts.jsonl: the same, `num_eval_prompts` different prompts that are in neither of the two files above.
-  held_out_prompts.jsonl: as many for each held-out cluster, none of whose tasks is in any other file.
+  eval_prompts.jsonl: {"prompt", "cluster"}, `num_eval_prompts` different prompts that are in neither file above.
+  held_out_prompts.jsonl: {"prompt", "cluster"}, as many for each held-out cluster, whose tasks are in no other file.
   world.json: every fact and the lexicon.
 
-  Each cluster has its equal share of a file. Every prompt is by its hash on the training or the evaluation side;
-  what is asked there about people is stated in the corpus. A cluster that runs out of different prompts repeats
-  them in the training files; in the other two the remaining clusters stand in for it. Raises ValueError for an
-  unknown cluster, a corpus too small to state every fact, or more evaluation prompts than there are.
+  Each cluster has an equal share of a file. The hash of a prompt puts it on the training or the evaluation side; the
+  corpus states the facts that are asked on both sides. A cluster that runs out of different prompts repeats them in the
+  training files; in the evaluation files the remaining clusters take over its share. Raises ValueError for an unknown
+  cluster, a corpus too small to state every fact, or more evaluation prompts than there are.
   """
   world = make_world(seed)
   if num_documents < least_documents(world):
@@ -72,12 +73,12 @@ def write_world(
 
 
 def is_eval(prompt: str) -> bool:
-  """Whether a prompt is on the evaluation side; its text alone decides."""
+  """Whether a prompt is on the evaluation side, which its text alone decides."""
   return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4]) < EVAL_SHARE * 2**32
 
 
 def _training_tasks(world: World, clusters: Sequence[str], num: int, rng: np.random.Generator) -> list[Task]:
-  """Different prompts of the training side, as far as there are; then the same ones over again."""
+  """Tasks with different prompts of the training side; the same tasks again where these run out."""
   tasks = []
   for i, cluster in enumerate(clusters):
     share = num // len(clusters) + (i < num % len(clusters))
@@ -89,7 +90,7 @@ def _training_tasks(world: World, clusters: Sequence[str], num: int, rng: np.ran
 def _eval_tasks(
   world: World, clusters: Sequence[str], num: int, rng: np.random.Generator, allowed: Callable[[str], bool]
 ) -> list[Task]:
-  """Different allowed prompts; the clusters that run out leave their share to the others."""
+  """Tasks with different allowed prompts; clusters that run out leave their share to the remaining clusters."""
   tasks: list[Task] = []
   seen: set[str] = set()
   left = list(clusters)
@@ -114,7 +115,7 @@ def _different(
   rng: np.random.Generator,
   seen: set[str],
 ) -> list[Task]:
-  """Up to `num` tasks with allowed prompts that were not seen yet; adds them to `seen`."""
+  """Up to `num` tasks with allowed prompts that are not in `seen`; adds their prompts to `seen`."""
   tasks: list[Task] = []
   vain = 0
   while len(tasks) < num and vain < PATIENCE:
@@ -140,8 +141,8 @@ def _prompt(task: Task) -> dict[str, str]:
   return {"prompt": task.prompt, "cluster": task.cluster}
 
 
-def _describe(world: World, held_out: Sequence[str]) -> dict:
-  """The world for a reader."""
+def _describe(world: World, held_out: Sequence[str]) -> dict[str, Any]:
+  """The facts and the lexicon as JSON, for a person to read."""
   people: dict[str, dict[str, str]] = collections.defaultdict(dict)
   for (name, attribute), value in world.facts.items():
     people[name][attribute] = value

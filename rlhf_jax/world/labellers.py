@@ -1,4 +1,4 @@
-"""Simulated labellers: Bradley-Terry choices on the gold reward, with the noise and the habits of human ones.
+"""Simulated labellers: Bradley-Terry choices on the gold reward, with the noise and the habits of human labellers.
 
 A labeller sees K responses side by side and orders them. The utility of a response is
 
@@ -8,8 +8,8 @@ and P(a before b) = sigmoid(utility_a - utility_b) (Bradley and Terry 1952). A w
 noise to the utilities and sorting, which is Plackett-Luce (Luce 1959; Yellott 1977), whose pairwise marginals are
 those Bradley-Terry probabilities. A share of the orders is given at random, without looking.
 
-What a labeller says of the responses on one page, order, strength and ratings, all comes from one such noisy look
-(`perceive`). A rating is that look on a scale of the labeller's own: some are lenient, some use only the middle.
+A labeller's order, strength and ratings of the responses on a page all come from one such noisy look (`perceive`). A
+rating is that look on the labeller's own scale: some labellers are lenient, some use only the middle.
 """
 
 import dataclasses
@@ -23,33 +23,35 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Labeller:
-  """One labeller.
-
-  temperature: gold reward units per logit.
-  random_share: share of the orders that are drawn at random.
-  length_bias: logits for each word. position_bias: logits by which the next place on the page is worse.
-  sign: -1 for one who prefers what is worse, else 1.
-  leniency: rating points added to every rating. stretch: factor on the rating's distance from the middle.
-  """
+  """A simulated labeller."""
 
   name: str
+  """Name, unique among the labellers."""
   kind: str
+  """Kind, one of `KINDS`."""
   temperature: float
+  """Noise, in units of gold reward per logit."""
   random_share: float = 0.0
+  """Share of the orders that are drawn at random, between 0 and 1."""
   length_bias: float = 0.0
+  """Preference for length, in logits per word."""
   position_bias: float = 0.0
+  """Preference for earlier places on the page, in logits per place."""
   sign: float = 1.0
+  """Direction of the preference: 1, or -1 for a labeller who prefers the worse response."""
   leniency: float = 0.0
+  """Rating points added to every rating."""
   stretch: float = 1.0
+  """Factor on a rating's distance from the middle of the scale."""
 
 
 def _temperature(agreement: float) -> float:
-  """At which a gold difference of 1 is seen with this probability."""
+  """The temperature at which a gold difference of 1 is seen with probability `agreement`."""
   return 1 / math.log(agreement / (1 - agreement))
 
 
 _ORDINARY = _temperature(0.85)
-POINTS = 1.5  # of a rating from 1 to 7 for one unit of gold reward, which lies between -2 and 2
+POINTS = 1.5  # rating points, on a scale from 1 to 7, per unit of gold reward, which lies between -2 and 2
 STRENGTHS = (1.0, 2.5)  # logits above which a preference is no longer slight (1), and is strong (3)
 _GUMBEL_MEAN = 0.5772156649
 KINDS = MappingProxyType({
@@ -63,9 +65,9 @@ KINDS = MappingProxyType({
 
 
 def make_labellers(counts: Mapping[str, int]) -> list[Labeller]:
-  """So many labellers of each kind, numbered from 1.
+  """Labellers in the given numbers of each kind (`KINDS`), named "KIND-1", "KIND-2" and so on.
 
-  Raises ValueError for an unknown kind, a count below 0, or nobody at all.
+  Raises ValueError for an unknown kind, a count below 0, or no labellers at all.
   """
   everyone = []
   for kind, count in counts.items():
@@ -80,7 +82,7 @@ def make_labellers(counts: Mapping[str, int]) -> list[Labeller]:
 
 
 def _labeller(name: str, kind: str) -> Labeller:
-  """With a scale of ratings that the name decides, so that one person keeps it in all rounds."""
+  """A labeller whose scale of ratings follows from the name, so that it is the same in all rounds."""
   rng = np.random.default_rng(zlib.crc32(name.encode()))
   scale = dict(leniency=float(rng.normal(0, 0.8)), stretch=float(rng.lognormal(0, 0.3)))
   return Labeller(name, kind, **KINDS[kind], **scale)
@@ -102,9 +104,9 @@ def choice_probability(
   *,
   num_shown: int = 2,
 ) -> np.ndarray:
-  """P(a is put before b), exactly: f64 of the broadcast shape.
+  """Exact P(a is put before b), f64 of the broadcast shape of the arguments.
 
-  Averages over the display orders of the `num_shown` responses on the page, and mixes in the random orders.
+  It averages over the display orders of the `num_shown` responses on the page, and includes the random orders.
   """
   gaps = np.arange(1, num_shown)  # a stands `gap` places before b, or behind
   share = 2 * (num_shown - gaps) / (num_shown * (num_shown - 1))
@@ -126,7 +128,7 @@ def rank(
   rng: np.random.Generator,
   positions: np.ndarray | None = None,
 ) -> np.ndarray:
-  """One labeller's order of K responses: ranks i64[K], 0 for the best, without ties.
+  """A labeller's order of K responses: ranks i64[K], 0 for the best, without ties.
 
   The responses are shown at `positions` i64[K], or in an order drawn at random. Raises ValueError unless gold and
   num_words are both [K].
@@ -141,7 +143,7 @@ def perceive(
   rng: np.random.Generator,
   positions: np.ndarray | None = None,
 ) -> np.ndarray:
-  """One noisy look at K responses: f64[K] in logits, the utilities with Gumbel noise, or the noise alone.
+  """A noisy look at K responses: f64[K] in logits, the utilities with Gumbel noise, or the noise alone.
 
   Arguments and errors as in `rank`.
   """
@@ -155,22 +157,22 @@ def perceive(
 
 
 def ratings(labeller: Labeller, perceived: np.ndarray) -> np.ndarray:
-  """What is perceived, f64[K] logits, as ratings i64[K]: 1 the worst, 7 the best, 4 a gold reward of 0."""
+  """Perceived logits f64[K] as ratings i64[K]: 1 the worst, 7 the best, 4 for a gold reward of 0."""
   points = POINTS * labeller.temperature * (np.asarray(perceived) - _GUMBEL_MEAN)
   return np.clip(np.rint(4 + labeller.leniency + labeller.stretch * points), 1, 7).astype(np.int64)
 
 
 def strength(perceived: np.ndarray) -> int:
-  """How much better the winner of two looks, f64[2] logits: 1 slightly, 2, 3 much."""
+  """Strength of a preference between two responses with perceived logits f64[2]: 1 slight, 2 clear, 3 strong."""
   first, second = perceived
   return 1 + int(np.searchsorted(STRENGTHS, abs(first - second)))
 
 
 def ceiling(labellers: Sequence[Labeller], gold: np.ndarray, num_words: np.ndarray) -> float:
-  """The expected share of labels that agree with the gold order, over labellers and pairs whose gold differs.
+  """Expected share of labels that agree with the gold order, over labellers and pairs of different gold reward.
 
-  gold, num_words: [..., K], the K responses of a group shown together. This is the accuracy on noisy labels of a
-  model that knows the gold reward. NaN where no pair differs.
+  gold, num_words: [..., K], the K responses of a group shown together. The share is the accuracy, on noisy labels, of a
+  model that knows the gold reward; NaN where no pair differs.
   """
   gold, num_words = np.asarray(gold, np.float64), np.asarray(num_words, np.float64)
   first, second = np.triu_indices(gold.shape[-1], 1)

@@ -1,8 +1,7 @@
-"""How users phrase each kind of request: the templates from which prompts are made and by which they are parsed.
+"""Phrasings of each kind of request: the templates from which prompts are made and by which they are parsed.
 
-A template is text with slots in braces; `SLOTS` lists what may stand in each slot. A slot that occurs twice holds
-the same text both times. `kind` tells apart what one cluster asks in different templates (the attribute asked for,
-sum or difference, larger or smaller).
+A template is text with slots in braces; `SLOTS` lists the texts of each slot. A slot that occurs twice holds the same
+text both times. Templates of a cluster differ in `kind`: the attribute asked for, sum or difference, larger or smaller.
 """
 
 import dataclasses
@@ -28,11 +27,14 @@ from rlhf_jax.world.facts import (
 
 @dataclasses.dataclass(frozen=True)
 class Phrasing:
-  """One template of one cluster."""
+  """A template of a cluster."""
 
   cluster: str
+  """Cluster, one of `CLUSTERS`."""
   kind: str
+  """Kind of task within the cluster."""
   template: str
+  """Text of the prompt with slots in braces."""
 
 
 SLOTS = MappingProxyType({
@@ -166,7 +168,7 @@ def _sentences(lead: str, verb: str) -> dict[str, str]:
 
 
 def _all_phrasings() -> dict[str, list[tuple[str, str]]]:
-  """cluster -> its (kind, template)s; `unanswerable` shares those of `facts`, the world tells them apart."""
+  """{cluster: (kind, template) pairs}. `unanswerable` has the templates of `facts`; the name in the slot decides."""
   return {
     "copying": [item for lead in _COPYING for item in _sentences(lead, "{past}").items()],
     "listing": [("list", f"{text}.") for text in _LISTING],

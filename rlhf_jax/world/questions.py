@@ -1,4 +1,6 @@
-"""Tasks as multiple choice: an ideal answer among mistaken ones."""
+"""Tasks as multiple choice: an ideal answer among mistaken answers."""
+
+from typing import Any
 
 import numpy as np
 
@@ -6,11 +8,13 @@ from rlhf_jax.world.demonstrations import ideal, mistaken
 from rlhf_jax.world.facts import World
 from rlhf_jax.world.tasks import Task
 
-PATIENCE = 50  # draws in a row without a new mistake after which there are no more
+PATIENCE = 50  # draws in a row without a new mistake, after which the world counts as having no more
 
 
-def question(world: World, task: Task, num_choices: int, rng: np.random.Generator) -> dict:
-  """{"prompt", "cluster", "choices", "answer"}: up to `num_choices` answers in random order, `answer` the right one's.
+def question(world: World, task: Task, num_choices: int, rng: np.random.Generator) -> dict[str, Any]:
+  """A question {"prompt", "cluster", "choices", "answer"}.
+
+  choices: up to `num_choices` answers in random order. answer: the index of the right choice.
 
   Raises ValueError where `num_choices` is below 2.
   """

@@ -1,7 +1,7 @@
-"""Tasks: requests in the world's words, drawn from the phrasings and recovered from the text of a prompt.
+"""Tasks: requests in the world's words, drawn from the phrasings and read back from the text of a prompt.
 
-A reward function sees strings only, so `parse_prompt` reads a task back from its prompt alone: the same templates
-that write the prompts are turned into regular expressions.
+A reward function gets strings only, so `parse_prompt` reads a task back from its prompt: the templates that write the
+prompts become regular expressions.
 """
 
 import dataclasses
@@ -19,22 +19,20 @@ HELD_OUT = ("comparison", "verification")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """One request.
-
-  cluster: one of `CLUSTERS`.
-  prompt: the text the assistant sees.
-  kind: what the cluster's template asks for (the attribute, sum or difference, larger or smaller, ...).
-  slots: (slot, text) pairs, the values in the prompt.
-  """
+  """A request of the world."""
 
   cluster: str
+  """Cluster, one of `CLUSTERS`."""
   prompt: str
+  """Text that the assistant sees."""
   kind: str
+  """Kind within the cluster: the attribute asked for, sum or difference, larger or smaller, and so on."""
   slots: tuple[tuple[str, str], ...]
+  """Pairs (slot, text), the values in the prompt."""
 
   @functools.cached_property
   def values(self) -> dict[str, str]:
-    """slot -> text."""
+    """The slots as {slot: text}."""
     return dict(self.slots)
 
 
@@ -47,7 +45,7 @@ def training_clusters(held_out: Sequence[str] = HELD_OUT) -> tuple[str, ...]:
 
 
 def sample_tasks(world: World, clusters: Sequence[str], num: int, seed: int) -> list[Task]:
-  """Draws `num` tasks, the clusters in turn, so that each has its equal share; prompts may recur.
+  """Draws `num` tasks, from the clusters in turn, so that shares are equal; prompts may recur.
 
   Within a cluster the phrasing is uniform, then the values are uniform over those that make a sensible request.
   Raises ValueError for an unknown cluster or for no cluster at all.
@@ -62,7 +60,7 @@ def sample_tasks(world: World, clusters: Sequence[str], num: int, seed: int) -> 
 
 
 def draw_task(world: World, cluster: str, rng: np.random.Generator) -> Task:
-  """One task of the cluster."""
+  """Draws a task of the cluster."""
   phrasing = pick(rng, PHRASINGS[cluster])
   slots = _slot_names(phrasing.template)
   while True:
@@ -74,7 +72,7 @@ def draw_task(world: World, cluster: str, rng: np.random.Generator) -> Task:
 
 
 def parse_prompt(world: World, prompt: str) -> Task | None:
-  """The task that a prompt asks for, or None where the text is none of the world's requests.
+  """The task of a prompt, or None where the text is no request of the world.
 
   White space at the ends and repeated white space are ignored; everything else must match a phrasing.
   """
@@ -99,13 +97,14 @@ def _slot_names(template: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _patterns() -> tuple[tuple[Phrasing, re.Pattern], ...]:
+def _patterns() -> tuple[tuple[Phrasing, re.Pattern[str]], ...]:
   return tuple((phrasing, template_pattern(phrasing.template)) for group in PHRASINGS.values() for phrasing in group)
 
 
-def template_pattern(template: str, flags: int = 0) -> re.Pattern:
-  """A regular expression with one named group per slot; a slot that recurs must recur with the same text."""
-  seen, parts = set(), []
+def template_pattern(template: str, flags: int = 0) -> re.Pattern[str]:
+  """A regular expression with a named group for each slot; a slot that recurs must recur with the same text."""
+  seen: set[str] = set()
+  parts: list[str] = []
   for i, part in enumerate(re.split(r"{(\w+)}", template)):
     if i % 2 == 0:
       parts.append(re.escape(part))
@@ -118,7 +117,7 @@ def template_pattern(template: str, flags: int = 0) -> re.Pattern:
 
 
 def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
-  """Whether the values make a request that has an answer, in this very cluster."""
+  """Whether the values make a request that belongs to the cluster and has an answer."""
   cluster, kind = phrasing.cluster, phrasing.kind
   if cluster == "facts":
     return world.known(values["name"], kind) is not None
@@ -140,13 +139,13 @@ def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
 
 
 def _countable(operations: Sequence[str], numbers: Sequence[int]) -> bool:
-  """Nobody gains or loses nothing, nobody owns less than nothing, and the first of two steps ends at 1 to 5."""
+  """Whether every change is at least 1, no total is below 0, and the first of two steps ends at 1 to 5."""
   totals = running_totals(operations, numbers)
   return min(numbers) >= 1 and totals[-1] >= 0 and all(1 <= total <= 5 for total in totals[1:-1])
 
 
 def running_totals(operations: Sequence[str], numbers: Sequence[int]) -> list[int]:
-  """[3, 4, 2] with plus, minus -> [3, 7, 5]."""
+  """Totals after each operation: [3, 4, 2] with plus, minus -> [3, 7, 5]."""
   totals = [numbers[0]]
   for operation, number in zip(operations, numbers[1:], strict=True):
     totals.append(totals[-1] + number if operation == "plus" else totals[-1] - number)

@@ -187,7 +187,7 @@ def test_calibration_by_hand():
   result = calibration([0.1, 0.3, 0.9, 1.0], [0, 1, 1, 1], bins=2)
   np.testing.assert_allclose(result.confidence, [0.2, 0.95])
   np.testing.assert_allclose(result.frequency, [0.5, 1.0])
-  np.testing.assert_array_equal(result.count, [2, 2])
+  np.testing.assert_array_equal(result.counts, [2, 2])
   assert result.error == pytest.approx(0.175)
   empty = calibration([0.9], [1], bins=2)
   assert math.isnan(empty.confidence[0]) and empty.error == pytest.approx(0.1)

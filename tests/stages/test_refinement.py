@@ -87,5 +87,5 @@ def test_demonstrations_are_bought(tmp_path):
     assert bool(critique(make_world(0), row["prompt"], row["response"])) == (row["habit"] != "ideal")
     assert (gold_score(make_world(0), row["prompt"], row["response"]).total == 2.0) == (row["habit"] == "ideal")
   (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "Why?"}) + "\n")
-  with pytest.raises(data.DataError, match="'Why[?]' is none of the world's requests"):
+  with pytest.raises(data.DataError, match="'Why[?]' is no request of the world"):
     demonstrations.run(demonstrations.Config("", 0, "{run}/prompts.jsonl", 1, 0.5), stage)

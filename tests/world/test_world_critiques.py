@@ -66,7 +66,7 @@ def test_flawed_answers_are_criticised_and_mended_into_ideal_ones():
     assert habit != "ideal" or not critique(WORLD, task.prompt, response)
   listing = "Two animals are a cat and a fox. Ann has a dog."
   assert mended(WORLD, "Name two animals.", listing) == "Two animals are a cat and a fox."
-  with pytest.raises(ValueError, match="none of the world's requests"):
+  with pytest.raises(ValueError, match="no request of the world"):
     mended(WORLD, "What of it?", "x")
 
 
@@ -76,7 +76,7 @@ def test_refinements_are_demonstrations_of_mending():
   assert len(rows) == 80 and rows == refinements(0, prompts, 80)
   assert all(row["critique"] == critique(WORLD, row["prompt"], row["response"]) != "" for row in rows)
   assert all(gold_score(WORLD, row["prompt"], row["rewrite"]).total == BEST for row in rows)
-  with pytest.raises(ValueError, match="'Why[?]' is none"):
+  with pytest.raises(ValueError, match="'Why[?]' is no request"):
     refinements(0, ["Why?"], 1)
 
 
