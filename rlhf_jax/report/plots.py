@@ -163,11 +163,13 @@ def interval_panel(
   *,
   x_label: str,
   percent: bool = False,
+  unit: bool = False,
   guide: float | None = None,
 ) -> str:
   """An SVG with a row for each (label, interval, color): the mean as a dot, the interval as a bar.
 
-  `percent`: x is a share; its axis runs from 0 to 100 %. `guide`: place of a dotted line.
+  `unit`: x lies between 0 and 1, and so does its axis. `percent`: the same, with x as a percentage. `guide`: place of a
+  dotted line.
   """
   with matplotlib.rc_context(_SETTINGS):
     figure = Figure(figsize=(3.7, 0.7 + 0.3 * len(rows)), layout="constrained")
@@ -176,7 +178,7 @@ def interval_panel(
       axes.axvline(guide, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
     for row, (_, interval, color) in enumerate(rows):
       if np.isfinite([interval.low, interval.high]).all():
-        bounds = (max(interval.low, 0.0), min(interval.high, 1.0)) if percent else (interval.low, interval.high)
+        bounds = (max(interval.low, 0.0), min(interval.high, 1.0)) if percent or unit else (interval.low, interval.high)
         axes.hlines(row, *bounds, color=_color(color), linewidth=4, alpha=0.45)
       axes.plot([interval.mean], [row], marker="o", markersize=7, color=_color(color), clip_on=False)
       label = f"{100 * interval.mean:.0f} %" if percent else f"{interval.mean:.2f}"
@@ -188,7 +190,7 @@ def interval_panel(
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
-    if percent and _within_shares(axes.dataLim.intervalx):
+    if (percent or unit) and _within_shares(axes.dataLim.intervalx):
       axes.set_xlim(0, 1)
     _dress(axes, grid_axis="x")
     for tick in axes.get_yticklabels():

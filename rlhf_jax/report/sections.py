@@ -23,7 +23,8 @@ from rlhf_jax.report.words import (
   visible,
 )
 
-DRAWN_MEASURES = ("gold", "proxy", "win_rate", "helpful", "honest", "harmless")  # the table has every measure
+GOLD_PARTS = ("helpful", "honest", "harmless")  # each between 0 and 1
+DRAWN_MEASURES = ("gold", "proxy", "win_rate", *GOLD_PARTS)  # the table has every measure
 NUM_STRETCHES = 20  # points of a curve over KL
 MAX_SAMPLES = 24  # prompts on the page; samples.jsonl has all
 
@@ -95,7 +96,8 @@ def summary(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
     if measure == "win_rate" and run.reference:
       label = f"won against {_short(str(run.reference))}"
     guide = 0.5 if measure == "win_rate" else None
-    svg = interval_panel(rows, x_label=f"{label}, 95 % interval", percent=measure in SHARES, guide=guide)
+    scale = {"percent": measure in SHARES, "unit": measure in GOLD_PARTS}
+    svg = interval_panel(rows, x_label=f"{label}, 95 % interval", guide=guide, **scale)
     panels.append(Panel(_heading(measure), Markup(svg)))
   return {
     "headings": [_heading(measure) for measure in measures],

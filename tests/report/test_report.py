@@ -291,10 +291,11 @@ def test_an_axis_of_shares_runs_from_0_to_1_and_marks_at_its_ends_are_whole(monk
     band = plots.Band(steps, line.y, line.y, line.y)
     assert axes_of(plots.band_panel([band], **labels, percent=True, root_scale=False)).get_ylim() == (0, 1)
   rows = [("sft", Interval(0.0, -0.1, 0.1, 5), 0), ("ppo", Interval(1.0, 0.9, 1.1, 5), 1)]
-  axes = axes_of(plots.interval_panel(rows, x_label="share", percent=True))
-  assert axes.get_xlim() == (0, 1)
-  bars = np.concatenate([bar.get_segments()[0][:, 0] for bar in axes.collections])
-  np.testing.assert_allclose(bars, [0.0, 0.1, 0.9, 1.0])
+  for option in ("percent", "unit"):
+    axes = axes_of(plots.interval_panel(rows, x_label="share", **{option: True}))
+    assert axes.get_xlim() == (0, 1)
+    bars = np.concatenate([bar.get_segments()[0][:, 0] for bar in axes.collections])
+    np.testing.assert_allclose(bars, [0.0, 0.1, 0.9, 1.0])
   line = plots.Line(steps, np.array([-0.001, 1.0, 4.0]), 0)
   assert axes_of(plots.line_panel([line], **labels, root_scale=True)).get_ylim()[0] == 0
   # A user's own metric of the same name in another unit stays visible.
