@@ -183,7 +183,7 @@ def interval_panel(
       axes.plot([interval.mean], [row], marker="o", markersize=7, color=_color(color), clip_on=False)
       label = f"{100 * interval.mean:.0f} %" if percent else f"{interval.mean:.2f}"
       label = label.replace("-", "−")
-      axes.text(1.02, row, label, transform=axes.get_yaxis_transform(), va="center", color=_INK, fontsize=9.5)
+      axes.text(1.05, row, label, transform=axes.get_yaxis_transform(), va="center", color=_INK, fontsize=9.5)
     axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(x_label)
@@ -193,6 +193,7 @@ def interval_panel(
     if (percent or unit) and _within_shares(axes.dataLim.intervalx):
       axes.set_xlim(0, 1)
     _dress(axes, grid_axis="x")
+    axes.tick_params(axis="y", pad=8)  # room for a mark at the end of the axis
     for tick in axes.get_yticklabels():
       tick.set_color(_INK)
       tick.set_fontsize(9.5)

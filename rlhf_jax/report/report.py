@@ -86,8 +86,9 @@ def _environment(run: Run) -> list[tuple[str, str]]:
   versions, commit, changed = (found.pop(key, None) for key in ("versions", "commit", "tree_changed"))
   if isinstance(commit, str):
     found["commit"] = f"{commit[:12]} and changes" if changed else commit[:12]
+  found = {str(key).removeprefix("num_").replace("_", " "): value for key, value in found.items()}
   found |= versions if isinstance(versions, dict) else {}
-  return [(str(key).removeprefix("num_").replace("_", " "), _plain(x)) for key, x in found.items() if _is_plain(x)]
+  return [(str(key), _plain(value)) for key, value in found.items() if _is_plain(value)]
 
 
 def _is_plain(value: Any) -> bool:

@@ -240,11 +240,11 @@ def test_evaluations_are_found_by_their_files(tmp_path, module):
 
 def test_the_environment_is_among_the_facts(tmp_path):
   root = _write_run(tmp_path / "run")
-  versions = {"python": "3.11.9", "jax": "0.10.2"}
+  versions = {"python": "3.11.9", "rlhf_jax": "0.2.0", "jax": "0.10.2"}
   found = {"versions": versions, "commit": "0123456789abcdef", "tree_changed": True, "device": "TPU v5e"}
   (root / "environment.json").write_text(json.dumps({**found, "num_devices": 8, "num_processes": 2}))
   words = _words(_page(root))
-  for fact in ("device TPU v5e", "devices 8", "processes 2", "commit 0123456789ab and changes", "jax 0.10.2"):
+  for fact in ("device TPU v5e", "devices 8", "processes 2", "commit 0123456789ab and changes", "rlhf_jax 0.2.0"):
     assert fact in words
   found = {"versions": versions, "commit": None, "tree_changed": None}
   (root / "environment.json").write_text(json.dumps(found))
