@@ -9,6 +9,10 @@ from typing import Any
 
 CODE = re.compile(r"``.+?``|`[^`]+`", re.S)
 SPECIAL = re.compile(r"([\\*|`_])")
+# Code must stand between such characters; elsewhere an escaped blank, which is not shown, separates it.
+OPENS = frozenset(["", *" \n'\"([{<-/:"])
+CLOSES = frozenset(["", *" \n'\")]}>-/\\:.,;!?"])
+SEPARATE = "\\ "
 
 
 def plain(text: str) -> str:
@@ -17,10 +21,8 @@ def plain(text: str) -> str:
   for found in CODE.finditer(text):
     parts.append(SPECIAL.sub(r"\\\1", text[end : found.start()]))
     inner = " ".join(found.group().strip("`").split())
-    before, after = text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]
-    # Code ends only before white space or punctuation; an escaped blank stands for nothing.
-    parts.append(f"{'' if not before or before.isspace() else chr(92) + ' '}``{inner}``")
-    parts.append(r"\ " if after and not after.isspace() else "")
+    before, after = text[: found.start()][-1:], text[found.end() :][:1]
+    parts.append(f"{SEPARATE if before not in OPENS else ''}``{inner}``{SEPARATE if after not in CLOSES else ''}")
     end = found.end()
   return "".join([*parts, SPECIAL.sub(r"\\\1", text[end:])])
 
