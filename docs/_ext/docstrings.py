@@ -12,6 +12,7 @@ SPECIAL = re.compile(r"([\\*|`_])")
 # Code must stand between such characters; elsewhere an escaped blank, which is not shown, separates it.
 OPENS = frozenset(["", *" \n'\"([{<-/:"])
 CLOSES = frozenset(["", *" \n'\")]}>-/\\:.,;!?"])
+ARRAY_LIKE = re.compile(r"(?:[~\w.]+\.)?Array \| (?:[~\w.]+ \| )+complex")
 SEPARATE = "\\ "
 
 
@@ -84,10 +85,24 @@ def _indented(block: list[str]) -> list[str]:
 
 
 def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-  """Event `autodoc-process-docstring`. What jax.tree_util and flax add to a class is not ours to convert."""
-  lines[:] = convert(lines)
+  """Event `autodoc-process-docstring`. What Python says of a field of a NamedTuple says nothing."""
+  lines[:] = [] if lines and lines[0].startswith("Alias for field number") else convert(lines)
+
+
+def leave_out(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+  """Event `autodoc-skip-member`: the method that flax gives to every dataclass of arrays."""
+  return True if name == "replace" and "flax" in getattr(obj, "__module__", "") else None
+
+
+def name_types(app: Any, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any) -> Any:
+  """Event `autodoc-process-signature`: ArrayLike as it is written, not as the eight types it stands for."""
+  if not signature:
+    return None
+  return ARRAY_LIKE.sub("ArrayLike", signature), returns and ARRAY_LIKE.sub("ArrayLike", returns)
 
 
 def setup(app: Any) -> dict[str, bool]:
   app.connect("autodoc-process-docstring", process)
+  app.connect("autodoc-skip-member", leave_out)
+  app.connect("autodoc-process-signature", name_types)
   return {"parallel_read_safe": True}
