@@ -4,6 +4,7 @@ import re
 
 import pytest
 from pages import PAGES, ROOT
+from test_layering import LEVELS
 
 from rlhf_jax import __version__
 
@@ -81,3 +82,17 @@ def test_every_experiment_is_listed():
   listed = (ROOT / "docs/measured.md").read_text()
   for path in (ROOT / "experiments").glob("*/README.md"):
     assert f"`experiments/{path.parent.name}`" in listed, path
+
+
+def test_the_map_has_the_levels_that_imports_keep_to():
+  rows = re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "docs/architecture.md").read_text(), re.M)
+  told = {int(level): set(re.findall(r"`(\w+)`", names)) for level, names in rows}
+  assert told == dict(enumerate(LEVELS, 1))
+
+
+def test_the_map_has_every_package():
+  tree = (ROOT / "docs/architecture.md").read_text().partition("## What may import what")[0]
+  for path in (ROOT / "rlhf_jax").iterdir():
+    if path.name not in ("__init__.py", "__pycache__", "configs", "py.typed"):
+      name = path.name if path.suffix else f"{path.name}/"
+      assert re.search(rf"^      {name} ", tree, re.M), name
