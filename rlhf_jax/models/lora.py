@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from rlhf_jax.types import Params
 
 ATTENTION = ("query", "key", "value", "attention_out")
-MLP = ("gate", "up", "mlp_out")
 
 _FROZEN = ("decoder", "lora_scale")
 
