@@ -121,19 +121,12 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
   return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
 
 
-def rank(
-  labeller: Labeller,
-  gold: np.ndarray,
-  num_words: np.ndarray,
-  rng: np.random.Generator,
-  positions: np.ndarray | None = None,
-) -> np.ndarray:
+def rank(labeller: Labeller, gold: np.ndarray, num_words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """A labeller's order of K responses: ranks i64[K], 0 for the best, without ties.
 
-  The responses are shown at `positions` i64[K], or in an order drawn at random. Raises ValueError unless gold and
-  num_words are both [K].
+  The responses are shown in an order drawn at random. Raises ValueError unless gold and num_words are both [K].
   """
-  return np.argsort(np.argsort(-perceive(labeller, gold, num_words, rng, positions)))
+  return np.argsort(np.argsort(-perceive(labeller, gold, num_words, rng)))
 
 
 def perceive(
@@ -145,7 +138,8 @@ def perceive(
 ) -> np.ndarray:
   """A noisy look at K responses: f64[K] in logits, the utilities with Gumbel noise, or the noise alone.
 
-  Arguments and errors as in `rank`.
+  The responses are shown at `positions` i64[K], or in an order drawn at random. Raises ValueError unless gold and
+  num_words are both [K].
   """
   gold, num_words = np.asarray(gold), np.asarray(num_words)
   if gold.ndim != 1 or gold.shape != num_words.shape:

@@ -101,7 +101,7 @@ def _patterns() -> tuple[tuple[Phrasing, re.Pattern[str]], ...]:
   return tuple((phrasing, template_pattern(phrasing.template)) for group in PHRASINGS.values() for phrasing in group)
 
 
-def template_pattern(template: str, flags: int = 0) -> re.Pattern[str]:
+def template_pattern(template: str) -> re.Pattern[str]:
   """A regular expression with a named group for each slot; a slot that recurs must recur with the same text."""
   seen: set[str] = set()
   parts: list[str] = []
@@ -113,7 +113,7 @@ def template_pattern(template: str, flags: int = 0) -> re.Pattern[str]:
     else:
       seen.add(part)
       parts.append(f"(?P<{part}>{'|'.join(sorted(SLOTS[part], key=len, reverse=True))})")
-  return re.compile("".join(parts), flags)
+  return re.compile("".join(parts))
 
 
 def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
