@@ -88,12 +88,12 @@ class Annotating(threading.Thread):
     with contextlib.suppress(OSError, http.client.HTTPException):  # the server was killed
       self.post("/login", {"token": self.token})
       state = self.post("/next", {})
-      while state["task"] is not None and not self.stop.is_set():
-        task = state["task"]["id"]
+      while state["assignment"] is not None and not self.stop.is_set():
+        assignment = state["assignment"]["id"]
         start = time.perf_counter()
-        state = self.post("/judgements", {"task": task, **ANSWER, "seconds": 1.0})
+        state = self.post("/judgements", {"assignment": assignment, **ANSWER, "seconds": 1.0})
         self.seconds.append(time.perf_counter() - start)
-        self.acknowledged.append(task)
+        self.acknowledged.append(assignment)
 
   def post(self, path: str, body: dict) -> dict:
     self.connection.request("POST", path, json.dumps(body), self.headers)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.optimize
 
-from rlhf_jax.agreement.tables import Pairs, Table, dense_ranks
+from rlhf_jax.agreement.tables import Pairs, Table
+from rlhf_jax.feedback.ranks import dense_ranks
 
 SCORE_SD = 2.0  # logits at a reliability of 1
 RELIABILITY_SD = 1.0

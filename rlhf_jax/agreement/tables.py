@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rlhf_jax.feedback.records import UNDONE, Annotator, Item, Judgement, current
-
-UNKNOWN_TIME = "1970-01-01T00:00:00"  # of an import that records neither the time nor the order of display
+from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes, ranked_pairs
+from rlhf_jax.feedback.records import UNDONE, UNKNOWN_TIME, Annotator, Item, Judgement, current
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,43 +118,24 @@ def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judg
 
 def pairs_of(table: Table) -> Pairs:
   """All pairs of responses that were judged together, in the order of the judgements."""
-  size = table.ranks.shape[1]
-  columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-  share = 2 / np.maximum((table.ranks >= 0).sum(1), 1)  # [N]
-  for number, (i, j) in enumerate(zip(*np.triu_indices(size, 1), strict=True)):
-    chosen = np.flatnonzero((table.ranks[:, i] >= 0) & (table.ranks[:, j] >= 0))
-    items = table.item[chosen]
-    columns["judgement"].append(chosen)
-    columns["first"].append(np.full(chosen.shape, i))
-    columns["second"].append(np.full(chosen.shape, j))
-    columns["key"].append(items * (size * (size - 1) // 2) + number)
-    columns["outcome"].append(_outcome(table.ranks[chosen, i], table.ranks[chosen, j]))
-    columns["gold"].append(_outcome(table.gold[items, i], table.gold[items, j]))
-    columns["earlier"].append(_difference(table.places[chosen, j], table.places[chosen, i]))
-    columns["longer"].append(table.num_words[items, i] - table.num_words[items, j])
-  if not columns:
-    columns = {name: [np.zeros(0)] for name in ("judgement", "first", "second", "key", *_FLOATS)}
-  joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-  order = np.argsort(joined["judgement"], kind="stable")
-  joined = {name: array[order].astype(np.float64 if name in _FLOATS else np.int64) for name, array in joined.items()}
-  judgement = joined["judgement"]
-  keys, unit = np.unique(joined.pop("key"), return_inverse=True)
+  judgement, first, second = ranked_pairs(table.ranks)
+  item, size = table.item[judgement], table.ranks.shape[1]
+  _, unit = np.unique((item * size + first) * size + second, return_inverse=True)
+  num_ranked = (table.ranks[judgement] >= 0).sum(1)
   return Pairs(
-    annotator=table.annotator[judgement], item=table.item[judgement], unit=unit, share=share[judgement],
-    num_units=len(keys), **joined,
-  )  # fmt: skip
-
-
-_FLOATS = ("outcome", "gold", "earlier", "longer")
-
-
-def dense_ranks(scores: np.ndarray) -> np.ndarray:
-  """f[M, K] -> i64[M, K]: 0 for the highest score of a row, equal scores tie, -1 where it is NaN."""
-  ranks = np.full(scores.shape, -1, np.int64)
-  for row, ranked in zip(scores, ranks, strict=True):
-    present = ~np.isnan(row)
-    ranked[present] = np.unique(-row[present], return_inverse=True)[1]
-  return ranks
+    judgement=judgement,
+    annotator=table.annotator[judgement],
+    item=item,
+    first=first,
+    second=second,
+    unit=unit,
+    outcome=pair_outcomes(table.ranks[judgement, first], table.ranks[judgement, second]),
+    gold=pair_outcomes(table.gold[item, first], table.gold[item, second]),
+    earlier=_difference(table.places[judgement, second], table.places[judgement, first]),
+    longer=table.num_words[item, first] - table.num_words[item, second],
+    share=2 / num_ranked,
+    num_units=len(np.unique(unit)),
+  )
 
 
 def _counted(judgements: Iterable[Judgement]) -> tuple[list[Judgement], list[str]]:
@@ -185,7 +165,7 @@ def _ranks(judgement: Judgement) -> Sequence[int]:
 
 def _places(judgement: Judgement, size: int) -> np.ndarray:
   places = np.full(size, -1, np.int64)
-  if judgement.created.startswith(UNKNOWN_TIME) and judgement.order == tuple(range(len(judgement.order))):
+  if judgement.created.startswith(UNKNOWN_TIME[:19]) and judgement.order == tuple(range(len(judgement.order))):
     return places
   places[list(judgement.order)] = np.arange(len(judgement.order))
   return places
@@ -196,11 +176,6 @@ def _padded(values: Sequence | None, size: int, fill: float) -> np.ndarray:
   for i, value in enumerate(values or ()):
     row[i] = fill if value is None else value
   return row
-
-
-def _outcome(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """1, 0.5 or 0 as the first rank is better, equal or worse; NaN where one is absent."""
-  return np.where((first >= 0) & (second >= 0), 0.5 + 0.5 * np.sign(second - first), np.nan)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlhf_jax.agreement.tables import dense_ranks
+from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Records, Response, make_item, timestamp
 from rlhf_jax.world import (
   CLUSTERS,

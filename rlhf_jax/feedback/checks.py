@@ -1,14 +1,18 @@
-"""What the fields of a record may hold: each check raises ValueError, naming the field and what was found."""
+"""Checks of the fields of a record: each raises ValueError, naming the field, what was found and what is accepted."""
 
 from __future__ import annotations
 
+import datetime
+import math
 from typing import Any
 
-MAX_ID = 200
+MAX_ID = 200  # characters
+RATINGS = range(1, 8)  # 1 worst, 7 best
+STRENGTHS = range(1, 4)  # 1 slightly better, 2 better, 3 much better
 
 
 def check_type(name: str, value: Any, kind: type) -> Any:
-  """The value, whose type must be `kind` itself."""
+  """Returns the value, whose type must be `kind` itself and no subclass: true is no integer here."""
   if type(value) is not kind:
     wanted = {str: "a string", bool: "true or false", tuple: "a list", list: "a list", dict: "an object"}[kind]
     raise ValueError(f"{name!r} must be {wanted}, found {value!r:.60}")
@@ -16,7 +20,7 @@ def check_type(name: str, value: Any, kind: type) -> Any:
 
 
 def check_text(name: str, value: Any) -> None:
-  """A string that can be written down."""
+  """A string that can be encoded as UTF-8."""
   check_type(name, value, str)
   try:
     value.encode()
@@ -39,10 +43,66 @@ def check_length(name: str, values: Any, size: int) -> None:
     raise ValueError(f"{name!r} has {len(values)} entries for {size} responses; give one per response")
 
 
+def check_order(name: str, order: Any) -> int:
+  """A permutation of 0..K-1 with K >= 1; returns K."""
+  size = len(check_type(name, order, tuple))
+  if not size or any(type(i) is not int for i in order) or sorted(order) != list(range(size)):
+    raise ValueError(f"{name!r} must be a permutation of 0..K-1, found {list(order)}")
+  return size
+
+
 def check_ranks(name: str, ranks: Any, size: int) -> None:
-  """A ranking of `size` responses: 0 the best, -1 absent, at least two ranked."""
+  """A ranking of `size` responses: 0 is the best, equal ranks tie, -1 is absent; at least two are ranked."""
   check_length(name, ranks, size)
   if any(type(rank) is not int or rank < -1 for rank in ranks):
     raise ValueError(f"{name!r} must be integers from 0 (best), -1 for absent; found {list(ranks)}")
   if sum(rank >= 0 for rank in ranks) < 2:
     raise ValueError(f"{name!r} must rank at least two responses, found {list(ranks)}")
+
+
+def check_ratings(name: str, ratings: Any, size: int) -> None:
+  """Ratings of `size` responses: 1 to 7, None where a response is not rated."""
+  check_length(name, ratings, size)
+  for i, rating in enumerate(ratings):
+    if rating is not None and (type(rating) is not int or rating not in RATINGS):
+      raise ValueError(f"'{name}[{i}]' must be 1 to 7 or null, found {rating!r}")
+
+
+def check_strength(name: str, strength: Any, ranks: Any) -> None:
+  """A strength of 1 to 3, which only a ranking of two responses with a winner can have."""
+  if type(strength) is not int or strength not in STRENGTHS:
+    raise ValueError(f"{name!r} must be 1 to 3 or null, found {strength!r}")
+  if ranks is None or len(ranks) != 2 or ranks[0] == ranks[1]:
+    raise ValueError(f"{name!r} needs two responses and a winner: set it to null for a tie or a longer ranking")
+
+
+def check_texts(name: str, texts: Any, size: int) -> None:
+  """One text for each of `size` responses."""
+  check_length(name, texts, size)
+  for i, text in enumerate(texts):
+    check_text(f"{name}[{i}]", text)
+
+
+def check_flags(name: str, flags: Any, size: int) -> None:
+  """A tuple of flags, each an id, for each of `size` responses."""
+  check_length(name, flags, size)
+  for i, of_response in enumerate(flags):
+    for j, flag in enumerate(check_type(f"{name}[{i}]", of_response, tuple)):
+      check_id(f"{name}[{i}][{j}]", flag)
+
+
+def check_seconds(name: str, seconds: Any) -> None:
+  """A finite number >= 0."""
+  if type(seconds) not in (int, float) or not math.isfinite(seconds) or seconds < 0:
+    raise ValueError(f"{name!r} must be a finite number >= 0, found {seconds!r}")
+
+
+def check_time(name: str, time: Any) -> None:
+  """A time in ISO 8601, in UTC."""
+  check_type(name, time, str)
+  try:
+    offset = datetime.datetime.fromisoformat(time).utcoffset()
+  except ValueError as error:
+    raise ValueError(f"{name!r} must be a time in ISO 8601, found {time!r}") from error
+  if offset != datetime.timedelta():
+    raise ValueError(f"{name!r} must be in UTC (end in Z), found {time!r}")

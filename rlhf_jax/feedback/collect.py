@@ -1,7 +1,7 @@
-"""From prompts to items in the queue: responses sampled from policies, taken from files, or both, and gold items.
+"""Items for the queue, made of prompts with responses that are sampled from policies, read from files, or both.
 
-A policy is a plain function of texts, so that nothing here knows of models: `rlhf_jax.tools.ask.open_policies` opens
-those of a run, and any other source of text can be wrapped the same way.
+A policy is a plain function of texts, so that this file needs no model: `rlhf_jax.tools.ask.open_policies` opens the
+policies of a run, and any other source of text can be wrapped the same way.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from rlhf_jax.data import DataError, read_comparisons, read_rows
 from rlhf_jax.feedback.records import Item, Response, make_item
 from rlhf_jax.feedback.store import Settings, add_records, create_store, open_store, read_settings
 
-MAX_RESPONSES = 9  # of an item: one letter key each on the page
+MAX_RESPONSES = 9  # of an item, because the page selects a response by one of the keys a to i
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-  """sample(prompts, count, seed) -> `count` responses for each prompt, none for a prompt it cannot take.
-
-  source: {"checkpoint", "sampling", ...}, kept with every response; the seed is added to its sampling.
-  """
+  """A source of responses."""
 
   sample: Callable[[Sequence[str], int, int], list[list[str]]]
+  """Function of (prompts, count, seed) that returns `count` responses for each prompt, and an empty list for a prompt
+  that it cannot answer."""
   source: dict[str, Any]
+  """Origin {"checkpoint", "sampling", ...}, kept with every response; the seed is added to "sampling"."""
 
 
 def collect(
   path: str | Path, items: Sequence[Item], gold: Sequence[Item] = (), settings: Settings | None = None
 ) -> int:
-  """Queues items in the store at `path`, made where there is none, and returns how many were not there yet.
+  """Queues items in the store at `path`, which is made where there is none; returns the number of new items.
 
   Raises:
-    DataError: the store was made with other settings, or an item has too many responses.
+    DataError: the store was made with other settings, or an item has more than MAX_RESPONSES responses.
   """
   settings = settings or Settings()
   for item in (*items, *gold):
@@ -57,21 +57,24 @@ def make_items(
   seed: int,
   existing: Mapping[str, Sequence[Response]] | None = None,
 ) -> tuple[list[Item], Counter]:
-  """One item per prompt, of `num_responses` samples from the policies in turn and of all its existing responses.
+  """One item for each prompt: `num_responses` samples, the policies taking turns, and all existing responses to it.
 
-  Equal texts count once, with the first one's source. Prompts that only `existing` has come last.
+  Equal texts count once, with the source of the first. Prompts that only `existing` holds come last.
 
   Returns:
-    The items, and the counted reasons why a prompt has none.
+    The items, and for each reason to make no item the number of prompts.
 
   Raises:
-    DataError: there are fewer responses to a prompt than policies, so that some would never be compared.
+    DataError: `num_responses` is less than the number of policies, so that some would answer no prompt.
   """
   if policies and num_responses < len(policies):
-    raise DataError(f"-k {num_responses} is less than the {len(policies)} policies; every one should have its say")
+    raise DataError(
+      f"-k {num_responses} is less than the {len(policies)} policies; sample at least one response from each"
+    )
   existing = existing or {}
   sampled = _sample(prompts, policies, num_responses, seed)
-  items, skips = [], Counter()
+  items: list[Item] = []
+  skips: Counter[str] = Counter()
   for prompt in dict.fromkeys([*prompts, *existing]):
     responses = [*sampled.get(prompt, ()), *existing.get(prompt, ())]
     distinct: dict[str, Response] = {}
@@ -86,10 +89,10 @@ def make_items(
 
 
 def read_responses(path: str | Path) -> dict[str, list[Response]]:
-  """Prompt -> its responses, from rows {"prompt", "response"} or {"prompt", "responses"}; further columns are ignored.
+  """{prompt: responses} of a file of rows {"prompt", "response"} or {"prompt", "responses"}, other columns ignored.
 
   Raises:
-    DataError: naming file and line.
+    DataError: naming file and line: the file cannot be read, or a row has other columns or types.
   """
   found: dict[str, list[Response]] = {}
   for line, row in read_rows(path):
@@ -104,10 +107,12 @@ def read_responses(path: str | Path) -> dict[str, list[Response]]:
 
 
 def read_gold(path: str | Path) -> tuple[list[Item], Counter]:
-  """Gold items from an expert's comparisons in any shape of `read_comparisons`, and the counted reasons of skips.
+  """Gold items of a file of an expert's comparisons, and for each reason to skip a row the number of rows.
+
+  The comparisons have any shape that `rlhf_jax.data.read_comparisons` reads.
 
   Raises:
-    DataError: naming file and line.
+    DataError: naming file and line, as `read_comparisons`.
   """
   comparisons, skips = read_comparisons(path)
   source = {"file": Path(path).name}
@@ -115,8 +120,10 @@ def read_gold(path: str | Path) -> tuple[list[Item], Counter]:
   return items, skips
 
 
-def _sample(prompts, policies, num_responses, seed) -> dict[str, list[Response]]:
-  """Each prompt's samples. Where k is no multiple of the number of policies, the extra ones go round by prompt."""
+def _sample(
+  prompts: Sequence[str], policies: Sequence[Policy], num_responses: int, seed: int
+) -> dict[str, list[Response]]:
+  """Samples for each prompt. Where the policies do not share them evenly, those with one more change by prompt."""
   found: dict[str, list[Response]] = {prompt: [] for prompt in prompts}
   for place, policy in enumerate(policies):
     share, extra = divmod(num_responses, len(policies))

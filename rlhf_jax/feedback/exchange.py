@@ -1,6 +1,6 @@
-"""Records in and out of files: JSONL, Parquet and `datasets.Dataset` (all lossless), CSV of the derived rows.
+"""Records in and out of files: SQLite, JSONL, Parquet and `datasets.Dataset`, all lossless; rows for learners; CSV.
 
-The same records always give the same bytes. What learners read is derived from the records: see `derived.py`.
+The same records always give the same bytes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,47 +17,44 @@ from typing import Any
 from rlhf_jax.data import DataError, read_rows, write_rows
 from rlhf_jax.data.files import write_bytes
 from rlhf_jax.feedback.learner_rows import SHAPES
-from rlhf_jax.feedback.records import (
-  Annotator,
-  Judgement,
-  Record,
-  Records,
-  Response,
-  collect_records,
-  content_id,
-  make_item,
-  record_of,
-)
+from rlhf_jax.feedback.record_rows import record_of, to_row
+from rlhf_jax.feedback.records import Record, Records, collect_records, content_id
+from rlhf_jax.feedback.row_records import records_of_rows
+from rlhf_jax.feedback.store import add_records, located_records, open_store
 
-FORMULA = tuple("=+-@＝＋－＠")  # what a spreadsheet takes for the start of one
+FORMULA = tuple("=+-@＝＋－＠")  # the characters that make a spreadsheet take a cell for a formula
 NAMES = ("annotators", "items", "judgements")
 
 
-def read_records(path: str | Path) -> Records:
-  """(annotators, items, judgements) of a .db, .jsonl (or .jsonl.gz) or .parquet file, each in the order of the file,
-  or of the directory that `convert` writes as a dataset.
+def read_records(*paths: str | Path) -> Records:
+  """(annotators, items, judgements) of all the files, each in the order of the files.
 
-  A .jsonl file holds records or, as the stages of a run write them, comparisons {"prompt", "responses", "ranks",
-  "annotator"}; a column "gold" of scores becomes the item's gold ranks. Of comparisons neither the time nor the order
-  of display is known: `seconds` is 0, `created` is 1970, `order` that of the file.
+  A file of records is a .db, .jsonl, .jsonl.gz or .parquet file or the directory of a dataset, as `convert` writes
+  them. A .jsonl file may instead hold the rows of any shape that `convert` writes for learners, or the comparisons of a
+  run: `row_records` says what becomes of them.
 
   Raises:
     DataError: naming file and line (for Parquet the row): the file cannot be read, a row is malformed, an id occurs
       twice with different content, or a judgement does not fit its item or names an unknown one.
   """
-  path = Path(path)
-  if path.suffix == ".db":
-    from rlhf_jax.feedback.store import read_store
-
-    return read_store(path)
-  if path.is_dir():
-    return from_dataset(_open_dataset(path), str(path))
-  if path.suffix == ".parquet":
-    return collect_records((where, record_of(row, where)) for where, row in _parquet_rows(path))
-  rows = read_rows(path)
-  if any("type" in row for _, row in rows):
-    return collect_records((f"{path}:{line}", record_of(row, f"{path}:{line}")) for line, row in rows)
-  return collect_records(located for line, row in rows for located in _comparisons(path, line, row))
+  located: list[tuple[str, Record]] = []
+  rows: list[tuple[Path, list[tuple[int, dict]]]] = []
+  for path in map(Path, paths):
+    if path.suffix == ".db":
+      located += located_records(path)
+    elif path.is_dir():
+      located += _of_columns(_open_dataset(path), str(path))
+    elif path.suffix == ".parquet":
+      located += _of_columns(_parquet_rows(path), str(path))
+    elif path.suffix == ".csv":
+      raise DataError(f"{path}: a .csv is for spreadsheets, its cells are altered; convert to .jsonl and read that")
+    else:
+      found = read_rows(path)
+      if any("type" in row for _, row in found):
+        located += [(f"{path}:{line}", record_of(row, f"{path}:{line}")) for line, row in found]
+      else:
+        rows.append((path, found))
+  return collect_records(itertools.chain(located, records_of_rows(rows)))
 
 
 def write_records(path: str | Path, records: Records) -> None:
@@ -67,8 +65,6 @@ def write_records(path: str | Path, records: Records) -> None:
   """
   path = Path(path)
   if path.suffix == ".db":
-    from rlhf_jax.feedback.store import add_records, open_store
-
     with contextlib.closing(open_store(path, create=True)) as store:
       add_records(store, records, str(path))
   elif path.suffix == ".parquet":
@@ -78,15 +74,16 @@ def write_records(path: str | Path, records: Records) -> None:
     pyarrow.parquet.write_table(_table(records), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue())
   elif path.name.endswith((".jsonl", ".jsonl.gz")):
-    write_rows(path, (record.to_row() for kind in records for record in kind))
+    write_rows(path, _rows(records))
   else:
     raise DataError(f"{path}: the name of a file of records ends in .db, .jsonl, .jsonl.gz or .parquet")
 
 
 def convert(source: str | Path, target: str | Path, shape: str = "records") -> str:
-  """Writes the records of `source`, or a shape of `derived.SHAPES` as .jsonl or .csv, and says how many.
+  """Writes what `read_records` reads from `source` in another form, and returns in words how many rows that are.
 
-  The shape "dataset" is the records again, as a directory that `datasets.load_from_disk` opens.
+  shape: "records"; "dataset", a directory that `datasets.load_from_disk` opens; or a name of `learner_rows.SHAPES`, as
+  .jsonl for learners or as .csv for spreadsheets.
 
   Raises:
     DataError: as `read_records` and `write_records`; there are no rows of that shape; the directory exists already.
@@ -113,28 +110,33 @@ def convert(source: str | Path, target: str | Path, shape: str = "records") -> s
 
 
 def _counts(records: Records) -> str:
-  return ", ".join(f"{len(rows)} {name}" for name, rows in zip(NAMES, records, strict=True))
+  annotators, items, judgements = records
+  sizes = (len(annotators), len(items), len(judgements))
+  return ", ".join(f"{size} {name}" for name, size in zip(NAMES, sizes, strict=True))
+
+
+def _rows(records: Records) -> list[dict[str, Any]]:
+  return [to_row(record) for kind in records for record in kind]
 
 
 def to_dataset(records: Records) -> Any:
-  """A `datasets.Dataset` with a row per record: the columns of all types, null where a type has no such field."""
+  """A `datasets.Dataset` with a row for each record: the columns of all types, null where a type lacks the field."""
   import datasets
 
-  rows = [record.to_row() for kind in records for record in kind]
-  # Its own fingerprint would differ from one export of the same records to the next.
-  return datasets.Dataset(_table(records), fingerprint=content_id(rows))
+  # The library's own fingerprint would differ from one export of the same records to the next.
+  return datasets.Dataset(_table(records), fingerprint=content_id(_rows(records)))
 
 
 def from_dataset(dataset: Iterable[Mapping[str, Any]], where: str = "dataset") -> Records:
   """The records of such a dataset, or of any rows of its columns. Raises DataError naming the row, from 1."""
-  return collect_records((place, record_of(row, place)) for place, row in _unflattened(dataset, where))
+  return collect_records(_of_columns(dataset, where))
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Rows for a spreadsheet; lists are written as JSON, and no cell is a formula there."""
+  """Writes rows for a spreadsheet: lists become JSON, and a cell that would be a formula gets a "'" in front."""
   columns = list(dict.fromkeys(column for row in rows for column in row))
   buffer = io.StringIO()
-  writer = csv.writer(buffer)  # with RFC 4180's "\r\n", so that a lone \r is quoted: readers take it for a row's end
+  writer = csv.writer(buffer)  # ends rows with RFC 4180's "\r\n", and quotes a lone \r, which readers take for an end
   writer.writerow(columns)
   writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
   write_bytes(path, buffer.getvalue().encode())
@@ -160,7 +162,7 @@ def _table(records: Records) -> Any:
     "strength": pa.int64(), "flags": pa.list_(texts), "critiques": texts, "rewrites": texts, "skipped": pa.string(),
     "seconds": pa.float64(), "guidelines": pa.string(), "created": pa.string(), "supersedes": pa.string(),
   }  # fmt: skip
-  rows = [record.to_row() for kind in records for record in kind]
+  rows = _rows(records)
   for row in rows:
     if "responses" in row:
       # A struct would need the same keys in every source, and would fill the missing ones with null.
@@ -177,19 +179,18 @@ def _open_dataset(path: Path) -> Any:
     raise DataError(f"{path}: is a directory, and no dataset ({error})") from error
 
 
-def _parquet_rows(path: Path) -> list[tuple[str, dict]]:
+def _parquet_rows(path: Path) -> list[dict]:
   import pyarrow as pa
   import pyarrow.parquet
 
   try:
-    rows = pyarrow.parquet.read_table(path).to_pylist()
+    return pyarrow.parquet.read_table(path).to_pylist()
   except (OSError, pa.ArrowException) as error:
     raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
-  return list(_unflattened(rows, str(path)))
 
 
-def _unflattened(rows: Iterable[Mapping[str, Any]], where: str) -> Iterator[tuple[str, dict]]:
-  """Rows of all columns -> ("where, row N", the JSON row of a record): without nulls, the sources parsed."""
+def _of_columns(rows: Iterable[Mapping[str, Any]], where: str) -> Iterator[tuple[str, Record]]:
+  """Rows with the columns of `_table` -> ("where, row N", record)."""
   for number, columns in enumerate(rows, start=1):
     place = f"{where}, row {number}"
     row = {name: value for name, value in columns.items() if value is not None}
@@ -198,30 +199,4 @@ def _unflattened(rows: Iterable[Mapping[str, Any]], where: str) -> Iterator[tupl
         row["responses"] = [{**one, "source": json.loads(one["source"])} for one in row["responses"]]
       except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{place}: 'responses' must be a list of {{text, source as JSON}} ({error!r})") from error
-    yield place, row
-
-
-def _comparisons(path: Path, line: int, row: Mapping[str, Any]) -> Iterator[tuple[str, Record]]:
-  """One row of comparisons.jsonl as its annotator, its item and its judgement."""
-  where = f"{path}:{line}"
-  for column, kind in (("prompt", str), ("responses", list), ("ranks", list)):
-    if type(row.get(column)) is not kind:
-      found = f"{column!r} is {row.get(column)!r:.60}"
-      raise DataError(f"{where}: {found}; a row is a record with a 'type', or has 'prompt', 'responses' and 'ranks'")
-  gold = row.get("gold")
-  name = row.get("annotator") or "unknown"
-  try:
-    annotator = Annotator(name, "human" if gold is None else "simulated")
-    responses = [Response(text, {"file": path.name}) for text in row["responses"]]
-    item = make_item(row["prompt"], responses, None if gold is None else _ranks(gold))
-    order = tuple(range(len(responses)))
-    judgement = Judgement(content_id([item.id, name, line]), item.id, name, order, ranks=tuple(row["ranks"]))
-  except (TypeError, ValueError) as error:
-    raise DataError(f"{where}: {error}") from error
-  yield from ((where, record) for record in (annotator, item, judgement))
-
-
-def _ranks(scores: Sequence[float]) -> list[int]:
-  """Dense ranks of scores: 0 for the highest, equal scores tie."""
-  ladder = sorted(set(scores), reverse=True)
-  return [ladder.index(score) for score in scores]
+    yield place, record_of(row, place)

@@ -1,4 +1,4 @@
-"""The guidelines pane: the subset of Markdown that guidelines need, as blocks for the template to escape."""
+"""The guidelines of an annotation page: a subset of Markdown, parsed into blocks of text that the template escapes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ Run = tuple[str, str]  # ("" | "strong" | "em", text)
 
 
 def blocks(text: str) -> list[tuple[str, list[list[Run]]]]:
-  """("h2" | "h3" | "p" | "ul" | "ol", lines of runs): # and ## headings, - and 1. lists, paragraphs, ** and *."""
+  """The blocks of a text, each a kind ("h2", "h3", "p", "ul", "ol") and its lines as runs of plain or marked text.
+
+  Known are headings (#, ## and more), lists (- or *, 1. or 1)), paragraphs, **strong** and *emphasis*; anything else is
+  plain text.
+  """
   return [(kind, [_runs(line) for line in lines]) for kind, lines in _blocks(text)]
 
 
@@ -21,7 +25,7 @@ def _runs(line: str) -> list[Run]:
 
 def _blocks(text: str) -> list[tuple[str, list[str]]]:
   found: list[tuple[str, list[str]]] = []
-  fresh = True  # the next line starts a paragraph of its own
+  fresh = True  # whether the next line starts a new paragraph
   for line in text.splitlines():
     heading = re.match(r"(#{1,6})\s+(.*)", line)
     entry = re.match(r"\s*([-*]|\d+[.)])\s+(.*)", line)
@@ -38,6 +42,6 @@ def _blocks(text: str) -> list[tuple[str, list[str]]]:
     elif fresh or found[-1][0] in ("h2", "h3"):
       found.append(("p", [line.strip()]))
     else:
-      found[-1][1][-1] += f" {line.strip()}"  # a paragraph, or an entry of a list, goes on
+      found[-1][1][-1] += f" {line.strip()}"  # the paragraph or list entry continues
     fresh = bool(heading)
   return found

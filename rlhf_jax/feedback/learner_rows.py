@@ -1,46 +1,48 @@
-"""From judgements to the rows that learners read; only current judgements count, and skips say nothing here.
+"""Judgements as the rows that learners read. Only current judgements count, and skips have no rows.
 
-Every row carries "annotator", "item" and "group", the id of its judgement: what one person said of one item in one
-go is not independent, so that a learner keeps it in one batch element (Ouyang et al. 2022, arXiv 2203.02155, sec. 3.5).
+Every row carries "annotator", "item" and "group", the id of its judgement: what a person said of one item in one go is
+not independent, so that a learner keeps it in one batch element (Ouyang et al. 2022, arXiv 2203.02155, sec. 3.5).
+`row_records` makes records of the rows again.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
+from rlhf_jax.feedback.ranks import ranked_pairs
 from rlhf_jax.feedback.records import Item, Judgement, Records, current
 
 Row = dict[str, Any]
 
 
 def rankings(records: Records) -> list[Row]:
-  """{"prompt", "responses", "ranks", ...}, one row per ranking, as `rlhf_jax.data.read_comparisons` reads them."""
+  """{"prompt", "responses", "ranks", ...}, one row for each ranking; a preference has its "strength" beside it."""
   return [
-    {**_head(item, judgement), "responses": _texts(item), "ranks": list(judgement.ranks), **_tail(judgement)}
+    {**_head(item, judgement), "responses": _texts(item), "ranks": list(judgement.ranks), **_ranking_tail(judgement)}
     for item, judgement in _said(records)
     if judgement.ranks is not None
   ]
 
 
 def pairs(records: Records) -> list[Row]:
-  """The K-way rankings as pairs, one row for every two ranked responses; ties stay, with the ranks [0, 0].
+  """The rankings of K responses as pairs, one row for every two ranked responses; a tie has the ranks [0, 0].
 
-  A reader of comparisons skips the ties and counts them; one that learns from ties or strengths finds them.
+  `rlhf_jax.data.read_comparisons` skips ties and counts them.
   """
-  return [
-    {**_head(item, judgement), "responses": [texts[i], texts[j]], "ranks": ranks, **_tail(judgement)}
-    for item, judgement in _said(records)
-    if judgement.ranks is not None
-    for texts in [_texts(item)]
-    for i, j in itertools.combinations(range(len(texts)), 2)
-    if (ranks := _two_ranks(judgement.ranks[i], judgement.ranks[j])) is not None
-  ]
+  rows = []
+  for item, judgement in _said(records):
+    ranks, texts = judgement.ranks or (), _texts(item)
+    for i, j in zip(*ranked_pairs(np.array([ranks]))[1:], strict=True):
+      two = {"responses": [texts[i], texts[j]], "ranks": [int(ranks[i] > ranks[j]), int(ranks[j] > ranks[i])]}
+      rows.append({**_head(item, judgement), **two, **_ranking_tail(judgement)})
+  return rows
 
 
 def ratings(records: Records) -> list[Row]:
-  """{"prompt", "response", "rating", ...}, one row per rated response; 1 is the worst, 7 the best."""
+  """{"prompt", "response", "rating", ...}, one row for each rated response; 1 is the worst, 7 the best."""
   return [
     {**_head(item, judgement), "response": response.text, "rating": rating, **_tail(judgement)}
     for item, judgement in _said(records)
@@ -50,19 +52,30 @@ def ratings(records: Records) -> list[Row]:
 
 
 def critiques(records: Records) -> list[Row]:
-  """{"prompt", "response", "critique", "rewrite", "flags", ...} of every response that something was written of."""
+  """{"prompt", "response", "critique", "rewrite", "flags", ...}, one row for each response with any of the three."""
   rows = []
   for item, judgement in _said(records):
-    columns = [column or [empty] * len(item.responses) for column, empty in (
-      (judgement.critiques, ""), (judgement.rewrites, ""), (judgement.flags, ()))]  # fmt: skip
-    for response, critique, rewrite, flags in zip(item.responses, *columns, strict=True):
+    size = len(item.responses)
+    columns = zip(
+      item.responses,
+      judgement.critiques or [""] * size,
+      judgement.rewrites or [""] * size,
+      judgement.flags or [()] * size,
+      strict=True,
+    )
+    for response, critique, rewrite, flags in columns:
       if critique or rewrite or flags:
         words = {"response": response.text, "critique": critique, "rewrite": rewrite, "flags": list(flags)}
         rows.append({**_head(item, judgement), **words, **_tail(judgement)})
   return rows
 
 
-SHAPES = {"rankings": rankings, "pairs": pairs, "ratings": ratings, "critiques": critiques}
+SHAPES: dict[str, Callable[[Records], list[Row]]] = {
+  "rankings": rankings,
+  "pairs": pairs,
+  "ratings": ratings,
+  "critiques": critiques,
+}
 
 
 def _said(records: Records) -> Iterator[tuple[Item, Judgement]]:
@@ -75,16 +88,14 @@ def _texts(item: Item) -> list[str]:
   return [response.text for response in item.responses]
 
 
-def _two_ranks(first: int, second: int) -> list[int] | None:
-  if first < 0 or second < 0:
-    return None
-  return [int(first > second), int(second > first)]
-
-
 def _head(item: Item, judgement: Judgement) -> Row:
   return {"prompt": item.prompt, "annotator": judgement.annotator}
 
 
 def _tail(judgement: Judgement) -> Row:
+  return {"item": judgement.item, "group": judgement.id}
+
+
+def _ranking_tail(judgement: Judgement) -> Row:
   strength = {} if judgement.strength is None else {"strength": judgement.strength}
-  return {"item": judgement.item, "group": judgement.id, **strength}
+  return {**_tail(judgement), **strength}

@@ -1,8 +1,8 @@
-"""Who judges what next: leases that expire, gold items mixed in, submissions that count once, undo.
+"""The queue of a store: which item an annotator judges next, under a lease, and what a submission or an undo changes.
 
-Everything random is a hash of the store's seed and names, so that it can be computed again: the order in which an
-annotator sees the responses of an item, and which of their tasks are gold items. A lease keeps an item for one
-annotator; when it expires the item is free for others again, but what its holder then still submits is kept.
+A lease keeps an item for one annotator. When it expires the item is free for others again, but a late submission of its
+holder is still kept. The order in which an annotator sees the responses of an item, and which of their assignments are
+gold items, are hashes of the store's seed and of names, so that they can be computed again.
 """
 
 from __future__ import annotations
@@ -15,45 +15,61 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf_jax.data import DataError
+from rlhf_jax.feedback.record_rows import from_row
 from rlhf_jax.feedback.records import UNDONE, Item, Judgement, content_id, timestamp
-from rlhf_jax.feedback.store import Settings, append, find, read_settings, transaction
+from rlhf_jax.feedback.store import Settings, append, find, find_item, read_settings, transaction
 
 
 class NoLease(DataError):
-  """The task was never this annotator's, or they have judged its item already."""
+  """The annotator has no lease on the item, or has judged it already."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-  """An item to be judged under a lease; order[i] is the response at place i. draft: the withdrawn judgement, if any."""
+class Assignment:
+  """An item that an annotator is to judge, under a lease."""
 
   lease: str
+  """Id of the lease, which becomes the id of the judgement."""
   item: Item
+  """Item to judge."""
   order: tuple[int, ...]
+  """Order of display: order[i] is the index of the response at place i."""
   draft: Judgement | None
+  """Judgement of the item that the annotator has withdrawn; None where there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What an annotator says; as `Judgement`, but every tuple is indexed by the *place* on the page."""
+  """What an annotator says: fields of a `Judgement`, but every sequence is indexed by the *place* on the page."""
 
   ratings: Sequence[int | None] | None = None
+  """Rating at each place, 1 to 7, None where it is not rated."""
   ranks: Sequence[int] | None = None
+  """Rank at each place, 0 the best, -1 not ranked."""
   strength: int | None = None
+  """Strength of a preference between two responses, 1 to 3."""
   flags: Sequence[Sequence[str]] | None = None
+  """Flags at each place."""
   critiques: Sequence[str] | None = None
+  """Critique at each place, "" for none."""
   rewrites: Sequence[str] | None = None
+  """Better text at each place, "" for none."""
   skipped: str | None = None
+  """Reason for a skip; None for an answer that says something."""
   seconds: float = 0.0
+  """Seconds for which the page was in view."""
+
+
+_Lease = tuple[str, str, str | None]  # id, id of the item, id of the withdrawal that a correction supersedes
 
 
 def display_order(seed: int, item: str, annotator: str, size: int) -> tuple[int, ...]:
-  """A random permutation of range(size) that depends on its arguments alone, on every platform."""
+  """A pseudo-random permutation of range(size), a function of its arguments alone and the same on every platform."""
   return tuple(sorted(range(size), key=lambda index: _hash(seed, "order", item, annotator, index)))
 
 
-def next_task(store: sqlite3.Connection, annotator: str, now: float) -> Task | None:
-  """The task the annotator has open, or else a new one under a lease; None where there is nothing left for them."""
+def next_assignment(store: sqlite3.Connection, annotator: str, now: float) -> Assignment | None:
+  """The annotator's open assignment, or else a new one; None where no item is left. now: seconds since 1970."""
   settings = read_settings(store)
   with transaction(store):
     lease = _open_lease(store, annotator, now)
@@ -62,19 +78,22 @@ def next_task(store: sqlite3.Connection, annotator: str, now: float) -> Task | N
       if item is None:
         return None
       lease = secrets.token_hex(8), item, None
-      _insert_lease(store, *lease, annotator, now, settings)
+      _insert_lease(store, lease, annotator, now, settings)
     else:
       store.execute("UPDATE leases SET expires = ? WHERE id = ?", (now + settings.lease_seconds, lease[0]))
-  return _task(store, settings, annotator, *lease)
+  return _assignment(store, settings, annotator, lease)
 
 
 def submit(
   store: sqlite3.Connection, annotator: str, lease: str, answer: Answer, guidelines: str, now: float
 ) -> Judgement:
-  """Keeps the judgement, whose id is that of the lease; a second submission of a lease returns the first's judgement.
+  """Keeps an answer as a judgement, whose id is that of the lease.
+
+  A second submission under the same lease changes nothing and returns the judgement of the first.
 
   Raises:
-    NoLease: see there. DataError: the answer is no valid judgement of this item.
+    NoLease: the lease is not the annotator's, or the annotator has judged the item already.
+    DataError: the answer is no valid judgement of this item.
   """
   with transaction(store):
     known = find(store, Judgement, lease)
@@ -83,20 +102,21 @@ def submit(
     columns = "item, supersedes, issued"
     found = store.execute(f"SELECT {columns} FROM leases WHERE id = ? AND annotator = ?", (lease, annotator)).fetchone()
     if found is None:
-      raise NoLease("this task is not open for you; reload the page")
+      raise NoLease("this item is not assigned to you; reload the page")
     item, supersedes, issued = found
     if supersedes is None and _has_judged(store, annotator, item):
       raise NoLease("you have judged this item already; reload the page")
-    size = len(find(store, Item, item).responses)
+    size = len(find_item(store, item).responses)
     order = display_order(read_settings(store).seed, item, annotator, size)
-    judgement = Judgement.from_row(
+    judgement = from_row(
+      Judgement,
       {
         "id": lease,
         "item": item,
         "annotator": annotator,
         "order": order,
         **_by_response(answer, order),
-        # The page counts the time it was looked at; that cannot be more than has passed.
+        # The page counts the time for which it was in view, which cannot exceed the time since the lease began.
         "seconds": round(min(max(answer.seconds, 0.0), max(now - issued, 0.0)), 3),
         "guidelines": guidelines,
         "created": timestamp(now),
@@ -110,10 +130,10 @@ def submit(
 
 
 def undo(store: sqlite3.Connection, annotator: str, judgement: str, now: float) -> None:
-  """Withdraws a judgement of the annotator and opens its item again; once withdrawn, another undo changes nothing.
+  """Withdraws a judgement of the annotator and assigns its item to them again; a second undo of it changes nothing.
 
   Raises:
-    NoLease: it is not theirs.
+    NoLease: the judgement is not the annotator's, or is itself an undo.
   """
   settings = read_settings(store)
   with transaction(store):
@@ -122,14 +142,22 @@ def undo(store: sqlite3.Connection, annotator: str, judgement: str, now: float) 
       raise NoLease("there is no such judgement of yours to undo; reload the page")
     if store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (judgement,)).fetchone():
       return
-    values = {"order": old.order, "skipped": UNDONE, "created": timestamp(now), "supersedes": old.id}
-    withdrawal = Judgement(content_id(["undo", old.id]), old.item, annotator, guidelines=old.guidelines, **values)
+    withdrawal = Judgement(
+      content_id(["undo", old.id]),
+      old.item,
+      annotator,
+      old.order,
+      skipped=UNDONE,
+      guidelines=old.guidelines,
+      created=timestamp(now),
+      supersedes=old.id,
+    )
     append(store, withdrawal)
-    _insert_lease(store, secrets.token_hex(8), old.item, withdrawal.id, annotator, now, settings)
+    _insert_lease(store, (secrets.token_hex(8), old.item, withdrawal.id), annotator, now, settings)
 
 
 def last_judgement(store: sqlite3.Connection, annotator: str) -> str | None:
-  """The id of the annotator's latest judgement that stands, which is what undo withdraws."""
+  """The id of the annotator's latest judgement that is current and no undo, which undo would withdraw; or None."""
   rows = store.execute(
     "SELECT id FROM judgements AS j WHERE annotator = ? AND json_extract(row, '$.skipped') IS NOT ?"
     " AND NOT EXISTS (SELECT 1 FROM judgements WHERE supersedes = j.id) ORDER BY number DESC LIMIT 1",
@@ -139,9 +167,10 @@ def last_judgement(store: sqlite3.Connection, annotator: str) -> str | None:
 
 
 def progress(store: sqlite3.Connection, annotator: str) -> tuple[int, int]:
-  """(tasks done, tasks left) of an annotator.
+  """(assignments done, assignments left) of an annotator.
 
-  What is left counts the gold items that are still to come: else it would stand still exactly on gold items.
+  The second number includes the gold items still to come. Without them it would not fall after a gold item, which would
+  tell the annotator which items are gold.
   """
   settings = read_settings(store)
   judged = _num_judged(store, annotator)
@@ -161,19 +190,23 @@ def progress(store: sqlite3.Connection, annotator: str) -> tuple[int, int]:
 
 
 def count_open(store: sqlite3.Connection) -> tuple[int, int]:
-  """(items that still want a judgement, all items), gold items in neither."""
+  """(items that need further judgements, all items), both without the gold items."""
   return store.execute("SELECT COUNT(CASE WHEN remaining > 0 THEN 1 END), COUNT(*) FROM queue").fetchone()
 
 
-def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> tuple[str, str, str | None] | None:
-  """The newest lease of the annotator that is still of use: of a correction, unexpired, or of an item with room."""
+def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> _Lease | None:
+  """The annotator's newest lease that can still be answered.
+
+  That is a lease for a correction, one that has not expired, or one whose item needs more judgements than others have
+  leases on it.
+  """
   rows = store.execute(
     "SELECT id, item, supersedes, expires FROM leases WHERE annotator = ? ORDER BY number DESC", (annotator,)
   ).fetchall()
   for lease, item, supersedes, expires in rows:
     if supersedes is not None:
       open_still = store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (supersedes,)).fetchone() is None
-    else:  # an import may have brought the annotator's own judgement of it meanwhile
+    else:  # an import may have added the annotator's own judgement of the item meanwhile
       open_still = not _has_judged(store, annotator, item) and (expires > now or _has_room(store, annotator, item, now))
     if open_still:
       return lease, item, supersedes
@@ -204,7 +237,10 @@ def _draw(store: sqlite3.Connection, settings: Settings, annotator: str, now: fl
 
 
 def _num_gold(settings: Settings, annotator: str, start: int, stop: int) -> int:
-  """How many of the annotator's tasks start..stop-1 are gold: one in each block of `gold_every`, at a random place."""
+  """Number of gold items among the annotator's assignments start..stop-1.
+
+  There is one in each block of `gold_every` assignments, at a random place.
+  """
 
   def before(position: int) -> int:
     block, offset = divmod(position, settings.gold_every)
@@ -233,23 +269,25 @@ def _has_judged(store: sqlite3.Connection, annotator: str, item: str) -> bool:
   return store.execute(query, (annotator, item)).fetchone() is not None
 
 
-def _insert_lease(store, lease, item, supersedes, annotator, now, settings) -> None:
+def _insert_lease(store: sqlite3.Connection, lease: _Lease, annotator: str, now: float, settings: Settings) -> None:
+  identity, item, supersedes = lease
   store.execute(
     "INSERT INTO leases (id, item, annotator, supersedes, issued, expires) VALUES (?, ?, ?, ?, ?, ?)",
-    (lease, item, annotator, supersedes, now, now + settings.lease_seconds),
+    (identity, item, annotator, supersedes, now, now + settings.lease_seconds),
   )
 
 
-def _task(store, settings, annotator, lease, item, supersedes) -> Task:
-  item = find(store, Item, item)
+def _assignment(store: sqlite3.Connection, settings: Settings, annotator: str, lease: _Lease) -> Assignment:
+  identity, item_id, supersedes = lease
+  item = find_item(store, item_id)
   withdrawal = find(store, Judgement, supersedes)
   draft = None if withdrawal is None else find(store, Judgement, withdrawal.supersedes)
-  return Task(lease, item, display_order(settings.seed, item.id, annotator, len(item.responses)), draft)
+  return Assignment(identity, item, display_order(settings.seed, item.id, annotator, len(item.responses)), draft)
 
 
 def _by_response(answer: Answer, order: tuple[int, ...]) -> dict[str, Any]:
-  """The fields of an answer with place i's value moved to response order[i]."""
-  fields = {"strength": answer.strength, "skipped": answer.skipped}
+  """The fields of an answer, with the value of place i moved to response order[i]."""
+  fields: dict[str, Any] = {"strength": answer.strength, "skipped": answer.skipped}
   for name in ("ratings", "ranks", "flags", "critiques", "rewrites"):
     values = getattr(answer, name)
     if values is not None and len(values) != len(order):

@@ -1,7 +1,8 @@
-"""The guard around the annotation page: who may talk to it, how much they may send, what their browser may run.
+"""The guard around the annotation page: accepted hosts and origins, the size of a request, the content policy.
 
 Everything shown on the page is data, written by models that may have been trained to attack it. The page puts text into
-the document as text only; the policy below is the second wall: nothing inline runs, nothing is loaded from elsewhere.
+the document as text only. The policy below is a second defence: no inline script or style runs, and nothing is loaded
+from another server.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 from rlhf_jax.data import DataError
 
-MAX_BODY = 256 * 1024  # bytes; the critiques and rewrites of nine long responses fit
+MAX_BODY = 256 * 1024  # bytes, enough for the critiques and rewrites of nine long responses
 TOO_LARGE = 413, f"the request is larger than {MAX_BODY} bytes"
 POLICY = (
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'none';"
@@ -30,31 +31,36 @@ HEADERS = {
   "cache-control": "no-store",
 }
 
-Asgi = Callable[[dict, Callable, Callable], Awaitable[None]]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 
 def origin_of(url: str) -> str:
-  """The origin "scheme://host[:port]" of a URL a browser would open. Raises DataError for anything else."""
+  """The origin "scheme://host[:port]" of an http or https URL without a path. Raises DataError for another URL."""
   parts = urlsplit(url)
+  host = parts.hostname or ""
   try:
-    good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    good = parts.scheme in ("http", "https") and host and parts.port != 0
   except ValueError:
     good = False
   if not good or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
     raise DataError(f"--origin {url}: must be a scheme and a host as in https://label.example.org, without a path")
   default = {"http": 80, "https": 443}[parts.scheme]
-  host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+  host = f"[{host}]" if ":" in host else host
   return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, default) else "")
 
 
 def guard(app: Asgi, origins: Sequence[str]) -> Asgi:
-  """Refuses before `app` sees it: a foreign Host, a POST without an Origin of ours, a body that is too large.
+  """`app` behind checks of each request: its Host, the Origin of a POST, its type and its size.
 
-  The Host check defeats DNS rebinding; the Origin check forged requests from other pages, beside the SameSite cookie.
+  The Host check defeats DNS rebinding. The Origin check and the SameSite cookie each defeat requests that another page
+  forges.
   """
   hosts = {urlsplit(origin).netloc for origin in origins}
 
-  async def guarded(scope, receive, send):
+  async def guarded(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
       return await app(scope, receive, send)
     if scope["type"] != "http":
@@ -68,7 +74,7 @@ def guard(app: Asgi, origins: Sequence[str]) -> Asgi:
       return await _refuse(send, *TOO_LARGE)
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
-    async def replay():
+    async def replay() -> Message:
       return next(messages, None) or await receive()
 
     return await app(scope, replay, send)
@@ -76,12 +82,12 @@ def guard(app: Asgi, origins: Sequence[str]) -> Asgi:
   return guarded
 
 
-def _refusal(scope: dict, hosts: set[str], origins: Sequence[str]) -> tuple[int, str] | None:
+def _refusal(scope: dict[str, Any], hosts: set[str], origins: Sequence[str]) -> tuple[int, str] | None:
   headers: dict[str, list[str]] = {}
   for name, value in scope["headers"]:
     headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
   if len(headers.get("host", ())) != 1 or headers["host"][0].lower() not in hosts:
-    return 421, "this server does not answer to that host name; see --origin"
+    return 421, "this server does not serve that host name; start it with --origin and the address that you open"
   if scope["method"] not in ("GET", "HEAD"):
     if headers.get("origin") is None or any(origin not in origins for origin in headers["origin"]):
       return 403, "the request comes from another page"
@@ -93,8 +99,8 @@ def _refusal(scope: dict, hosts: set[str], origins: Sequence[str]) -> tuple[int,
   return None
 
 
-async def _read(receive: Callable) -> bytes | None:
-  """The whole body, or None as soon as it is too large: a chunked one announces no length."""
+async def _read(receive: Receive) -> bytes | None:
+  """The whole body, or None as soon as it is too large. Counted here too, as a chunked body announces no length."""
   body, more = b"", True
   while more:
     message = await receive()
@@ -105,10 +111,10 @@ async def _read(receive: Callable) -> bytes | None:
   return body
 
 
-def _with_headers(send: Callable) -> Callable:
+def _with_headers(send: Send) -> Send:
   extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
-  async def sending(message: dict[str, Any]):
+  async def sending(message: Message) -> None:
     if message["type"] == "http.response.start":
       message = {**message, "headers": [*message.get("headers", ()), *extra]}
     await send(message)
@@ -116,7 +122,7 @@ def _with_headers(send: Callable) -> Callable:
   return sending
 
 
-async def _refuse(send: Callable, status: int, reason: str) -> None:
+async def _refuse(send: Send, status: int, reason: str) -> None:
   body = json.dumps({"error": reason}).encode()
   headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
              (b"connection", b"close")]  # fmt: skip

@@ -1,15 +1,17 @@
-"""The annotation page as a Starlette application over one store; `security.py` guards it, `queue.py` decides.
+"""The annotation page as a Starlette application over one store; `security.py` guards it, `queue.py` assigns items.
 
   GET  /                the page, or the login page without a session
   GET  /static/NAME     one of the files named in STATIC
-  POST /login           {"token"} -> a session cookie; POST /logout ends it
-  POST /next            -> the state: the open task or null, done, left, last (the judgement that undo would withdraw)
-  POST /judgements      {"task", "guidelines": the page's, ...an Answer} keeps a judgement, then as /next; the same task
-                        again counts once
-  POST /undo            {"judgement"} withdraws it, then as /next, with the withdrawn judgement as the task's draft
+  POST /login           {"token"} -> a session cookie; POST /logout ends the session
+  POST /next            -> the state: {"assignment": the open one or null, "done", "left": numbers of assignments,
+                        "last": the judgement that undo would withdraw, or null}
+  POST /judgements      {"assignment", "guidelines": the page's version, ...an Answer} keeps a judgement -> the state;
+                        a second judgement of the same assignment changes nothing
+  POST /undo            {"judgement"} withdraws it -> the state, with the withdrawn judgement as the assignment's draft
 
-A judgement is on the disk before it is answered. A response's source, an item's id and whether it is gold never leave
-the server, and responses travel in their displayed order. Tokens come in bodies only, never in a URL.
+A judgement is on the disk before its request is answered. The source of a response, the id of an item and whether the
+item is gold never leave the server, and responses are sent in their order of display. Tokens are read from bodies only,
+never from a URL.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jinja2
 import uvicorn
@@ -36,8 +38,9 @@ from starlette.routing import Route
 
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback import queue, tokens
+from rlhf_jax.feedback.checks import RATINGS
 from rlhf_jax.feedback.guidelines import blocks
-from rlhf_jax.feedback.records import RATINGS, Annotator
+from rlhf_jax.feedback.records import Annotator
 from rlhf_jax.feedback.security import Asgi, guard, origin_of
 from rlhf_jax.feedback.store import add_guidelines, add_records, find, open_store
 
@@ -51,21 +54,30 @@ STATIC = {
 HERE = Path(__file__).parent
 LOCAL = ("127.0.0.1", "localhost")
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+Act = Callable[[sqlite3.Connection, str, dict, str, float], None]  # store, annotator, body, guidelines' version, time
+
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-  """What the endpoints share. SQLite blocks, so it has a thread of its own; with one, its connection needs no lock."""
+  """The state that the endpoints share."""
 
   store: sqlite3.Connection
+  """Connection to the store, used by `thread` alone."""
   thread: concurrent.futures.ThreadPoolExecutor
+  """Executor with one thread for SQLite, which blocks; as it is the only user of the connection, no lock is needed."""
   guidelines: str
+  """Text of the guidelines; "" for none."""
   version: str
+  """Version of the guidelines, a hash; "" for none."""
   secure: bool
+  """Whether the page is served over HTTPS alone, so that the cookie may be restricted to it."""
   clock: Callable[[], float]
+  """Function that returns the seconds since 1970."""
 
   @property
   def cookie(self) -> str:
-    """Its name; a browser takes one with this prefix from a secure origin alone."""
+    """Name of the session cookie. A browser accepts the prefix __Host- from a secure origin alone."""
     return "__Host-session" if self.secure else "session"
 
   async def call(self, function: Callable, *arguments: Any) -> Any:
@@ -74,7 +86,10 @@ class Site:
 
 
 def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time) -> Asgi:
-  """The guarded application. origins: those the page is opened at; guidelines: a text, a subset of Markdown.
+  """The guarded application.
+
+  origins: the origins under which the page may be opened. guidelines: text in the Markdown subset of `guidelines.py`,
+  "" for none. clock: returns the seconds since 1970.
 
   Raises:
     DataError: `path` is no store.
@@ -85,7 +100,7 @@ def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Ca
   site = Site(store, thread, guidelines, version, all(origin.startswith("https:") for origin in origins), clock)
 
   @contextlib.asynccontextmanager
-  async def lifespan(app):
+  async def lifespan(app: Starlette) -> AsyncIterator[None]:
     yield
     thread.submit(store.close).result()
     thread.shutdown()
@@ -102,22 +117,27 @@ def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Ca
 
 
 def origins_of(host: str, port: int, origin: str | None) -> tuple[str, ...]:
-  """The origins a page served at host and port may be opened at, the one to tell people first.
+  """The origins under which a page served at host and port may be opened; links name the first.
+
+  origin: the origin that annotators open, or None where the page is for this machine alone.
 
   Raises:
-    DataError: other machines can reach it, but nobody said under what name.
+    DataError: other machines can reach the host, and `origin` is None.
   """
   if origin is not None:
     return (origin_of(origin),)
   if host not in LOCAL:
-    raise DataError(f"--host {host} is open to other machines: name what they open, as in --origin https://{host}")
+    raise DataError(
+      f"--host {host} is open to other machines: give the address that they open, as in --origin https://{host}"
+    )
   return tuple(origin_of(f"http://{name}:{port}") for name in LOCAL)
 
 
 def invite(path: Path, names: Sequence[str], origin: str, *, renew: bool = False) -> list[tuple[str, str | None]]:
-  """Adds annotators and gives each a link to log in; None for one who has a link already, unless `renew`.
+  """Adds annotators and returns (name, link to log in) for each.
 
-  The link carries the token in its fragment, which a browser sends to nobody.
+  The link is None for an annotator who has one already, unless `renew`. It carries the token in its fragment, the part
+  of a URL that a browser does not send.
   """
   with contextlib.closing(open_store(path)) as store:
     for name in names:
@@ -137,8 +157,12 @@ def serve(path: Path, host: str, port: int, origins: Sequence[str], guidelines: 
   )  # fmt: skip
 
 
+def _site(request: Request) -> Site:
+  return request.app.state.site
+
+
 async def _page(request: Request) -> Response:
-  site = request.app.state.site
+  site = _site(request)
   annotator = await site.call(tokens.session_annotator, request.cookies.get(site.cookie, ""), site.clock())
   if annotator is None:
     return HTMLResponse(_render("login.html.jinja"))
@@ -147,11 +171,11 @@ async def _page(request: Request) -> Response:
 
 
 async def _login(request: Request) -> Response:
-  site = request.app.state.site
+  site = _site(request)
   token = (await _body(request, {"token": str}))["token"]
   session = await site.call(tokens.log_in, token, site.clock())
   if session is None:
-    return JSONResponse({"error": "this token is not known here; ask for a new one"}, 403)
+    return JSONResponse({"error": "this token is not valid; ask for a new link"}, 403)
   response = Response(status_code=204)
   age = int(tokens.SESSION_SECONDS)
   response.set_cookie(site.cookie, session, age, secure=site.secure, httponly=True, samesite="strict")
@@ -159,16 +183,16 @@ async def _login(request: Request) -> Response:
 
 
 async def _logout(request: Request) -> Response:
-  site = request.app.state.site
+  site = _site(request)
   await site.call(tokens.log_out, request.cookies.get(site.cookie, ""))
   response = Response(status_code=204)
   response.delete_cookie(site.cookie, secure=site.secure, httponly=True, samesite="strict")
   return response
 
 
-def _action(fields: dict[str, Any], act: Callable) -> Callable:
+def _action(fields: dict[str, Any], act: Act) -> Endpoint:
   async def endpoint(request: Request) -> Response:
-    site = request.app.state.site
+    site = _site(request)
     body = await _body(request, fields)
     state = await site.call(_act, request.cookies.get(site.cookie, ""), act, body, site.version, site.clock())
     if state is None:
@@ -178,7 +202,7 @@ def _action(fields: dict[str, Any], act: Callable) -> Callable:
   return endpoint
 
 
-ANSWER = {  # field of queue.Answer -> the type its JSON must have; the record checks the rest
+ANSWER: dict[str, Any] = {  # field of queue.Answer -> the type of its JSON; the record checks the rest
   "ratings": list | None, "ranks": list | None, "strength": int | None, "flags": list | None, "critiques": list | None,
   "rewrites": list | None, "skipped": str | None, "seconds": float,
 }  # fmt: skip
@@ -186,25 +210,27 @@ assert set(ANSWER) == {field.name for field in dataclasses.fields(queue.Answer)}
 
 
 def _judge(store: sqlite3.Connection, annotator: str, body: dict, version: str, now: float) -> None:
-  if body["guidelines"] not in (None, version):  # the record says by which ones was judged
-    raise queue.NoLease("the guidelines have changed since you opened this page; reload it, what you said is kept")
+  if body["guidelines"] not in (None, version):  # else the record would name guidelines that were not shown
+    raise queue.NoLease("the guidelines have changed since you opened this page; reload it, your answer is kept")
   answer = queue.Answer(**{name: body[name] for name in ANSWER})
-  queue.submit(store, annotator, body["task"], answer, version, now)
+  queue.submit(store, annotator, body["assignment"], answer, version, now)
 
 
 def _undo(store: sqlite3.Connection, annotator: str, body: dict, version: str, now: float) -> None:
   queue.undo(store, annotator, body["judgement"], now)
 
 
-ACTIONS = {  # path -> the fields of its request, and what it does before the state is answered
+ACTIONS: dict[str, tuple[dict[str, Any], Act]] = {  # path -> fields of its request; what it does with the store
   "/next": ({}, lambda *_: None),
-  "/judgements": ({"task": str, "guidelines": str | None, **ANSWER}, _judge),
+  "/judgements": ({"assignment": str, "guidelines": str | None, **ANSWER}, _judge),
   "/undo": ({"judgement": str}, _undo),
 }
 
 
-def _act(store, session: str, act: Callable, body: dict, version: str, now: float) -> dict[str, Any] | None:
-  """One visit to the store's thread per request: who it is, what they do, the state after it; None for a stranger."""
+def _act(
+  store: sqlite3.Connection, session: str, act: Act, body: dict, version: str, now: float
+) -> dict[str, Any] | None:
+  """Carries out a request on the store's thread and returns the state after it; None without a valid session."""
   annotator = tokens.session_annotator(store, session, now)
   if annotator is None:
     return None
@@ -212,29 +238,29 @@ def _act(store, session: str, act: Callable, body: dict, version: str, now: floa
   return _state(store, annotator, now)
 
 
-def _state(store, annotator: str, now: float) -> dict[str, Any]:
-  """What the page shows, in displayed order; it tells nothing of the item but its texts."""
-  task = queue.next_task(store, annotator, now)
+def _state(store: sqlite3.Connection, annotator: str, now: float) -> dict[str, Any]:
+  """The state as the page shows it: of the item only its texts, in the order of display."""
+  assignment = queue.next_assignment(store, annotator, now)
   done, left = queue.progress(store, annotator)
   shown = None
-  if task is not None:
-    texts = [task.item.responses[index].text for index in task.order]
-    shown = {"id": task.lease, "prompt": task.item.prompt, "responses": texts, "draft": _draft(task)}
-  return {"task": shown, "done": done, "left": left, "last": queue.last_judgement(store, annotator)}
+  if assignment is not None:
+    texts = [assignment.item.responses[index].text for index in assignment.order]
+    shown = {"id": assignment.lease, "prompt": assignment.item.prompt, "responses": texts, "draft": _draft(assignment)}
+  return {"assignment": shown, "done": done, "left": left, "last": queue.last_judgement(store, annotator)}
 
 
-def _draft(task: queue.Task) -> dict[str, Any] | None:
-  if task.draft is None:
+def _draft(assignment: queue.Assignment) -> dict[str, Any] | None:
+  if assignment.draft is None:
     return None
-  fields = {name: getattr(task.draft, name) for name in ANSWER if name != "seconds"}
+  fields = {name: getattr(assignment.draft, name) for name in ANSWER if name != "seconds"}
   for name, values in fields.items():
     if isinstance(values, tuple):
-      fields[name] = [values[index] for index in task.order]
+      fields[name] = [values[index] for index in assignment.order]
   return fields
 
 
 async def _body(request: Request, kinds: dict[str, Any]) -> dict[str, Any]:
-  """The JSON object of a request with exactly the given fields, each of its type; those that may be null may lack."""
+  """The JSON object of a request; `kinds` gives the type of each field. A field that may be null may be absent."""
   try:
     body = json.loads(await request.body(), parse_constant=_no_constant)
   except (ValueError, RecursionError) as error:
@@ -251,18 +277,18 @@ async def _body(request: Request, kinds: dict[str, Any]) -> dict[str, Any]:
   return body
 
 
-def _no_constant(name: str):
+def _no_constant(name: str) -> NoReturn:
   raise ValueError(f"{name} is no number")
 
 
-def _error(status: int) -> Callable:
+def _error(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
   async def handler(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, status)
 
   return handler
 
 
-def _static(name: str, kind: str) -> Callable:
+def _static(name: str, kind: str) -> Endpoint:
   content = (HERE / "static" / name).read_bytes()
 
   async def endpoint(request: Request) -> Response:

@@ -1,9 +1,9 @@
-"""The store: one SQLite file that only grows.
+"""The store of an annotation project: one SQLite file that only grows.
 
 Records are rows that triggers forbid to change or delete. Every transaction is on the disk before its function returns
-(WAL with synchronous=FULL), so that what a caller was told is kept holds through `kill -9` and loss of power. Beside
-the records stand the queue (what is still to be judged, who has a lease on what: `queue.py`) and the hashes of the
-annotators' tokens (`tokens.py`), which no export contains.
+(WAL with synchronous=FULL), so that an acknowledged judgement survives `kill -9` and loss of power. Beside the records
+stand the queue of items still to be judged with the leases on them (`queue.py`), and the hashes of the annotators'
+tokens (`tokens.py`), which no export contains.
 
 A store is a plain `sqlite3.Connection`. It belongs to the thread that opened it; several processes may open one file.
 """
@@ -20,19 +20,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf_jax.data import DataError
+from rlhf_jax.feedback.record_rows import SCHEMA, from_row, record_of, to_row
 from rlhf_jax.feedback.records import (
-  SCHEMA,
   Annotator,
+  AnyRecord,
   Item,
   Judgement,
   Record,
   Records,
   check_fits,
   collect_records,
-  record_of,
 )
 
-WAIT_SECONDS = 30.0  # for another process's transaction
+WAIT_SECONDS = 30.0  # longest wait for another process's transaction
 
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -57,24 +57,25 @@ CREATE TABLE tokens (hash TEXT PRIMARY KEY, annotator TEXT NOT NULL UNIQUE REFER
 CREATE TABLE sessions (
   hash TEXT PRIMARY KEY, annotator TEXT NOT NULL REFERENCES annotators (id), expires REAL NOT NULL);
 """
-APPEND_ONLY = ("guidelines", "annotators", "items", "judgements")
+KEPT: dict[type[Record], str] = {Annotator: "annotators", Item: "items", Judgement: "judgements"}  # -> its table
+APPEND_ONLY = ("guidelines", *KEPT.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How a store hands its items out; fixed when it is made.
-
-  seed: of display orders and of the places of gold items. judgements_per_item: annotators each ordinary item goes to.
-  gold_every: in each run of that many tasks of an annotator one is a gold item, at a random place; 0 for none.
-  lease_seconds: how long an item is kept for the annotator who has it open.
-  """
+  """How a store hands out its items; fixed when the store is made."""
 
   seed: int = 0
+  """Seed of the display orders and of the places of gold items."""
   judgements_per_item: int = 1
+  """Number of annotators who judge each item that is not gold."""
   gold_every: int = 10
+  """Number of consecutive assignments of an annotator, at least 2, of which one at a random place is a gold item; 0 for
+  no gold items."""
   lease_seconds: float = 1800.0
+  """Seconds for which an item is kept for the annotator who has it open."""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.judgements_per_item < 1 or self.gold_every < 0 or self.gold_every == 1 or self.lease_seconds <= 0:
       raise ValueError(f"{self}: judgements_per_item must be >= 1, gold_every 0 or >= 2, lease_seconds above 0")
 
@@ -132,7 +133,10 @@ def read_settings(store: sqlite3.Connection) -> Settings:
 
 @contextlib.contextmanager
 def transaction(store: sqlite3.Connection) -> Iterator[None]:
-  """All or nothing, and on the disk when it ends; taken for writing at once, so that it never fails half way."""
+  """A block whose changes are kept all or not at all, and are on the disk when it ends.
+
+  The write lock is taken at once, so that a transaction never fails half way because another one was faster.
+  """
   store.execute("BEGIN IMMEDIATE")
   try:
     yield
@@ -151,20 +155,22 @@ def add_guidelines(store: sqlite3.Connection, text: str) -> str:
 
 
 def add_records(store: sqlite3.Connection, records: Records, where: str = "store") -> int:
-  """Adds what is not there yet, all or nothing, and returns how many records that were.
+  """Adds the records that are not there yet, all or none of them, and returns their number.
 
   Raises:
-    DataError: an id is there with other content, or a judgement does not fit its item, annotator or predecessor.
+    DataError: an id is there with other content, or a judgement does not fit its item, its annotator or the judgement
+      that it supersedes.
   """
   annotators, items, judgements = records
+  ordered: list[Record] = [*annotators, *items, *judgements]
   with transaction(store):
-    return sum(append(store, record, where) for record in (*annotators, *items, *judgements))
+    return sum(append(store, record, where) for record in ordered)
 
 
 def append(store: sqlite3.Connection, record: Record, where: str = "store") -> bool:
   """Adds one record inside a transaction of the caller; False where it is there already. Raises as `add_records`."""
-  table = {Annotator: "annotators", Item: "items", Judgement: "judgements"}[type(record)]
-  row = json.dumps(record.to_row())
+  table = KEPT[type(record)]
+  row = json.dumps(to_row(record))
   known = store.execute(f"SELECT row FROM {table} WHERE id = ?", (record.id,)).fetchone()
   if known is not None:
     if json.loads(known[0]) != json.loads(row):
@@ -179,22 +185,38 @@ def append(store: sqlite3.Connection, record: Record, where: str = "store") -> b
   return True
 
 
-def find(store: sqlite3.Connection, kind: type, identity: str | None) -> Record | None:
-  """The annotator, item or judgement of that id, or None."""
-  table = {Annotator: "annotators", Item: "items", Judgement: "judgements"}[kind]
-  found = store.execute(f"SELECT row FROM {table} WHERE id = ?", (identity,)).fetchone()
-  return None if found is None else kind.from_row(json.loads(found[0]))
+def find(store: sqlite3.Connection, kind: type[AnyRecord], identity: str | None) -> AnyRecord | None:
+  """The record of a kind (`Annotator`, `Item` or `Judgement`) with an id; None where there is none, or no id."""
+  found = store.execute(f"SELECT row FROM {KEPT[kind]} WHERE id = ?", (identity,)).fetchone()
+  return None if found is None else from_row(kind, json.loads(found[0]), f"{KEPT[kind]} {identity}")
 
 
-def read_store(path: str | Path) -> Records:
-  """The records of a store, each kind in the order it came. Raises DataError as `open_store` does."""
+def find_item(store: sqlite3.Connection, identity: str) -> Item:
+  """The item of an id. Raises DataError where there is none."""
+  item = find(store, Item, identity)
+  if item is None:
+    raise DataError(f"the store has no item {identity!r}")
+  return item
+
+
+def located_records(path: str | Path) -> list[tuple[str, Record]]:
+  """(place, record) of all records of a store, each kind in the order in which it was added.
+
+  Raises:
+    DataError: as `open_store`.
+  """
   with contextlib.closing(open_store(path)) as store:
     rows = [
       (f"{path}: {table} {number}", json.loads(row))
-      for table in ("annotators", "items", "judgements")
+      for table in KEPT.values()
       for number, row in store.execute(f"SELECT number, row FROM {table} ORDER BY number")
     ]
-  return collect_records((where, record_of(row, where)) for where, row in rows)
+  return [(where, record_of(row, where)) for where, row in rows]
+
+
+def read_store(path: str | Path) -> Records:
+  """The records of a store, each kind in the order in which it was added. Raises DataError as `open_store`."""
+  return collect_records(located_records(path))
 
 
 def _append_item(store: sqlite3.Connection, item: Item, row: str) -> None:
@@ -206,19 +228,16 @@ def _append_item(store: sqlite3.Connection, item: Item, row: str) -> None:
 
 
 def _append_judgement(store: sqlite3.Connection, judgement: Judgement, row: str, where: str) -> None:
-  known = []
-  for kind, identity in (
-    (Annotator, judgement.annotator), (Item, judgement.item), (Judgement, judgement.supersedes)):  # fmt: skip
-    record = find(store, kind, identity)
-    known.append({} if record is None else {record.id: record})
-  check_fits(judgement, *known, where)
+  before = find(store, Judgement, judgement.supersedes)
+  annotator, item = find(store, Annotator, judgement.annotator), find(store, Item, judgement.item)
+  check_fits(judgement, annotator, item, before, where)
   values = (judgement.id, judgement.item, judgement.annotator, judgement.supersedes, row)
   try:
     store.execute("INSERT INTO judgements (id, item, annotator, supersedes, row) VALUES (?, ?, ?, ?, ?)", values)
   except sqlite3.IntegrityError as error:
     raise DataError(f"{where}: judgement {judgement.supersedes!r} is superseded already") from error
-  # A skip leaves the place of its item free for somebody else; a correction changes only what it says more or less.
-  before = known[2].get(judgement.supersedes)
+  # A skip leaves the item open for another annotator. A correction counts for what it adds: a judgement in place of a
+  # skip is one more, a skip in place of a judgement is one less.
   told = int(judgement.skipped is None) - int(before is not None and before.skipped is None)
   store.execute("UPDATE queue SET remaining = remaining - ? WHERE item = ?", (told, judgement.item))
 

@@ -1,6 +1,6 @@
-"""Who may judge: one random token per annotator, exchanged for a session; of both only the hash is kept.
+"""Logins: a random token for each annotator, exchanged for a session. The store keeps hashes of both.
 
-A token has 256 random bits, so that a plain hash of it can be neither guessed nor inverted.
+A token has 256 random bits, so that its plain hash can be neither guessed nor inverted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SESSION_SECONDS = 30 * 24 * 3600.0
 
 
 def issue_token(store: sqlite3.Connection, annotator: str) -> str:
-  """A new token of an annotator of the store; the one before, and the sessions it opened, end."""
+  """A new token for an annotator of the store; the previous token and all the annotator's sessions end."""
   token = secrets.token_urlsafe(32)
   with transaction(store):
     store.execute("DELETE FROM sessions WHERE annotator = ?", (annotator,))
@@ -24,12 +24,12 @@ def issue_token(store: sqlite3.Connection, annotator: str) -> str:
 
 
 def has_token(store: sqlite3.Connection, annotator: str) -> bool:
-  """Whether the annotator can log in already."""
+  """Whether the annotator has a token."""
   return store.execute("SELECT 1 FROM tokens WHERE annotator = ?", (annotator,)).fetchone() is not None
 
 
 def log_in(store: sqlite3.Connection, token: str, now: float) -> str | None:
-  """A new session for the bearer of a token; None where there is no such token."""
+  """A new session for the annotator of a token; None where the token is unknown. now: seconds since 1970."""
   found = store.execute("SELECT annotator FROM tokens WHERE hash = ?", (_hash(token),)).fetchone()
   if found is None:
     return None
@@ -41,7 +41,7 @@ def log_in(store: sqlite3.Connection, token: str, now: float) -> str | None:
 
 
 def session_annotator(store: sqlite3.Connection, session: str, now: float) -> str | None:
-  """Whose session it is; None where it is unknown or has ended."""
+  """The annotator of a session; None where the session is unknown or has ended."""
   query = "SELECT annotator FROM sessions WHERE hash = ? AND expires > ?"
   found = store.execute(query, (_hash(session), now)).fetchone()
   return None if found is None else found[0]

@@ -20,11 +20,11 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.agreement.tables import dense_ranks
 from rlhf_jax.evaluation.simulated_judgements import annotator_records, judge_item
 from rlhf_jax.feedback.collect import collect
 from rlhf_jax.feedback.exchange import write_records
 from rlhf_jax.feedback.queue import count_open
+from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, Response, make_item
 from rlhf_jax.feedback.store import Settings, open_store
 from rlhf_jax.stage import Stage, StageName

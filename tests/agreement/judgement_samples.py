@@ -3,6 +3,7 @@
 import json
 
 from rlhf_jax.agreement.tables import judgement_table
+from rlhf_jax.feedback.record_rows import to_row
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Response, timestamp
 
 
@@ -37,5 +38,5 @@ def table(*args, **kwargs):
 
 def write(path, given):
   """Records (annotators, items, judgements) as a JSONL file."""
-  path.write_text("".join(json.dumps(record.to_row()) + "\n" for group in given for record in group), encoding="utf-8")
+  path.write_text("".join(json.dumps(to_row(record)) + "\n" for group in given for record in group), encoding="utf-8")
   return path

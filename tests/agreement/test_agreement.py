@@ -8,7 +8,8 @@ import pytest
 import scipy.stats
 from judgement_samples import item, judgement, records, table, write
 
-from rlhf_jax.agreement.tables import dense_ranks, judgement_table, pairs_of
+from rlhf_jax.agreement.tables import judgement_table, pairs_of
+from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import UNDONE, Annotator
 
 pytest.importorskip("statsmodels", reason="agreement needs the [feedback] extra")

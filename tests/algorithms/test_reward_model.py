@@ -11,7 +11,7 @@ from tiny_chain import SAMPLING, recipe, run_stages
 from rlhf_jax import data
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.feedback.exchange import read_records, write_records
-from rlhf_jax.feedback.queue import Answer, next_task, submit
+from rlhf_jax.feedback.queue import Answer, next_assignment, submit
 from rlhf_jax.feedback.records import Annotator, current
 from rlhf_jax.feedback.store import add_records, open_store
 from rlhf_jax.settings import ConfigError, parse
@@ -214,7 +214,7 @@ def test_people_judge_on_the_page_and_the_run_goes_on(chain, tmp_path):
   store = open_store(tmp_path / "page_judgements_1" / "feedback.db")
   add_records(store, ([Annotator("ann")], [], []))
   number = 0
-  while task := next_task(store, "ann", now=1e9):
+  while task := next_assignment(store, "ann", now=1e9):
     if number == 2:
       with pytest.raises(judgements.Unanswered, match="of 4 items wait"):
         run_stages(config, chain, tmp_path, changes)

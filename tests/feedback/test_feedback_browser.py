@@ -84,7 +84,7 @@ def page_of(browser, link, **options):
   )
   try:
     page.goto(link)
-    page.wait_for_selector("#task .card")
+    page.wait_for_selector("#assignment .card")
     yield page, seen
   finally:
     context.close()
@@ -132,10 +132,10 @@ def test_nothing_a_model_or_an_annotator_wrote_runs(browser, serve):
     keys(page, "Control+Enter")
     page.wait_for_selector("#done:not([hidden])")
     keys(page, "u")
-    page.wait_for_selector("#task .card")
+    page.wait_for_selector("#assignment .card")
     assert page.locator(".critique").first.input_value() == groups[-1][0]
     page.reload()
-    page.wait_for_selector("#task .card")
+    page.wait_for_selector("#assignment .card")
     assert page.evaluate("[typeof window.pwned, document.title]") == ["undefined", "Annotate"]
     assert seen == []
 
@@ -176,7 +176,7 @@ def test_two_responses_from_the_keyboard(browser, serve):
     assert "#" not in page.url and page.evaluate("document.cookie") == ""
     first = page.locator(".card .text").first.text_content()
     keys(page, "Enter")  # nothing is said yet: refused, with the reason in words
-    assert page.locator("#hint").text_content() == "Say which is better, or rate both"
+    assert page.locator("#hint").text_content() == "Choose the better response, or rate both"
     keys(page, "a", "6", "b", "x", "2", "Escape", "2", "n")  # the first 2 is a flag, the second a rating
     page.keyboard.insert_text("It is wrong.")
     keys(page, "Escape", "w")
@@ -214,7 +214,7 @@ def test_a_ranking_with_ties_by_keyboard_and_by_mouse_on_a_phone(browser, serve)
     keys(page, "a", "Shift+Digit2", "j", "Shift+Digit4", "j", "Shift+Digit2", "d", "ArrowLeft")
     assert page.locator("#hint").text_content() == "D > A = C > B"
     page.reload()  # what was said so far is still there
-    page.wait_for_selector("#task .card")
+    page.wait_for_selector("#assignment .card")
     assert page.locator("#hint").text_content() == "D > A = C > B"
     keys(page, "Enter")
     (judgement,) = judgements(path, 1)

@@ -9,9 +9,10 @@ from judged import ANNOTATORS, ITEMS, JUDGEMENTS, RECORDS
 from rlhf_jax.data import DataError, read_comparisons
 from rlhf_jax.feedback import learner_rows
 from rlhf_jax.feedback.exchange import convert, from_dataset, read_records, to_dataset, write_csv, write_records
+from rlhf_jax.feedback.record_rows import to_row
 from rlhf_jax.feedback.records import Annotator
 
-ROWS = [json.dumps(record.to_row()) for kind in RECORDS for record in kind]
+ROWS = [json.dumps(to_row(record)) for kind in RECORDS for record in kind]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet", "a.db"])
@@ -182,5 +183,5 @@ def test_comparisons_of_a_run_are_read_as_records(tmp_path):
     (items[1].id, (0, 0), (0, 1)),
   ]
   path.write_text(json.dumps(rows[0]) + "\n" + '{"prompt": "p", "responses": ["a", "b"]}\n')
-  with pytest.raises(DataError, match="comparisons.jsonl:2: 'ranks' is None"):
+  with pytest.raises(DataError, match="comparisons.jsonl:2: found the columns prompt, responses; a row is a record"):
     read_records(path)

@@ -65,10 +65,10 @@ def test_an_annotator_works_through_the_queue(connect, store):
   state = client.post("/next", json={}).json()
   total = state["left"]
   assert state["done"] == 0 and state["last"] is None and 4 < total <= 5
-  while (task := state["task"]) is not None:
-    assert sorted(task["responses"]) == sorted(TEXTS) and task["draft"] is None
+  while (assignment := state["assignment"]) is not None:
+    assert sorted(assignment["responses"]) == sorted(TEXTS) and assignment["draft"] is None
     answer = {"ranks": [0, 1], "strength": 2, "ratings": [6, 2], "flags": [[], ["harmful"]], "seconds": 0.001}
-    state = client.post("/judgements", json={"task": task["id"], **answer}).json()
+    state = client.post("/judgements", json={"assignment": assignment["id"], **answer}).json()
   assert (state["done"], state["left"]) == (total, 0)
   for judgement in judgements(store):
     best = judgement.order[0]
@@ -80,43 +80,47 @@ def test_nothing_tells_what_an_item_is_or_where_a_response_is_from(connect):
   client = connect()
   state = client.post("/next", json={}).json()
   seen = []
-  while state["task"] is not None:
-    assert set(state) == {"task", "done", "left", "last"}
-    assert set(state["task"]) == {"id", "prompt", "responses", "draft"}
+  while state["assignment"] is not None:
+    assert set(state) == {"assignment", "done", "left", "last"}
+    assert set(state["assignment"]) == {"id", "prompt", "responses", "draft"}
     assert "secret" not in json.dumps(state) and "gold_ranks" not in json.dumps(state)
-    seen.append(state["task"]["prompt"])
-    state = client.post("/judgements", json={"task": state["task"]["id"], "ranks": [0, 0], "seconds": 0}).json()
+    seen.append(state["assignment"]["prompt"])
+    state = client.post(
+      "/judgements", json={"assignment": state["assignment"]["id"], "ranks": [0, 0], "seconds": 0}
+    ).json()
   assert "gold" in seen
 
 
-def test_a_reload_finds_the_same_task_and_undo_brings_back_what_was_said(connect, store):
+def test_a_reload_finds_the_same_assignment_and_undo_brings_back_what_was_said(connect, store):
   client = connect()
   first = client.post("/next", json={}).json()
   assert client.post("/next", json={}).json() == first
   said = {"ranks": [1, 0], "strength": 3, "ratings": [None, 7], "flags": [["harmful"], []], "critiques": ["bad", ""],
           "rewrites": ["", ""], "skipped": None}  # fmt: skip
-  state = client.post("/judgements", json={"task": first["task"]["id"], **said, "seconds": 1}).json()
+  state = client.post("/judgements", json={"assignment": first["assignment"]["id"], **said, "seconds": 1}).json()
   undone = client.post("/undo", json={"judgement": state["last"]}).json()
-  assert undone["task"]["prompt"] == first["task"]["prompt"]
-  assert undone["task"]["responses"] == first["task"]["responses"]
-  assert undone["task"]["draft"] == said
+  assert undone["assignment"]["prompt"] == first["assignment"]["prompt"]
+  assert undone["assignment"]["responses"] == first["assignment"]["responses"]
+  assert undone["assignment"]["draft"] == said
   assert client.post("/undo", json={"judgement": state["last"]}).json() == undone
-  client.post("/judgements", json={"task": undone["task"]["id"], "skipped": "I cannot tell", "seconds": 1})
+  client.post("/judgements", json={"assignment": undone["assignment"]["id"], "skipped": "I cannot tell", "seconds": 1})
   assert [judgement.skipped for judgement in judgements(store)] == [None, UNDONE, "I cannot tell"]
 
 
 def test_a_double_submission_counts_once(connect, store):
   client = connect()
-  task = client.post("/next", json={}).json()["task"]["id"]
-  replies = [client.post("/judgements", json={"task": task, "ranks": [0, 1], "seconds": 1}) for _ in range(3)]
+  assignment = client.post("/next", json={}).json()["assignment"]["id"]
+  replies = [
+    client.post("/judgements", json={"assignment": assignment, "ranks": [0, 1], "seconds": 1}) for _ in range(3)
+  ]
   assert {reply.status_code for reply in replies} == {200} and len({reply.text for reply in replies}) == 1
   assert len(judgements(store)) == 1
 
 
 WRONG = [
-  ({"task": "0123456789abcdef"}, 409),
+  ({"assignment": "0123456789abcdef"}, 409),
   *(({name: value}, 400) for name, values in {
-    "task": [3, None], "ranks": [[0], [0, "1"], {"0": 1}, [[0], [1]], None], "ratings": [[0, 8], "12"],
+    "assignment": [3, None], "ranks": [[0], [0, "1"], {"0": 1}, [[0], [1]], None], "ratings": [[0, 8], "12"],
     "strength": [7, True, 1.0], "flags": [[["a\nb"], []], [{"a": 1}, []]], "critiques": [[1, 2], ["\ud800", ""]],
     "seconds": ["1", None, True, 10**400], "skipped": ["why", ""], "annotator": ["bob"],
   }.items() for value in values),
@@ -125,10 +129,10 @@ WRONG = [
 
 def test_a_wrong_answer_is_refused_and_nothing_is_kept(connect, store):
   client = connect()
-  task = client.post("/next", json={}).json()["task"]["id"]
+  assignment = client.post("/next", json={}).json()["assignment"]["id"]
   kind = {"Content-Type": "application/json"}
   for change, status in WRONG:
-    body = json.dumps({"task": task, "ranks": [0, 1], "seconds": 1, **change})
+    body = json.dumps({"assignment": assignment, "ranks": [0, 1], "seconds": 1, **change})
     reply = client.post("/judgements", content=body, headers=kind)
     assert reply.status_code == status and reply.json()["error"], change
   for body in (b"", b"{", b"[]", b"null", b'{"seconds": NaN}', b"\xff", b"[" * 100_000):
@@ -136,7 +140,7 @@ def test_a_wrong_answer_is_refused_and_nothing_is_kept(connect, store):
       reply = client.post(path, content=body, headers=kind)
       assert reply.status_code == 400 and reply.json()["error"], (path, body[:9])
   assert judgements(store) == []
-  assert client.post("/next", json={}).json()["task"]["id"] == task
+  assert client.post("/next", json={}).json()["assignment"]["id"] == assignment
 
 
 def test_without_a_session_there_is_only_the_way_in(connect, store):
@@ -144,7 +148,7 @@ def test_without_a_session_there_is_only_the_way_in(connect, store):
   page = client.get("/")
   assert page.status_code == 200 and "Log in to annotate" in page.text and "kind" not in page.text
   for path in ("/next", "/judgements", "/undo"):
-    fields = {"/judgements": {"task": "x", "seconds": 1}, "/undo": {"judgement": "x"}}.get(path, {})
+    fields = {"/judgements": {"assignment": "x", "seconds": 1}, "/undo": {"judgement": "x"}}.get(path, {})
     assert client.post(path, json=fields).status_code == 401
   assert client.post("/login", json={"token": "guess"}).status_code == 403
   assert "set-cookie" not in client.post("/login", json={"token": "guess"}).headers
@@ -186,11 +190,11 @@ def test_log_out_ends_the_session(connect):
 
 def test_a_judgement_names_the_guidelines_the_page_showed(connect, store):
   old = connect(guidelines="Be kind.")
-  task = old.post("/next", json={}).json()["task"]["id"]
+  assignment = old.post("/next", json={}).json()["assignment"]["id"]
   version = re.search('data-guidelines="([0-9a-f]{12})"', old.get("/").text)[1]
   new = connect(None, guidelines="Be honest.")
   new.cookies.update(old.cookies)
-  answer = {"task": task, "ranks": [0, 1], "seconds": 1, "guidelines": version}
+  answer = {"assignment": assignment, "ranks": [0, 1], "seconds": 1, "guidelines": version}
   reply = new.post("/judgements", json=answer)
   assert reply.status_code == 409 and "the guidelines have changed" in reply.json()["error"]
   assert old.post("/judgements", json=answer).status_code == 200
@@ -199,10 +203,10 @@ def test_a_judgement_names_the_guidelines_the_page_showed(connect, store):
 
 def test_one_annotator_cannot_touch_anothers_work(connect, store):
   ann, bob = connect("ann"), connect("bob")
-  task = ann.post("/next", json={}).json()["task"]["id"]
+  assignment = ann.post("/next", json={}).json()["assignment"]["id"]
   bob.post("/next", json={})
-  assert bob.post("/judgements", json={"task": task, "ranks": [0, 1], "seconds": 1}).status_code == 409
-  last = ann.post("/judgements", json={"task": task, "ranks": [0, 1], "seconds": 1}).json()["last"]
+  assert bob.post("/judgements", json={"assignment": assignment, "ranks": [0, 1], "seconds": 1}).status_code == 409
+  last = ann.post("/judgements", json={"assignment": assignment, "ranks": [0, 1], "seconds": 1}).json()["last"]
   assert bob.post("/undo", json={"judgement": last}).status_code == 409
   assert [judgement.annotator for judgement in judgements(store)] == ["ann"]
 
@@ -309,7 +313,7 @@ def test_annotate_tells_what_is_wrong_before_it_serves(tmp_path, capsys):
   assert main(["annotate", str(tmp_path / "none.db")]) == 2
   assert "there is no such file" in capsys.readouterr().err
   assert main(["annotate", str(tmp_path / "none.db"), "--host", "0.0.0.0"]) == 2
-  assert "name what they open" in capsys.readouterr().err
+  assert "give the address that they open" in capsys.readouterr().err
 
 
 def test_without_a_library_the_command_says_what_to_install(monkeypatch, capsys):

@@ -15,7 +15,7 @@ from rlhf_jax.feedback.queue import (
   NoLease,
   display_order,
   last_judgement,
-  next_task,
+  next_assignment,
   progress,
   submit,
   undo,
@@ -53,12 +53,12 @@ def make(tmp_path):
 
 
 def judge(store, name, now=0.0, **answer):
-  """One judgement of the next task; its prompt, or None where there is none."""
-  task = next_task(store, name, now)
-  if task is None:
+  """One judgement of the next assignment; its prompt, or None where there is none."""
+  assignment = next_assignment(store, name, now)
+  if assignment is None:
     return None
-  submit(store, name, task.lease, Answer(**(answer or {"ranks": (0, 1)})), "v1", now)
-  return task.item.prompt
+  submit(store, name, assignment.lease, Answer(**(answer or {"ranks": (0, 1)})), "v1", now)
+  return assignment.item.prompt
 
 
 def everything(store, name, **answer):
@@ -120,26 +120,26 @@ def test_each_item_goes_to_n_different_annotators(make):
 
 def test_annotators_at_work_at_once_get_different_items_until_there_is_no_room(make):
   store = make(3)
-  tasks = [next_task(store, name, 0.0) for name in NAMES]
-  assert sorted(task.item.prompt for task in tasks[:3]) == ["item 0", "item 1", "item 2"]
-  assert tasks[3] is None
+  assignments = [next_assignment(store, name, 0.0) for name in NAMES]
+  assert sorted(assignment.item.prompt for assignment in assignments[:3]) == ["item 0", "item 1", "item 2"]
+  assert assignments[3] is None
 
 
-def test_who_comes_back_finds_the_same_task(make):
+def test_who_comes_back_finds_the_same_assignment(make):
   store = make(3, seed=1)
-  first = next_task(store, "ann", 0.0)
-  assert next_task(store, "ann", 100.0) == first
+  first = next_assignment(store, "ann", 0.0)
+  assert next_assignment(store, "ann", 100.0) == first
   judge(store, "ann", 101.0)
-  assert next_task(store, "ann", 102.0).item != first.item
+  assert next_assignment(store, "ann", 102.0).item != first.item
 
 
 def test_an_expired_lease_frees_the_item_and_a_late_answer_is_still_kept(make):
   store = make(1, lease_seconds=60)
-  late = next_task(store, "ann", 0.0)
-  assert next_task(store, "bob", 59.0) is None
-  taken = next_task(store, "bob", 61.0)
+  late = next_assignment(store, "ann", 0.0)
+  assert next_assignment(store, "bob", 59.0) is None
+  taken = next_assignment(store, "bob", 61.0)
   assert taken.item == late.item
-  assert next_task(store, "ann", 62.0) is None  # bob has it now
+  assert next_assignment(store, "ann", 62.0) is None  # bob has it now
   submit(store, "ann", late.lease, Answer(ranks=(0, 1)), "", 63.0)
   submit(store, "bob", taken.lease, Answer(ranks=(0, 1)), "", 64.0)
   assert [j.annotator for j in stored(store)[2]] == ["ann", "bob"]
@@ -147,43 +147,43 @@ def test_an_expired_lease_frees_the_item_and_a_late_answer_is_still_kept(make):
 
 def test_an_expired_lease_is_renewed_where_nobody_took_the_item(make):
   store = make(1, lease_seconds=60)
-  task = next_task(store, "ann", 0.0)
-  assert next_task(store, "ann", 1000.0) == task
-  assert next_task(store, "bob", 1001.0) is None
+  assignment = next_assignment(store, "ann", 0.0)
+  assert next_assignment(store, "ann", 1000.0) == assignment
+  assert next_assignment(store, "bob", 1001.0) is None
 
 
 def test_a_double_submission_counts_once(make):
   store = make(2)
-  task = next_task(store, "ann", 0.0)
-  first = submit(store, "ann", task.lease, Answer(ranks=(0, 1)), "", 1.0)
-  assert submit(store, "ann", task.lease, Answer(ranks=(1, 0)), "", 2.0) == first
+  assignment = next_assignment(store, "ann", 0.0)
+  first = submit(store, "ann", assignment.lease, Answer(ranks=(0, 1)), "", 1.0)
+  assert submit(store, "ann", assignment.lease, Answer(ranks=(1, 0)), "", 2.0) == first
   assert stored(store)[2] == [first]
 
 
 def test_a_lease_is_its_holders_alone(make):
   store = make(2)
-  task = next_task(store, "ann", 0.0)
-  for name, lease in (("bob", task.lease), ("ann", "0123456789abcdef")):
+  assignment = next_assignment(store, "ann", 0.0)
+  for name, lease in (("bob", assignment.lease), ("ann", "0123456789abcdef")):
     with pytest.raises(NoLease):
       submit(store, name, lease, Answer(ranks=(0, 1)), "", 1.0)
-  submit(store, "ann", task.lease, Answer(ranks=(0, 1)), "", 1.0)
+  submit(store, "ann", assignment.lease, Answer(ranks=(0, 1)), "", 1.0)
   with pytest.raises(NoLease):
-    submit(store, "bob", task.lease, Answer(ranks=(0, 1)), "", 1.0)
+    submit(store, "bob", assignment.lease, Answer(ranks=(0, 1)), "", 1.0)
 
 
 def test_an_answer_by_place_becomes_a_judgement_by_response(make):
   """Whatever order is drawn, the response called "second" was put first; the order is kept with the judgement."""
   store = make(30, seed=5)
   orders = set()
-  while (task := next_task(store, "ann", 10.0)) is not None:
-    place = [task.item.responses[index].text for index in task.order].index("second")
+  while (assignment := next_assignment(store, "ann", 10.0)) is not None:
+    place = [assignment.item.responses[index].text for index in assignment.order].index("second")
     ranks, ratings = [(0, 1), (1, 0)][place], [(7, 2), (2, 7)][place]
     answer = Answer(ratings, ranks, 2, critiques=[("", "dull"), ("dull", "")][place], seconds=3.0)
-    judgement = submit(store, "ann", task.lease, answer, "v1", 14.0)
-    assert (judgement.order, judgement.ranks, judgement.ratings) == (task.order, (1, 0), (2, 7))
+    judgement = submit(store, "ann", assignment.lease, answer, "v1", 14.0)
+    assert (judgement.order, judgement.ranks, judgement.ratings) == (assignment.order, (1, 0), (2, 7))
     assert (judgement.critiques, judgement.strength) == (("dull", ""), 2)
     assert (judgement.seconds, judgement.guidelines, judgement.created) == (3.0, "v1", "1970-01-01T00:00:14.000Z")
-    orders.add(task.order)
+    orders.add(assignment.order)
   assert orders == {(0, 1), (1, 0)}
 
 
@@ -196,10 +196,10 @@ def test_display_orders_are_seeded_and_even():
 
 def test_the_time_cannot_be_more_than_has_passed(make):
   store = make(2)
-  task = next_task(store, "ann", 100.0)
-  assert submit(store, "ann", task.lease, Answer(ranks=(0, 1), seconds=1e9), "", 107.5).seconds == 7.5
-  task = next_task(store, "ann", 200.0)
-  assert submit(store, "ann", task.lease, Answer(ranks=(0, 1), seconds=-5), "", 207.5).seconds == 0
+  assignment = next_assignment(store, "ann", 100.0)
+  assert submit(store, "ann", assignment.lease, Answer(ranks=(0, 1), seconds=1e9), "", 107.5).seconds == 7.5
+  assignment = next_assignment(store, "ann", 200.0)
+  assert submit(store, "ann", assignment.lease, Answer(ranks=(0, 1), seconds=-5), "", 207.5).seconds == 0
 
 
 @pytest.mark.parametrize("every", [2, 5])
@@ -218,7 +218,7 @@ def test_gold_items_come_at_the_set_rate_and_once_per_annotator(make, every):
 
 
 def test_progress_does_not_tell_gold_items_apart(make):
-  """What is left falls by one with every task, gold or not: else an annotator could read off which are the tests."""
+  """The number left falls by one with every assignment, so that it does not tell which are gold."""
   store = make(25, 4, gold_every=4)
   done, left = progress(store, "ann")
   assert done == 0 and 25 < left <= 29
@@ -231,9 +231,9 @@ def test_progress_does_not_tell_gold_items_apart(make):
 def test_a_skipped_item_goes_to_somebody_else(make):
   store = make(1)
   judge(store, "ann", skipped="I cannot tell")
-  assert next_task(store, "ann", 0.0) is None
+  assert next_assignment(store, "ann", 0.0) is None
   assert judge(store, "bob") == "item 0"
-  assert next_task(store, "cid", 0.0) is None
+  assert next_assignment(store, "cid", 0.0) is None
 
 
 def test_undo_withdraws_and_opens_the_item_again_with_what_was_said(make):
@@ -243,9 +243,11 @@ def test_undo_withdraws_and_opens_the_item_again_with_what_was_said(make):
   undo(store, "ann", last, 50.0)
   undo(store, "ann", last, 51.0)  # a double click
   assert progress(store, "ann") == (2, 1)
-  task = next_task(store, "ann", 52.0)
-  assert task.draft.id == last and task.draft.ranks is not None and task.item.id == task.draft.item
-  kept = submit(store, "ann", task.lease, Answer(ranks=(0, 0)), "", 55.0)
+  assignment = next_assignment(store, "ann", 52.0)
+  assert (
+    assignment.draft.id == last and assignment.draft.ranks is not None and assignment.item.id == assignment.draft.item
+  )
+  kept = submit(store, "ann", assignment.lease, Answer(ranks=(0, 0)), "", 55.0)
   judgements = stored(store)[2]
   assert [(j.skipped, j.supersedes) for j in judgements[3:]] == [(UNDONE, last), (None, judgements[3].id)]
   assert kept in current(judgements) and len(current(judgements)) == 3
@@ -265,9 +267,9 @@ def test_an_undone_item_has_room_again_once_its_lease_expires(make):
   store = make(1, lease_seconds=60)
   judge(store, "ann")
   undo(store, "ann", last_judgement(store, "ann"), 10.0)
-  assert next_task(store, "bob", 20.0) is None
-  assert next_task(store, "bob", 80.0).item.prompt == "item 0"
-  assert next_task(store, "ann", 90.0).draft is not None  # a correction is never taken away
+  assert next_assignment(store, "bob", 20.0) is None
+  assert next_assignment(store, "bob", 80.0).item.prompt == "item 0"
+  assert next_assignment(store, "ann", 90.0).draft is not None  # a correction is never taken away
 
 
 def test_only_ones_own_judgements_can_be_undone(make):
@@ -285,29 +287,29 @@ def test_imported_judgements_count_in_the_queue(make):
   assert everything(store, "ann") == ["item 1"]
 
 
-def test_an_import_closes_the_tasks_it_answers(make):
+def test_an_import_closes_the_assignments_it_answers(make):
   store = make(2)
-  first = next_task(store, "ann", 0.0)
+  first = next_assignment(store, "ann", 0.0)
   add_records(store, ([], [], [Judgement("x", first.item.id, "ann", (0, 1), ranks=(0, 1))]))
   with pytest.raises(NoLease, match="judged this item already"):
     submit(store, "ann", first.lease, Answer(ranks=(0, 1)), "", 1.0)
-  assert next_task(store, "ann", 1.0).item != first.item
+  assert next_assignment(store, "ann", 1.0).item != first.item
   judge(store, "ann", 2.0)
   last = last_judgement(store, "ann")
   undo(store, "ann", last, 3.0)
   withdrawal = stored(store)[2][-1]
   correction = Judgement("y", withdrawal.item, "ann", (0, 1), ranks=(1, 0), supersedes=withdrawal.id)
   add_records(store, ([], [], [correction]))
-  assert next_task(store, "ann", 4.0) is None
+  assert next_assignment(store, "ann", 4.0) is None
 
 
-def test_a_refused_answer_leaves_the_task_open(make):
+def test_a_refused_answer_leaves_the_assignment_open(make):
   store = make(1)
-  task = next_task(store, "ann", 0.0)
+  assignment = next_assignment(store, "ann", 0.0)
   for answer in (Answer(), Answer(ranks=(0, 1, 2)), Answer(ratings=(9, 1)), Answer(ranks=(0, 1), skipped="x")):
     with pytest.raises(DataError):
-      submit(store, "ann", task.lease, answer, "", 1.0)
-  assert next_task(store, "ann", 2.0) == task and stored(store)[2] == []
+      submit(store, "ann", assignment.lease, answer, "", 1.0)
+  assert next_assignment(store, "ann", 2.0) == assignment and stored(store)[2] == []
 
 
 def test_two_processes_may_write_to_one_store(make, tmp_path):

@@ -1,19 +1,20 @@
-// The annotation page: one task at a time, all of it from the keyboard, kept in the browser until the server has it.
+// The annotation page: one assignment at a time, usable by keyboard alone. The browser keeps an answer until the server
+// has stored it.
 import { blank, fromDraft, missing, said, summary } from "./answer.js";
 import { check, listen, makeCard, segment, setText } from "./cards.js";
 import { post, tokenOfLink } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
 
-let task = null; // {id, prompt, responses, draft} as the server gives it
-let state = null; // what was said so far (see answer.js), and the place that is selected
+let assignment = null; // {id, prompt, responses, draft} as the server gives it
+let state = null; // the answer so far (see answer.js), and the selected place
 let cards = [];
 let last = null; // the judgement that undo withdraws
-let busy = false;
-let watched = 0; // milliseconds the task was in view
-let since = null;
+let busy = false; // whether a request is under way
+let watched = 0; // milliseconds for which the assignment was in view, up to `since`
+let since = null; // time since which it is in view; null while it is hidden
 
-// --- the task ---
+// --- the assignment ---
 
 function stored(id) {
   try {
@@ -24,8 +25,8 @@ function stored(id) {
 }
 
 function show(answer) {
-  document.activeElement?.blur(); // while the state is still that of the field
-  task = answer.task;
+  document.activeElement?.blur(); // the field stores its text now, while the state still belongs to it
+  assignment = answer.assignment;
   last = answer.last;
   const total = answer.done + answer.left;
   $("count").textContent = `${answer.done} of ${total}`;
@@ -33,18 +34,18 @@ function show(answer) {
   $("meter").setAttribute("aria-valuenow", answer.done);
   $("meter").firstElementChild.style.width = `${total ? (100 * answer.done) / total : 0}%`;
   $("undo").disabled = last === null;
-  $("done").hidden = task !== null;
-  $("task").hidden = task === null;
+  $("done").hidden = assignment !== null;
+  $("assignment").hidden = assignment === null;
   $("error").hidden = true;
-  document.querySelector(".actions").hidden = task === null;
+  document.querySelector(".actions").hidden = assignment === null;
   watched = 0;
   since = document.hidden ? null : performance.now();
-  if (task === null) return;
-  const size = task.responses.length;
-  state = stored(task.id) || (task.draft ? fromDraft(task.draft, size) : blank(size));
+  if (assignment === null) return;
+  const size = assignment.responses.length;
+  state = stored(assignment.id) || (assignment.draft ? fromDraft(assignment.draft, size) : blank(size));
   state.selected = null;
-  setText($("prompt"), task.prompt);
-  cards = task.responses.map((text, place) => makeCard(place, text, size, change));
+  setText($("prompt"), assignment.prompt);
+  cards = assignment.responses.map((text, place) => makeCard(place, text, size, change));
   $("responses").replaceChildren(...cards.map((card) => card.element));
   $("responses").dataset.size = size;
   $("pair").hidden = size !== 2;
@@ -78,11 +79,11 @@ function change(place, field, value) {
 }
 
 function keep() {
-  localStorage.setItem(`draft:${task.id}`, JSON.stringify(state));
+  localStorage.setItem(`draft:${assignment.id}`, JSON.stringify(state));
   draw();
 }
 
-// --- to the server ---
+// --- requests ---
 
 async function send(path, body) {
   if (busy) return;
@@ -90,7 +91,7 @@ async function send(path, body) {
   document.body.classList.add("busy");
   try {
     show(await post(path, body));
-    if (body && body.task) localStorage.removeItem(`draft:${body.task}`);
+    if (body && body.assignment) localStorage.removeItem(`draft:${body.assignment}`);
   } catch (problem) {
     fail(problem);
   } finally {
@@ -112,11 +113,11 @@ function seconds() {
 
 function judge(answer) {
   const { guidelines } = document.body.dataset;
-  send("/judgements", { task: task.id, guidelines, ...answer, seconds: seconds() });
+  send("/judgements", { assignment: assignment.id, guidelines, ...answer, seconds: seconds() });
 }
 
 function submit() {
-  if (task === null) return;
+  if (assignment === null) return;
   if (missing(state, cards.length)) {
     $("hint").classList.add("nudge");
     return;
@@ -125,7 +126,7 @@ function submit() {
 }
 
 function skip(reason) {
-  if (task === null || !reason.trim()) return;
+  if (assignment === null || !reason.trim()) return;
   $("skip").close();
   $("reason").value = "";
   judge({ skipped: reason.trim(), flags: said(state, cards.length).flags });
@@ -143,7 +144,7 @@ async function logOut() {
   location.replace("/");
 }
 
-// --- by hand ---
+// --- keyboard and buttons ---
 
 function select(place) {
   if (place >= 0 && place < cards.length) {
@@ -216,8 +217,8 @@ function onKey(event) {
     return;
   }
   if (event.key in ALWAYS) return act(event, ALWAYS[event.key]);
-  if (task === null) return;
-  const digit = /^(Digit|Numpad)([1-9])$/.exec(event.code); // the place of the key: Shift changes its character
+  if (assignment === null) return;
+  const digit = /^(Digit|Numpad)([1-9])$/.exec(event.code); // the key's code, as Shift changes its character
   const place = event.key.length === 1 ? event.key.charCodeAt(0) - 97 : -1;
   if (digit) act(event, () => onDigit(event, Number(digit[2])));
   else if (place >= 0 && place < Math.min(9, cards.length)) act(event, () => select(place));
@@ -270,6 +271,6 @@ document.addEventListener("visibilitychange", () => {
 });
 const wide = matchMedia("(min-width: 75rem)").matches;
 toggleGuidelines(localStorage.getItem("guidelines") === null ? wide : localStorage.getItem("guidelines") === "open");
-const token = tokenOfLink(); // a link opened in a browser that is logged in already
+const token = tokenOfLink(); // there is one where a login link is opened in a browser that is logged in already
 if (token) post("/login", { token }).then(() => location.reload(), fail);
 else send("/next");

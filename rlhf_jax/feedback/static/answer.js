@@ -1,5 +1,6 @@
-// What an annotator has said of the `size` responses of a task, as plain values by place; nothing of the page is here.
-//   ratings, ranks (0 the best), critiques, rewrites, flags: lists; preference of two: -3 A much better .. 3 B, or null
+// The answer of an annotator to an assignment of `size` responses, as plain values; this file does not touch the page.
+//   ratings, ranks (0 is the best), critiques, rewrites, flags: lists with an entry for each place
+//   preference: between two responses, from -3 (A much better) to 3 (B much better); null where none was stated
 
 export const letter = (place) => String.fromCharCode(65 + place);
 
@@ -9,7 +10,7 @@ export function blank(size) {
   return { ...values, flags: Array.from({ length: size }, () => []), preference: null, selected: null };
 }
 
-// The state that a withdrawn judgement was made from.
+// The state that gives a withdrawn judgement again.
 export function fromDraft(draft, size) {
   const state = blank(size);
   for (const field of ["ratings", "ranks", "flags", "critiques", "rewrites"]) {
@@ -21,7 +22,7 @@ export function fromDraft(draft, size) {
   return state;
 }
 
-// The complete ranking without gaps, or null.
+// The ranks 0, 1, ... of all responses, without gaps; null while a response is not ranked.
 function ranking(state, size) {
   if (size === 2) {
     return state.preference === null ? null : [Number(state.preference > 0), Number(state.preference < 0)];
@@ -31,7 +32,8 @@ function ranking(state, size) {
   return state.ranks.map((rank) => ladder.indexOf(rank));
 }
 
-// What is lacking for a judgement, in words, or "": a whole comparison, or else a rating of every response.
+// The step that is missing before the answer can be submitted, in words; "" for none. An answer needs a complete
+// comparison, or else a rating of every response.
 export function missing(state, size) {
   const unrated = state.ratings.includes(null);
   const unranked = state.ranks.flatMap((rank, place) => (rank === null ? [letter(place)] : []));
@@ -39,7 +41,7 @@ export function missing(state, size) {
   if (ranking(state, size)) return "";
   if (size > 2 && unranked.length < size) return `Rank ${unranked.join(", ")} too`;
   if (!unrated) return "";
-  return size === 2 ? "Say which is better, or rate both" : "Rank the responses, or rate all of them";
+  return size === 2 ? "Choose the better response, or rate both" : "Rank the responses, or rate all of them";
 }
 
 // "B > A = D > C" of a complete ranking of three or more, else "".
@@ -50,7 +52,7 @@ export function summary(state, size) {
   return tiers.map((tier) => ranks.flatMap((rank, i) => (rank === tier ? [letter(i)] : [])).join(" = ")).join(" > ");
 }
 
-// The fields of the answer the server expects; null where nothing was said.
+// The fields of the answer as the server expects them; null where a field says nothing.
 export function said(state, size) {
   const any = (values, test) => (values.some(test) ? values : null);
   return {

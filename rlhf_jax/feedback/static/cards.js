@@ -1,7 +1,8 @@
-// The responses on the page. Whatever a model wrote is set as text, never parsed.
+// The responses on the page. The text of a model is always set as text, never parsed as HTML.
 import { letter } from "./answer.js";
 
-// Control, bidirectional and other invisible characters spelt out: a response must not reorder or hide the page.
+// The text with control, bidirectional and other invisible characters spelt out, so that a response cannot reorder or
+// hide parts of the page.
 function visible(text) {
   return text.replace(/(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (char) => {
     return `⟨U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
@@ -13,7 +14,8 @@ export function setText(element, text) {
   element.classList.toggle("empty", !text.trim());
 }
 
-// A card of place `place`; onChange(place, field, value) tells what the annotator did, update(state) shows a state.
+// The card of one response. onChange(place, field, value) is called when the annotator changes something; update(state)
+// shows the buttons of a state, write(state) its texts.
 export function makeCard(place, text, size, onChange) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   const find = (selector) => card.querySelector(selector);
@@ -38,7 +40,7 @@ export function makeCard(place, text, size, onChange) {
   critique.addEventListener("input", () => onChange(place, "critiques", critique.value));
   rewrite.addEventListener("input", () => onChange(place, "rewrites", rewrite.value));
   rewrite.addEventListener("focus", () => {
-    if (!rewrite.value) rewrite.value = text; // a rewrite starts from what it mends
+    if (!rewrite.value) rewrite.value = text; // a rewrite starts from the response itself
   });
   rewrite.addEventListener("blur", () => {
     if (rewrite.value === text) rewrite.value = "";

@@ -1,4 +1,4 @@
-// Exchanges a token for a session cookie. A link carries it as #token=..., which the browser does not send anywhere.
+// Exchanges a token for a session cookie. A link carries the token as #token=..., which the browser sends to no server.
 import { post, tokenOfLink } from "./server.js";
 
 const error = document.getElementById("error");

@@ -1,4 +1,4 @@
-// Talking to the server, and the token of a login link.
+// Requests to the server, and the token of a login link.
 
 export async function post(path, body = {}) {
   let reply;
@@ -18,7 +18,7 @@ export async function post(path, body = {}) {
   return answer;
 }
 
-// The token in "#token=...", a part of the address that is never sent; it leaves the address bar and the history at once.
+// The token in "#token=..." of the address, or null. It is removed from the address bar and the history at once.
 export function tokenOfLink() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (token) history.replaceState(null, "", "/");
