@@ -1,1 +1,1 @@
-"""How far annotators agree, whom to look at, and what they say together."""
+"""Statistics of judgements: agreement of annotators, their habits, a screening of them, and the consensus of all."""

@@ -1,7 +1,7 @@
-"""How far annotators agree: with experts, with each other, beyond chance, and item by item.
+"""Agreement of annotators with experts and with each other, corrected for chance, and disagreement by item.
 
 Comparisons are counted on pairs of responses (see `tables.Pairs`), each in both orientations, so that no coefficient
-depends on which response of an item is stored first. What cannot be computed says why, and is never a silent NaN.
+depends on which response of an item is stored first. An estimate that cannot be computed says why.
 """
 
 import dataclasses
@@ -24,23 +24,24 @@ from rlhf_jax.agreement.tables import Pairs, Table
 
 @dataclasses.dataclass(frozen=True)
 class Pairwise:
-  """Two annotators, numbers of `Table.annotators`, on the pairs that both judged."""
+  """Agreement of two annotators on the pairs that both judged."""
 
   first: int
+  """Index of one annotator in `Table.annotators`."""
   second: int
+  """Index of the other, above `first`."""
   raw: Estimate
+  """Share of equal answers (better, worse, tie), with an interval clustered by item."""
   kappa: Estimate
+  """Cohen's kappa, without an interval: its own would take the pairs of a ranking as independent."""
   spearman: Estimate
+  """Spearman's rho, the mean over `num` items."""
   kendall: Estimate
+  """Kendall's tau-b, the mean over `num` items."""
 
 
 def pairwise(table: Table, pairs: Pairs) -> list[Pairwise]:
-  """Every two annotators who judged a pair in common.
-
-  `raw` is the share of equal answers (better, worse, tie) with an interval clustered by item; kappa's own interval
-  would take the pairs of a ranking as independent, so it is left out. The rank correlations are means over items, and
-  `num` their number.
-  """
+  """The agreement of every two annotators who judged a pair of responses in common."""
   by_person = _by_person(table, pairs)
   judged = [dict(zip(table.item[rows], rows, strict=True)) for rows in _rows_of(table.annotator, len(by_person))]
   found = []
@@ -66,15 +67,13 @@ def pairwise(table: Table, pairs: Pairs) -> list[Pairwise]:
 
 
 def group_agreement(table: Table, pairs: Pairs) -> dict[str, Estimate]:
-  """Fleiss' kappa and Krippendorff's alpha of everybody.
+  """Fleiss' kappa and Krippendorff's alpha of all annotators, by name.
 
-  Fleiss' kappa is taken on the pairs with the number of raters that most pairs have; "nominal" on all pairs;
-  "ordinal" and "interval" on ratings where anybody rated, else on ranks (whose distances within an item are not
-  those of a scale: there, read the interval with care).
+  Fleiss' kappa is computed on the pairs with the number of raters that is most frequent. Alpha is computed on all pairs
+  ("nominal"), and on the ratings or, where nobody rated, on the ranks ("ordinal" and "interval"; ranks are no interval
+  scale, so that the last number needs care).
   """
-  labels = np.round(2 * pairs.outcome).astype(np.int64)
-  counts = np.zeros((pairs.num_units, 3), np.int64)
-  np.add.at(counts, (pairs.unit, labels), 1)
+  _, counts = _answers(pairs)
   raters = counts.sum(1)
   several = raters[raters >= 2]
   usual = np.bincount(several).argmax() if len(several) else 2
@@ -91,10 +90,11 @@ def group_agreement(table: Table, pairs: Pairs) -> dict[str, Estimate]:
 
 
 def agreement_with_experts(table: Table, pairs: Pairs, level: float = LEVEL) -> tuple[list[Estimate], Estimate, str]:
-  """Each annotator's share of pairs put as the expert did, that of all who are no experts, and who the expert is.
+  """The share of pairs that an annotator orders as the reference does: of each, of all but the experts; the reference.
 
-  The expert is the gold ranking of the item; without gold items, the majority of the experts' other judgements of the
-  pair. Pairs that the expert ties do not count; an annotator's tie is half right. Intervals are clustered by item.
+  The reference is the gold ranking of an item ("gold items"). Without gold items it is the majority of the experts on
+  the pair, without the annotator's own judgement ("experts"); without either it is "nobody". Pairs that the reference
+  ties are left out, and an annotator's tie counts half. Intervals are clustered by item.
   """
   truth, source, absent = pairs.gold, "gold items", "judged no gold item"
   if np.isnan(truth).all():
@@ -113,10 +113,8 @@ def agreement_with_experts(table: Table, pairs: Pairs, level: float = LEVEL) -> 
 
 
 def agreement_with_others(table: Table, pairs: Pairs) -> list[Estimate]:
-  """Each annotator's share of equal answers over all (pair, other annotator of it), clustered by item."""
-  labels = np.round(2 * pairs.outcome).astype(np.int64)
-  counts = np.zeros((pairs.num_units, 3))
-  np.add.at(counts, (pairs.unit, labels), 1)
+  """Each annotator's share of equal answers, over all pairs and all other annotators of a pair, clustered by item."""
+  labels, counts = _answers(pairs)
   others = counts[pairs.unit].sum(1) - 1
   same = counts[pairs.unit, labels] - 1
   each = []
@@ -128,10 +126,11 @@ def agreement_with_others(table: Table, pairs: Pairs) -> list[Estimate]:
 
 
 def item_disagreement(table: Table, pairs: Pairs) -> np.ndarray:
-  """f64[M]: the share of unequal answers among all two annotators and pairs of an item; NaN with fewer than two."""
-  labels = np.round(2 * pairs.outcome).astype(np.int64)
-  counts = np.zeros((pairs.num_units, 3))
-  np.add.at(counts, (pairs.unit, labels), 1)
+  """f64[M]: the share of unequal answers over every two annotators and every pair of responses of an item.
+
+  NaN for an item with fewer than two annotators.
+  """
+  _, counts = _answers(pairs)
   raters = counts.sum(1)
   possible, equal = raters * (raters - 1) / 2, (counts * (counts - 1) / 2).sum(1)
   _, where = np.unique(pairs.unit, return_index=True)
@@ -141,8 +140,16 @@ def item_disagreement(table: Table, pairs: Pairs) -> np.ndarray:
   return np.where(total > 0, 1 - agreed / np.maximum(total, 1), np.nan)
 
 
+def _answers(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+  """Answers to the pairs, i64[P]: 0 worse, 1 tie, 2 better; and their counts by unit, i64[U, 3]."""
+  labels = np.round(2 * pairs.outcome).astype(np.int64)
+  counts = np.zeros((pairs.num_units, 3), np.int64)
+  np.add.at(counts, (pairs.unit, labels), 1)
+  return labels, counts
+
+
 def _experts(table: Table, pairs: Pairs) -> np.ndarray:
-  """The majority of the experts on each pair without the annotator's own voice: f64[P], NaN without one."""
+  """The majority of the experts on each pair, without the annotator of the pair: f64[P], NaN where there is none."""
   voice = np.where(table.expert[pairs.annotator], 2 * pairs.outcome - 1, 0.0)
   heard = table.expert[pairs.annotator].astype(np.float64)
   votes = np.bincount(pairs.unit, voice, pairs.num_units)[pairs.unit] - voice
@@ -151,7 +158,7 @@ def _experts(table: Table, pairs: Pairs) -> np.ndarray:
 
 
 def _nominal_alpha(table: Table, pairs: Pairs, shared: np.ndarray) -> Estimate:
-  """Alpha with every pair in both orientations; sparse answers become one dense [A, 2 U] only for the library."""
+  """Nominal alpha with every pair in both orientations, on a dense f64[A, 2 U] as the library needs it."""
   column = np.full(pairs.num_units, -1)
   column[shared] = np.arange(len(shared))
   used = column[pairs.unit] >= 0
@@ -163,7 +170,7 @@ def _nominal_alpha(table: Table, pairs: Pairs, shared: np.ndarray) -> Estimate:
 
 
 def _by_unit(table: Table, values: np.ndarray) -> np.ndarray:
-  """f64[N, K] by judgement -> f64[A, M * K] by annotator."""
+  """Values f64[N, K] of the judgements as f64[A, M * K], a row for each annotator, NaN where there is none."""
   result = np.full((len(table.annotators), len(table.items), values.shape[1]), np.nan)
   result[table.annotator, table.item] = values
   return result.reshape(len(table.annotators), -1)
@@ -181,14 +188,14 @@ def _mean(values: np.ndarray) -> Estimate:
 
 
 def _both_ways(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Counts [3, 3] of answers 0, 1/2, 1 in both orientations, halved so that a pair counts once."""
+  """Counts f64[3, 3] of pairs of answers (0, 1/2, 1), over both orientations and halved, so that a pair counts once."""
   rows, columns = (np.round(2 * z).astype(np.int64) for z in (x, y))
   counts = scipy.sparse.coo_array((np.ones(len(x)), (rows, columns)), shape=(3, 3)).toarray()
   return 0.5 * (counts + counts[::-1, ::-1])
 
 
 def _by_person(table: Table, pairs: Pairs) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Units in order, outcomes and items of each annotator."""
+  """(units, outcomes, items) of each annotator, in the order of the units."""
   result = []
   for rows in _rows_of(pairs.annotator, len(table.annotators)):
     rows = rows[np.argsort(pairs.unit[rows], kind="stable")]

@@ -1,11 +1,11 @@
-"""What an annotator goes by: the quality that others see, the place on the page, or the length.
+"""Habits of annotators: how far quality, place on the page and length of a response decide, and the time taken.
 
 A logistic regression for each annotator on the pairs they judged,
 
   logit P(first is put before second) = quality * (s_first - s_second) + position * earlier + length * longer,
 
-where s is the noisy Bradley-Terry consensus of everybody else and of the gold ranks, never of the annotator's own
-judgements: who guesses would otherwise agree with themselves.
+where s is the noisy Bradley-Terry consensus of the other annotators and of the gold ranks. With the annotator's own
+judgements in it, an annotator who guesses would seem to agree with the consensus.
 """
 
 import dataclasses
@@ -16,28 +16,29 @@ from rlhf_jax.agreement.coefficients import Estimate, clustered_wilson, undefine
 from rlhf_jax.agreement.consensus import NoisyBradleyTerry, noisy_bradley_terry
 from rlhf_jax.agreement.tables import Pairs, Table
 
-PRIOR_SD = 2.5  # of a slope in logits: keeps a perfectly separable annotator finite (Gelman et al., 2008)
-MAX_FITS = 40
+PRIOR_SD = 2.5  # of a slope, in logits: keeps the slopes of separable answers finite (Gelman et al., 2008)
+MAX_FITS = 40  # of the consensus without some of the annotators
 
 
 @dataclasses.dataclass(frozen=True)
 class Habits:
-  """slopes, errors: f64[A, 3], the slopes above and their standard errors clustered by item; NaN where undefined.
-
-  The units are a logit of the others' consensus, a place, and a typical word difference of `typical_words`.
-  num_items: i64[A], the items behind them.
-  """
+  """The regressions of all annotators."""
 
   slopes: np.ndarray
+  """Slopes of quality, position and length: f64[A, 3], NaN where undefined; in logits for a logit of the others'
+  consensus, for a place, and for `typical_words`."""
   errors: np.ndarray
+  """Standard errors of the slopes, clustered by item: f64[A, 3], NaN where undefined."""
   num_items: np.ndarray
+  """Number of items in the regression: i64[A]."""
   typical_words: float
+  """Typical difference in words between two responses, the root mean square over all pairs."""
 
 
 def habits(table: Table, pairs: Pairs, model: NoisyBradleyTerry) -> Habits:
-  """The habits of every annotator, given the consensus of all as a place to start from.
+  """The habits of every annotator. model: the consensus of all, from which the search for the others' starts.
 
-  The consensus is fitted once without each annotator; with more than 40 of them, once without each of 40 groups.
+  The consensus is fitted once without each annotator; with more than 40 annotators, once without each of 40 groups.
   """
   num = len(table.annotators)
   slopes, errors = np.full((num, 3), np.nan), np.full((num, 3), np.nan)
@@ -65,13 +66,13 @@ def logistic_regression(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Slopes f64[D] of y f64[P] in [0, 1] on x f64[P, D] without intercept, and their standard errors f64[D].
 
-  Maximum a posteriori under N(0, prior_sd^2) by Newton's method; the errors are the sandwich over the clusters
-  i64[P] (Liang and Zeger 1986). statsmodels' Logit has the errors but fails on separable data; its penalised fit
-  is finite but has no errors.
+  The slopes are the maximum a posteriori under N(0, prior_sd^2), by Newton's method; the errors are the sandwich over
+  the clusters i64[P] (Liang and Zeger 1986). In statsmodels, Logit has these errors but fails on separable data, and
+  its penalised fit is finite but has no errors.
   """
   slope, precision = np.zeros(x.shape[1]), np.eye(x.shape[1]) / prior_sd**2
 
-  def derivatives(slope):
+  def derivatives(slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chance = 0.5 * (1 + np.tanh(0.5 * (x @ slope)))
     return (y - chance)[:, None] * x, (x * (chance * (1 - chance))[:, None]).T @ x + precision
 
@@ -92,14 +93,14 @@ def logistic_regression(
 
 
 def first_shown_wins(table: Table, pairs: Pairs) -> list[Estimate]:
-  """Each annotator's share of untied pairs in which the response shown earlier won; one half shows no habit."""
+  """Each annotator's share of untied pairs in which the response shown earlier won; 1/2 without a habit."""
   return _share_won(table, pairs, pairs.earlier, "the order of display is not recorded")
 
 
 def longer_wins(table: Table, pairs: Pairs) -> list[Estimate]:
   """Each annotator's share of untied pairs of different lengths in which the longer response won.
 
-  One half need not be right: better answers may be longer. Compare annotators with each other.
+  Without a habit the share need not be 1/2, as better answers may be longer: compare annotators with each other.
   """
   return _share_won(table, pairs, pairs.longer, "all responses have one length")
 
@@ -116,17 +117,21 @@ def _share_won(table: Table, pairs: Pairs, advantage: np.ndarray, reason: str) -
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-  """Seconds of an annotator's judgements: median and quartiles; pace: the median of the seconds over the median of
-  those of the others on the same item (0.5 is twice as fast). None where no time is recorded, or nobody else's."""
+  """The time that an annotator takes for a judgement."""
 
   median: float | None
+  """Median, in seconds; None where no time is recorded."""
   low: float | None
+  """Lower quartile, in seconds; None where no time is recorded."""
   high: float | None
+  """Upper quartile, in seconds; None where no time is recorded."""
   pace: float | None
+  """Median of the ratio of the seconds to the median seconds of the others on the same item: 0.5 is twice as fast.
+  None where no time of others is recorded."""
 
 
 def timing(table: Table) -> list[Timing]:
-  """How long each annotator takes, with the same items as the measure."""
+  """The time of each annotator, by itself and in proportion to that of the others on the same items."""
   logs = np.log(table.seconds)
   ratio = np.full(len(logs), np.nan)
   order = np.argsort(table.item, kind="stable")
@@ -138,6 +143,7 @@ def timing(table: Table) -> list[Timing]:
   result = []
   for person in range(len(table.annotators)):
     seconds, ratios = (x[(table.annotator == person) & ~np.isnan(x)] for x in (table.seconds, ratio))
-    quartiles = np.percentile(seconds, [50, 25, 75]).tolist() if len(seconds) else [None] * 3
-    result.append(Timing(*quartiles, float(np.exp(np.median(ratios))) if len(ratios) else None))
+    pace = float(np.exp(np.median(ratios))) if len(ratios) else None
+    median, low, high = np.percentile(seconds, [50, 25, 75]).tolist() if len(seconds) else (None, None, None)
+    result.append(Timing(median, low, high, pace))
   return result

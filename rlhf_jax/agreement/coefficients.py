@@ -1,27 +1,32 @@
-"""Coefficients of agreement on plain arrays, each with its edges: what is undefined says why."""
+"""Coefficients of agreement on plain arrays. A coefficient without a value says why it is undefined."""
 
 import warnings
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
 
-LEVEL = 0.95
+from rlhf_jax.agreement.intervals import wilson_bounds
+
+LEVEL = 0.95  # of confidence intervals
 
 
 class Estimate(NamedTuple):
-  """A value with its confidence limits from `num` observations (judgements, pairs or units, as its function says).
-
-  `undefined` says why there is no value; value, low and high are None then, low and high also where no interval exists.
-  """
+  """A value with its confidence interval, or the reason why there is no value."""
 
   value: float | None
+  """Value; None where it is undefined."""
   low: float | None = None
+  """Lower confidence limit; None without a value or an interval."""
   high: float | None = None
+  """Upper confidence limit; None without a value or an interval."""
   num: int = 0
+  """Number of observations: judgements, pairs, units or items, as the function that estimates says."""
   undefined: str = ""
+  """Reason why there is no value; "" where there is one."""
 
   def text(self, percent: bool = False) -> str:
+    """The value and its interval, or the reason why there is none, for a person to read."""
     if self.value is None:
       return f"undefined: {self.undefined}"
     form = (lambda x: f"{100 * x:.0f} %") if percent else (lambda x: f"{x:.2f}")
@@ -30,26 +35,25 @@ class Estimate(NamedTuple):
 
 
 def undefined(reason: str, num: int = 0) -> Estimate:
-  """An estimate without a value, which says why there is none; num: the observations there were."""
+  """An estimate without a value, for a reason. num: number of observations."""
   return Estimate(None, num=num, undefined=reason)
 
 
 def wilson(successes: float, num: float, level: float = LEVEL) -> Estimate:
-  """A share with Wilson's interval (1927)."""
-  from statsmodels.stats.proportion import proportion_confint
-
+  """The share of successes with Wilson's interval (1927)."""
   if num <= 0:
     return undefined("nothing was compared")
-  low, high = proportion_confint(successes, num, alpha=1 - level, method="wilson")
-  return Estimate(successes / num, float(low), float(high), int(num))
+  share = successes / num
+  return Estimate(share, *wilson_bounds(share, num, float(scipy.stats.norm.ppf(0.5 + 0.5 * level))), int(num))
 
 
 def clustered_wilson(agree: np.ndarray, cluster: np.ndarray, level: float = LEVEL) -> Estimate:
-  """Wilson's interval for the mean of agree f64[P], where the values of one cluster i64[P] are not independent.
+  """The mean of agree f64[P], with Wilson's interval for values that depend on each other within a cluster i64[P].
 
-  The six pairs of a ranking of four are not six observations: the interval is taken at P divided by the design effect
-  (Kish 1965), the ratio of the variance of the mean between clusters to that of independent pairs, kept between
-  1 and the mean cluster size. Where all agree, or none does, each cluster counts once.
+  The six pairs of a ranking of four, say, are not six independent observations. The interval is that of P divided by
+  the design effect (Kish 1965) observations. The design effect is the variance of the mean as the clusters show it,
+  over its variance if all pairs were independent; it is kept between 1 and the mean cluster size. Where all values are
+  1, or all 0, it is the mean cluster size, so that each cluster counts once.
   """
   num = len(agree)
   if not num:
@@ -68,9 +72,9 @@ def clustered_wilson(agree: np.ndarray, cluster: np.ndarray, level: float = LEVE
 
 
 def cohen_kappa(table: np.ndarray) -> Estimate:
-  """Cohen's kappa (1960) of two raters from their counts [C, C], with its 95 % interval.
+  """Cohen's kappa (1960) of two raters, with its 95 % interval, from the counts [C, C] of their pairs of answers.
 
-  Undefined where both gave one and the same answer throughout: chance alone agrees then.
+  It is undefined where both raters gave the same answer to everything, as they would then agree by chance alone.
   """
   from statsmodels.stats.inter_rater import cohens_kappa
 
@@ -79,9 +83,9 @@ def cohen_kappa(table: np.ndarray) -> Estimate:
   if num == 0:
     return undefined("they judged nothing in common")
   if table.sum(0) @ table.sum(1) == num**2:
-    return undefined("both gave one and the same answer throughout", int(num))
+    return undefined("both gave the same answer to everything", int(num))
   with warnings.catch_warnings(), np.errstate(all="ignore"):
-    warnings.simplefilter("ignore")  # the interval of a perfect kappa divides by zero; it is left out below
+    warnings.simplefilter("ignore")  # a perfect kappa's interval divides by zero, and is left out below
     result = cohens_kappa(table)
   limits = (float(result.kappa_low), float(result.kappa_upp))
   if not np.isfinite(limits).all():
@@ -90,9 +94,10 @@ def cohen_kappa(table: np.ndarray) -> Estimate:
 
 
 def fleiss_kappa(counts: np.ndarray) -> Estimate:
-  """Fleiss' kappa (1971) from counts [U, C] of the answers to U units by equally many raters; `num` is U.
+  """Fleiss' kappa (1971) from the counts [U, C] of the answers to U units; `num` is U.
 
-  Raises ValueError where the units have different numbers of raters.
+  Raises:
+    ValueError: the units have different numbers of raters.
   """
   from statsmodels.stats import inter_rater
 
@@ -105,14 +110,14 @@ def fleiss_kappa(counts: np.ndarray) -> Estimate:
   if raters[0] < 2:
     return undefined("no unit has two raters", len(counts))
   if (counts.sum(0) > 0).sum() < 2:
-    return undefined("all gave one and the same answer throughout", len(counts))
+    return undefined("all gave the same answer to everything", len(counts))
   return Estimate(float(inter_rater.fleiss_kappa(counts)), num=len(counts))
 
 
-def krippendorff_alpha(values: np.ndarray, level: str) -> Estimate:
-  """Krippendorff's alpha of values f64[A, U], NaN missing; level is "nominal", "ordinal" or "interval".
+def krippendorff_alpha(values: np.ndarray, level: Literal["nominal", "ordinal", "interval"]) -> Estimate:
+  """Krippendorff's alpha of the values f64[A, U] that A raters gave to U units, NaN for none, on a scale of `level`.
 
-  `num` is the number of units that two raters or more have valued.
+  `num` is the number of units with values by two raters or more.
   """
   import krippendorff
 
@@ -122,14 +127,15 @@ def krippendorff_alpha(values: np.ndarray, level: str) -> Estimate:
     return undefined("no unit has two raters")
   used = values[:, shared]
   if len(np.unique(used[~np.isnan(used)])) < 2:
-    return undefined("all gave one and the same answer throughout", int(shared.sum()))
+    return undefined("all gave the same answer to everything", int(shared.sum()))
   return Estimate(float(krippendorff.alpha(reliability_data=used, level_of_measurement=level)), num=int(shared.sum()))
 
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Spearman's rho and Kendall's tau-b of ranks i64[N, K] with ranks i64[N, K], row by row: two f64[N].
+  """Spearman's rho and Kendall's tau-b between the rows of two arrays of ranks i64[N, K]: two f64[N].
 
-  Responses that either leaves out (-1) do not count. NaN where fewer than two remain or one side ties them all.
+  A response that is absent (-1) on either side is left out. NaN where fewer than two responses remain, or where one
+  side ties them all.
   """
   both = (first >= 0) & (second >= 0)
   a, b = (np.where(both, x, np.nan).astype(np.float64) for x in (first, second))

@@ -1,7 +1,7 @@
-"""One order from many: majority, Dawid-Skene, and a noisy Bradley-Terry model.
+"""One ranking of each item from the judgements of many: majority, Dawid-Skene, and a noisy Bradley-Terry model.
 
-Dawid-Skene is written out here because the library that has it, crowd-kit, requires transformers, nltk and pyarrow;
-the tests compare with it where it is installed.
+Dawid-Skene is written out here because crowd-kit, a library that has it, requires transformers and nltk; the tests
+compare with it where it is installed.
 """
 
 import dataclasses
@@ -11,43 +11,50 @@ import numpy as np
 import scipy.optimize
 
 from rlhf_jax.agreement.tables import Pairs, Table
-from rlhf_jax.feedback.ranks import dense_ranks
+from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes, ranked_pairs
 
-SCORE_SD = 2.0  # logits at a reliability of 1
-RELIABILITY_SD = 1.0
-HABIT_SD = 1.0
-GOLD_RELIABILITY = 3.0
+SCORE_SD = 2.0  # of the prior of scores, in logits at a reliability of 1
+RELIABILITY_SD = 1.0  # of the prior of reliabilities, whose mean is 1
+HABIT_SD = 1.0  # of the priors of position and length, in logits
+GOLD_RELIABILITY = 3.0  # of the gold ranks
 
 
 @dataclasses.dataclass(frozen=True)
 class Consensus:
-  """scores: f64[M, K], higher is better within an item, NaN where nobody judged. ranks: i64[M, K], -1 there."""
+  """A ranking of each item."""
 
   scores: np.ndarray
+  """Scores of the responses, higher is better within an item: f64[M, K], NaN where nobody judged."""
   ranks: np.ndarray
+  """Ranks by the scores: i64[M, K], 0 is the best, -1 where nobody judged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DawidSkene(Consensus):
-  """posterior: f64[U, 3], that the second response of a pair is better, equal, the first. confusion: f64[A, 3, 3],
-  P(label | truth) as [annotator, truth, label]."""
+  """The consensus of Dawid and Skene, and what it says of the annotators."""
 
   posterior: np.ndarray
+  """Probabilities that the second response of a pair is better, that they are equal, that the first is better:
+  f64[U, 3]."""
   confusion: np.ndarray
+  """P(label | truth) as [annotator, truth, label]: f64[A, 3, 3]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NoisyBradleyTerry(Consensus):
-  """reliability: f64[A], logits for a score difference of 1; 0 is one who guesses, below 0 one who prefers the worse.
-  position: f64[A], logits for each place that a response stands earlier. length: f64[A], logits a word."""
+  """The consensus of the noisy Bradley-Terry model, and what it says of the annotators."""
 
   reliability: np.ndarray
+  """Logits for a score difference of 1: f64[A]; 0 for an annotator who guesses, negative for one who prefers the worse
+  response."""
   position: np.ndarray
+  """Logits for each place by which a response is shown earlier: f64[A]."""
   length: np.ndarray
+  """Logits for each word by which a response is longer: f64[A]."""
 
 
 def majority(table: Table, pairs: Pairs) -> Consensus:
-  """The majority of each pair; a response scores its mean of won (1) and tied (1/2) pairs (Copeland)."""
+  """The majority on each pair. A response scores the mean of its won (1), tied (1/2) and lost (0) pairs (Copeland)."""
   votes = np.bincount(pairs.unit, 2 * pairs.outcome - 1, pairs.num_units)  # [U]
   return _consensus(_mean_wins(table, pairs, 0.5 + 0.5 * np.sign(votes)))
 
@@ -57,10 +64,10 @@ def dawid_skene(
 ) -> DawidSkene:
   """Dawid and Skene (1979) on the pairs: EM for the truth of each pair and a confusion matrix of each annotator.
 
-  Each pair is seen in both orientations, so that nothing depends on which response is stored first. Gold pairs
-  have their truth. `smoothing` is added to every count of the confusion matrices and of the classes, and once more
-  to the diagonals (most people mean well; without that an annotator with one label would count as one who
-  guesses); 0 is the paper's maximum likelihood. A response scores its mean probability of being better.
+  Each pair is used in both orientations, so that nothing depends on which response is stored first. The truth of gold
+  pairs is known. `smoothing` is added to every count of the confusion matrices and of the classes, and a second time to
+  the diagonals: without it an annotator with a single label would be estimated to guess. 0 is the paper's maximum
+  likelihood. A response scores its mean probability of being better. EM stops as `expectation_maximisation` does.
   """
   num, num_units = len(table.annotators), pairs.num_units
   labels = np.round(2 * pairs.outcome).astype(np.int64)
@@ -93,18 +100,20 @@ def expectation_maximisation(
   max_steps: int = 200,
   tolerance: float = 1e-6,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Dawid-Skene on labels i64[L] below C by annotator i64[L] of unit i64[L]; shape is (A, U, C).
+  """Dawid-Skene on L labels, i64[L] below C, with the annotator and the unit of each, i64[L]; shape is (A, U, C).
 
-  Starts at the shares of the votes. `known`: i64[U], the truth, -1 unknown. `smoothing`: pseudo-counts,
-  [C, C] or one for all. Stops when no posterior moves by more
-  than `tolerance`. Returns (posterior f64[U, C], confusion f64[A, C, C] as [annotator, truth, label]).
+  known: the truth of units, i64[U], -1 unknown. smoothing: pseudo-counts, [C, C] or a number for all. EM starts at the
+  shares of the votes and stops when no posterior changes by `tolerance` or more, or after `max_steps`.
+
+  Returns:
+    (posterior f64[U, C], confusion f64[A, C, C] as [annotator, truth, label]).
   """
   num_annotators, num_units, num_classes = shape
   known = np.full(num_units, -1) if known is None else known
   votes = np.zeros((num_units, num_classes))
   np.add.at(votes, (units, labels), 1.0)
 
-  def clamp(weights):
+  def clamp(weights: np.ndarray) -> np.ndarray:
     total = weights.sum(1, keepdims=True)
     posterior = np.where(total > 0, weights / np.where(total > 0, total, 1), 1 / num_classes)
     posterior[known >= 0] = np.eye(num_classes)[known[known >= 0]]
@@ -113,7 +122,7 @@ def expectation_maximisation(
   posterior, confusion = clamp(votes), np.zeros((num_annotators, num_classes, num_classes))
   for _ in range(max_steps):
     counts = np.zeros((num_annotators, num_classes, num_classes)) + smoothing
-    np.add.at(counts, (annotators, slice(None), labels), posterior[units])
+    np.add.at(counts.swapaxes(1, 2), (annotators, labels), posterior[units])
     total = counts.sum(2, keepdims=True)
     confusion = np.where(total > 0, counts / np.where(total > 0, total, 1), 1 / num_classes)
     prior = posterior.sum(0) + np.min(smoothing)
@@ -127,21 +136,21 @@ def expectation_maximisation(
 
 
 def noisy_bradley_terry(
-  table: Table, pairs: Pairs, *, start: NoisyBradleyTerry | None = None, exclude: Sequence[int] = ()
+  table: Table, pairs: Pairs, *, start: NoisyBradleyTerry | None = None, exclude: Sequence[int] | np.ndarray = ()
 ) -> NoisyBradleyTerry:
   """Bradley-Terry with annotators who differ, in the spirit of CrowdBT (Chen et al., 2013), as MAP by L-BFGS.
 
     P(a puts i before j) = sigmoid(reliability_a (s_i - s_j) + position_a (places earlier) + length_a (words longer))
 
-  A temperature per annotator takes the place of CrowdBT's probability eta_a of an honest answer: 0 is one who guesses
-  and a negative one prefers the worse, as eta of 1/2 and 0 do; but unlike a flip that is equally likely for all pairs
-  it lets clear pairs be easier than close ones. Priors identify it: s ~ N(0, 2^2) in each item fixes scale and origin,
-  reliability ~ N(1, 1) fixes the sign (most people mean well), position and length (in standard deviations of the
-  word differences) ~ N(0, 1). Gold ranks count as one more annotator whose reliability is 3. The pairs of a
-  ranking of K weigh 2 / K each; a tie is half of either order.
+  The reliability takes the place of CrowdBT's probability eta_a of an honest answer: 0 for an annotator who guesses and
+  negative for one who prefers the worse response, as eta = 1/2 and eta = 0. Unlike eta, it makes clear pairs easier
+  than close ones. Priors identify the model: s ~ N(0, 2^2) in each item fixes scale and origin, reliability ~ N(1, 1)
+  fixes the sign (most annotators mean well), position and length (for a typical word difference, the root mean square)
+  ~ N(0, 1). Gold ranks count as one more annotator, of reliability 3. The pairs of a ranking of K weigh 2 / K each; a
+  tie counts half for either order.
 
-  `exclude` leaves out the judgements of these annotators, whose reliability is then the prior's 1; `start` is where to
-  begin.
+  start: a model to begin the search from. exclude: indices of annotators whose judgements are left out, and whose
+  reliability is then the prior's 1.
   """
   num, size = len(table.annotators), max(table.ranks.shape[1], 1)
   chosen = pairs.where(~np.isin(pairs.annotator, exclude))
@@ -149,24 +158,22 @@ def noisy_bradley_terry(
   scale = _word_scale(pairs)
   num_scores = len(table.items) * size
   prior = np.concatenate([np.zeros(num_scores), np.ones(num), np.zeros(2 * num)])
-  precision = np.repeat(
-    np.array([SCORE_SD, RELIABILITY_SD, HABIT_SD]) ** -2.0, [num_scores, num, 2 * num]
-  )  # fmt: skip
+  precision = np.repeat(np.array([SCORE_SD, RELIABILITY_SD, HABIT_SD]) ** -2.0, [num_scores, num, 2 * num])
   first, second = data["item"] * size + data["first"], data["item"] * size + data["second"]
   who, outcome, weight = data["annotator"], data["outcome"], data["share"]
   earlier, longer = data["earlier"], data["longer"] / scale
 
-  def objective(theta):
+  def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
     scores, reliability, position, length = np.split(theta, np.cumsum([num_scores, num, num]))
-    size = np.sqrt(np.mean(reliability**2))
-    reliability = reliability / size
+    norm = np.sqrt(np.mean(reliability**2))
+    reliability = reliability / norm
     alpha = np.append(reliability, GOLD_RELIABILITY)[who]
     gap = scores[first] - scores[second]
     logits = alpha * gap + np.append(position, 0.0)[who] * earlier + np.append(length, 0.0)[who] * longer
     error = weight * (0.5 * (1 + np.tanh(0.5 * logits)) - outcome)
     value = weight @ (np.logaddexp(0.0, logits) - outcome * logits) + 0.5 * precision @ (theta - prior) ** 2
     by_person = [np.bincount(who, error * x, num + 1)[:num] for x in (gap, earlier, longer)]
-    by_person[0] = (by_person[0] - reliability * np.mean(by_person[0] * reliability)) / size  # of the normalisation
+    by_person[0] = (by_person[0] - reliability * np.mean(by_person[0] * reliability)) / norm  # through the norm
     by_score = np.bincount(first, error * alpha, num_scores) - np.bincount(second, error * alpha, num_scores)
     return value, np.concatenate([by_score, *by_person]) + precision * (theta - prior)
 
@@ -187,12 +194,12 @@ def noisy_bradley_terry(
 
 
 def annotator_weights(table: Table, model: NoisyBradleyTerry) -> dict[str, float]:
-  """How much each annotator's judgements should weigh in a reward model's loss; judgements weigh 1 on average.
+  """Weight of each annotator's judgements in the loss of a reward model; the mean over all judgements is 1.
 
-  In proportion to the reliability, and 0 where that is negative. For small score differences the mean of a label is
-  reliability * difference / 4 while its variance does not depend on the annotator, so these are the weights
-  of the least-variance linear estimate. A negative annotator's labels are not turned round: they are evidence of
-  something misunderstood, not of the opposite.
+  Weights are proportional to the reliability, and 0 where it is negative. For small score differences the mean of a
+  label is reliability * difference / 4 and its variance is the same for all annotators, so that these weights give the
+  linear estimate of least variance. The labels of an annotator of negative reliability are not reversed: such an
+  annotator has more likely misunderstood the guidelines than meant the opposite.
   """
   weights = np.maximum(model.reliability, 0.0)
   counts = np.bincount(table.annotator, minlength=len(weights))
@@ -201,22 +208,24 @@ def annotator_weights(table: Table, model: NoisyBradleyTerry) -> dict[str, float
 
 
 def _with_gold(table: Table, pairs: Pairs) -> dict[str, np.ndarray]:
-  """The pairs of the annotators and, as annotator number A, those of the gold ranks of judged items."""
+  """The pairs of the annotators, and those of the gold ranks as of an annotator with the index A."""
   names = ("annotator", "item", "first", "second", "outcome", "earlier", "longer", "share")
   own = {name: np.nan_to_num(getattr(pairs, name)) if name == "earlier" else getattr(pairs, name) for name in names}
-  has_gold = np.flatnonzero((table.gold >= 0).any(1))
-  size = (table.gold[has_gold] >= 0).sum(1)
-  rows = []
-  for i, j in zip(*np.triu_indices(table.gold.shape[1], 1), strict=True):
-    ranks = table.gold[has_gold]
-    both = (ranks[:, i] >= 0) & (ranks[:, j] >= 0)
-    outcome = 0.5 + 0.5 * np.sign(ranks[both, j] - ranks[both, i])
-    zero = np.zeros(both.sum())
-    person = np.full(both.sum(), len(table.annotators))
-    columns = (person, has_gold[both], zero + i, zero + j, outcome, zero, zero, 2 / size[both])
-    rows.append(dict(zip(names, columns, strict=True)))
-  joined = {name: np.concatenate([own[name], *(row[name] for row in rows)]) for name in names}
-  return {name: x.astype(np.int64) if name in names[:4] else x for name, x in joined.items()}
+  item, first, second = ranked_pairs(table.gold)
+  order = np.lexsort((item, second, first))
+  item, first, second = item[order], first[order], second[order]
+  zero = np.zeros(len(item))
+  gold = {
+    "annotator": np.full(len(item), len(table.annotators)),
+    "item": item,
+    "first": first,
+    "second": second,
+    "outcome": pair_outcomes(table.gold[item, first], table.gold[item, second]),
+    "earlier": zero,
+    "longer": zero,
+    "share": 2 / (table.gold[item] >= 0).sum(1),
+  }
+  return {name: np.concatenate([own[name], gold[name]]) for name in names}
 
 
 def _word_scale(pairs: Pairs) -> float:
@@ -225,7 +234,7 @@ def _word_scale(pairs: Pairs) -> float:
 
 
 def _mean_wins(table: Table, pairs: Pairs, first_wins: np.ndarray) -> np.ndarray:
-  """f64[U] -> f64[M, K]: the mean over the pairs of a response that were judged."""
+  """The mean outcome of a response over its judged pairs, f64[M, K], from the outcomes of the units, f64[U]."""
   units, where = np.unique(pairs.unit, return_index=True)
   total, count = np.zeros(table.num_words.shape), np.zeros(table.num_words.shape)
   for column, wins in ((pairs.first, first_wins), (pairs.second, 1 - first_wins)):

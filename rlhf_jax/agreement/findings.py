@@ -1,4 +1,4 @@
-"""Every statistic of a set of judgements; `report` writes them, `text` prints them, `plots` draws them."""
+"""All statistics of a set of judgements, for `report` to write, `text` to print and `plots` to draw."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,36 +22,56 @@ from rlhf_jax.feedback.records import Annotator, Item, Judgement
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """Everything the report says. Lists by annotator are in the order of `table.annotators`; disagreement: f64[M]."""
+  """All statistics. Lists by annotator are in the order of `table.annotators`."""
 
   table: Table
+  """Judgements."""
   pairs: Pairs
+  """Pairs of responses that the judgements compare."""
   source: str
+  """Reference that stands for the experts: "gold items", "experts" or "nobody"."""
   experts: list[Estimate]
+  """Agreement with the reference, by annotator."""
   others: list[Estimate]
+  """Agreement with the other annotators, by annotator."""
   first_shown: list[Estimate]
+  """Share of pairs that the response shown earlier wins, by annotator."""
   longer: list[Estimate]
+  """Share of pairs that the longer response wins, by annotator."""
   timing: list[annotator_bias.Timing]
+  """Time taken, by annotator."""
   verdicts: list[Verdict]
+  """Advice of the screening, by annotator."""
   weights: dict[str, float]
+  """Weight of an annotator's judgements in the loss of a reward model, by id."""
   two_by_two: list[Pairwise]
+  """Agreement of every two annotators."""
   group: dict[str, Estimate]
+  """Agreement of all annotators, by the name of the coefficient."""
   disagreement: np.ndarray
+  """Share of unequal answers to an item: f64[M], NaN with fewer than two annotators."""
   majority: consensus.Consensus
+  """Ranking of each item by majority."""
   dawid_skene: consensus.DawidSkene
+  """Ranking of each item by Dawid and Skene."""
   model: consensus.NoisyBradleyTerry
+  """Ranking of each item by the noisy Bradley-Terry model."""
 
 
 def analyse(
   annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement], limits: Limits = DEFAULT
 ) -> Findings:
-  """All statistics of the records. Raises ValueError where no judgement orders two responses."""
+  """All statistics of the records.
+
+  Raises:
+    ValueError: no judgement orders two responses.
+  """
   table = judgement_table(annotators, items, judgements)
   pairs = pairs_of(table)
   if not len(pairs.unit):
     raise ValueError(
-      f"none of the {len(judgements)} judgements orders two responses: there is nothing to compare; "
-      "agreement needs rankings, choices, or ratings of two responses or more"
+      f"none of the {len(judgements)} judgements orders two responses, so that there is nothing to compare; "
+      "agreement needs rankings, choices between two responses, or ratings of two or more"
     )
   model = consensus.noisy_bradley_terry(table, pairs)
   experts, everyone, source = agreement_with_experts(table, pairs)
@@ -74,7 +94,7 @@ def analyse(
 
 
 def _means(two_by_two: Sequence[Pairwise]) -> dict[str, Estimate]:
-  """Means over every two annotators, weighted by what they judged in common; those undefined are left out."""
+  """Means over every two annotators, weighted by the size of what both judged; undefined estimates are left out."""
   names = {
     "raw": "raw agreement of two annotators",
     "kappa": "Cohen's kappa of two annotators",
@@ -89,6 +109,6 @@ def _means(two_by_two: Sequence[Pairwise]) -> dict[str, Estimate]:
       mean = float(np.average([estimate.value for estimate in defined], weights=weights))
       result[name] = Estimate(mean, num=sum(weights))
     else:
-      reasons = {getattr(two, field).undefined for two in two_by_two} or {"no two annotators judged one item"}
+      reasons = {getattr(two, field).undefined for two in two_by_two} or {"no two annotators judged the same item"}
       result[name] = undefined("; ".join(sorted(reasons)))
   return result

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.lines
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.screening import KEEP, SET_ASIDE, WATCH
 
-MOST = 60  # annotators in one plot; of more, the least reliable
+MOST = 60  # annotators in a plot; of more, the least reliable are shown
 COLORS = {SET_ASIDE: "#c0392b", WATCH: "#d68910", KEEP: "#2471a3"}
-OTHER = "#7f8c8d"
-_SETTINGS = {"font.size": 9, "text.parse_math": False}  # an annotator may be called "$x$"
+OTHER = "#7f8c8d"  # for the advice "cannot say"
+_SETTINGS: Any = {"font.size": 9, "text.parse_math": False}  # the name "$x$" of an annotator is no formula
 
 
 def plot_annotators(findings: Findings, path: Path) -> None:
-  """A row for each annotator: agreement with experts and others, place, length and time, coloured by the advice."""
+  """A row for each annotator, in the colour of the advice: agreement with reference and others, habits, time."""
   people = np.argsort(findings.model.reliability, kind="stable")[:MOST]
   panels = (
     (f"agrees with {findings.source}", findings.experts, None),
@@ -55,7 +57,7 @@ def plot_annotators(findings: Findings, path: Path) -> None:
 
 
 def plot_pairs(findings: Findings, path: Path) -> None:
-  """Raw agreement and Cohen's kappa of every two annotators; white where they share nothing."""
+  """Raw agreement and Cohen's kappa of every two annotators; white where no pair was judged by both."""
   people = np.argsort(findings.model.reliability, kind="stable")[:MOST]
   place = {int(person): row for row, person in enumerate(people)}
   values = {name: np.full((len(people), len(people)), np.nan) for name in ("raw", "kappa")}
@@ -82,12 +84,12 @@ def plot_pairs(findings: Findings, path: Path) -> None:
 
 
 def plot_items(findings: Findings, path: Path) -> None:
-  """How many items have how much disagreement."""
+  """A histogram of the disagreement of the items."""
   known = findings.disagreement[~np.isnan(findings.disagreement)]
   with matplotlib.rc_context(_SETTINGS):
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
-    axes.hist(known, bins=np.linspace(0, 1, 21), color=COLORS[KEEP])
+    axes.hist(known, bins=np.linspace(0, 1, 21).tolist(), color=COLORS[KEEP])
     axes.set_xlim(0, 1)
     axes.set_xlabel("unequal answers of two annotators to a pair of responses")
     axes.set_ylabel("items")
@@ -102,7 +104,7 @@ def _legend(figure: Figure, findings: Findings) -> None:
   figure.legend(handles, advice, loc="outside lower center", ncols=len(advice), frameon=False)
 
 
-def _dress(axes) -> None:
+def _dress(axes: Axes) -> None:
   axes.spines[["top", "right"]].set_visible(False)
   axes.grid(alpha=0.3)
 

@@ -1,7 +1,7 @@
 """The files of an agreement report.
 
-agreement.json     all numbers; what is undefined says why
-consensus.jsonl    the order of each item by majority, Dawid-Skene and noisy Bradley-Terry, and the latter's scores
+agreement.json     all numbers; an undefined one is replaced by the reason
+consensus.jsonl    the ranking of each item by majority, Dawid-Skene and noisy Bradley-Terry, and the scores of the last
 annotators.png, pairs.png, items.png
 """
 
@@ -15,17 +15,17 @@ import numpy as np
 from rlhf_jax.agreement.coefficients import Estimate
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.plots import plot_annotators, plot_items, plot_pairs
+from rlhf_jax.data import write_rows
+from rlhf_jax.data.files import write_bytes
 
 
 def write_findings(findings: Findings, directory: str | Path) -> list[Path]:
-  """Writes the files named above and returns their paths; the same findings give the same text files."""
+  """Writes the files named above and returns their paths. The same findings give the same text files."""
   directory = Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
   paths = [directory / name for name in ("agreement.json", "consensus.jsonl")]
   text = json.dumps(summary(findings), indent=2, ensure_ascii=False, allow_nan=False)
-  paths[0].write_text(text + "\n", encoding="utf-8")
-  rows = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in consensus_rows(findings))
-  paths[1].write_text("".join(rows), encoding="utf-8")
+  write_bytes(paths[0], f"{text}\n".encode())
+  write_rows(paths[1], consensus_rows(findings))
   for name, plot in (("annotators", plot_annotators), ("pairs", plot_pairs), ("items", plot_items)):
     paths.append(directory / f"{name}.png")
     plot(findings, paths[-1])
@@ -33,7 +33,7 @@ def write_findings(findings: Findings, directory: str | Path) -> list[Path]:
 
 
 def summary(findings: Findings) -> dict[str, Any]:
-  """agreement.json: JSON values alone."""
+  """The content of agreement.json, JSON values alone."""
   table = findings.table
   people = []
   for i, name in enumerate(table.annotators):
@@ -81,7 +81,7 @@ def summary(findings: Findings) -> dict[str, Any]:
 
 
 def consensus_rows(findings: Findings) -> list[dict[str, Any]]:
-  """consensus.jsonl: a row for each item that was judged, ranks as in a judgement (0 best, ties equal, -1 absent)."""
+  """The rows of consensus.jsonl, one for each judged item; ranks: 0 is the best, equal ranks tie, -1 is absent."""
   table = findings.table
   rows = []
   for i in np.unique(table.item):

@@ -1,4 +1,4 @@
-"""Records of judgements -> arrays that statistics can be computed on."""
+"""Judgements as arrays: a table with a row for each judgement, and the pairs of responses that it compares."""
 
 import collections
 import dataclasses
@@ -12,84 +12,96 @@ from rlhf_jax.feedback.records import UNDONE, UNKNOWN_TIME, Annotator, Item, Jud
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """N judgements that count, of A annotators on M items with at most K responses.
-
-  annotators, expert, num_skips: id, bool and number of skipped items of each annotator: [A].
-  items, prompts: id and prompt of each item: [M].
-  num_words: f64[M, K], NaN where the item has no such response.
-  gold: i64[M, K], an expert's ranks of a gold item; -1 elsewhere.
-  annotator, item: i64[N].
-  ranks: i64[N, K], 0 is the best, equal is a tie, -1 is absent. Ratings without ranks are ranked.
-  ratings: f64[N, K], NaN where there is none.
-  places: i64[N, K], the place on the page at which a response was shown, 0 the first; -1 unknown.
-  seconds: f64[N], NaN unknown.
-  left_out: what was not used, and why, for the reader.
-  """
+  """N judgements by A annotators of M items with at most K responses."""
 
   annotators: tuple[str, ...]
+  """Ids of the annotators: [A]."""
   expert: np.ndarray
+  """Whether an annotator is an expert: bool[A]."""
   num_skips: np.ndarray
+  """Number of items that an annotator skipped: i64[A]."""
   items: tuple[str, ...]
+  """Ids of the items: [M]."""
   prompts: tuple[str, ...]
+  """Prompts of the items: [M]."""
   num_words: np.ndarray
+  """Number of words of a response: f64[M, K], NaN where the item has no such response."""
   gold: np.ndarray
+  """Ranks of an item by an expert: i64[M, K], -1 where there is none."""
   annotator: np.ndarray
+  """Index of the annotator of a judgement: i64[N]."""
   item: np.ndarray
+  """Index of the item of a judgement: i64[N]."""
   ranks: np.ndarray
+  """Ranks given to the responses: i64[N, K], 0 is the best, equal ranks tie, -1 is absent. A judgement with ratings and
+  no ranks has the ranks that its ratings imply."""
   ratings: np.ndarray
+  """Ratings given to the responses: f64[N, K], NaN where there is none."""
   places: np.ndarray
+  """Place on the page at which a response was shown: i64[N, K], 0 the first, -1 unknown."""
   seconds: np.ndarray
+  """Seconds spent on a judgement: f64[N], NaN unknown."""
   left_out: tuple[str, ...] = ()
+  """Sentences that say how many judgements are not in the table, and why."""
 
   def where(self, judgements: np.ndarray) -> "Table":
-    """The table with these judgements alone: bool[N]. Annotators and items stay."""
+    """The table with the judgements chosen by bool[N] alone; annotators and items stay."""
     names = ("annotator", "item", "ranks", "ratings", "places", "seconds")
     return dataclasses.replace(self, **{name: getattr(self, name)[judgements] for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-  """Every ranking as its P pairs of present responses, first < second in the item's own order.
-
-  judgement, annotator, item, first, second: i64[P]. unit: i64[P], the number of (item, first, second), below num_units.
-  outcome: f64[P], 1 where the first is better, 0.5 a tie, 0 where the second is. gold: the same by the expert, NaN
-  without one. earlier: f64[P], places by which the first stood before the second, NaN unknown. longer: f64[P], words
-  by which the first is longer. share: f64[P], 2 / (responses ranked): a ranking of K is K - 1 comparisons' worth of
-  evidence, not K (K - 1) / 2.
-  """
+  """The P pairs of ranked responses of all judgements, in their order; first < second in the order of the item."""
 
   judgement: np.ndarray
+  """Index of the judgement, a row of the table: i64[P]."""
   annotator: np.ndarray
+  """Index of the annotator: i64[P]."""
   item: np.ndarray
+  """Index of the item: i64[P]."""
   first: np.ndarray
+  """Index of the first response in its item: i64[P]."""
   second: np.ndarray
+  """Index of the second response in its item: i64[P]."""
   unit: np.ndarray
+  """Number of the combination (item, first, second), which several annotators may have judged: i64[P]."""
   outcome: np.ndarray
+  """Outcome of the comparison: f64[P], 1 where the first response is better, 0.5 for a tie, 0 where the second is."""
   gold: np.ndarray
+  """Outcome by the expert's ranks: f64[P], NaN where there are none."""
   earlier: np.ndarray
+  """Places by which the first response was shown before the second: f64[P], NaN unknown."""
   longer: np.ndarray
+  """Words by which the first response is longer than the second: f64[P]."""
   share: np.ndarray
+  """Weight of the pair: f64[P], 2 / (responses ranked), since a ranking of K responses is evidence of K - 1 independent
+  comparisons and not of K (K - 1) / 2."""
   num_units: int
+  """Number of different units."""
 
   def where(self, chosen: np.ndarray) -> "Pairs":
-    """These pairs alone: bool[P] or indices; units keep their numbers."""
+    """The pairs chosen by bool[P] or by indices alone; units keep their numbers."""
     arrays = {f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self) if f.name != "num_units"}
     return Pairs(**arrays, num_units=self.num_units)
 
 
 def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement]) -> Table:
-  """The records of `rlhf_jax.feedback.records` as arrays.
+  """The table of the records of `rlhf_jax.feedback.records`.
 
-  Superseded judgements do not count, a skip counts as a skip. Of several judgements of one item by one annotator the
-  last one created counts. Raises ValueError for a judgement of an unknown item or annotator.
+  Superseded judgements are left out, and skips are counted in `num_skips` alone. Of several judgements of one item by
+  one annotator only the one created last is in the table.
+
+  Raises:
+    ValueError: a judgement names an item or annotator that is not among the records.
   """
   counted, left_out = _counted(judgements)
   people = {person.id: i for i, person in enumerate(annotators)}
   numbers = {item.id: i for i, item in enumerate(items)}
   for judgement in counted:
-    for what, key, known in (("item", judgement.item, numbers), ("annotator", judgement.annotator, people)):
+    for kind, key, known in (("item", judgement.item, numbers), ("annotator", judgement.annotator, people)):
       if key not in known:
-        raise ValueError(f"judgement {judgement.id!r}: {what} {key!r} is not among the {len(known)} {what}s given")
+        raise ValueError(f"judgement {judgement.id!r}: {kind} {key!r} is not among the {len(known)} {kind}s given")
   skips = collections.Counter(judgement.annotator for judgement in counted if judgement.skipped not in (None, UNDONE))
   orders = [(judgement, _ranks(judgement)) for judgement in counted if judgement.skipped is None]
   used = [(judgement, ranks) for judgement, ranks in orders if ranks]
@@ -111,13 +123,13 @@ def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judg
     ranks=np.array([_padded(ranks, size, -1) for _, ranks in used], np.int64).reshape(-1, size),
     ratings=np.array([_padded(judgement.ratings, size, np.nan) for judgement, _ in used], float).reshape(-1, size),
     places=np.array([_places(judgement, size) for judgement, _ in used], np.int64).reshape(-1, size),
-    seconds=np.array([judgement.seconds or np.nan for judgement, _ in used], np.float64),  # 0 is unknown
+    seconds=np.array([judgement.seconds or np.nan for judgement, _ in used], np.float64),  # 0 stands for unknown
     left_out=tuple(left_out),
   )
 
 
 def pairs_of(table: Table) -> Pairs:
-  """All pairs of responses that were judged together, in the order of the judgements."""
+  """Every two ranked responses of each judgement, in the order of the judgements."""
   judgement, first, second = ranked_pairs(table.ranks)
   item, size = table.item[judgement], table.ranks.shape[1]
   _, unit = np.unique((item * size + first) * size + second, return_inverse=True)
@@ -139,7 +151,7 @@ def pairs_of(table: Table) -> Pairs:
 
 
 def _counted(judgements: Iterable[Judgement]) -> tuple[list[Judgement], list[str]]:
-  """The current judgement of each annotator and item, and what was left out."""
+  """The judgement of each annotator and item that counts, and sentences on those left out."""
   judgements = list(judgements)
   standing = current(judgements)
   latest: dict[tuple[str, str], Judgement] = {}
@@ -156,7 +168,7 @@ def _counted(judgements: Iterable[Judgement]) -> tuple[list[Judgement], list[str
 
 
 def _ranks(judgement: Judgement) -> Sequence[int]:
-  """The ranks, or those that the ratings imply; empty where nothing was ordered."""
+  """The ranks, or else the ranks that the ratings imply; empty where the judgement has neither."""
   if judgement.ranks is not None or judgement.ratings is None:
     return judgement.ranks or ()
   ranks = dense_ranks(_padded(judgement.ratings, len(judgement.ratings), np.nan)[None])[0]

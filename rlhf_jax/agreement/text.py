@@ -1,5 +1,7 @@
 """The agreement report as tables on a console."""
 
+from collections import Counter
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
@@ -8,16 +10,16 @@ from rich.text import Text
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.screening import KEEP, SET_ASIDE, WATCH
 
-SHOWN = 10  # rows of a list whose rest is in agreement.json
-HURRIED = 1 / 3  # of the time that others take for the same items
+SHOWN = 10  # rows of a long list; agreement.json has all
+HURRIED = 1 / 3  # pace below which an annotator is marked as hurried
 STYLES = {SET_ASIDE: "bold red", WATCH: "yellow", KEEP: "green"}
 
 
 def print_findings(findings: Findings, console: Console | None = None) -> None:
-  """The tables, with the longest lists cut (the files of the report have all)."""
+  """Prints the tables, the longest lists cut to SHOWN rows (the files of the report have all rows)."""
   console = console or Console()
   if not console.is_terminal:
-    console.width = 130  # a pipe has no width; 80 columns would fold the numbers
+    console.width = 130  # a pipe has no width, and rich's default of 80 columns would wrap the numbers
   table = findings.table
   gold = int((table.gold >= 0).any(1).sum())
   console.print(
@@ -42,44 +44,46 @@ def _grid(title: str, *columns: str) -> Grid:
 def _group_grid(findings: Findings) -> Grid:
   grid = _grid("\nAll together", "", "value [95 %]", "from")
   for name, estimate in findings.group.items():
-    grid.add_row(_plain(name), estimate.text(), str(estimate.num))
+    grid.add_row(_printable(name), estimate.text(), str(estimate.num))
   return grid
 
 
 def _people_grid(findings: Findings) -> Grid:
   columns = ("annotator", "items", "skips", f"with {findings.source}", "with others", "reliability", "weight", "advice")
-  grid = _grid("\nAgreement by annotator (reliability: 1 is typical, 0 guesses, below 0 prefers the worse)", *columns)
+  grid = _grid(
+    "\nAgreement by annotator (reliability: 1 is typical, 0 is guessing, negative is preferring the worse)", *columns
+  )
   for i in _order(findings):
     name, verdict = findings.table.annotators[i], findings.verdicts[i]
     cells = [findings.experts[i].text(True), findings.others[i].text(True), f"{findings.model.reliability[i]:.2f}"]
     advice = Text(verdict.advice, style=STYLES.get(verdict.advice, "dim"))
     skips = str(findings.table.num_skips[i])
-    grid.add_row(_plain(name), str(verdict.num_items), skips, *cells, f"{findings.weights[name]:.2f}", advice)
+    grid.add_row(_printable(name), str(verdict.num_items), skips, *cells, f"{findings.weights[name]:.2f}", advice)
   return grid
 
 
 def _habits_grid(findings: Findings) -> Grid:
-  title = "\nHabits (shares of pairs; what screening sees beyond quality is in its evidence)"
+  title = "\nHabits (shares of pairs; the evidence of the screening has them at equal quality)"
   grid = _grid(title, "annotator", "seconds", "25 to 75 %", "pace", "shown earlier wins", "longer wins")
   for i in _order(findings):
     time = findings.timing[i]
     seconds = ["unknown", ""] if time.median is None else [f"{time.median:.0f}", f"{time.low:.0f} to {time.high:.0f}"]
     pace = "" if time.pace is None else f"{time.pace:.2f}" + (" hurried" if time.pace < HURRIED else "")
     shares = [findings.first_shown[i].text(True), findings.longer[i].text(True)]
-    grid.add_row(_plain(findings.table.annotators[i]), *seconds, pace, *shares)
+    grid.add_row(_printable(findings.table.annotators[i]), *seconds, pace, *shares)
   return grid
 
 
 def _pairs_grid(findings: Findings) -> list[Grid | str]:
   if not findings.two_by_two:
-    return ["\nNo two annotators judged one item."]
-  worst = sorted(findings.two_by_two, key=lambda two: two.raw.value)[:SHOWN]
-  title = f"\nTwo by two, the {len(worst)} with the least agreement of {len(findings.two_by_two)}"
+    return ["\nNo two annotators judged the same item."]
+  worst = sorted(findings.two_by_two, key=lambda two: two.raw.value or 0.0)[:SHOWN]
+  title = f"\nTwo annotators at a time, the {len(worst)} with the least agreement of {len(findings.two_by_two)}"
   grid = _grid(title, "annotators", "pairs", "raw", "kappa", "Spearman", "Kendall")
   for two in worst:
     names = f"{findings.table.annotators[two.first]}, {findings.table.annotators[two.second]}"
     estimates = (two.raw.text(True), two.kappa.text(), two.spearman.text(), two.kendall.text())
-    grid.add_row(_plain(names), str(two.raw.num), *estimates)
+    grid.add_row(_printable(names), str(two.raw.num), *estimates)
   return [grid]
 
 
@@ -93,17 +97,15 @@ def _items_grid(findings: Findings) -> Grid | str:
   grid.columns[2].justify = "left"
   grid.columns[2].no_wrap, grid.columns[2].overflow = True, "ellipsis"
   for i in worst:
-    prompt = _plain(findings.table.prompts[i])
-    grid.add_row(_plain(findings.table.items[i]), f"{findings.disagreement[i]:.0%}", prompt)
+    prompt = _printable(findings.table.prompts[i])
+    grid.add_row(_printable(findings.table.items[i]), f"{findings.disagreement[i]:.0%}", prompt)
   return grid
 
 
 def _print_screening(findings: Findings, console: Console) -> None:
-  counts = {}
-  for verdict in findings.verdicts:
-    counts[verdict.advice] = counts.get(verdict.advice, 0) + 1
+  counts = Counter(verdict.advice for verdict in findings.verdicts)
   told = ", ".join(f"{advice} {count}" for advice, count in counts.items())
-  console.print(f"\n[bold]Screening[/bold]: {told}. A recommendation: nothing was removed.")
+  console.print(f"\n[bold]Screening[/bold]: {told}. This is a recommendation: nothing was removed.")
   for verdict in findings.verdicts:
     if verdict.reasons:
       console.print(Text(f"  {verdict.annotator}: {verdict.advice}", style=STYLES.get(verdict.advice, "dim")))
@@ -111,14 +113,14 @@ def _print_screening(findings: Findings, console: Console) -> None:
         console.print(Text(f"    {reason}"))
   unsure = [f"{v.annotator} ({v.num_items})" for v in findings.verdicts if v.advice not in STYLES]
   if unsure:
-    console.print(Text(f"  Cannot say, with so many items: {', '.join(unsure)}"))
+    console.print(Text(f"  Cannot say (items judged): {', '.join(unsure)}"))
 
 
 def _order(findings: Findings) -> np.ndarray:
-  """The least reliable first."""
+  """Indices of the annotators, the least reliable first."""
   return np.argsort(findings.model.reliability, kind="stable")
 
 
-def _plain(text: str) -> Text:
-  """Text without markup or control characters: names and prompts are data."""
+def _printable(text: str) -> Text:
+  """Text without markup or control characters, as names and prompts are data of others."""
   return Text("".join(c if c.isprintable() else " " for c in text))

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rlhf_jax.agreement.intervals import wilson_bounds
+
 
 class Interval(NamedTuple):
   """A mean with its confidence interval, NaN without observations."""
@@ -78,7 +80,7 @@ def wilson_interval(successes: float, num: int) -> Interval:
   if num == 0:
     return _nothing()
   share = float(successes / num)
-  return Interval(share, *_score_bounds(share, num, _normal_quantile(0.975)), int(num))
+  return Interval(share, *wilson_bounds(share, num, _normal_quantile(0.975)), int(num))
 
 
 def ratio_interval(totals: ArrayLike, weights: ArrayLike, level: float = 0.95) -> Interval:
@@ -231,16 +233,7 @@ def _clustered_share(scores: np.ndarray, better: np.ndarray, present: np.ndarray
     effective = float(groups)
   else:
     effective = min(share * (1 - share) / variance, num) if variance > 0 else num
-  return Interval(share, *_score_bounds(share, effective, _t_quantile(0.975, groups - 1)), num)
-
-
-def _score_bounds(share: float, num: float, quantile: float) -> tuple[float, float]:
-  """Wilson's bounds: the p with |share - p| = quantile * sqrt(p (1 - p) / num)."""
-  square = quantile**2 / num
-  centre = (share + square / 2) / (1 + square)
-  half = np.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-  # Rounding must not put a share of exactly 0 or 1 outside its own interval.
-  return float(min(max(centre - half, 0.0), share)), float(max(min(centre + half, 1.0), share))
+  return Interval(share, *wilson_bounds(share, effective, _t_quantile(0.975, groups - 1)), num)
 
 
 def _normal_quantile(probability: float) -> float:

@@ -9,7 +9,6 @@ import scipy.stats
 from judgement_samples import item, judgement, records, table, write
 
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
-from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import UNDONE, Annotator
 
 pytest.importorskip("statsmodels", reason="agreement needs the [feedback] extra")
@@ -107,12 +106,12 @@ def test_rank_correlations_equal_scipy():
 
 def test_undefined_says_why():
   same = coefficients.cohen_kappa([[7, 0], [0, 0]])
-  assert same.value is None and same.text() == "undefined: both gave one and the same answer throughout"
+  assert same.value is None and same.text() == "undefined: both gave the same answer to everything"
   assert "nothing in common" in coefficients.cohen_kappa(np.zeros((3, 3))).text()
-  assert "one and the same answer" in coefficients.fleiss_kappa([[3, 0], [3, 0]]).text()
+  assert "the same answer to everything" in coefficients.fleiss_kappa([[3, 0], [3, 0]]).text()
   assert "no unit has two raters" in coefficients.fleiss_kappa(np.zeros((0, 3))).text()
   assert "no unit has two raters" in coefficients.krippendorff_alpha(np.array([[1, X], [X, 2]]), "nominal").text()
-  assert "one and the same answer" in coefficients.krippendorff_alpha(np.ones((2, 4)), "interval").text()
+  assert "the same answer to everything" in coefficients.krippendorff_alpha(np.ones((2, 4)), "interval").text()
   assert "nothing was compared" in coefficients.wilson(0, 0).text()
   assert coefficients.cohen_kappa([[5, 0], [0, 5]]).value == 1
 
@@ -136,7 +135,7 @@ def test_annotators_without_overlap():
 def test_all_tied():
   given = table({"ann": {"i1": (0, 0), "i2": (0, 0)}, "bob": {"i1": (0, 0), "i2": (0, 0)}})
   (two,) = agreement.pairwise(given, pairs_of(given))
-  assert two.raw.value == 1 and "one and the same answer" in two.kappa.undefined
+  assert two.raw.value == 1 and "the same answer to everything" in two.kappa.undefined
   assert "an order on both sides" in two.spearman.undefined
 
 
@@ -245,11 +244,6 @@ def test_unknown_names_are_named():
     judgement_table([Annotator("ann")], [item("i1")], [judgement("j", "i9", "ann", (0, 1))])
 
 
-def test_dense_ranks():
-  scores = np.array([[0.5, 2.0, 0.5, np.nan]])
-  assert dense_ranks(scores).tolist() == [[1, 0, 1, -1]]
-
-
 # The command
 
 
@@ -288,7 +282,7 @@ def test_comparisons_of_a_run_can_be_read(tmp_path, capsys):
   file.write_text("".join(json.dumps(row) + "\n" for row in rows))
   assert main(["agreement", str(file)]) == 0
   shown = capsys.readouterr().out
-  assert "the order of display is not recorded" in shown and "No two annotators judged one item." in shown
+  assert "the order of display is not recorded" in shown and "No two annotators judged the same item." in shown
 
 
 def test_mistakes_of_a_user(tmp_path, capsys):

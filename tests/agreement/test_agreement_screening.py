@@ -73,7 +73,7 @@ def test_everybody_is_told_apart(simulated):
 
 def test_evidence_has_numbers_and_limits(simulated):
   (reason,) = [r for r in verdicts_of(simulated)["position_biased-1"].reasons if r.startswith("position")]
-  assert "the one shown a place earlier wins" in reason and "on 90 items; the limits are 40% and 60%" in reason
+  assert "the response shown a place earlier wins" in reason and "on 90 items; the limits are 40% and 60%" in reason
 
 
 def test_a_limit_on_gold_can_be_given(simulated):
@@ -107,7 +107,7 @@ def test_what_cannot_be_checked_says_why():
   verdicts = verdicts_of(table(alone, words={f"{who}{n}": [2, 2] for who in alone for n in range(25)}))
   checks = checks_of(verdicts["ann"])
   assert {check.status for check in checks.values()} == {"undefined"} and verdicts["ann"].advice == "cannot say"
-  assert "nobody else judged these items, and none is gold" in checks["skill"].evidence
+  assert "nobody else judged these items, and none of them is gold" in checks["skill"].evidence
   assert "no gold items" in checks["gold"].evidence and "one length" in checks["length"].evidence
   together = {who: {f"i{n}": (0, 1) for n in range(25)} for who in ("ann", "bob")}
   checks = checks_of(verdicts_of(table(together))["ann"])
