@@ -45,7 +45,7 @@ class Check:
   limit: float | None
   """Limit of the quantity; None where there is none."""
   status: str
-  """Result: "passes", "fails", "in doubt" (the estimate is beyond the limit, part of its interval is not) or
+  """Result: "passes", "fails", "in doubt" (only part of the interval is beyond the limit, with the estimate) or
   "undefined"."""
   evidence: str
   """Sentence with the numbers, for a person to read."""

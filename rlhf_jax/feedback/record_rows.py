@@ -51,7 +51,7 @@ def from_row(cls: type[AnyRecord], row: Mapping[str, Any], where: str) -> AnyRec
     raise DataError(f"{where}: {error}") from error
 
 
-def _type_name(cls: type[Record]) -> str:
+def _type_name(cls: type) -> str:
   return next(name for name, known in TYPES.items() if known is cls)
 
 

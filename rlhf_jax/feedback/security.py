@@ -8,7 +8,7 @@ from another server.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,10 +31,10 @@ HEADERS = {
   "cache-control": "no-store",
 }
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def origin_of(url: str) -> str:
@@ -60,7 +60,7 @@ def guard(app: Asgi, origins: Sequence[str]) -> Asgi:
   """
   hosts = {urlsplit(origin).netloc for origin in origins}
 
-  async def guarded(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+  async def guarded(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
       return await app(scope, receive, send)
     if scope["type"] != "http":
@@ -82,7 +82,7 @@ def guard(app: Asgi, origins: Sequence[str]) -> Asgi:
   return guarded
 
 
-def _refusal(scope: dict[str, Any], hosts: set[str], origins: Sequence[str]) -> tuple[int, str] | None:
+def _refusal(scope: Message, hosts: set[str], origins: Sequence[str]) -> tuple[int, str] | None:
   headers: dict[str, list[str]] = {}
   for name, value in scope["headers"]:
     headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

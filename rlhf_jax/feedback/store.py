@@ -57,7 +57,7 @@ CREATE TABLE tokens (hash TEXT PRIMARY KEY, annotator TEXT NOT NULL UNIQUE REFER
 CREATE TABLE sessions (
   hash TEXT PRIMARY KEY, annotator TEXT NOT NULL REFERENCES annotators (id), expires REAL NOT NULL);
 """
-KEPT: dict[type[Record], str] = {Annotator: "annotators", Item: "items", Judgement: "judgements"}  # -> its table
+KEPT: dict[type, str] = {Annotator: "annotators", Item: "items", Judgement: "judgements"}  # -> its table
 APPEND_ONLY = ("guidelines", *KEPT.values())
 
 
