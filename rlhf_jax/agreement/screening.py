@@ -60,8 +60,8 @@ class Verdict:
   num_items: int
   """Number of items that the annotator judged."""
   advice: str
-  """Advice: "set aside" if a check fails, else "watch" if one is in doubt, else "keep"; "cannot say" where there are too
-  few items or no check is defined."""
+  """Advice: "set aside" if a check fails, else "watch" if one is in doubt, else "keep"; "cannot say" where there are
+  too few items or no check is defined."""
   checks: tuple[Check, ...]
   """Checks that the advice rests on."""
 

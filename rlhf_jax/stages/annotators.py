@@ -16,8 +16,8 @@ from rlhf_jax.agreement.annotator_bias import habits
 from rlhf_jax.agreement.consensus import annotator_weights, noisy_bradley_terry
 from rlhf_jax.agreement.screening import SET_ASIDE, screen
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
+from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.stage import Stage
-from rlhf_jax.train.judgements import read_feedback
 from rlhf_jax.train.progress import console
 
 WRITES = ("annotators.jsonl",)
@@ -44,7 +44,7 @@ def run(config: Config, stage: Stage) -> None:
   Raises:
     DataError: every weight is 0, or no judgement orders two responses.
   """
-  table = judgement_table(*read_feedback([stage.path(name) for name in config.feedback]))
+  table = judgement_table(*read_records(*(stage.path(name) for name in config.feedback)))
   pairs = pairs_of(table)
   if not len(pairs.outcome):
     raise data.DataError(f"{stage.name}: no judgement orders two responses, so that annotators cannot be compared")

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.learner_rows import critiques
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
@@ -34,7 +35,6 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.heldout import fixed_batches
-from rlhf_jax.train.judgements import read_feedback
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.train.rewards import Scorer
 from rlhf_jax.types import Rollout
@@ -79,7 +79,7 @@ def run(config: Config, stage: Stage) -> None:
   params = load_policy(stage, config.policy, model, tokenizer)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   reward = make_scorer(config.reward, stage, model, tokenizer, where="reward")
-  found = critiques(read_feedback([stage.path(name) for name in config.feedback]))
+  found = critiques(read_records(*(stage.path(name) for name in config.feedback)))
   found = [row for row in found if row["critique"]]
   asked = [config.template.format(**row) for row in found]
   arrays, fitting, skips = data.prompt_rows(tokenizer, asked, config.sampling.max_prompt_tokens)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
-from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, collect_records, current
+from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, current
 from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import report_skips
 
@@ -28,17 +28,6 @@ class JudgementSet(NamedTuple):
 
   prompts: list[str]
   rows: dict[str, np.ndarray]
-
-
-def read_feedback(paths: Sequence[Path]) -> Records:
-  """The records of several files together, such as one file for each round of collecting.
-
-  Raises:
-    data.DataError: a file cannot be read (see `rlhf_jax.feedback.exchange.read_records`), or two files contradict each
-      other.
-  """
-  located = [(str(path), record) for path in paths for records in read_records(path) for record in records]
-  return collect_records(located)
 
 
 def load_judgements(
@@ -62,7 +51,7 @@ def load_judgements(
     data.DataError: a file cannot be read, or nothing is left to learn from.
   """
   where = ", ".join(str(path) for path in paths)
-  _, items, judgements = read_feedback(paths)
+  _, items, judgements = read_records(*paths)
   by_id = {item.id: item for item in items}
   standing = current(judgements)
   chosen: list[Judgement] = []

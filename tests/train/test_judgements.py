@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rlhf_jax import data
-from rlhf_jax.feedback.exchange import write_records
+from rlhf_jax.feedback.exchange import read_records, write_records
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Response
-from rlhf_jax.train.judgements import calibrated_ratings, load_judgements, read_feedback, read_weights
+from rlhf_jax.train.judgements import calibrated_ratings, load_judgements, read_weights
 
 PEOPLE = [Annotator(name) for name in ("ann", "bob", "eve")]
 PAIR = Item("pair", "Say a or b.", (Response("a"), Response("b")))
@@ -95,7 +95,7 @@ def test_each_annotator_has_a_scale():
 def test_rounds_are_one_and_weights_are_read(path, tmp_path):
   more = tmp_path / "more.jsonl"
   write_records(more, (PEOPLE[:1], [PAIR], [say("10", "pair", "ann", ranks=(0, 1), supersedes=None)]))
-  assert [len(part) for part in read_feedback([path, more])] == [3, 3, 10]
+  assert [len(part) for part in read_records(path, more)] == [3, 3, 10]
   weights = tmp_path / "annotators.jsonl"
   weights.write_text(json.dumps({"annotator": "ann", "weight": 2}) + "\n")
   assert read_weights(weights) == {"ann": 2.0}
