@@ -1,4 +1,4 @@
-"""Means, shares and accuracies of an evaluation, each with a 95 % interval. NumPy only.
+"""Means, shares and accuracies of an evaluation, each with a 95 % interval; on NumPy arrays.
 
 Two rules hold throughout. Pairs stay pairs: models answer the same prompts, so a win rate counts prompts. Dependent
 observations do not count as independent: the K (K - 1) / 2 pairs of a ranked group share their responses, so an
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlhf_jax.agreement.intervals import wilson_bounds
+from rlhf_jax.reduce import ordered_pairs
 
 
 class Interval(NamedTuple):
@@ -147,9 +148,7 @@ def ranking_accuracy(scores: ArrayLike, ranks: ArrayLike) -> Interval:
   labels even the true reward stays below 1: report its accuracy as the ceiling.
   """
   given, places = _groups(scores, ranks, "ranks")
-  present = places >= 0
-  better = (places[:, :, None] < places[:, None, :]) & present[:, :, None] & present[:, None, :]  # [N, K, K]
-  return _clustered_share(given, better, present)
+  return _clustered_share(given, ordered_pairs(places), places >= 0)
 
 
 def interquartile_mean(x: ArrayLike) -> float:

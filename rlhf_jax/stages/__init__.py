@@ -1,1 +1,1 @@
-"""Stages that read and write files: the world, feedback, evaluation. What learns is in `algorithms`."""
+"""Stages that read and write files: the world, feedback, evaluation. Stages that learn are in `algorithms`."""

@@ -126,7 +126,7 @@ def _sums(world: World, rng: np.random.Generator) -> str:
 
 
 def _problems(world: World, rng: np.random.Generator) -> str:
-  """A person gains or loses things; then the sum of it."""
+  """A person gains or loses things; then the sum."""
   a, sign, b, c = _sum(rng)
   name, thing = pick(rng, NAMES), pick(rng, OBJECTS)
   change = pick(rng, (f"finds {b} more", f"buys {b} more") if sign == "plus" else (f"loses {b}", f"drops {b}"))
