@@ -29,7 +29,7 @@ class Pairwise:
   first: int
   """Index of one annotator in `Table.annotators`."""
   second: int
-  """Index of the other, above `first`."""
+  """Index of the second annotator, above `first`."""
   raw: Estimate
   """Share of equal answers (better, worse, tie), with an interval clustered by item."""
   kappa: Estimate
@@ -100,7 +100,7 @@ def agreement_with_experts(table: Table, pairs: Pairs, level: float = LEVEL) -> 
   if np.isnan(truth).all():
     truth, source, absent = _experts(table, pairs), "experts", "judged nothing that an expert judged"
   if np.isnan(truth).all():
-    nothing = undefined("no gold items, and no expert judged what others did")
+    nothing = undefined("no gold items, and no expert judged an item that others judged")
     return [nothing] * len(table.annotators), nothing, "nobody"
   used = ~np.isnan(truth) & (truth != 0.5)
   agree = np.where(used, 1 - np.abs(pairs.outcome - truth), np.nan)

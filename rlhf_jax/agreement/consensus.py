@@ -31,7 +31,7 @@ class Consensus:
 
 @dataclasses.dataclass(frozen=True)
 class DawidSkene(Consensus):
-  """The consensus of Dawid and Skene, and what it says of the annotators."""
+  """The consensus of Dawid and Skene, with its confusion matrices of the annotators."""
 
   posterior: np.ndarray
   """Probabilities that the second response of a pair is better, that they are equal, that the first is better:
@@ -42,7 +42,7 @@ class DawidSkene(Consensus):
 
 @dataclasses.dataclass(frozen=True)
 class NoisyBradleyTerry(Consensus):
-  """The consensus of the noisy Bradley-Terry model, and what it says of the annotators."""
+  """The consensus of the noisy Bradley-Terry model, with its parameters of the annotators."""
 
   reliability: np.ndarray
   """Logits for a score difference of 1: f64[A]; 0 for an annotator who guesses, negative for one who prefers the worse

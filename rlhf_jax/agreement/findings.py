@@ -94,7 +94,7 @@ def analyse(
 
 
 def _means(two_by_two: Sequence[Pairwise]) -> dict[str, Estimate]:
-  """Means over every two annotators, weighted by the size of what both judged; undefined estimates are left out."""
+  """Means over every two annotators, weighted by `num` of the estimates; undefined estimates are left out."""
   names = {
     "raw": "raw agreement of two annotators",
     "kappa": "Cohen's kappa of two annotators",

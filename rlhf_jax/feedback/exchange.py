@@ -31,7 +31,7 @@ def read_records(*paths: str | Path) -> Records:
 
   A file of records is a .db, .jsonl, .jsonl.gz or .parquet file or the directory of a dataset, as `convert` writes
   them. A .jsonl file may instead hold the rows of any shape that `convert` writes for learners, or the comparisons of a
-  run: `row_records` says what becomes of them.
+  run; see `row_records`.
 
   Raises:
     DataError: naming file and line (for Parquet the row): the file cannot be read, a row is malformed, an id occurs
@@ -80,7 +80,7 @@ def write_records(path: str | Path, records: Records) -> None:
 
 
 def convert(source: str | Path, target: str | Path, shape: str = "records") -> str:
-  """Writes what `read_records` reads from `source` in another form, and returns in words how many rows that are.
+  """Writes the records of `source`, a file that `read_records` reads, in another form; returns the counts in words.
 
   shape: "records"; "dataset", a directory that `datasets.load_from_disk` opens; or a name of `learner_rows.SHAPES`, as
   .jsonl for learners or as .csv for spreadsheets.

@@ -33,7 +33,7 @@ FIELDS: dict[str, tuple[str, Any]] = {  # field of Judgement -> its column, and 
 
 
 class _Opinion(NamedTuple):
-  """What a row says; after `_merge`, what all rows of a judgement say. `item` and `group` are "" for a row without."""
+  """The content of a row or, after `_merge`, of all rows of a judgement; `item` and `group` are "" where absent."""
 
   where: str
   file: str
