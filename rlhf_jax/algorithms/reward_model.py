@@ -96,8 +96,7 @@ class Config:
   comparisons: str = ""
   """File of rows with ranked responses (see `rlhf_jax.data.read_comparisons`); "" where `feedback` is given."""
   feedback: tuple[str, ...] = ()
-  """Files of records (.db, .jsonl, .parquet) or of the rows that `rlhf-jax convert --as` writes (.jsonl); () where
-  `comparisons` is given."""
+  """Files of records, or of rows of `rlhf-jax convert --as` (.jsonl); () where `comparisons` is given."""
   kinds: tuple[str, ...] = ("ranks",)
   """Kinds of judgement in `feedback` that are learnt from: "ranks", "ratings" or both."""
   annotators: str = ""
