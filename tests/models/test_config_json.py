@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from rlhf_jax.models import DecoderConfig, RopeScaling, UnsupportedModelError, language_model
+from rlhf_jax.models.config import FamilyName
 from rlhf_jax.models.hub import export_model, load_pretrained, open_pretrained, read_config, write_config
+from rlhf_jax.models.hub.families import FAMILIES
 
 # As they stand on the hub.
 SMOLLM2 = {
@@ -90,6 +93,10 @@ def test_published_configs(name, expected):
 def test_a_written_config_means_the_same(name):
   config = read_config(PUBLISHED[name])
   assert read_config(json.loads(json.dumps(write_config(config)))) == config
+
+
+def test_every_family_of_a_config_has_a_file_format():
+  assert set(FAMILIES) == set(typing.get_args(FamilyName))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ PROMPTS = (
 LOAD = """
 import json, re, sys, jax
 from pathlib import Path
-from rlhf_jax.models import load_pretrained, open_pretrained
+from rlhf_jax.models.hub import load_pretrained, open_pretrained
 
 def peak():
   return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import EllipsisType
+from typing import Any, TypeVar
 
-from rlhf_jax.models.config import DecoderConfig, RopeScaling, UnsupportedModelError
+from rlhf_jax.models.config import Activation, DecoderConfig, RopeScaling, UnsupportedModelError
 
+T = TypeVar("T")
+Number = TypeVar("Number", int, float)
 Json = Mapping[str, Any]
 
-
-# These say nothing about the logits: settings of training and generation, bookkeeping, dropout (never applied here).
+# Fields without a say in the logits: settings of training and generation, bookkeeping, dropout (never applied here).
 _IRRELEVANT = frozenset(
   "_name_or_path _commit_hash transformers_version transformers.js_config architectures torch_dtype dtype use_cache "
   "initializer_range attention_dropout hidden_dropout classifier_dropout resid_pdrop embd_pdrop attn_pdrop "
@@ -21,7 +23,7 @@ _IRRELEVANT = frozenset(
   "task_specific_params n_ctx reorder_and_upcast_attn is_decoder gradient_checkpointing _sliding_window_pattern "
   "_attn_implementation_autoset attn_implementation tokenizer_class max_length do_sample unsloth_fixed".split()
 )
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Activation] = {
   "silu": "silu",
   "swish": "silu",
   "gelu": "gelu",
@@ -29,49 +31,58 @@ _ACTIVATIONS = {
   "gelu_fast": "gelu_tanh",
   "gelu_pytorch_tanh": "gelu_tanh",
 }
-_SLIDING, _FULL = "sliding_attention", "full_attention"
+SLIDING, FULL = "sliding_attention", "full_attention"  # kinds of layers: with a window, and without
 
 
 class Fields:
-  """The fields of a config.json, each to be taken once."""
+  """The fields of a config.json, each to be taken once; `where` names the file in messages."""
 
   def __init__(self, values: Json, where: str):
     self.left = dict(values)
     self.where = where
 
-  def take(self, name: str, kind: type, default: Any = ...) -> Any:
-    """The value of a field; null and absence give the default."""
+  def has(self, name: str) -> bool:
+    """Whether a field is left that is neither null nor empty."""
+    return bool(self.left.get(name))
+
+  def take(self, name: str, kind: type[T], default: T | EllipsisType = ...) -> T:
+    """The value of a field, removed; null and absence give the default.
+
+    Raises:
+      UnsupportedModelError: the value is not of this kind (an int passes for a float), or is absent without a default.
+    """
     value = self.left.pop(name, None)
     if value is None:
-      if default is ...:
+      if isinstance(default, EllipsisType):
         raise UnsupportedModelError(f"{self.where} lacks the field {name!r}")
       return default
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-      return float(value)
+      value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise UnsupportedModelError(f"{self.where}: {name} must be {kind.__name__}, not {value!r}")
     return value
 
-  def stated(self, name: str, kind: type) -> Any:
+  def stated(self, name: str, kind: type[Number]) -> Number:
     """The value of a field that must be there, 0 where it is null: its absence would mean another number."""
     if name not in self.left:
       raise UnsupportedModelError(f"{self.where} lacks the field {name!r}")
-    return self.take(name, kind, 0)
+    return self.take(name, kind, kind(0))
 
   def only(self, name: str, value: Any) -> None:
-    """Takes a field that must be null, absent or `value`."""
+    """Removes a field that must be null, absent or `value`."""
     found = self.left.pop(name, None)
     if found is not None and found != value:
       raise UnsupportedModelError(f"{self.where}: {name}={found!r} is not supported, only {value!r}")
 
-  def activation(self, name: str, default: Any = ...) -> str:
+  def activation(self, name: str, default: str | EllipsisType = ...) -> Activation:
+    """Our name of the activation that a field names."""
     found = self.take(name, str, default)
     if found not in _ACTIVATIONS:
       raise UnsupportedModelError(f"{self.where}: {name}={found!r} is not supported. Known: {', '.join(_ACTIVATIONS)}.")
     return _ACTIVATIONS[found]
 
   def finish(self) -> None:
-    """Refuses what nobody took."""
+    """Refuses a field that has not been taken, unless it has no say in the logits."""
     unknown = sorted(set(self.left) - _IRRELEVANT)
     if unknown:
       raise UnsupportedModelError(
@@ -80,77 +91,48 @@ class Fields:
       )
 
 
-def activation_name(c: DecoderConfig) -> str:
+def activation_name(activation: Activation, gelu_tanh: str = "gelu_pytorch_tanh") -> str:
   """The activation as a config.json spells it."""
-  if c.activation == "gelu_tanh":
-    return "gelu_new" if c.family == "gpt2" else "gelu_pytorch_tanh"
-  return c.activation
+  return gelu_tanh if activation == "gelu_tanh" else activation
 
 
-def read_windows(f: Fields, family: str, layers: int) -> dict[str, Any]:
-  """`windows`: Mistral's are everywhere, the others' are where layer_types or an older pattern puts them."""
-  if family == "llama":
-    return {}
-  window = f.take("sliding_window", int, 0) if family.startswith("qwen") else f.stated("sliding_window", int)
-  if family == "mistral":
-    return {"windows": (window,) * layers} if window else {}
-  if family.startswith("qwen"):
-    window = window if f.take("use_sliding_window", bool, False) else 0
-    first = f.take("max_window_layers", int, 28)
-    slides = [i >= first for i in range(layers)]
-  else:
-    period = f.take("sliding_window_pattern", int, 6) if family == "gemma3_text" else 2
-    slides = [(i + 1) % period != 0 for i in range(layers)]
-  types = f.take("layer_types", list, None)
+def read_windows(f: Fields, window: int, slides: Sequence[bool]) -> tuple[int, ...]:
+  """`DecoderConfig.windows`: `window` tokens for the layers that layer_types names, or `slides` where it is absent."""
+  layers, types = len(slides), f.take("layer_types", list, None)
   if types is not None:
-    if len(types) != layers or not set(types) <= {_SLIDING, _FULL}:
+    if len(types) != layers or not set(types) <= {SLIDING, FULL}:
       raise UnsupportedModelError(
-        f"{f.where}: layer_types={types!r} must be {_SLIDING!r} or {_FULL!r} for each of {layers} layers"
+        f"{f.where}: layer_types={types!r} must be {SLIDING!r} or {FULL!r} for each of {layers} layers"
       )
-    slides = [kind == _SLIDING for kind in types]
-  return {"windows": tuple(window * slide for slide in slides)} if window and any(slides) else {}
+    slides = [kind == SLIDING for kind in types]
+  return tuple(window * slide for slide in slides) if window and any(slides) else ()
 
 
 def write_windows(c: DecoderConfig) -> dict[str, Any]:
-  """The fields of config.json that say which layers see a window of how many tokens; {} for Llama, which has none."""
-  if c.family == "llama":
-    return {}
-  window = max(c.windows, default=0) or None
-  if c.family == "mistral":
-    return {"sliding_window": window}
-  types = [_SLIDING if size else _FULL for size in c.windows or (0,) * c.num_layers]
-  values = {"sliding_window": window, "layer_types": types}
-  if c.family.startswith("qwen"):
-    values |= {"use_sliding_window": window is not None, "max_window_layers": c.num_layers}
-  return values
+  """The fields that `read_windows` understands: the width of a window in tokens, and which layers have one."""
+  types = [SLIDING if window else FULL for window in c.windows or (0,) * c.num_layers]
+  return {"sliding_window": max(c.windows, default=0) or None, "layer_types": types}
 
 
-def read_rope(f: Fields, family: str, max_length: int, head_dim: int) -> dict[str, Any]:
-  """The rotary fields, in their older form (rope_theta beside rope_scaling) or in one dictionary, rope_parameters."""
-  neox, gemma3 = family == "gpt_neox", family == "gemma3_text"
+def rope_fields(f: Fields, theta: str = "rope_theta") -> Fields:
+  """The rotary fields as they stand in the dictionary rope_parameters.
+
+  In the older form they are the dictionary rope_scaling and, beside it, the base in the field `theta`.
+  """
   parameters = dict(f.take("rope_parameters", dict, {}))
-  if not parameters:
-    parameters = dict(f.take("rope_scaling", dict, {}))
-    base = f.take("rotary_emb_base" if neox else "rope_theta", float, None)
-    parameters |= {"rope_theta": base} if base else {}
-    parameters |= {"partial_rotary_factor": f.take("rotary_pct", float, 0.25)} if neox else {}
-    local = f.take("rope_local_base_freq", float, 10000.0) if gemma3 else 0.0
+  if parameters:
+    f.only("rope_scaling", parameters)
+    f.only("rope_theta", parameters.get("rope_theta"))
   else:
-    local = 0.0
-    for name, repeated in (("rope_scaling", dict(parameters)), ("rope_theta", parameters.get("rope_theta"))):
-      f.only(name, repeated)
-  if gemma3 and (_FULL in parameters or _SLIDING in parameters):  # a dictionary for each kind of layer
-    sliding = Fields(parameters.pop(_SLIDING, None) or {}, f"{f.where}: rope_parameters.{_SLIDING}")
-    sliding.only("rope_type", "default")
-    local = sliding.take("rope_theta", float, 10000.0)
-    sliding.finish()
-    parameters = {**(parameters.pop(_FULL, None) or {}), **parameters}
-  rope = Fields(parameters, f"{f.where}: rope_parameters")
-  found = dict(rope_theta=rope.take("rope_theta", float, 1e6 if gemma3 else 10000.0), window_rope_theta=local)
-  if neox:
-    rotary_dim = int(head_dim * rope.take("partial_rotary_factor", float, 1.0))
-    found |= {"rotary_dim": rotary_dim} if rotary_dim != head_dim else {}
-  found["rope_scaling"] = _read_scaling(rope, max_length)
+    parameters = dict(f.take("rope_scaling", dict, {}))
+    base = f.take(theta, float, None)
+    parameters |= {"rope_theta": base} if base else {}
+  return Fields(parameters, f"{f.where}: rope_parameters")
+
+
+def read_rope(rope: Fields, max_length: int, theta: float = 10000.0) -> dict[str, Any]:
+  """rope_theta and rope_scaling of `DecoderConfig`; `theta` is the base where the fields state none."""
+  found = {"rope_theta": rope.take("rope_theta", float, theta), "rope_scaling": _read_scaling(rope, max_length)}
   rope.finish()
   return found
 
@@ -171,7 +153,7 @@ def _read_scaling(rope: Fields, max_length: int) -> RopeScaling | None:
   low, high = rope.take("beta_slow", float, 1.0), rope.take("beta_fast", float, 32.0)
   scale, all_dims = rope.take("mscale", float, 0.0), rope.take("mscale_all_dim", float, 0.0)
 
-  def grown(by):
+  def grown(by: float) -> float:  # YaRN, section 3.4
     return 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0
 
   magnitude = rope.take("attention_factor", float, grown(scale) / grown(all_dims) if scale and all_dims else grown(1.0))
@@ -179,12 +161,10 @@ def _read_scaling(rope: Fields, max_length: int) -> RopeScaling | None:
 
 
 def write_rope(c: DecoderConfig) -> dict[str, Any]:
-  """In the older form where it can say the same: that one is read by older versions of every library too."""
+  """The rotary fields in their older form: every version of every library reads it."""
   values: dict[str, Any] = {"rope_theta": c.rope_theta}
-  if c.window_rope_theta:
-    values["rope_local_base_freq"] = c.window_rope_theta
   if scaling := c.rope_scaling:
-    written = {"rope_type": scaling.kind, "factor": scaling.factor}
+    written: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
     if scaling.kind != "linear":
       written["original_max_position_embeddings"] = scaling.original_length
     if scaling.kind == "llama3":

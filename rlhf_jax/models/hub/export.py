@@ -10,59 +10,51 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.hub.families import write_config
-from rlhf_jax.models.hub.weights import file_shape, join_leaves, leaf_paths, locate
+from rlhf_jax.models.hub.families import FAMILIES, write_config
+from rlhf_jax.models.hub.tensor_places import Layout, file_shape, join_leaves, leaf_paths, locate
 from rlhf_jax.types import Params
-
-_CLASSES = {
-  "llama": "Llama",
-  "mistral": "Mistral",
-  "qwen2": "Qwen2",
-  "qwen3": "Qwen3",
-  "gemma2": "Gemma2",
-  "gemma3_text": "Gemma3",
-  "gpt2": "GPT2",
-  "gpt_neox": "GPTNeoX",
-}
 
 
 def export_model(directory: Path, config: DecoderConfig, params: Params, token_ids: Mapping[str, int]) -> None:
   """Writes config.json, generation_config.json and model.safetensors (float32, so that reading them back is exact).
 
-  params: {"decoder": ...}, and with a head a sequence classifier of one label: its logit is read at the last token that
-  is not padding, as `LanguageModel.score` does. The published classifiers have no bias, so that of the head is stated
-  in config.json as "score_bias": here it is read back, elsewhere add it. token_ids: pad_token_id, bos_token_id,
-  eos_token_id.
+  Args:
+    params: {"decoder": ...}. With a "head" beside it the model is written as a sequence classifier of one label, whose
+      logit is that of the last token before the padding, as in `LanguageModel.score`. Published classifiers have no
+      bias, so the head's bias is the field "score_bias" of config.json: `open_pretrained` reads it, other programs must
+      add it to the logit.
+    token_ids: the values of pad_token_id, bos_token_id and eos_token_id.
 
   Raises:
-    UnsupportedModelError: the family cannot say one of the config's variants.
+    UnsupportedModelError: the family's config.json has no words for a variant of this config.
   """
   directory.mkdir(parents=True, exist_ok=True)
-  name = _CLASSES[config.family]
+  family = FAMILIES[config.family]
   values: dict[str, Any] = write_config(config) | dict(token_ids) | {"torch_dtype": "float32"}
   if "head" in params:
-    part = "Text" if config.family == "gemma3_text" else ""
-    values["architectures"] = [f"{name}{part}ForSequenceClassification"]
+    values["architectures"] = [family.classifier]
     values |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "score_bias": float(params["head"]["bias"])}
   else:
-    values["architectures"] = [f"{name}LMHeadModel" if config.family == "gpt2" else f"{name}ForCausalLM"]
+    values["architectures"] = [family.language_model]
     _write(directory / "generation_config.json", json.dumps(dict(token_ids), indent=2) + "\n")
   _write_tensors(directory / "model.safetensors", config, params)
   _write(directory / "config.json", json.dumps(values, indent=2) + "\n")
 
 
 def _write_tensors(path: Path, config: DecoderConfig, params: Params) -> None:
-  """One tensor at a time comes to the host."""
-  groups = defaultdict(dict)
+  """Writes a safetensors file, for which one tensor at a time comes to the host."""
+  groups: dict[tuple[str, Layout], dict[int, jax.Array]] = defaultdict(dict)
   for leaf_name, leaf in leaf_paths(params):
     if leaf_name == "head/bias":
       continue
-    place = locate(config, leaf_name)
+    place = locate(FAMILIES[config.family], leaf_name)
     groups[place.name, place.layout][place.part] = leaf
-  header, offset = {"__metadata__": {"format": "pt"}}, 0
+  header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+  offset = 0
   for (name, layout), leaves in groups.items():
     shape = file_shape(layout, len(leaves), leaves[0].shape)
     end = offset + 4 * math.prod(shape)

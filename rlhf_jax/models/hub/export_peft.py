@@ -5,36 +5,48 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
 
 from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.hub.weights import join_leaves, leaf_paths, locate
+from rlhf_jax.models.hub.families import FAMILIES
+from rlhf_jax.models.hub.tensor_places import Place, join_leaves, leaf_paths, locate
 from rlhf_jax.types import Params
 
 
-def export_adapters(directory: Path, config: DecoderConfig, params: Params, base: str = "") -> None:
-  """Writes adapter_config.json and adapter_model.safetensors of a language model {"decoder", "lora", "lora_scale"}.
+class Pair(NamedTuple):
+  """The adapter of one matrix W[in, out]: a[in, r] and b[r, out], f32."""
 
-  base: the name or path of the model they belong to, as PEFT is to find it; "" leaves it to the reader. Where a family
-  keeps query, key and value in one matrix, their adapters are joined to one of the sum of their ranks.
+  a: np.ndarray
+  b: np.ndarray
+
+
+def export_adapters(directory: Path, config: DecoderConfig, params: Params, base: str = "") -> None:
+  """Writes adapter_config.json and adapter_model.safetensors (float32).
+
+  Where a family keeps query, key and value in one matrix, their adapters are joined to one, whose rank is the sum of
+  theirs.
+
+  Args:
+    params: a language model {"decoder", "lora", "lora_scale"}.
+    base: the name or path of the model below the adapters, for PEFT to find it; "" leaves it to the reader.
   """
-  scale = float(params["lora_scale"])
-  groups: dict = defaultdict(dict)
-  for name, leaf in leaf_paths(params["lora"]):
-    matrix, kind = name.rsplit("/", 1)
-    place = locate(config, f"{matrix}/kernel")
-    groups[place.name, place.layout].setdefault(place.part, {})[kind] = np.asarray(leaf, np.float32)
-    groups[place.name, place.layout]["parts"] = place.parts
-  tensors, ranks = {}, {}
-  for (name, layout), group in groups.items():
-    parts = group.pop("parts")
-    a, b = _joined(group, parts, layout, config.num_heads)
-    module = name.removesuffix(".weight")
+  family, scale = FAMILIES[config.family], float(params["lora_scale"])
+  shared: dict[Place, dict[int, Pair]] = defaultdict(dict)  # a tensor, as the place of its first part -> its adapters
+  for matrix, pair in _pairs(params["lora"]):
+    place = locate(family, f"{matrix}/kernel")
+    shared[place._replace(part=0)][place.part] = pair
+  tensors: dict[str, np.ndarray] = {}
+  ranks: dict[str, int] = {}
+  for place, pairs in shared.items():
+    a, b = _joined(pairs, place, config.num_heads)
+    module = place.name.removesuffix(".weight")
     tensors |= {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
-    ranks[re.search(r"\.\d+\.(.+)$", module)[1]] = len(a)
+    ranks[re.sub(r"^.*?\.\d+\.", "", module)] = len(a)  # the name within a layer
   rank = min(ranks.values())
   wider = {module: r for module, r in ranks.items() if r != rank}
   values = {
@@ -46,7 +58,7 @@ def export_adapters(directory: Path, config: DecoderConfig, params: Params, base
     "rank_pattern": wider,
     "alpha_pattern": {module: scale * r for module, r in wider.items()},
     "target_modules": sorted(ranks),
-    "fan_in_fan_out": config.family == "gpt2",  # whose matrices are [in, out]
+    "fan_in_fan_out": family.input_first,
     "lora_dropout": 0.0,
     "bias": "none",
     "inference_mode": True,
@@ -56,16 +68,25 @@ def export_adapters(directory: Path, config: DecoderConfig, params: Params, base
   (directory / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
-def _joined(group: dict, parts: int, layout: str, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(adapters: Params) -> Iterator[tuple[str, Pair]]:
+  """The path of every adapted matrix and its adapter."""
+  pairs: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+  for path, leaf in leaf_paths(adapters):
+    matrix, name = path.rsplit("/", 1)
+    pairs[matrix][name] = np.asarray(leaf, np.float32)
+  for matrix, pair in pairs.items():
+    yield matrix, Pair(**pair)
+
+
+def _joined(pairs: Mapping[int, Pair], place: Place, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
   """(lora_A[R, in], lora_B[out, R]) of the adapters that share a matrix; R is the sum of their ranks."""
-  a = np.concatenate([pair["a"] for pair in group.values()], axis=1)  # [in, R]
-  leaves, start = {}, 0
-  for part, pair in group.items():
-    rank, columns = pair["b"].shape
-    leaves[part] = np.zeros((a.shape[1], columns), np.float32)
-    leaves[part][start : start + rank] = pair["b"]
-    start += rank
-  empty = np.zeros_like(next(iter(leaves.values())))
-  b = join_leaves([leaves.get(part, empty) for part in range(parts)], layout, num_heads)
-  b = b if layout in ("transposed", "heads") else b.T  # the others leave it [R, out]
+  a = np.concatenate([pair.a for pair in pairs.values()], axis=1)  # [in, R]
+  rank, columns = a.shape[1], next(iter(pairs.values())).b.shape[1]
+  parts = [np.zeros((rank, columns), np.float32) for _ in range(place.parts)]
+  start = 0
+  for part, pair in pairs.items():
+    parts[part][start : start + len(pair.b)] = pair.b
+    start += len(pair.b)
+  b = join_leaves(parts, place.layout, num_heads)
+  b = b if place.layout in ("transposed", "heads") else b.T  # "same" and "columns" leave it [R, out]
   return np.ascontiguousarray(a.T), np.ascontiguousarray(b)

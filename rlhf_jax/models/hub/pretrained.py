@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 from rlhf_jax.models.hub.families import read_config
 from rlhf_jax.models.hub.gguf_file import open_gguf
-from rlhf_jax.models.hub.weights import SafeTensors, Tensors, load_weights
+from rlhf_jax.models.hub.safetensors_file import SafeTensors
+from rlhf_jax.models.hub.tensor_places import Tensors
+from rlhf_jax.models.hub.weights import load_weights
 from rlhf_jax.types import Params
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -19,19 +21,23 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
 
 
 class Pretrained(NamedTuple):
-  """An opened model: nothing of its weights is read yet. score_bias: of a sequence classifier this project wrote."""
+  """An opened model, none of whose weights has been read yet."""
 
   path: Path
+  """Directory or GGUF file."""
   config: DecoderConfig
+  """Shape of the decoder."""
   tensors: Tensors
+  """Tensors under the names of its family."""
   score_bias: float = 0.0
+  """Bias of the head of a sequence classifier that `export_model` wrote; 0 for all other models."""
 
 
 def open_pretrained(name: str | Path) -> Pretrained:
   """Opens a local directory or *.gguf file, or else the model of that name on the Hugging Face hub.
 
   Raises:
-    UnsupportedModelError: nothing of that name, or a model that cannot be represented, naming the field.
+    UnsupportedModelError: there is no model of that name, or a field of its config.json is not supported.
   """
   path = local_path(name)
   if path.is_file():
@@ -46,15 +52,21 @@ def open_pretrained(name: str | Path) -> Pretrained:
 
 
 def load_pretrained(model: Pretrained, shard: Callable[[Any], Any] | None = None) -> Params:
-  """The parameters of an opened model; see `load_weights`."""
+  """The parameters of an opened model in float32: {"decoder": ...}, and a "head" for a sequence classifier.
+
+  shard: a function from a tree of shapes to a like tree of shardings; by default all is on the first device.
+
+  Raises:
+    UnsupportedModelError: a tensor is missing, has another shape, or has no place in the model.
+  """
   return load_weights(model.tensors, model.config, where=str(model.path), shard=shard, bias=model.score_bias)
 
 
 def local_path(name: str | Path) -> Path:
-  """The directory or GGUF file of a model; one on the hub is downloaded first.
+  """The directory or GGUF file of a model; a model on the hub is downloaded first.
 
   Raises:
-    UnsupportedModelError: there is nothing of that name.
+    UnsupportedModelError: there is no model of that name.
   """
   path = Path(name).expanduser()
   if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):

@@ -1,0 +1,37 @@
+"""What the file of a family states: how its config.json is read and written, and how its tensors are named.
+
+To add a family: write a file like gpt2.py, put its `Family` into `rlhf_jax.models.hub.families.FAMILIES`, its name into
+`rlhf_jax.models.config.FamilyName`, and a small random model of it into tests/models/test_families.py, which compares
+logits and exports with transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from rlhf_jax.models.config import DecoderConfig
+from rlhf_jax.models.hub.config_fields import Fields
+
+
+class Family(NamedTuple):
+  """The files of one family of published models."""
+
+  read: Callable[[Fields], DecoderConfig]
+  """Function from the fields of a config.json to the decoder; a field that it does not take is refused afterwards."""
+  write: Callable[[DecoderConfig], dict[str, Any]]
+  """Function from a decoder to the fields of its config.json, without model_type."""
+  modules: Mapping[str, str]
+  """Names of our modules and of the same modules in the family's files; "{i}" is the number of a layer. A parameter
+  "kernel", "scale" or "embedding" is the tensor "weight" of the module there, a parameter "bias" its "bias"."""
+  language_model: str
+  """Class of transformers that predicts the next token."""
+  classifier: str
+  """Class of transformers that reads a score from the last token: what a reward model is exported as."""
+  fused: Literal["", "columns", "heads"] = ""
+  """Layout of query, key and value where modules has them as one, "layers_{i}/qkv": [in, 3 d] with the three side by
+  side, or [3 d, in] with the three of each head together. "" for a family that keeps three matrices."""
+  input_first: bool = False
+  """Whether the matrices of layers are [in, out], as ours are; otherwise [out, in], as in torch.nn.Linear."""
+  optional_prefix: str = ""
+  """Prefix of tensor names that some files of the family leave out."""
