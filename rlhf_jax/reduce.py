@@ -2,8 +2,8 @@
 
 A denominator (tokens, sequences, rows) depends on masks, never on parameters. Compute it once over the global
 batch as an array of weights; a loss is then `weighted_sum(per_element, weights)`, and losses, gradients and
-metrics of microbatches and devices simply add up. A mean of per-device means does not: it is off wherever the
-parts hold unequal numbers of tokens.
+metrics of microbatches and devices simply add up. A mean of per-device means is wrong wherever the devices hold
+unequal numbers of tokens.
 
 Masks are boolean or numeric (nonzero counts), broadcast against `x`, and are applied with `where`: whatever stands
 at a masked position, NaN included, changes neither a value nor a gradient. All arithmetic is float32.
@@ -15,6 +15,7 @@ out multiplied by the number of devices. Differentiate the local `weighted_sum` 
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import TypeVar
 
 import jax
@@ -23,6 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = [
+  "check_axes",
   "constant_weights",
   "float32",
   "masked_mean",
@@ -40,12 +42,12 @@ Axis = int | tuple[int, ...] | None
 AxisName = str | tuple[str, ...] | None
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
-# Weights are made on the host once a step; dispatched one by one, their operations took a tenth of that step.
+# Weights are made outside the compiled step; dispatched one by one, their operations took a tenth of its time.
 _compiled = functools.partial(jax.jit, static_argnames="axis_name")
 
 
 def float32(x: ArrayLike) -> jax.Array:
-  """`x` in float32: rewards that arrive as integers must not truncate what is added to them, nor bfloat16 round."""
+  """`x` in float32: a sum with integer rewards must not be truncated, nor a sum in bfloat16 rounded."""
   return jnp.asarray(x).astype(jnp.float32)
 
 
@@ -86,8 +88,7 @@ def masked_moments(
 ) -> tuple[jax.Array, jax.Array]:
   """(mean, variance) of `x[...]` where `mask[...]` is on, over `axis` (all axes by default), each f32.
 
-  The variance divides by the count less `ddof`, and by one where that is less than one: a single element has
-  variance 0, an empty mask gives (0, 0).
+  The variance divides by max(count - ddof, 1): a single element has variance 0, an empty mask gives (0, 0).
 
   >>> mean, variance = masked_moments(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1, 1, 0]))
   >>> print(mean, variance)
@@ -95,8 +96,8 @@ def masked_moments(
   """
   mask = _broadcast(mask, x)
   x = select(x, mask)
-  # Moments about one of the elements: the rounding of a plain mean gives equal elements a variance above zero,
-  # which whitening would then blow up to order one.
+  # Moments about one of the elements: the rounding of a plain mean gives equal elements a variance above 0, and
+  # whitening would scale them up to about 1.
   shift = jnp.max(jnp.where(mask, x, -jnp.inf), axis=axis, keepdims=True, initial=-jnp.inf)
   shift = jax.lax.stop_gradient(shift)
   shift = shift if axis_name is None else jax.lax.pmax(shift, axis_name)
@@ -119,9 +120,9 @@ def whiten(
 ) -> jax.Array:
   """`(x - mean) / sqrt(var + eps)` over all of `x[...]` where `mask[...]` is on, 0 elsewhere: f32[...].
 
-  Without `shift_mean` the mean is added back: rewards are scaled but keep their sign (arXiv:2403.17031, which
-  uses ddof 0 for rewards and advantages alike). Whiten once, on the whole rollout, outside the loss: the
-  statistics of a microbatch or of one device are not those of the batch.
+  Without `shift_mean` the mean is added back: rewards are scaled but keep their sign (arXiv:2403.17031, with ddof 0
+  for rewards and for advantages). Whiten once, on the whole rollout, outside the loss: the statistics of a microbatch
+  or of one device are not those of the batch.
 
   >>> print(whiten(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1, 1, 0])))
   [-1.  1.  0.]
@@ -132,20 +133,24 @@ def whiten(
 
 
 def weighted_sum(x: ArrayLike, weights: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
-  """`sum(weights * x)`; elements of weight 0 count nothing, whatever they are. `x[...]`, `weights[...]` -> [].
+  """`sum(weights * x)`; elements of weight 0 are left out, NaN included. `x[...]`, `weights[...]` -> f32[].
 
   Leave `axis_name` out of a loss that is differentiated: see the head of this module.
+
+  Raises:
+    ValueError: x and weights have different numbers of axes (see `check_axes`).
 
   >>> print(weighted_sum(jnp.array([2.0, 4.0, jnp.nan]), jnp.array([0.5, 0.5, 0.0])))
   3.0
   """
+  check_axes("weighted_sum", {"x": x, "weights": weights})
   weights = float32(weights)
   return _psum(jnp.sum(weights * select(x, weights)), axis_name)
 
 
 @_compiled
 def token_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
-  """Every token of the batch weighs the same: 1 / tokens. `mask[..., T]` -> f32[..., T], which sums to one.
+  """The same weight for every token of the batch, 1 / tokens: `mask[..., T]` -> f32[..., T], which sums to one.
 
   >>> print(token_weights(jnp.array([[1, 1, 1], [1, 0, 0]])))
   [[0.25 0.25 0.25]
@@ -157,12 +162,12 @@ def token_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
 
 @_compiled
 def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
-  """Every sequence with a token weighs the same, split equally among its tokens: `1 / (sequences * length)`.
+  """The same weight for every sequence with a token, split equally among its tokens: `1 / (sequences * length)`.
 
   `mask[..., T]` -> f32[..., T], which sums to one.
 
-  Rows without a token have no share, so that the weights of all others sum to one. `weighted_sum` of an array
-  that is constant along each sequence is then its mean over the sequences.
+  Rows without a token have weight 0 and do not count as sequences. `weighted_sum` of an array that is constant along
+  each sequence is then its mean over the sequences.
 
   >>> print(sequence_weights(jnp.array([[1, 1], [1, 0], [0, 0]])))
   [[0.25 0.25]
@@ -176,13 +181,14 @@ def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Arra
 
 
 def constant_weights(mask: ArrayLike, length: float, *, axis_name: AxisName = None) -> jax.Array:
-  """Every token weighs `1 / (rows * length)`, however many tokens there are. `mask[..., T]` -> f32[..., T].
+  """The weight `1 / (rows * length)` for every token, however many there are: `mask[..., T]` -> f32[..., T].
 
-  Dr. GRPO (arXiv:2503.20783), with `length` the generation budget in tokens. The denominator is a
-  constant, so a long answer is not let off lightly; the weights sum to the share of the budget that was used.
-  Every row counts, an empty one too: compute the weights before rows are added for padding.
+  Dr. GRPO (arXiv:2503.20783), with `length` the generation budget in tokens. The denominator is a constant, so the
+  tokens of a long answer count as much as those of a short one; the weights sum to the share of the budget that was
+  used. Every row counts, an empty one too: compute the weights before rows are added for padding.
 
-  Raises ValueError for a length that is not positive.
+  Raises:
+    ValueError: length is not positive.
 
   >>> print(constant_weights(jnp.array([[1, 1, 1], [1, 0, 0]]), 4))
   [[0.125 0.125 0.125]
@@ -208,19 +214,48 @@ def ordered_pairs(ranks: Array) -> Array:
   return better & present[..., :, None] & present[..., None, :]
 
 
-def _psum(x, axis_name: AxisName):
+def check_axes(
+  function: str, arrays: Mapping[str, ArrayLike | None], per_sequence: Mapping[str, ArrayLike | None] | None = None
+) -> None:
+  """Refuses arrays whose numbers of axes do not fit: an array [B] would broadcast along the tokens of one [B, B].
+
+  Shapes are known while a function is traced, so the check is not in the compiled program. Scalars and None fit.
+
+  Args:
+    function: the name of the caller, for the message.
+    arrays: arrays by name; all have the same number of axes.
+    per_sequence: arrays with one axis less.
+
+  Raises:
+    ValueError: an array has another number of axes than the first; the message names both.
+  """
+  shapes = {name: jnp.shape(x) for name, x in arrays.items() if x is not None and jnp.ndim(x)}
+  if not shapes:
+    return
+  first, *_ = shapes
+  less = {name: jnp.shape(x) for name, x in (per_sequence or {}).items() if x is not None and jnp.ndim(x)}
+  for name, shape in (shapes | less).items():
+    wanted = len(shapes[first]) - (name in less)
+    if len(shape) != wanted:
+      raise ValueError(
+        f"{function}: {name} has shape {shape}, and {first} has {shapes[first]}: {name} needs {wanted} axes, not "
+        f"{len(shape)}. Give a value for each sequence to its tokens with {name}[..., None], or reduce over the tokens."
+      )
+
+
+def _psum(x: jax.Array, axis_name: AxisName) -> jax.Array:
   return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
-def _broadcast(mask, x):
+def _broadcast(mask: ArrayLike, x: ArrayLike) -> jax.Array:
   # A mask of shape [B, 1] counts each of its elements T times in a mean over [B, T].
   return jnp.broadcast_to(jnp.asarray(mask) != 0, jnp.shape(x))
 
 
-def _count(mask, axis: Axis, axis_name: AxisName, keepdims: bool = False):
+def _count(mask: jax.Array, axis: Axis, axis_name: AxisName, keepdims: bool = False) -> jax.Array:
   # Counted in integers: float32 counts exactly only up to 2**24.
   return _psum(jnp.sum(mask, axis=axis, keepdims=keepdims, dtype=jnp.int32), axis_name)
 
 
-def _at_least_one(count):
+def _at_least_one(count: jax.Array) -> jax.Array:
   return jnp.maximum(count, 1).astype(jnp.float32)

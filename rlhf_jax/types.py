@@ -1,4 +1,4 @@
-"""The dataclasses of arrays that travel between the parts: all are pytrees, none has behaviour beyond its sums.
+"""The dataclasses of arrays that travel between the parts: all are pytrees, and only `Mean` computes anything.
 
 Layout, everywhere: a sequence starts at index 0 and is padded only at its end, and a per-token array is aligned
 with `tokens`: index t speaks of the action `tokens[:, t]` taken in the state `tokens[:, :t]`.
@@ -12,98 +12,104 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from rlhf_jax.reduce import weighted_sum
 
 Params = Any  # a pytree of arrays
-Array = jax.Array | np.ndarray  # on devices, or on the host before a step
+Array = jax.Array | np.ndarray  # on a device, or on its way there
 
 
-@struct.dataclass
-class Batch:
-  """Token sequences for a supervised loss.
-
-  tokens: i32[B, T]. mask: bool[B, T], True where the loss counts. segments: i32[B, T] or None; packed rows carry
-  the number of the sequence each token belongs to, and nothing attends or shifts across a change of it.
-  """
+class Batch(struct.PyTreeNode):
+  """Token sequences for a supervised loss."""
 
   tokens: Array
+  """i32[B, T]."""
   mask: Array
+  """bool[B, T], True where the loss counts."""
   segments: Array | None = None
+  """i32[B, T], the number of each token's sequence in a packed row, between which nothing attends or shifts; None for
+  rows of one sequence."""
 
 
-@struct.dataclass
-class Preferences:
-  """Ranked responses: all of a prompt's comparisons stay in one element (InstructGPT, section 3.5).
-
-  tokens: i32[N, K, T], prompt and response. mask: bool[N, K, T], True on every real token. ranks: i32[N, K], 0 is
-  the best, ranks tie when equal, -1 is absent. A pair is K = 2. ratings: f32[N, K], NaN where there is none; margin:
-  f32[N], logits that the reward of a preferred response must be above; both are None where only ranks are known.
-  """
+class Preferences(struct.PyTreeNode):
+  """Ranked responses: all of a prompt's comparisons stay in one element (InstructGPT, section 3.5)."""
 
   tokens: Array
+  """i32[N, K, T], prompt and response; a pair of responses is K = 2."""
   mask: Array
+  """bool[N, K, T], True on every real token."""
   ranks: Array
+  """i32[N, K], 0 for the best response, equal for ties, -1 for an absent response."""
   ratings: Array | None = None
+  """f32[N, K], NaN for a response without a rating; None where only ranks are known."""
   margin: Array | None = None
+  """f32[N], the logits by which the reward of a preferred response should exceed the other; None for no margins."""
 
 
-@struct.dataclass
-class Prompts:
-  """tokens: i32[B, P], padded at the end. lengths: i32[B], at least 1."""
+class Prompts(struct.PyTreeNode):
+  """Prompts to sample from."""
 
   tokens: Array
+  """i32[B, P], padded at the end."""
   lengths: Array
+  """i32[B], in tokens, at least 1."""
 
 
-@struct.dataclass
-class Rollout:
-  """Sampled sequences, prompt in front.
+class Rollout(struct.PyTreeNode):
+  """Sampled sequences, each a prompt and its response."""
 
-  tokens: i32[B, T]. mask: bool[B, T], True on the sampled tokens, EOS included. logp: f32[B, T], log-probability of
-  each sampled token at the sampling temperature, 0 elsewhere. finished: bool[B], True where EOS was sampled.
-  """
+  tokens: Array
+  """i32[B, T]."""
+  mask: Array
+  """bool[B, T], True on the sampled tokens, EOS included."""
+  logp: Array
+  """f32[B, T], log-prob of each sampled token at the sampling temperature, in nats; 0 elsewhere."""
+  finished: Array
+  """bool[B], True where EOS or a stop string was sampled."""
 
-  tokens: jax.Array
-  mask: jax.Array
-  logp: jax.Array
-  finished: jax.Array
 
+class Experience(struct.PyTreeNode):
+  """The data of a policy update, all [B, T]."""
 
-@struct.dataclass
-class Experience:
-  """What a policy update consumes, each [B, T] and aligned with tokens.
-
-  values and returns only with a critic; logp_ref, the reference's log-probs, only where the KL is a term of the loss.
-  """
-
-  tokens: jax.Array
-  mask: jax.Array
-  logp: jax.Array
-  advantages: jax.Array
-  values: jax.Array | None = None
-  returns: jax.Array | None = None
-  logp_ref: jax.Array | None = None
+  tokens: Array
+  """i32, prompts and responses."""
+  mask: Array
+  """bool, True on the sampled tokens."""
+  logp: Array
+  """f32, log-probs of the policy that sampled, in nats."""
+  advantages: Array
+  """f32, in units of reward."""
+  values: Array | None = None
+  """f32, values of the critic before the update; None without a critic."""
+  returns: Array | None = None
+  """f32, targets of the critic; None without a critic."""
+  logp_ref: Array | None = None
+  """f32, log-probs of the reference in nats; None where the KL is no term of the loss."""
 
 
 class TrainState(struct.PyTreeNode):
-  """Everything a checkpoint holds. step: i32[], of the loop. extra: the algorithm's arrays (a KL coefficient, say)."""
+  """The arrays of a checkpoint."""
 
-  step: jax.Array
+  step: Array
+  """i32[], the number of steps taken."""
   params: Params
   opt_state: Any
+  """State of the optimiser."""
   extra: Any
+  """Arrays of the algorithm, such as a KL coefficient."""
 
 
-@struct.dataclass
-class Mean:
-  """A metric on its way to the host: values and their weights, divided only at the very end (`compute`).
+class Mean(struct.PyTreeNode):
+  """A metric on its way to the host: values and their weights, divided at the very end only (`compute`).
 
-  Two Means add up across microbatches, devices and hosts, which two quotients do not.
+  Sums of Means over microbatches, devices and hosts are exact; means of quotients are not.
   """
 
-  values: Array
-  weights: Array
+  values: ArrayLike
+  """f32[...]."""
+  weights: ArrayLike
+  """f32[...], the share of each value; broadcast against values."""
 
   def sum(self) -> Mean:
     """The same metric as two scalars: (sum of weights * values, sum of weights)."""
@@ -112,9 +118,10 @@ class Mean:
 
   def __add__(self, other: Mean) -> Mean:
     """Pools two metrics that `sum` has reduced."""
-    return Mean(self.values + other.values, self.weights + other.weights)
+    return Mean(jnp.add(self.values, other.values), jnp.add(self.weights, other.weights))
 
   def compute(self) -> float:
-    """The weighted mean as a Python float; NaN where nothing was counted."""
+    """The weighted mean as a Python float; NaN where the weights sum to 0."""
     reduced = self.sum() if jnp.ndim(self.weights) or jnp.ndim(self.values) else self
-    return float(reduced.values) / float(reduced.weights) if float(reduced.weights) else float("nan")
+    total, weight = float(np.asarray(reduced.values)), float(np.asarray(reduced.weights))
+    return total / weight if weight else float("nan")

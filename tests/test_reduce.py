@@ -222,6 +222,12 @@ def test_weights_give_the_means_they_are_named_for():
   assert means["constant"] == pytest.approx(x[mask].sum() / 36)
 
 
+def test_weighted_sum_refuses_a_weight_per_sequence_for_values_per_token():
+  with pytest.raises(ValueError, match=r"weighted_sum: weights has shape \(3,\), and x has \(3, 3\)"):
+    weighted_sum(jnp.ones((3, 3)), jnp.ones(3))
+  assert float(weighted_sum(jnp.ones((3, 3)), 2.0)) == 18.0
+
+
 def test_weighted_sum_ignores_whatever_has_no_weight():
   value_and_grads = jax.jit(jax.value_and_grad(weighted_sum, (0, 1)))
   value, grads = value_and_grads(np.array([1.0, NAN, np.inf]), np.array([2.0, 0.0, 0.0]))

@@ -11,7 +11,7 @@ from rlhf_jax.models.config import RopeScaling
 
 
 def frequencies(dim: int, theta: float, scaling: RopeScaling | None = None) -> jax.Array:
-  """Radians a token for each pair of features, f32[dim / 2] (arXiv 2104.09864), stretched as `scaling` says."""
+  """Rotary speeds in radians per token, one for each pair of features: f32[dim / 2] (arXiv 2104.09864)."""
   half = dim // 2
   original = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   if scaling is None:
@@ -24,7 +24,7 @@ def frequencies(dim: int, theta: float, scaling: RopeScaling | None = None) -> j
     keep = jnp.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
     return (1 - keep) * slow + keep * original
 
-  def dimension(turns):  # the one that makes so many turns over the original length (YaRN, section 3.2)
+  def dimension(turns: float) -> float:  # the feature with so many turns over the original length (YaRN, section 3.2)
     return dim * math.log(scaling.original_length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
   first, last = dimension(scaling.high), dimension(scaling.low)
@@ -38,14 +38,17 @@ def frequencies(dim: int, theta: float, scaling: RopeScaling | None = None) -> j
 def rotation(positions: jax.Array, speeds: jax.Array, magnitude: float = 1.0) -> tuple[jax.Array, jax.Array]:
   """(cos, sin) of positions[B, S] * speeds[R], times `magnitude`: f32[B, S, R] each, for `rotate`.
 
-  All layers share them. Without the barrier, a compiler computes them anew for every head of every layer.
+  All layers share them. Without the barrier a compiler computes them anew for every head of every layer.
   """
   angles = positions[..., None].astype(jnp.float32) * speeds
   return jax.lax.optimization_barrier((magnitude * jnp.cos(angles), magnitude * jnp.sin(angles)))
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Turns the first 2R features of x[B, S, H, D] by the angles of cos, sin[B, S, R], halves layout; the rest stays."""
+  """Rotates the first 2R features of x[B, S, H, D] by the angles of cos, sin[B, S, R]; the rest stay.
+
+  Features i and R + i are a pair.
+  """
   rotating = x[..., : 2 * cos.shape[-1]].astype(jnp.float32)
   cos, sin = cos[:, :, None], sin[:, :, None]  # [B, S, 1, R]
   first, second = jnp.split(rotating, 2, axis=-1)
@@ -58,8 +61,8 @@ def attend(
 ) -> jax.Array:
   """Softmax attention with float32 weights: query[B, S, H, D], key, value[B, U, G, D], visible[B, S, U] -> like query.
 
-  H is a multiple of G; each key head serves H / G query heads. The scores are query * scale @ key, capped to
-  softcap * tanh(score / softcap) where softcap is not 0 (Gemma 2, arXiv 2408.00118).
+  H is a multiple of G; each key head serves H / G query heads. The scores are query * scale @ key. With a softcap c
+  other than 0 they become c * tanh(score / c) (Gemma 2, arXiv 2408.00118).
   """
   batch, length, heads, dim = query.shape
   groups = key.shape[2]

@@ -8,36 +8,44 @@ when sampling and when training.
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rlhf_jax.models.attention import attend, frequencies, rotate, rotation
-from rlhf_jax.models.config import DecoderConfig
+from rlhf_jax.models.config import Activation, DecoderConfig
 from rlhf_jax.models.fused_attention import Attention, fused_attention
 from rlhf_jax.models.matmul import product, product_with_table
 
-# Per layer: keys and values, [B, kv_heads, U, head_dim]. The products of attention read them in this order; any other
-# is transposed anew for every token.
-Cache = tuple[tuple[jax.Array, jax.Array], ...]
+# Keys and values of a layer, [B, kv_heads, U, head_dim] each, in the order in which attention multiplies them: any
+# other would be transposed anew for every token.
+LayerCache = tuple[jax.Array, jax.Array]
+Cache = tuple[LayerCache, ...]
+Rotary = tuple[jax.Array, jax.Array]  # (cos, sin) of `rlhf_jax.models.attention.rotation`
 
-# What is kept of a layer for its backward pass.
+# What a backward pass computes anew of each layer: nothing, everything, or all but products with weight matrices.
 Remat = Literal["none", "full", "dots"]
 KEPT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
-ACTIVATIONS = {"silu": nn.silu, "gelu": functools.partial(nn.gelu, approximate=False), "gelu_tanh": nn.gelu}
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+  "silu": nn.silu,
+  "gelu": functools.partial(nn.gelu, approximate=False),
+  "gelu_tanh": nn.gelu,
+}
 
 
 class ZeroCenteredRMSNorm(nn.Module):
-  """RMSNorm times (1 + scale), as Gemma stores it: weight decay then pulls towards a factor of one."""
+  """RMSNorm times (1 + scale), as Gemma stores it: weight decay then pulls the factor towards 1."""
 
   epsilon: float
   dtype: str
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """x[..., d] -> [..., d] in the dtype of the module."""
     scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
     x = x.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
@@ -49,7 +57,7 @@ def make_norm(c: DecoderConfig, name: str | None = None) -> nn.Module:
   if c.norm == "zero_centered":
     return ZeroCenteredRMSNorm(c.norm_eps, c.dtype, name=name)
   if c.norm == "layer":
-    # E[x^2] - E[x]^2 loses what is left after GPT-2's large means.
+    # The fast variance, E[x^2] - E[x]^2, has no digits left beside GPT-2's large means.
     return nn.LayerNorm(epsilon=c.norm_eps, dtype=c.dtype, use_fast_variance=False, name=name)
   return nn.RMSNorm(epsilon=c.norm_eps, dtype=c.dtype, name=name)
 
@@ -57,11 +65,13 @@ def make_norm(c: DecoderConfig, name: str | None = None) -> nn.Module:
 class Dense(nn.Dense):
   """x @ kernel + bias, and + (x @ a) @ b where an adapter stands beside the kernel (see `rlhf_jax.models.lora`)."""
 
-  def __call__(self, x):
-    y = super().__call__(x)
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    """inputs[..., d] -> [..., features]."""
+    y = super().__call__(inputs)
     if self.has_variable("params", "a"):
-      a, b = (self.get_variable("params", name).astype(x.dtype) for name in ("a", "b"))
-      y = y + (x @ a) @ b
+      a: jax.Array = self.get_variable("params", "a")
+      b: jax.Array = self.get_variable("params", "b")
+      y = y + (inputs @ a.astype(inputs.dtype)) @ b.astype(inputs.dtype)
     return y
 
 
@@ -78,16 +88,28 @@ class Layer(nn.Module):
   fused: Attention = "xla"
 
   @nn.compact
-  def __call__(self, x, positions, turn, visible, cache, segments=None, last=None):
-    """With last[B], what comes back is [B, d], of these tokens; the keys and values are of all."""
+  def __call__(
+    self,
+    x: jax.Array,
+    positions: jax.Array,
+    rotary: Rotary | None,
+    visible: jax.Array,
+    cache: LayerCache | None,
+    segments: jax.Array | None = None,
+    last: jax.Array | None = None,
+  ) -> tuple[jax.Array, LayerCache]:
+    """x[B * S, d] -> (the next x, the cache); the other arguments are as in `Decoder`.
+
+    With last[B] the next x is [B, d], that of these tokens only; the cache holds the keys and values of all.
+    """
     c = self.config
-    read = make_norm(c, "attention_norm")(x)
-    asking, asking_turn, fused = read, turn, self.fused
+    normed = make_norm(c, "attention_norm")(x)
+    query_normed, query_rotary, fused = normed, rotary, self.fused
     if last is not None:
-      x, asking = (pick(y.reshape(*positions.shape, -1), last)[:, 0] for y in (x, read))
-      asking_turn, visible = jax.tree.map(lambda y: pick(y, last), (turn, visible))
+      x, query_normed = (pick(y.reshape(*positions.shape, -1), last)[:, 0] for y in (x, normed))
+      query_rotary, visible = jax.tree.map(lambda y: pick(y, last), (rotary, visible))
       fused = "xla"
-    y, cache = self.attention(asking, read, positions, asking_turn, turn, visible, cache, segments, fused)
+    y, cache = self.attention(query_normed, normed, positions, query_rotary, rotary, visible, cache, segments, fused)
     if c.post_norms:
       y = make_norm(c, "attention_post_norm")(y)
     after = x + y
@@ -96,35 +118,49 @@ class Layer(nn.Module):
       y = make_norm(c, "mlp_post_norm")(y)
     return after + y, cache
 
-  def attention(self, asking, x, positions, asking_turn, turn, visible, cache, segments, fused):
+  def attention(
+    self,
+    query_x: jax.Array,
+    x: jax.Array,
+    positions: jax.Array,
+    query_rotary: Rotary | None,
+    rotary: Rotary | None,
+    visible: jax.Array,
+    cache: LayerCache | None,
+    segments: jax.Array | None,
+    fused: Attention,
+  ) -> tuple[jax.Array, LayerCache]:
+    """(what query_x reads from the keys and values of x[B * S, d], [like query_x]; the cache)."""
     c = self.config
     batch, length = positions.shape
-    query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(asking)
+    query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(query_x)
     key = self.dense(c.num_kv_heads * c.head_dim, "key", c.qkv_bias)(x)
     value = self.dense(c.num_kv_heads * c.head_dim, "value", c.qkv_bias)(x)
     query = query.reshape(batch, -1, c.num_heads, c.head_dim)
     key, value = (y.reshape(batch, length, c.num_kv_heads, c.head_dim) for y in (key, value))
     if c.query_key_norm:
       query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
-    if turn is not None:
-      query, key = rotate(query, *asking_turn), rotate(key, *turn)
+    if rotary is not None and query_rotary is not None:
+      query, key = rotate(query, *query_rotary), rotate(key, *rotary)
     extends = cache is not None
-    if not extends:
+    if cache is None:
       cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
     else:
       rows = jnp.arange(batch)[:, None]
-      cache = tuple(old.at[rows, :, positions].set(new) for old, new in zip(cache, (key, value), strict=True))
+      cache = (cache[0].at[rows, :, positions].set(key), cache[1].at[rows, :, positions].set(value))
       key, value = (y.swapaxes(1, 2) for y in cache)
     scale = c.query_scale or c.head_dim**-0.5
     if fused == "xla" or extends:
       y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
     else:
-      settings = dict(window=self.window, scale=scale, softcap=c.attention_softcap)
-      y = fused_attention(fused, query, key, value, segments, **settings)
+      y = fused_attention(
+        fused, query, key, value, segments, window=self.window, scale=scale, softcap=c.attention_softcap
+      )
     y = y.reshape(-1, c.num_heads * c.head_dim)
     return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
 
-  def mlp(self, x):
+  def mlp(self, x: jax.Array) -> jax.Array:
+    """x[..., d] -> [..., d], each token by itself."""
     c = self.config
     activation = ACTIVATIONS[c.activation]
     if c.gated:
@@ -133,15 +169,16 @@ class Layer(nn.Module):
       y = activation(self.dense(c.d_ff, "up", c.mlp_bias)(x))
     return self.dense(c.d_model, "mlp_out", c.mlp_bias, 1 / (2 * c.num_layers))(y)
 
-  def dense(self, features, name, bias, scale=1.0):
+  def dense(self, features: int, name: str, bias: bool, scale: float = 1.0) -> Dense:
+    """A matrix of this layer, drawn with variance scale / d."""
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
     return Dense(
       features, use_bias=bias, dtype=self.config.dtype, kernel_init=init, name=name, dot_general=_dense_product
     )
 
 
-def _dense_product(x, kernel, dimension_numbers, precision=None):
-  """What `nn.Dense` asks for with x[T, d] and kernel[d, f]."""
+def _dense_product(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, precision: Any = None) -> jax.Array:
+  """What `nn.Dense` asks of dot_general, for x[T, d] and kernel[d, f]."""
   del dimension_numbers, precision
   return product(x, kernel)
 
@@ -153,10 +190,11 @@ class Decoder(nn.Module):
   remat: Remat = "none"
   attention: Attention = "xla"
 
-  def setup(self):
+  def setup(self) -> None:
     c = self.config
     init = nn.initializers.normal(0.02)
-    # 0.02 drowns the words of a narrow model in what its layers add: learning to copy then takes it twice as long.
+    # With std 0.02 a narrow model's embeddings are small beside the outputs of its layers, and it needs twice as long
+    # to learn to copy.
     words = nn.initializers.normal(2 * c.d_model**-0.5)
     self.embedding = nn.Embed(c.vocab_size, c.d_model, embedding_init=words, dtype=c.dtype)
     if c.learned_positions:
@@ -169,13 +207,26 @@ class Decoder(nn.Module):
         c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=init, dot_general=_dense_product
       )
 
-  def __call__(self, tokens, positions, visible, cache: Cache | None = None, segments=None, last=None):
-    """visible[B, S, U]: which of the U keys, the sequence's own or the cache's slots, each token may see.
+  def __call__(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array,
+    visible: jax.Array,
+    cache: Cache | None = None,
+    segments: jax.Array | None = None,
+    last: jax.Array | None = None,
+  ) -> tuple[jax.Array, Cache]:
+    """tokens[B, S] -> (hidden[B, S, d_model], cache).
 
-    The cache that comes back is the one given with the tokens written at their positions; without one, the tokens' own.
-    segments[B, S], where rows are packed: what `visible` says already, for attention that makes its own mask.
-    last[B]: where only one token of each row is asked for, its index; the last layer then does no work for the others,
-    and hidden is [B, d_model].
+    Args:
+      positions: i32[B, S], the position of each token in its sequence.
+      visible: bool[B, S, U], the keys that each token may see: those of the S tokens, or the U slots of the cache.
+      cache: the keys and values so far; the returned cache also holds those of the tokens, at their positions. Without
+        it the returned cache holds those of the tokens alone.
+      segments: i32[B, S], the number of each token's sequence in a packed row. `visible` knows it already; fused
+        attention makes its mask from it.
+      last: i32[B], the index of the one token of each row that is asked for: hidden is then [B, d_model], and the last
+        layer does no work for the other tokens.
     """
     c = self.config
     batch, length = tokens.shape
@@ -184,33 +235,33 @@ class Decoder(nn.Module):
       x = x * jnp.asarray(c.embedding_scale, x.dtype)
     if c.learned_positions:
       x = x + self.position_embedding(positions).reshape(batch * length, c.d_model)
-    turn, window_turn = self.rotations(positions)
+    rotary, window_rotary = self.rotations(positions)
     key_positions = positions if cache is None else jnp.arange(visible.shape[2])[None]  # [B or 1, U]
     age = positions[:, :, None] - key_positions[:, None, :]  # [B, S, U]
     caches = []
     for i, layer in enumerate(self.layers):
       seen = visible & (age < layer.window) if layer.window else visible
-      turns = window_turn if layer.window else turn
+      turns = window_rotary if layer.window else rotary
       wanted = last if i == c.num_layers - 1 else None
       x, layer_cache = layer(x, positions, turns, seen, None if cache is None else cache[i], segments, wanted)
       caches.append(layer_cache)
     hidden = self.final_norm(x).reshape(*(positions if last is None else last).shape, c.d_model)
     if self.is_initializing():
-      self.unembed(hidden)  # else an untied unembedding would have no parameters
+      self.unembed(hidden)  # otherwise an untied unembedding would have no parameters
     return hidden, tuple(caches)
 
-  def rotations(self, positions):
-    """What turns queries and keys at positions[B, S], in layers without a window and with one; None: nothing does."""
+  def rotations(self, positions: jax.Array) -> tuple[Rotary | None, Rotary | None]:
+    """The rotations at positions[B, S], for layers without and with a window; None where positions are learned."""
     c = self.config
     if c.learned_positions:
       return None, None
     dim = c.rotary_dim or c.head_dim
     magnitude = c.rope_scaling.magnitude if c.rope_scaling else 1.0
-    turn = rotation(positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
-    return turn, rotation(positions, frequencies(dim, c.window_rope_theta)) if c.window_rope_theta else turn
+    rotary = rotation(positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
+    return rotary, rotation(positions, frequencies(dim, c.window_rope_theta)) if c.window_rope_theta else rotary
 
-  def unembed(self, hidden):
-    """hidden[..., d_model] -> logits[..., V], with the embedding where it is tied."""
+  def unembed(self, hidden: jax.Array) -> jax.Array:
+    """hidden[..., d_model] -> logits[..., V], by the matrix of the embeddings where config.tied."""
     c = self.config
     flat = hidden.reshape(-1, c.d_model)
     if c.tied:

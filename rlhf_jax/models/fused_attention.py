@@ -40,7 +40,9 @@ def fused_attention(
 ) -> jax.Array:
   """Causal attention of whole rows: query[B, T, H, D], key, value[B, T, G, D], segments[B, T] or None -> like query.
 
-  window: how many tokens back each sees, itself included; 0 is all.
+  Args:
+    window: the number of tokens that each token sees, itself included; 0 for all.
+    scale, softcap: as in `rlhf_jax.models.attention.attend`; "cudnn" has no softcap (see `check_attention`).
   """
   length = query.shape[1]
   padding = [(0, 0), (0, -length % BLOCK), (0, 0), (0, 0)]  # at the end, where causality hides it
@@ -52,8 +54,17 @@ def fused_attention(
   return splash(query * scale, key, value, segments, window=window, softcap=softcap)[:, :length]
 
 
-def cudnn(query, key, value, segments, *, window: int, scale: float, implementation: str = "cudnn") -> jax.Array:
-  """By `jax.nn.dot_product_attention`; only packed rows need a mask of [B, 1, T, T]."""
+def cudnn(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  segments: jax.Array | None,
+  *,
+  window: int,
+  scale: float,
+  implementation: Literal["xla", "cudnn"] = "cudnn",
+) -> jax.Array:
+  """Attention as in `fused_attention` by `jax.nn.dot_product_attention`; only packed rows need a mask [B, 1, T, T]."""
   same = None if segments is None else segments[:, None, :, None] == segments[:, None, None, :]
   past = (window - 1, 0) if window else None
   return jax.nn.dot_product_attention(
@@ -61,12 +72,25 @@ def cudnn(query, key, value, segments, *, window: int, scale: float, implementat
   )
 
 
-def splash(query, key, value, segments, *, window: int, softcap: float, interpret: bool = False) -> jax.Array:
-  """By JAX's block-sparse kernel (arXiv 2205.14135), which skips what causality or the window hides."""
+def splash(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  segments: jax.Array | None,
+  *,
+  window: int,
+  softcap: float,
+  interpret: bool = False,
+) -> jax.Array:
+  """Attention as in `fused_attention`, of scaled queries, by JAX's block-sparse kernel (arXiv 2205.14135).
+
+  It skips blocks that causality or the window hides. interpret: run the kernel without a TPU, for tests.
+  """
   from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 
   length, heads = query.shape[1:3]
   shape = (length, length)
+  mask: splash_attention_mask.Mask
   if window:
     mask = splash_attention_mask.LocalMask(shape, (window - 1, 0), offset=0)
   else:
@@ -75,7 +99,7 @@ def splash(query, key, value, segments, *, window: int, softcap: float, interpre
     splash_attention_mask.MultiHeadMask([mask] * heads), attn_logits_soft_cap=softcap or None, interpret=interpret
   )
 
-  def row(query, key, value, segments):
+  def row(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array | None) -> jax.Array:
     ids = None if segments is None else splash_attention_kernel.SegmentIds(segments, segments)
     return kernel(*(x.swapaxes(0, 1) for x in (query, key, value)), segment_ids=ids).swapaxes(0, 1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,51 +19,58 @@ from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.decoder import Cache, Decoder, Remat
 from rlhf_jax.models.fused_attention import Attention, check_attention
 from rlhf_jax.models.lora import lora_weights
-from rlhf_jax.types import Params
+from rlhf_jax.types import Array, Params
 
 
 class LanguageModel(NamedTuple):
-  """The pure functions of a decoder; B sequences of T tokens, V words.
+  """The pure functions of a decoder.
 
-  init(key) -> params
-  init_head(key, params) -> params with a scalar head, std 1/sqrt(d + 1), bias 0 (N implementation details of RLHF)
-  apply(params, tokens[B, T], segments=None) -> logits[B, T, V]; logits[:, t] predicts tokens[:, t] from tokens[:, :t].
-    Index 0 is predicted from nothing: its logits are 0, and a mask must leave it out.
-  value(params, tokens, segments=None) -> f32[B, T], the head's reading of the state tokens[:, :t]
-  apply_with_value(params, tokens, segments=None) -> (logits, values), one forward through a shared trunk
-  hidden(params, tokens, segments=None) -> [B, T, d], of which `unembed` makes the logits of `apply`
-  hidden_with_value(params, tokens, segments=None) -> (hidden, values)
-  score(params, tokens[B, T], mask[B, T]) -> f32[B], the head's reading of the last token the mask holds
-  init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens
-  prefill(params, tokens[B, S], last[B]) -> (hidden[B, d] of the tokens at these indices, the cache of all S tokens)
-  extend(params, tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache); not shifted
-  unembed(params, hidden[..., d]) -> logits[..., V]
+  B sequences of T tokens, i32[B, T], over V words; hidden states of width d. segments[B, T] are the numbers of the
+  sequences in packed rows, or None.
   """
 
   config: DecoderConfig
-  init: Callable
-  init_head: Callable
-  apply: Callable
-  value: Callable
-  apply_with_value: Callable
-  hidden: Callable
-  hidden_with_value: Callable
-  score: Callable
-  init_cache: Callable
-  prefill: Callable
-  extend: Callable
-  unembed: Callable
+  """Shape of the decoder."""
+  init: Callable[[jax.Array], Params]
+  """init(key) -> params."""
+  init_head: Callable[[jax.Array, Params], Params]
+  """init_head(key, params) -> params with a scalar head of std 1 / sqrt(d + 1) and bias 0 (N implementation details of
+  RLHF, arXiv 2403.17031)."""
+  apply: Callable[..., jax.Array]
+  """apply(params, tokens, segments=None) -> logits f32[B, T, V]; logits[:, t] predicts tokens[:, t] from tokens[:, :t].
+  The first token of a sequence is predicted from nothing: its logits are 0, and a mask must leave it out."""
+  value: Callable[..., jax.Array]
+  """value(params, tokens, segments=None) -> f32[B, T], the head's value of the state tokens[:, :t]."""
+  apply_with_value: Callable[..., tuple[jax.Array, jax.Array]]
+  """apply_with_value(params, tokens, segments=None) -> (logits, values), by one forward of the trunk they share."""
+  hidden: Callable[..., jax.Array]
+  """hidden(params, tokens, segments=None) -> [B, T, d]; `unembed` makes the logits of `apply` from it."""
+  hidden_with_value: Callable[..., tuple[jax.Array, jax.Array]]
+  """hidden_with_value(params, tokens, segments=None) -> (hidden, values)."""
+  score: Callable[[Params, Array, Array], jax.Array]
+  """score(params, tokens, mask[B, T]) -> f32[B], the head's value at the last token of the mask."""
+  init_cache: Callable[[int, int], Cache]
+  """init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens."""
+  prefill: Callable[[Params, Array, Array], tuple[jax.Array, Cache]]
+  """prefill(params, tokens[B, S], last[B]) -> (hidden[B, d] of the tokens at these indices, the cache of all S)."""
+  extend: Callable[[Params, jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
+  """extend(params, tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache). Nothing is shifted: hidden[:, t]
+  has seen tokens[:, t] and predicts the next token."""
+  unembed: Callable[[Params, jax.Array], jax.Array]
+  """unembed(params, hidden[..., d]) -> logits f32[..., V]."""
 
 
 @functools.lru_cache(maxsize=8)
 def language_model(config: DecoderConfig, remat: Remat = "none", attention: Attention = "xla") -> LanguageModel:
-  """The functions of one decoder shape; the same shape gives the same functions, so that what was compiled stays so.
+  """The functions of one decoder shape. The same shape gives the same functions, so that programs compile once.
 
-  remat: what a backward pass computes anew of each layer: nothing, everything ("full"), or all but the products with
-  weight matrices ("dots"). attention: who computes it outside of a cache; see `rlhf_jax.models.fused_attention`.
+  Args:
+    remat: the part of each layer that a backward pass computes anew: "none", "full" for everything, or "dots" for all
+      but the products with weight matrices.
+    attention: the implementation of attention without a cache (see `rlhf_jax.models.fused_attention`).
 
   Raises:
-    UnsupportedModelError: this attention cannot compute the config's.
+    UnsupportedModelError: `attention` cannot compute a variant of the config.
   """
   check_attention(attention, config)
   decoder = Decoder(config, remat, attention)
@@ -76,30 +83,35 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     kernel = jax.random.normal(key, (config.d_model,)) / jnp.sqrt(config.d_model + 1.0)
     return {**params, "head": {"kernel": kernel, "bias": jnp.zeros(())}}
 
-  def hidden_states(params, tokens, segments):
-    return decoder.apply({"params": lora_weights(params)}, tokens, *_causal(tokens, segments), segments=segments)[0]
+  def run(params: Params, *arguments: Any, **more: Any) -> tuple[jax.Array, Cache]:
+    return cast(tuple[jax.Array, Cache], decoder.apply({"params": lora_weights(params)}, *arguments, **more))
 
-  def apply(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
-    before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
+  def hidden_before(params: Params, tokens: Array, segments: Array | None) -> jax.Array:
+    """[B, T - 1, d]: index t has seen the tokens up to t and predicts the one at t + 1."""
+    tokens, segments = tokens[:, :-1], None if segments is None else segments[:, :-1]
+    return run(params, tokens, *_causal(tokens, segments), segments=segments)[0]
+
+  def apply(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
+    before = hidden_before(params, tokens, segments)
     return unembed(params, _shift(before, segments))
 
-  def value(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
-    before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
+  def value(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
+    before = hidden_before(params, tokens, segments)
     return _shift(_read(params["head"], before), segments)
 
-  def apply_with_value(params: Params, tokens: jax.Array, segments: jax.Array | None = None):
-    before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
+  def apply_with_value(params: Params, tokens: Array, segments: Array | None = None) -> tuple[jax.Array, jax.Array]:
+    before = hidden_before(params, tokens, segments)
     return unembed(params, _shift(before, segments)), _shift(_read(params["head"], before), segments)
 
-  def hidden(params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
-    before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
-    return _shift(before, segments)  # 0 where nothing precedes, of which `unembed` makes logits of 0
+  def hidden(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
+    before = hidden_before(params, tokens, segments)
+    return _shift(before, segments)  # 0 where nothing precedes, and the logits of 0 are 0
 
-  def hidden_with_value(params: Params, tokens: jax.Array, segments: jax.Array | None = None):
-    before = hidden_states(params, tokens[:, :-1], None if segments is None else segments[:, :-1])
+  def hidden_with_value(params: Params, tokens: Array, segments: Array | None = None) -> tuple[jax.Array, jax.Array]:
+    before = hidden_before(params, tokens, segments)
     return _shift(before, segments), _shift(_read(params["head"], before), segments)
 
-  def score(params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+  def score(params: Params, tokens: Array, mask: Array) -> jax.Array:
     last = jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)  # [B]
     return _read(params["head"], prefill(params, tokens, last)[0])
 
@@ -107,24 +119,37 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     shape = (batch, config.num_kv_heads, length, config.head_dim)
     return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers))
 
-  def prefill(params: Params, tokens: jax.Array, last: jax.Array):
-    return decoder.apply({"params": lora_weights(params)}, tokens, *_causal(tokens, None), last=last)
+  def prefill(params: Params, tokens: Array, last: Array) -> tuple[jax.Array, Cache]:
+    return run(params, tokens, *_causal(tokens, None), last=last)
 
-  def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache):
-    # Whatever a slot held before its position is reached is never seen: only slots up to the query's are visible.
+  def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    # Only slots up to the query's position are visible, so the old contents of later slots are never seen.
     visible = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]  # [B, S, U]
-    return decoder.apply({"params": lora_weights(params)}, tokens, positions, visible, cache)
+    return run(params, tokens, positions, visible, cache)
 
   def unembed(params: Params, hidden: jax.Array) -> jax.Array:
-    logits = decoder.apply({"params": params["decoder"]}, hidden, method="unembed")
+    logits = cast(jax.Array, decoder.apply({"params": params["decoder"]}, hidden, method="unembed"))
     return logits.astype(jnp.float32)
 
-  forwards = apply, value, apply_with_value, hidden, hidden_with_value, score
-  return LanguageModel(config, init, init_head, *forwards, init_cache, prefill, extend, unembed)
+  return LanguageModel(
+    config,
+    init,
+    init_head,
+    apply,
+    value,
+    apply_with_value,
+    hidden,
+    hidden_with_value,
+    score,
+    init_cache,
+    prefill,
+    extend,
+    unembed,
+  )
 
 
-def _causal(tokens: jax.Array, segments: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-  """(positions[B, T], visible[B, T, T]). Padding is only ever at the end, so causality alone hides it."""
+def _causal(tokens: Array, segments: Array | None) -> tuple[jax.Array, jax.Array]:
+  """(positions[B, T], visible[B, T, T]). Padding is at the end only, so causality alone hides it."""
   batch, length = tokens.shape
   index = jnp.arange(length)
   visible = jnp.broadcast_to(index[None, :] <= index[:, None], (batch, length, length))
@@ -135,10 +160,10 @@ def _causal(tokens: jax.Array, segments: jax.Array | None) -> tuple[jax.Array, j
   return index - start_index, visible & (segments[:, :, None] == segments[:, None, :])
 
 
-def _shift(before: jax.Array, segments: jax.Array | None) -> jax.Array:
-  """Aligns what was read after tokens[:, :t] with index t: [B, T - 1, ...] -> [B, T, ...]; 0 where nothing precedes.
+def _shift(before: jax.Array, segments: Array | None) -> jax.Array:
+  """Moves the value at index t to t + 1, the token it predicts: [B, T - 1, ...] -> [B, T, ...]; 0 where none precedes.
 
-  Hidden states are shifted rather than logits, which are a copy of [B, T, V] larger and 0 where the hidden state is 0.
+  Shifting hidden states rather than logits saves a copy of [B, T, V]; logits are 0 where the hidden state is 0.
   """
   shifted = jnp.pad(before, [(0, 0), (1, 0)] + [(0, 0)] * (before.ndim - 2))
   if segments is None:

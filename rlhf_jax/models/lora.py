@@ -1,18 +1,18 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) as a transformation of parameter trees.
 
-An adapter tree holds, for each adapted matrix W[in, out], a pair a[in, r], b[r, out]; the model with adapters is the
+An adapter tree holds a pair a[in, r], b[r, out] for each adapted matrix W[in, out]; the model with adapters is the
 model of the merged tree, W + scale * a @ b. A model's tree carries them beside its decoder,
 
   {"decoder": the base, "lora": the adapters, "lora_scale": f32[], and a "head" where it has one}
 
 and every function of a `LanguageModel` takes such a tree: it computes x @ W + scale * (x @ a) @ b, so neither W + a @ b
-nor a gradient of W is ever made. Several such trees hold the arrays of one base. `split_lora` parts what is trained
-from what is frozen, `fold_lora` gives the plain tree.
+nor a gradient of W is ever made. Several such trees may share the arrays of one base. `split_lora` separates trained
+from frozen arrays; `fold_lora` gives the plain tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,16 @@ _FROZEN = ("decoder", "lora_scale")
 
 
 def init_lora(key: jax.Array, params: Params, *, rank: int, targets: Sequence[str] = ATTENTION) -> Params:
-  """Adapters of the matrices named `targets` in every layer, which change nothing yet: b is 0 (section 4.1).
+  """Fresh adapters of the matrices named `targets` in every layer: they change nothing yet, since b is 0 (section 4.1).
 
   a is uniform in +-1 / sqrt(in), as PEFT draws it. The key of a matrix depends on its place alone.
 
+  Args:
+    params: the tree of a decoder.
+    rank: r, the number of columns of a.
+
   Raises:
-    ValueError: a target that no layer has.
+    ValueError: no layer has a matrix of a name in `targets`.
   """
   kernels = {path: leaf for path, leaf in _kernels(params) if path[-2] in targets}
   missing = sorted(set(targets) - {path[-2] for path in kernels})
@@ -47,12 +51,12 @@ def init_lora(key: jax.Array, params: Params, *, rank: int, targets: Sequence[st
 
 
 def merge_lora(params: Params, adapters: Params, *, scale: float | jax.Array) -> Params:
-  """`params` with W + scale * a @ b in the place of each adapted W; all other leaves are shared, not copied.
+  """A decoder's tree with W + scale * a @ b in the place of each adapted W; other leaves are shared, not copied.
 
   scale is alpha / rank in the paper's terms. Gradients flow to both arguments.
   """
 
-  def merged(dense, a, b):
+  def merged(dense: Params, a: jax.Array, b: jax.Array) -> Params:
     change = jnp.matmul(a, b, preferred_element_type=jnp.float32)
     return {**dense, "kernel": dense["kernel"] + (scale * change).astype(dense["kernel"].dtype)}
 
@@ -60,17 +64,17 @@ def merge_lora(params: Params, adapters: Params, *, scale: float | jax.Array) ->
 
 
 def add_lora(key: jax.Array, params: Params, *, rank: int, alpha: float, targets: Sequence[str] = ATTENTION) -> Params:
-  """A model's tree with fresh adapters of scale alpha / rank; its arrays are shared, not copied.
+  """A model's tree with fresh adapters of scale alpha / rank beside its decoder, whose arrays are shared, not copied.
 
   Raises:
-    ValueError: a target that no layer has.
+    ValueError: no layer has a matrix of a name in `targets`.
   """
   adapters = init_lora(key, params["decoder"], rank=rank, targets=targets)
   return {**params, "lora": adapters, "lora_scale": jnp.asarray(alpha / rank, jnp.float32)}
 
 
 def fold_lora(params: Params) -> Params:
-  """A model's tree with its adapters merged into the decoder; one without adapters is given back as it is."""
+  """A model's tree with its adapters merged into the decoder; a tree without adapters is returned as it is."""
   if "lora" not in params:
     return params
   rest = {name: part for name, part in params.items() if name not in ("lora", "lora_scale")}
@@ -78,7 +82,7 @@ def fold_lora(params: Params) -> Params:
 
 
 def lora_weights(params: Params) -> Params:
-  """The decoder's parameters with a pair "a", "b", the scale included, beside each adapted kernel."""
+  """The decoder's tree with the pair "a" and scale * "b" beside each adapted kernel."""
   if "lora" not in params:
     return params["decoder"]
   scale = params["lora_scale"]
@@ -86,9 +90,10 @@ def lora_weights(params: Params) -> Params:
 
 
 def split_lora(params: Params) -> tuple[Params, Params]:
-  """(trained, frozen) of a model's tree, or of a dict of such: where there are adapters, the decoder is frozen.
+  """(trained, frozen) parts of a model's tree, or of a dict of models' trees.
 
-  Without adapters all is trained. `join_lora` is the inverse; both share all arrays.
+  The decoder of a model with adapters is frozen; without adapters everything is trained. `join_lora` is the inverse.
+  Arrays are shared, not copied.
   """
   if not isinstance(params, Mapping):
     return params, {}
@@ -104,21 +109,21 @@ def split_lora(params: Params) -> tuple[Params, Params]:
 
 
 def join_lora(trained: Params, frozen: Params) -> Params:
-  """The tree that `split_lora` parted."""
+  """The tree whose parts `split_lora` gives."""
   if "decoder" in frozen:
     return {**trained, **frozen}
   return {**trained, **{name: join_lora(trained[name], part) for name, part in frozen.items()}} if frozen else trained
 
 
-def _at_pairs(change: Callable, params: Params, adapters: Params) -> Params:
-  """`params` with change(dense, a, b) in the place of each adapted dense layer."""
+def _at_pairs(change: Callable[..., Params], params: Params, adapters: Params) -> Params:
+  """`params` with change(dense, a, b) in the place of each adapted dense layer {"kernel", ...}."""
   if set(adapters) == {"a", "b"}:
     return change(params, **adapters)
   return {**params, **{name: _at_pairs(change, params[name], part) for name, part in adapters.items()}}
 
 
-def _kernels(params: Params):
-  """((key, ..., "kernel"), matrix) of every dense matrix in a layer."""
+def _kernels(params: Params) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
+  """The path (key, ..., "kernel") and the array of every matrix in a layer."""
   for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
     keys = tuple(entry.key for entry in path)
     if keys[-1] == "kernel" and any(key.startswith("layers_") for key in keys):

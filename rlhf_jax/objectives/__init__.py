@@ -4,6 +4,10 @@ A `_loss` is minimised and an `_objective` maximised, so the minus sign appears 
 reduced over the batch: that is `rlhf_jax.reduce.weighted_sum`. Advantages, returns, old log-probs, old values and
 everything of the reference are `stop_gradient`ed inside. With `mask` (boolean or numeric, nonzero counts), masked
 inputs are replaced before any arithmetic: the result there is 0 and so is its gradient, whatever stood there.
+
+`[...]` is any shape, the same for all arguments where nothing else is said; a scalar fits everywhere. An array with
+another number of axes raises ValueError while the function is traced: a value for each sequence, [B], would otherwise
+broadcast along the tokens of [B, T] where B is T.
 """
 
 from rlhf_jax.objectives.chunked import ChunkedLogits

@@ -1,54 +1,57 @@
-"""Logits of a large vocabulary that are never all there: the objectives read them a few positions at a time."""
+"""Logits of a large vocabulary, computed for a few positions at a time instead of as one array."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 class ChunkedLogits(NamedTuple):
-  """Stands for the logits `unembed(hidden) / temperature` in `token_logprobs`, `token_entropy` and their relatives.
+  """The logits `unembed(hidden) / temperature`, as an argument of `token_logprobs`, `token_entropy`, `lm_loss` etc.
 
   Logits exist for `chunk` positions of every row at once, forward and backward, where an array of them would take
-  [..., T, V] several times over; values and gradients are the same. It lives inside one traced function, such as a
-  loss: `unembed` may refer to parameters that are differentiated.
-
-  hidden: [..., T, d], aligned with the tokens it predicts. unembed: [..., d] -> f32[..., V], soft cap included.
+  the memory of [..., T, V] several times; values and gradients are the same. Make it inside the traced function that
+  uses it, such as a loss: `unembed` may refer to parameters that are differentiated.
   """
 
   hidden: jax.Array
+  """[..., T, d], aligned with the tokens it predicts."""
   unembed: Callable[[jax.Array], jax.Array]
+  """Function [..., d] -> f32[..., V], soft cap included."""
   chunk: int
-  temperature: Any = 1.0
+  """Number of positions at a time."""
+  temperature: ArrayLike = 1.0
+  """Temperature, a scalar, that divides the logits."""
 
-  def __truediv__(self, temperature: Any) -> "ChunkedLogits":
-    """As with an array: the logits at a sampling temperature."""
-    return self._replace(temperature=self.temperature * temperature)
+  def __truediv__(self, temperature: ArrayLike) -> "ChunkedLogits":
+    """The logits at a sampling temperature, as for an array."""
+    return self._replace(temperature=jnp.asarray(self.temperature) * temperature)
 
-  def map(self, function: Callable, *arrays: Any) -> Any:
-    """function(logits[..., c, V], *arrays[..., c]) -> a tree of [..., c], over chunks -> the same of [..., T].
+  def map(self, function: Callable[..., Any], *arrays: ArrayLike | None) -> Any:
+    """Applies function(logits[..., c, V], *arrays[..., c]) -> a tree of [..., c] to chunks; returns a tree of [..., T].
 
-    An array may be None. What `function` makes of logits is computed anew in the backward pass.
+    An array may be None. The backward pass calls `function` again instead of keeping what it computed.
     """
     axis = self.hidden.ndim - 2
     length = self.hidden.shape[axis]
     chunk = max(min(self.chunk, length), 1)
     count = -(-length // chunk)
 
-    def cut(x):  # [..., T, *rest] -> [count, ..., chunk, *rest]
+    def cut(x: jax.Array) -> jax.Array:  # [..., T, *rest] -> [count, ..., chunk, *rest]
       x = jnp.pad(x, [(0, count * chunk - length if i == axis else 0) for i in range(x.ndim)])
       return jnp.moveaxis(x.reshape(*x.shape[:axis], count, chunk, *x.shape[axis + 1 :]), axis, 0)
 
-    def part(inputs):
+    def part(inputs: tuple[jax.Array, Any]) -> Any:
       hidden, rest = inputs
       return function(self.unembed(hidden) / self.temperature, *rest)
 
-    def join(y):  # [count, ..., chunk] -> [..., T]
+    def join(y: jax.Array) -> jax.Array:  # [count, ..., chunk] -> [..., T]
       y = jnp.moveaxis(y, 0, axis)
       return y.reshape(*y.shape[:axis], count * chunk)[..., :length]
 
     arrays = jax.tree.map(jnp.asarray, arrays)
-    # Inside a loop nothing can be merged with the forward pass, so that the barriers against it would only cost.
+    # prevent_cse is for code outside of loops: in a loop its barriers would cost time and prevent nothing.
     parts = jax.lax.map(jax.checkpoint(part, prevent_cse=False), jax.tree.map(cut, (self.hidden, arrays)))
     return jax.tree.map(join, parts)

@@ -1,25 +1,25 @@
-"""KL divergence from a reference policy: estimators, exact, as a reward, and its adaptive coefficient.
+"""KL divergence from a reference policy: estimates, the exact value, a reward, and an adaptive coefficient.
 
-Which estimator where, for tokens sampled from the policy itself:
+The right estimator for tokens sampled from the policy itself:
 
   - As a reward (subtracted from the score, reaching the policy through its advantages): k1. It is unbiased, and so
-    is the policy gradient of the penalised reward. k3 has the same mean and less spread.
+    is the policy gradient of the penalised reward. k3 has the same mean and less variance.
   - As a loss (differentiated directly): k2. Its gradient, `d * grad logp`, has the exact gradient of
     KL(policy || reference) as its mean, although its value is biased.
-  - Never k1 as a loss: its gradient is `grad logp`, whose mean is 0. It does nothing but add noise.
-  - k3 as a loss (GRPO) is biased: the mean of its gradient is that of KL(reference || policy), the other direction.
+  - Never k1 as a loss: its gradient is `grad logp`, whose mean is 0, so it only adds noise.
+  - k3 as a loss (GRPO) is biased: the mean of its gradient is that of KL(reference || policy), the reverse direction.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rlhf_jax.reduce import float32, select
+from rlhf_jax.reduce import check_axes, float32, select
 
 __all__ = ["adaptive_kl_coef", "kl_estimate", "kl_exact", "shaped_rewards"]
 
-LOGP_FLOOR = -1e9  # below any sequence's log-prob, and its square fits in float32
-MAX_LOG_RATIO = 40.0  # exp(40) = 2.4e17, whose square still sums in float32: a global-norm clip can act on it
+LOGP_FLOOR = -1e9  # nats; below any sequence's log-prob, and its square fits in float32
+MAX_LOG_RATIO = 40.0  # nats; squares of exp(40) = 2.4e17 still sum in float32, so that a global-norm clip can act
 
 
 def kl_estimate(logp: ArrayLike, logp_ref: ArrayLike, *, kind: str = "k1", mask: ArrayLike | None = None) -> jax.Array:
@@ -27,14 +27,15 @@ def kl_estimate(logp: ArrayLike, logp_ref: ArrayLike, *, kind: str = "k1", mask:
 
   With `d = logp - logp_ref`: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d (Schulman 2020, "Approximating KL
   divergence", http://joschu.net/blog/kl-approx.html). E[k1] = E[k3] = KL; k2 is biased in value, k3 is never
-  negative. Differentiable in logp: the head of this module says which of them is right as a reward and which as a
-  loss. No gradient flows into logp_ref. `exp(-d)` is capped at exp(40) in value and slope; its slope is not cut off.
+  negative. Differentiable in logp: the head of this module says which kind is right as a reward and which as a loss.
+  No gradient flows into logp_ref. `exp(-d)` is capped at exp(40) in value and slope; its slope is not cut off.
 
   Args: logp, logp_ref, mask: [...]. Returns: f32[...]. Raises ValueError for an unknown kind.
 
   >>> round(float(kl_estimate(jnp.log(0.5), jnp.log(0.25), kind="k3")), 4)
   0.1931
   """
+  check_axes("kl_estimate", {"logp": logp, "logp_ref": logp_ref, "mask": mask})
   d = log_ratio(logp, logp_ref, mask)
   if kind == "k1":
     return d
@@ -49,8 +50,8 @@ def kl_exact(logits: ArrayLike, logits_ref: ArrayLike, *, mask: ArrayLike | None
   """`sum_v p_v (log p_v - log q_v)`, p = softmax(logits) and q = softmax(logits_ref), in nats.
 
   The divergence of Kullback and Leibler (1951), over the whole vocabulary. No gradient flows into logits_ref. A token
-  of probability 0 under p adds 0; one of probability 0 under q alone adds about `1e9 p_v` rather than infinity, so that
-  sums and gradients stay finite.
+  of probability 0 under p adds 0; a token of probability 0 under q alone adds about `1e9 p_v` rather than infinity, so
+  that sums and gradients stay finite.
 
   Args: logits[..., V]; logits_ref[..., V]; mask[...]. Returns: f32[...].
 
@@ -58,6 +59,7 @@ def kl_exact(logits: ArrayLike, logits_ref: ArrayLike, *, mask: ArrayLike | None
   >>> round(float(kl_exact(jnp.log(policy), jnp.log(reference))), 4)
   0.0253
   """
+  check_axes("kl_exact", {"logits": logits, "logits_ref": logits_ref}, {"mask": mask})
   rows = None if mask is None else jnp.asarray(mask)[..., None]
   logp = jax.nn.log_softmax(select(logits, rows), axis=-1)  # [..., V]
   logp_ref = jax.nn.log_softmax(select(logits_ref, rows), axis=-1)
@@ -69,14 +71,15 @@ def shaped_rewards(scores: ArrayLike, kl: ArrayLike, mask: ArrayLike, *, coef: A
 
   A sequence without a token has no place for its score: its rewards are all 0.
 
-  Args: scores[...]; kl[..., T], signed per-token estimates (k1), in nats; mask[..., T]; coef, a scalar.
-  Returns: f32[..., T].
+  Args: scores[...], one for each sequence; kl[..., T], signed per-token estimates (k1), in nats; mask[..., T]; coef, a
+  scalar in units of score per nat. Returns: f32[..., T].
 
   >>> print(shaped_rewards(jnp.array(1), jnp.full(4, 0.5), jnp.array([0, 1, 1, 0]), coef=0.25))
   [ 0.    -0.125  0.875  0.   ]
   """
-  mask = jnp.asarray(mask) != 0  # [..., T]
-  after = jnp.flip(jnp.cumsum(jnp.flip(mask, -1), axis=-1), -1)  # tokens from t on; 1 first holds at the last token
+  check_axes("shaped_rewards", {"kl": kl, "mask": mask}, {"scores": scores})
+  mask, coef = jnp.asarray(mask) != 0, float32(coef)
+  after = jnp.flip(jnp.cumsum(jnp.flip(mask, -1), axis=-1), -1)  # tokens of the mask from t on: 1 at the last
   last = mask & (after == 1)
   return -coef * select(kl, mask) + select(jnp.asarray(scores)[..., None], last)
 
@@ -86,9 +89,9 @@ def adaptive_kl_coef(
 ) -> jax.Array:
   """`coef * (1 + clip(kl / target - 1, -0.2, 0.2) * num_samples / horizon)` (arXiv:1909.08593, section 2.2).
 
-  Args: kl and target in the same unit, the mean over sequences of the KL *summed* over a sequence's tokens, and of
-  the same estimate that is penalised; num_samples, sequences since the last call; horizon, in sequences.
-  Returns: f32[].
+  Args: coef, the coefficient so far; kl and target, the mean over sequences of the KL *summed* over a sequence's
+  tokens, in nats, by the estimate that is penalised; num_samples, the number of sequences since the last call; horizon,
+  in sequences. Returns: f32[].
 
   >>> round(float(adaptive_kl_coef(0.15, 12.0, 512, target=6.0, horizon=10_000.0)), 6)
   0.151536
@@ -98,9 +101,9 @@ def adaptive_kl_coef(
 
 
 def floor_logp(logp: ArrayLike, mask: ArrayLike | None = None) -> jax.Array:
-  """Float32 log-probs no lower than LOGP_FLOOR: -inf, a token ruled out, would turn differences and 0 * -inf to NaN.
+  """Log-probs f32[...] no lower than LOGP_FLOOR: with -inf, a token ruled out, differences and 0 * -inf would be NaN.
 
-  The gradient ends there only below LOGP_FLOOR, where no finite logit leads.
+  The gradient is 0 below LOGP_FLOOR only, and finite logits give no such log-prob.
   """
   return jnp.maximum(select(logp, mask), LOGP_FLOOR)
 
@@ -111,8 +114,8 @@ def log_ratio(logp: ArrayLike, logp_ref: ArrayLike, mask: ArrayLike | None = Non
 
 
 def cap_log_ratio(x: jax.Array) -> jax.Array:
-  """`min(x, MAX_LOG_RATIO)` in value with slope 1 everywhere, to be put into exp.
+  """`min(x, MAX_LOG_RATIO)` in value with slope 1 everywhere, as an argument of exp.
 
-  A plain minimum would cut the gradient off exactly where policies are furthest apart and it is needed most.
+  A plain minimum would cut off the gradient where the policies are furthest apart.
   """
   return jnp.where(x > MAX_LOG_RATIO, MAX_LOG_RATIO + (x - jax.lax.stop_gradient(x)), x)

@@ -1,14 +1,16 @@
 """Log-probabilities of tokens, their entropy, and the language-model loss.
 
-Wherever logits are asked for, a `ChunkedLogits` may stand: the same values without an array of [..., T, V].
+Logits may be a `ChunkedLogits`: the values are the same, without an array [..., T, V].
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives.chunked import ChunkedLogits
-from rlhf_jax.reduce import select
+from rlhf_jax.reduce import check_axes, select
 
 __all__ = ["lm_loss", "logprobs_and_entropy", "token_entropy", "token_logprobs"]
 
@@ -18,9 +20,8 @@ Logits = ArrayLike | ChunkedLogits
 def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
   """`log softmax(logits[t])[tokens[t]]`: the log-prob of each token under its own prediction, in nats.
 
-  Their sum over a text is the text's log-prob (Bengio et al. 2003). There is no shift in here: `logits[..., t, :]` is
-  the prediction *for* `tokens[..., t]`. To be compared with the log-probs of a sampler, they need its temperature: pass
-  `logits / temperature`.
+  Their sum over a text is the text's log-prob (Bengio et al. 2003). There is no shift here: `logits[..., t, :]` is the
+  prediction *for* `tokens[..., t]`. For log-probs at the temperature of a sampler, pass `logits / temperature`.
 
   Args: logits[..., T, V]; tokens[..., T], integers in [0, V); mask[..., T].
   Returns: f32[..., T]. A token outside the vocabulary gives NaN rather than the log-prob of another token.
@@ -31,6 +32,7 @@ def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None 
   """
   if isinstance(logits, ChunkedLogits):
     return logits.map(lambda part, tokens, mask: token_logprobs(part, tokens, mask=mask), tokens, mask)
+  check_axes("token_logprobs", {"logits": logits}, {"tokens": tokens, "mask": mask})
   logits = _select_rows(logits, mask)  # [..., T, V]
   return select(_picked(logits, tokens, mask) - jax.nn.logsumexp(logits, axis=-1), mask)
 
@@ -47,6 +49,7 @@ def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array
   """
   if isinstance(logits, ChunkedLogits):
     return logits.map(lambda part, mask: token_entropy(part, mask=mask), mask)
+  check_axes("token_entropy", {"logits": logits}, {"mask": mask})
   logp = jax.nn.log_softmax(_select_rows(logits, mask), axis=-1)  # [..., V]
   entropy = -jnp.sum(jnp.exp(logp) * jnp.where(jnp.isneginf(logp), 0.0, logp), axis=-1)  # 0 log 0 = 0
   return select(entropy, mask)
@@ -55,7 +58,7 @@ def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array
 def logprobs_and_entropy(
   logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array]:
-  """`(token_logprobs, token_entropy)`, which makes logits in chunks once for both.
+  """`(token_logprobs, token_entropy)`; the logits of a `ChunkedLogits` are computed once for both.
 
   Args: logits[..., T, V]; tokens[..., T]; mask[..., T]. Returns: f32[..., T] twice.
 
@@ -78,8 +81,8 @@ def lm_loss(
 ) -> jax.Array:
   """Cross-entropy of the next token, `(1 - e) (-log p_token) + e mean_v(-log p_v) + z_loss (log Z)^2`.
 
-  `e` is the label smoothing (arXiv:1512.00567, section 7), which spreads `e` over the whole vocabulary, the token
-  itself included; `Z = sum_v exp(logit_v)` is kept near 1 by z_loss (PaLM, arXiv:2204.02311, section 5: 1e-4).
+  `e` is the label smoothing (arXiv:1512.00567, section 7), a share of probability spread over the whole vocabulary, the
+  token itself included. z_loss keeps `Z = sum_v exp(logit_v)` near 1 (PaLM, arXiv:2204.02311, section 5: 1e-4).
 
   Args: logits[..., T, V], the prediction for tokens[..., T]; mask[..., T]. Returns: f32[..., T], nats per token.
 
@@ -88,25 +91,26 @@ def lm_loss(
   [0.6931, 1.3863]
   """
   if isinstance(logits, ChunkedLogits):
-    settings = dict(z_loss=z_loss, label_smoothing=label_smoothing)
-    return logits.map(lambda part, tokens, mask: lm_loss(part, tokens, mask=mask, **settings), tokens, mask)
+    one_chunk = functools.partial(lm_loss, z_loss=z_loss, label_smoothing=label_smoothing)
+    return logits.map(lambda part, tokens, mask: one_chunk(part, tokens, mask=mask), tokens, mask)
+  check_axes("lm_loss", {"logits": logits}, {"tokens": tokens, "mask": mask})
   logits = _select_rows(logits, mask)  # [..., T, V]
   log_z = jax.nn.logsumexp(logits, axis=-1)  # [..., T]
   loss = log_z - _picked(logits, tokens, mask)
   if not (isinstance(label_smoothing, int | float) and label_smoothing == 0):
-    # Left out of the program for a plain 0: it costs a pass over V, and 0 * inf is NaN where a logit is -inf.
+    # A plain 0 leaves this out: it costs a pass over V, and 0 * inf is NaN where a logit is -inf.
     loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - jnp.mean(logits, axis=-1))
   return select(loss + z_loss * jnp.square(log_z), mask)
 
 
-def _select_rows(logits, mask):
+def _select_rows(logits: ArrayLike, mask: ArrayLike | None) -> jax.Array:
   return select(logits, None if mask is None else jnp.asarray(mask)[..., None])
 
 
-def _picked(logits, tokens, mask):
+def _picked(logits: jax.Array, tokens: ArrayLike, mask: ArrayLike | None) -> jax.Array:
   """`logits[..., t, tokens[..., t]]`, with token 0 at masked positions."""
   tokens = jnp.asarray(tokens)
   tokens = tokens if mask is None else jnp.where(jnp.asarray(mask) != 0, tokens, 0)
-  # A negative index would silently wrap to the end of the vocabulary; one past the end fills with NaN.
+  # A negative index would silently count from the end of the vocabulary; an index past the end gives NaN.
   tokens = jnp.where(tokens < 0, logits.shape[-1], tokens)
   return jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="fill")[..., 0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives.kl import cap_log_ratio, floor_logp, log_ratio
-from rlhf_jax.reduce import float32, masked_mean, select
+from rlhf_jax.reduce import check_axes, float32, masked_mean, select
 
 __all__ = [
   "group_normalize",
@@ -29,6 +29,7 @@ def reinforce_objective(logp: ArrayLike, advantages: ArrayLike, *, mask: ArrayLi
   >>> print(reinforce_objective(jnp.array([-1.0, -2.0]), jnp.array([0.5, -1.0])))
   [-0.5  2. ]
   """
+  check_axes("reinforce_objective", {"logp": logp, "advantages": advantages, "mask": mask})
   return floor_logp(logp, mask) * jax.lax.stop_gradient(select(advantages, mask))
 
 
@@ -39,9 +40,9 @@ def ppo_policy_objective(
 
   `ratio = exp(logp - logp_old)`, capped at exp(40) in value and slope; its slope is not cut off.
 
-  Args: logp, logp_old, advantages, mask: [...]. clip: the distance from 1 on both sides, or the two distances
-    (low, high), as in DAPO's clip-higher (arXiv:2503.14476).
-  Returns: the objective f32[...], and f32[...] that is 1 where the clip is the smaller term (no gradient flows
+  Args: logp, logp_old, advantages, mask: [...]. clip: the half-width of the interval around 1, or its two distances
+    from 1, (low, high), as in DAPO's clip-higher (arXiv:2503.14476).
+  Returns: the objective f32[...], and f32[...] that is 1 where the clipped term is the smaller one (no gradient flows
     there) and 0 elsewhere.
 
   >>> logp, logp_old, advantages = jnp.log(jnp.array([1.5, 1.5])), jnp.zeros(2), jnp.array([1, -1])
@@ -49,6 +50,8 @@ def ppo_policy_objective(
   >>> [round(x, 4) for x in objective.tolist()], clipped.tolist()
   ([1.25, -1.5], [1.0, 0.0])
   """
+  arrays = {"logp": logp, "logp_old": logp_old, "advantages": advantages, "mask": mask}
+  check_axes("ppo_policy_objective", arrays)
   ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_old, mask)))
   return _clipped_surrogate(ratio, select(advantages, mask), clip)
 
@@ -70,6 +73,8 @@ def sequence_ratio_objective(
   >>> print(objective, clipped)
   [[1.125 1.125 0.   ]] [[1. 1. 0.]]
   """
+  arrays = {"logp": logp, "logp_old": logp_old, "mask": mask}
+  check_axes("sequence_ratio_objective", arrays, {"advantages": advantages})
   mask = jnp.asarray(mask) != 0
   log_ratios = masked_mean(log_ratio(logp, logp_old, mask), mask, axis=-1)  # [...]
   advantages = select(advantages, jnp.any(mask, axis=-1))
@@ -78,11 +83,11 @@ def sequence_ratio_objective(
 
 
 def leave_one_out(rewards: ArrayLike) -> jax.Array:
-  """RLOO: `r_i - sum_{j != i} r_j / (K - 1)`, each reward less the mean of the others of its group (arXiv:2402.14740).
+  """RLOO: `r_i - sum_{j != i} r_j / (K - 1)`, a reward less the mean of the group's other rewards (arXiv:2402.14740).
 
   Args: rewards[..., K], K responses to one prompt. Returns: f32[..., K].
-  Raises ValueError for K = 1, where there are no others to compare with: an advantage of 0 would train nothing, in
-  silence, and the reward itself would be another estimator.
+  Raises ValueError for K = 1, where there is no other reward: an advantage of 0 would silently train nothing, and the
+  reward itself would be another estimator.
 
   >>> [round(x, 4) for x in leave_one_out(jnp.array([1, 2, 3, 6])).tolist()]
   [-2.6667, -1.3333, 0.0, 4.0]
@@ -96,7 +101,7 @@ def leave_one_out(rewards: ArrayLike) -> jax.Array:
 def group_normalize(rewards: ArrayLike, *, eps: float = 1e-6, ddof: int = 0) -> jax.Array:
   """GRPO: `(r - mean) / (std + eps)` within each group (arXiv:2402.03300, section 4.1.2).
 
-  A group of one, or of equal rewards, has nothing to compare and gives exactly 0.
+  A group of one response, or of equal rewards, gives exactly 0.
 
   Args: rewards[..., K], K responses to one prompt; ddof, 0 or 1, of the standard deviation (numpy's default is 0,
     torch's is 1). Returns: f32[..., K].
@@ -111,15 +116,15 @@ def group_normalize(rewards: ArrayLike, *, eps: float = 1e-6, ddof: int = 0) -> 
   return centred / (std + eps)
 
 
-def _centred(rewards):
-  # Taken about the first reward, so that equal rewards give exactly 0: the rounding of a plain mean leaves a
-  # remainder, which the division by std + eps would blow up.
+def _centred(rewards: ArrayLike) -> jax.Array:
+  # The mean is taken about the first reward, so that equal rewards give exactly 0: the rounding of a plain mean leaves
+  # a remainder, which the division by std + eps would scale up.
   rewards = float32(rewards)
   rewards = rewards - rewards[..., :1]
   return rewards - jnp.mean(rewards, axis=-1, keepdims=True)
 
 
-def _clipped_surrogate(ratio, advantages, clip: Clip):
+def _clipped_surrogate(ratio: jax.Array, advantages: jax.Array, clip: Clip) -> tuple[jax.Array, jax.Array]:
   low, high = clip if isinstance(clip, tuple | list) else (clip, clip)
   advantages = jax.lax.stop_gradient(advantages)
   bound = jnp.where(advantages > 0, 1.0 + high, 1.0 - low)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives.kl import floor_logp, log_ratio
-from rlhf_jax.reduce import masked_mean, ordered_pairs, select
+from rlhf_jax.reduce import check_axes, masked_mean, ordered_pairs, select
 
 __all__ = [
   "bradley_terry_loss",
@@ -33,15 +33,17 @@ def bradley_terry_loss(
 ) -> jax.Array:
   """`-(1 - e) log sigmoid(d) - e log sigmoid(-d)`, with `d = chosen - rejected - margin` and e the label smoothing.
 
-  Bradley and Terry 1952; as a reward-model loss, arXiv:2203.02155, eq. 1. A margin, one number or one per pair,
-  asks for a larger gap where the preference was strong (arXiv:2307.09288, eq. 2). Label smoothing takes a share e of
-  the labels to be flipped.
+  Bradley and Terry 1952; as a reward-model loss, arXiv:2203.02155, eq. 1. A margin, a scalar or one for each pair, asks
+  for a larger gap where the preference was strong (arXiv:2307.09288, eq. 2). Label smoothing is the share of labels
+  that are assumed to be flipped.
 
   Args: chosen, rejected, mask: [...], one reward per response. Returns: f32[...], nats per pair.
 
   >>> [round(x, 4) for x in bradley_terry_loss(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])).tolist()]
   [0.6931, 0.1269]
   """
+  arrays = {"chosen": chosen, "rejected": rejected, "margin": margin, "mask": mask}
+  check_axes("bradley_terry_loss", arrays)
   difference = select(chosen, mask) - select(rejected, mask) - select(margin, mask)
   return select(_flipped_log_sigmoid(difference, label_smoothing), mask)
 
@@ -52,12 +54,13 @@ def pairwise_ranking_loss(rewards: ArrayLike, ranks: ArrayLike, *, margin: Array
   Each group counts once however many of its K (K - 1) / 2 pairs are untied, so a long list does not outweigh a
   short one; a group without an untied pair gives 0. The margin m is as in `bradley_terry_loss`.
 
-  Args: rewards[..., K]; ranks[..., K], 0 the best, equal ranks tied, below 0 absent (the reward there is ignored, NaN
-    included); margin[...], one per group. Returns: f32[...], nats per pair.
+  Args: rewards[..., K]; ranks[..., K], 0 for the best response, equal for ties, below 0 for an absent response, whose
+    reward is ignored, NaN included; margin[...], one for each group. Returns: f32[...], nats per pair.
 
   >>> round(float(pairwise_ranking_loss(jnp.array([2.0, 1.0, 0.0, -1.0]), jnp.arange(4))), 4)
   0.207
   """
+  check_axes("pairwise_ranking_loss", {"rewards": rewards, "ranks": ranks}, {"margin": margin})
   present, worse = _comparisons(ranks)
   rewards = select(rewards, present)
   gaps = rewards[..., :, None] - rewards[..., None, :] - jnp.asarray(margin)[..., None, None]  # [..., K, K]
@@ -65,17 +68,18 @@ def pairwise_ranking_loss(rewards: ArrayLike, ranks: ArrayLike, *, margin: Array
 
 
 def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike) -> jax.Array:
-  """`-log P(ranking)`: each response in turn is the best of itself and those ranked below it.
+  """`-log P(ranking)`, `sum_i -log(exp(r_i) / (exp(r_i) + sum_{j: rank_j > rank_i} exp(r_j)))`.
 
-  `sum_i -log(exp(r_i) / (exp(r_i) + sum_{j: rank_j > rank_i} exp(r_j)))` (Luce 1959; Plackett 1975). Without ties
-  this is the probability of the order; tied responses are each compared with those below and not with one another, so
-  a group without an untied pair gives 0. With K = 2 it is the Bradley-Terry loss.
+  Each response in turn is chosen from itself and the responses ranked below it (Luce 1959; Plackett 1975). Tied
+  responses are compared with those below them and not with each other, so a group without an untied pair gives 0. With
+  K = 2 it is the Bradley-Terry loss.
 
   Args: rewards[..., K]; ranks[..., K] as in `pairwise_ranking_loss`. Returns: f32[...], nats per group, a sum.
 
   >>> round(float(jnp.exp(-plackett_luce_loss(jnp.array([1.0, 0.0, -1.0]), jnp.arange(3)))), 4)
   0.4863
   """
+  check_axes("plackett_luce_loss", {"rewards": rewards, "ranks": ranks})
   present, worse = _comparisons(ranks)
   rewards = select(rewards, present)  # [..., K]
   rivals = jnp.eye(rewards.shape[-1], dtype=bool) | worse  # [..., K, K]; never empty, so the log stays finite
@@ -91,6 +95,7 @@ def rating_loss(rewards: ArrayLike, ratings: ArrayLike, *, mask: ArrayLike | Non
   >>> print(rating_loss(jnp.array([2.5]), jnp.array([4])))
   [2.25]
   """
+  check_axes("rating_loss", {"rewards": rewards, "ratings": ratings, "mask": mask})
   return jnp.square(select(rewards, mask) - select(ratings, mask))
 
 
@@ -106,7 +111,7 @@ def dpo_loss(
 ) -> jax.Array:
   """`-log sigmoid(beta h)`, `h = (logp - ref_logp)_chosen - (logp - ref_logp)_rejected` (arXiv:2305.18290, eq. 7).
 
-  Label smoothing as in `bradley_terry_loss` (conservative DPO).
+  beta is in units of reward per nat. Label smoothing is as in `bradley_terry_loss` (conservative DPO).
 
   Args: four log-probs [...], each the *sum* over a response's tokens, and mask[...]. Returns: f32[...].
 
@@ -114,7 +119,7 @@ def dpo_loss(
   0.5981
   """
   h = _implicit_margin(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, mask)
-  return select(_flipped_log_sigmoid(beta * h, label_smoothing), mask)
+  return select(_flipped_log_sigmoid(jnp.multiply(beta, h), label_smoothing), mask)
 
 
 def ipo_loss(
@@ -150,8 +155,8 @@ def kto_loss(
 ) -> jax.Array:
   """`w (1 - sigmoid(s beta (logp - ref_logp - z)))`, s = 1 for a desirable response and -1 otherwise.
 
-  `z = max(kl, 0)` is the batch's estimate of KL(policy || reference), without gradient (arXiv:2402.01306;
-  w is the paper's lambda_D or lambda_U).
+  `z = max(kl, 0)` is an estimate of KL(policy || reference) for the batch, without gradient (arXiv:2402.01306; w is
+  desirable_weight or undesirable_weight, the paper's lambda_D or lambda_U).
 
   Args: logp, ref_logp [...], sums over a response's tokens; desirable[...], boolean; kl, a scalar or [...].
   Returns: f32[...].
@@ -159,6 +164,8 @@ def kto_loss(
   >>> round(float(kto_loss(-1.0, -2.0, True, 0.0, beta=0.1)), 4)
   0.475
   """
+  arrays = {"logp": logp, "ref_logp": ref_logp, "desirable": desirable, "kl": kl, "mask": mask}
+  check_axes("kto_loss", arrays)
   desirable = select(desirable, mask) != 0
   baseline = jax.lax.stop_gradient(jnp.maximum(select(kl, mask), 0.0))
   gain = beta * (log_ratio(logp, ref_logp, mask) - baseline)
@@ -171,14 +178,15 @@ def orpo_loss(
 ) -> jax.Array:
   """`-logp_chosen - beta log sigmoid(log odds_chosen - log odds_rejected)` (arXiv:2403.07691, eq. 6 and 7).
 
-  `odds = p / (1 - p)` with p = exp(logp); the first term is the paper's supervised loss, beta its lambda. There is
-  no reference. The odds stay finite at p = 1.
+  `odds = p / (1 - p)` with p = exp(logp); the first term is the paper's supervised loss, and beta is its lambda. There
+  is no reference. The odds stay finite at p = 1.
 
   Args: logp_chosen, logp_rejected [...], each the *mean* over a response's tokens; mask[...]. Returns: f32[...].
 
   >>> round(float(orpo_loss(jnp.log(0.5), jnp.log(0.25), beta=1.0)), 4)
   0.9808
   """
+  check_axes("orpo_loss", {"logp_chosen": logp_chosen, "logp_rejected": logp_rejected, "mask": mask})
   chosen, rejected = floor_logp(logp_chosen, mask), floor_logp(logp_rejected, mask)
   return select(-chosen - beta * jax.nn.log_sigmoid(_log_odds(chosen) - _log_odds(rejected)), mask)
 
@@ -198,27 +206,39 @@ def simpo_loss(
   >>> round(float(simpo_loss(-1.0, -2.0, beta=2.0, margin=1.0)), 4)
   0.3133
   """
+  arrays = {"logp_chosen": logp_chosen, "logp_rejected": logp_rejected, "margin": margin, "mask": mask}
+  check_axes("simpo_loss", arrays)
   difference = floor_logp(logp_chosen, mask) - floor_logp(logp_rejected, mask)
   return select(-jax.nn.log_sigmoid(beta * difference - select(margin, mask)), mask)
 
 
-def _flipped_log_sigmoid(x, label_smoothing):
+def _flipped_log_sigmoid(x: jax.Array, label_smoothing: ArrayLike) -> jax.Array:
   # -(1 - e) log sigmoid(x) - e log sigmoid(-x), as log sigmoid(-x) = log sigmoid(x) - x.
   return -jax.nn.log_sigmoid(x) + label_smoothing * x
 
 
-def _implicit_margin(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, mask):
+def _implicit_margin(
+  logp_chosen: ArrayLike,
+  logp_rejected: ArrayLike,
+  ref_logp_chosen: ArrayLike,
+  ref_logp_rejected: ArrayLike,
+  mask: ArrayLike | None,
+) -> jax.Array:
+  """h of `dpo_loss`."""
+  policy = {"logp_chosen": logp_chosen, "logp_rejected": logp_rejected}
+  reference = {"ref_logp_chosen": ref_logp_chosen, "ref_logp_rejected": ref_logp_rejected}
+  check_axes("dpo_loss or ipo_loss", {**policy, **reference, "mask": mask})
   return log_ratio(logp_chosen, ref_logp_chosen, mask) - log_ratio(logp_rejected, ref_logp_rejected, mask)
 
 
-def _comparisons(ranks):
-  """Which responses are present [..., K], and [..., i, j] True where both are and j is ranked below i."""
+def _comparisons(ranks: ArrayLike) -> tuple[jax.Array, jax.Array]:
+  """(present, worse): [..., K], True for a response with a rank, and [..., i, j], True where j is ranked below i."""
   ranks = jnp.asarray(ranks)
   return ranks >= 0, ordered_pairs(ranks)
 
 
-def _log_odds(logp):
-  """`log(p / (1 - p))` with p kept below 1; the slope there is that of the bound, so that p can still fall."""
+def _log_odds(logp: jax.Array) -> jax.Array:
+  """`log(p / (1 - p))` with p kept below 1; at that bound the slope is not cut off, so that p can still fall."""
   bound = -jnp.finfo(jnp.float32).eps
   below = jnp.where(logp > bound, bound + (logp - jax.lax.stop_gradient(logp)), logp)
   return logp - jnp.log(-jnp.expm1(below))

@@ -1,4 +1,4 @@
-"""Powers of two: batches of any shape, and few compiled programs for them."""
+"""Batches padded to powers of two, so that batches of many shapes need few compiled programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from rlhf_jax.types import Prompts, Rollout
 
-LEAST_WIDTH = 32  # of prompts: to prefill a narrower one costs less than to compile another program
+LEAST_WIDTH = 32  # tokens; prefilling narrower prompts at this width costs less than compiling another program
 
 
 def power_of_two(number: int) -> int:
@@ -16,9 +16,9 @@ def power_of_two(number: int) -> int:
 
 
 def pad_to_powers(prompts: Prompts) -> tuple[Prompts, np.ndarray]:
-  """The prompts in a batch whose size and width are powers of two, and which of its prompts are real, bool[B'].
+  """The prompts in a batch whose size B' and width are powers of two, and bool[B'], True for the prompts given.
 
-  `generate` samples nothing for a row whose limit is 0, so that the rows that are not real cost no decoding.
+  `generate` samples nothing for a row whose limit is 0, so that rows of padding cost no decoding.
   """
   batch, width = prompts.tokens.shape
   more = power_of_two(batch) - batch
@@ -28,5 +28,5 @@ def pad_to_powers(prompts: Prompts) -> tuple[Prompts, np.ndarray]:
 
 
 def trim(rollout: Rollout, rows: int, width: int) -> Rollout:
-  """The first `rows` rows and `width` columns, as arrays of NumPy, whose slices compile nothing."""
+  """The first `rows` rows and `width` columns, as NumPy arrays: slicing them compiles nothing."""
   return jax.tree.map(lambda x: np.asarray(x)[(slice(rows), slice(width))[: x.ndim]], rollout)

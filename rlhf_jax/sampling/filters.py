@@ -1,12 +1,12 @@
-"""Which token comes next: temperature, truncation, and a draw that needs neither a sort nor noise for every word."""
+"""The draw of the next token: temperature, truncation, and a draw without a sort or noise for every word."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-BLOCK = 128  # words that a draw looks at once it knows where in the vocabulary it falls
-ONE = 0x3F800000  # the bits of 1.0; those of floats in [0, 1] are ordered as integers
+BLOCK = 128  # words in a block; a draw finds its block first, then the word in it
+ONE = 0x3F800000  # the bits of 1.0; as integers, the bits of floats in [0, 1] are in the order of the floats
 
 
 def sample_tokens(
@@ -20,14 +20,20 @@ def sample_tokens(
 ) -> tuple[jax.Array, jax.Array]:
   """Draws a token for each row: uniform f32[S] in [0, 1), logits[S, V] -> (tokens i32[S], logp f32[S]).
 
-  The draw is from what `truncate` leaves of softmax(logits / temperature); temperature 0 takes the likeliest token, the
-  first of equals. logp is always that of the token under the whole softmax(logits / temperature), or the plain softmax
-  at temperature 0: it is the distribution that training evaluates, and truncation only chooses whom it is asked about.
+  The token is drawn from softmax(logits / temperature) after `truncate`. Temperature 0 takes the likeliest token, the
+  first of equals, and ignores `uniform`, which may be None. logp is always the token's log-prob under the whole
+  softmax(logits / temperature), or under the plain softmax at temperature 0: training evaluates that distribution, and
+  truncation changes only which tokens are drawn.
+
+  Raises:
+    ValueError: `uniform` is None at a temperature above 0.
   """
   logits = logits / (temperature if temperature > 0 else 1.0)
   highest = jnp.max(logits, axis=-1, keepdims=True)
   weights = jnp.exp(logits - highest)  # [S, V], at most 1
   if temperature > 0:
+    if uniform is None:
+      raise ValueError(f"sample_tokens needs random numbers at temperature={temperature}: uniform is None")
     action = draw(uniform, truncate(weights, top_k=top_k, top_p=top_p, min_p=min_p))
   else:
     action = draw(jnp.zeros(logits.shape[0]), (logits == highest).astype(jnp.float32))
@@ -36,11 +42,12 @@ def sample_tokens(
 
 
 def truncate(weights: jax.Array, *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> jax.Array:
-  """Puts 0 in the place of improbable words: weights[S, V] in proportion to probabilities, at most 1 -> the same.
+  """Puts 0 in the place of improbable words: weights[S, V], at most 1, in proportion to probabilities -> the same.
 
-  One after the other, each on what the one before left: top_k keeps the k likeliest (0: all), top_p the fewest that
-  together hold the share p (Holtzman et al. 2020, arXiv 1904.09751), min_p those of at least min_p times the likeliest
-  (Nguyen et al. 2025, arXiv 2407.01082). Words as likely as the last one kept are kept too.
+  There are three steps, each on the result of the step before. top_k keeps the k likeliest words (0: all). top_p keeps
+  the fewest words that together have the share p (Holtzman et al. 2020, arXiv 1904.09751). min_p keeps words of at
+  least min_p times the largest probability (Nguyen et al. 2025, arXiv 2407.01082). Words as likely as the last one kept
+  are kept too.
   """
   if 0 < top_k < weights.shape[-1]:
     weights = _keep_largest(weights, jnp.ones_like(weights), jnp.full((weights.shape[0], 1), float(top_k)))
@@ -52,10 +59,10 @@ def truncate(weights: jax.Array, *, top_k: int = 0, top_p: float = 1.0, min_p: f
 
 
 def draw(uniform: jax.Array, weights: jax.Array) -> jax.Array:
-  """Inverts the cumulated weights: uniform[S] in [0, 1), weights[S, V] >= 0 -> i32[S], never of weight 0.
+  """Draws a word in proportion to weights: uniform[S] in [0, 1), weights[S, V] >= 0 -> i32[S], never of weight 0.
 
-  First the block of the vocabulary, then the word in it. The Gumbel trick needs noise for every word instead, which on
-  a CPU takes as long as the forward of a small model.
+  The cumulated weights are inverted, first for a block of the vocabulary, then for a word in it. The Gumbel trick would
+  need noise for every word, which on a CPU takes as long as the forward of a small model.
   """
   rows, words = weights.shape
   blocks = jnp.pad(weights, [(0, 0), (0, -words % BLOCK)]).reshape(rows, -1, BLOCK)
@@ -66,9 +73,10 @@ def draw(uniform: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _first_beyond(target: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(index of the first weight at which the sum exceeds target[S], how much of the target was left in front of it).
+  """(index of the first weight at which the sum of weights[S, V] exceeds target[S], target less the sum before it).
 
-  Sums are rounded, so the last positive weight answers where none exceeds it, and a weight of 0 never does.
+  Sums are rounded: where none exceeds the target, the index is that of the last positive weight. It is never that of a
+  weight of 0.
   """
   sums = jnp.cumsum(weights, axis=-1)
   beyond = (weights > 0) & (sums > target[:, None])
@@ -79,13 +87,13 @@ def _first_beyond(target: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax
 
 
 def _keep_largest(weights: jax.Array, counts: jax.Array, least: jax.Array) -> jax.Array:
-  """Keeps the fewest of the largest weights[S, V] whose counts[S, V] sum to least[S, 1].
+  """Keeps the fewest of the largest weights[S, V] whose counts[S, V] sum to least[S, 1]; the rest become 0.
 
-  The smallest weight kept is found bit by bit, which costs 30 sums over the vocabulary where a sort costs far more.
+  The smallest weight kept is found bit by bit, by 31 sums over the vocabulary, which cost far less than a sort.
   """
 
-  def halve(_, bounds):
-    low, high = bounds  # the sum at `low` suffices, at `high` it does not
+  def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    low, high = bounds  # the counts of weights >= low sum to enough, those of weights >= high do not
     middle = (low + high) // 2
     bound = jax.lax.bitcast_convert_type(middle, jnp.float32)
     enough = jnp.sum(jnp.where(weights >= bound, counts, 0.0), axis=-1, keepdims=True) >= least

@@ -10,73 +10,87 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.sampling.filters import sample_tokens
-from rlhf_jax.types import Params, Prompts, Rollout
+from rlhf_jax.types import Array, Params, Prompts, Rollout
 
 
 class Decodes(Protocol):
-  """What `generate` needs of a model (see `rlhf_jax.models.LanguageModel`)."""
+  """The functions of a model that `generate` calls (see `rlhf_jax.models.LanguageModel`)."""
 
-  def init_cache(self, batch, length): ...
-  def prefill(self, params, tokens, last): ...
-  def extend(self, params, tokens, positions, cache): ...
-  def unembed(self, params, hidden): ...
+  def init_cache(self, batch: int, length: int, /) -> Any:
+    """An empty cache: a tree of arrays [batch, _, length, _]."""
+
+  def prefill(self, params: Params, tokens: Array, last: Array, /) -> tuple[jax.Array, Any]:
+    """(tokens[B, S], last[B]) -> (hidden[B, d] of the tokens at these indices, the cache of all S tokens)."""
+
+  def extend(self, params: Params, tokens: jax.Array, positions: jax.Array, cache: Any, /) -> tuple[jax.Array, Any]:
+    """(tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache)."""
+
+  def unembed(self, params: Params, hidden: jax.Array, /) -> jax.Array:
+    """hidden[..., d] -> logits[..., V]."""
 
 
 class Slots(NamedTuple):
-  """What is being decoded; a slot is a row of the cache.
-
-  row: i32[S], whose tokens the slot decodes; where it is free, the number of rows, which no write reaches. token:
-  i32[S], sampled last and not in the cache yet. index: i32[S], how many were sampled. matched: i32[S], the state of the
-  stop strings.
-  """
+  """The state of decoding, S slots side by side; a slot is a row of the cache."""
 
   row: jax.Array
+  """i32[S], the row that the slot decodes; N for a free slot, an index out of range, so that its writes are dropped."""
   token: jax.Array
-  index: jax.Array
+  """i32[S], the token sampled last, which is not in the cache yet."""
+  num_sampled: jax.Array
+  """i32[S], the number of tokens sampled for the row."""
   matched: jax.Array
+  """i32[S], the state of the search for stop strings (see `stop_table`)."""
 
 
 class Sampled(NamedTuple):
-  """What has been sampled: tokens i32[N, T] and logp f32[N, T] behind the prompts, count i32[N], finished bool[N]."""
+  """The rows so far."""
 
   tokens: jax.Array
+  """i32[N, T], prompts and sampled tokens."""
   logp: jax.Array
-  count: jax.Array
+  """f32[N, T], log-probs of the sampled tokens, 0 elsewhere."""
+  lengths: jax.Array
+  """i32[N], the number of sampled tokens."""
   finished: jax.Array
+  """bool[N], True after EOS or a stop string."""
 
 
 class State(NamedTuple):
-  """What the loop carries. started: i32[], the rows before it have been given a slot."""
+  """The state of the loop over tokens."""
 
   started: jax.Array
+  """i32[], the number of rows that have been given a slot, the first ones."""
   slots: Slots
   cache: Any
+  """Keys and values of the slots."""
   sampled: Sampled
 
 
-class Task(NamedTuple):
-  """What the loop does not change.
-
-  prompts: of N / copies prompts, each the beginning of `copies` rows. lengths, limits: [N], of the rows. uniform:
-  f32[N, max_new_tokens], what each token is drawn with. choose: (uniform, logits) -> (tokens, logp). ends: i32[E], the
-  tokens that end a row.
-  """
+class Inputs(NamedTuple):
+  """The constants of the loop over tokens."""
 
   model: Decodes
   params: Params
   prompts: Prompts
+  """N / copies prompts, each the beginning of `copies` rows side by side."""
   copies: int
-  lengths: jax.Array
+  prompt_lengths: jax.Array
+  """i32[N], lengths of the prompts in tokens."""
   uniform: jax.Array
+  """f32[N, max_new_tokens] in [0, 1), the random number that each token is drawn with."""
   limits: jax.Array
-  choose: Callable
+  """i32[N], the number of tokens that a row may have."""
+  choose: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+  """(uniform[S], logits[S, V]) -> (tokens[S], logp[S])."""
   ends: jax.Array
+  """i32[E], the tokens that end a row."""
   stop_table: jax.Array | None
+  """i32[M, V] of `stop_table`; None for no stop strings."""
 
   @property
   def rows(self) -> int:
-    """N."""
-    return self.lengths.shape[0]
+    """The number of rows N."""
+    return self.prompt_lengths.shape[0]
 
 
 def generate(
@@ -98,37 +112,41 @@ def generate(
   refill: int = 0,
   limits: jax.Array | None = None,
 ) -> Rollout:
-  """Samples responses until EOS, a stop string or `max_new_tokens`, and stops early when all rows have ended.
+  """Samples responses until EOS, a stop string or `max_new_tokens`; the loop ends when all rows have ended.
 
-  B prompts give N = B * samples_per_prompt rows, those of one prompt side by side; it is prefilled once for them. With
-  fewer `slots` than rows, that many are decoded at a time, and rows that have ended make room for waiting ones inside
-  the compiled loop: a batch of uneven lengths then costs what its tokens cost.
+  B prompts give N = B * samples_per_prompt rows, those of one prompt side by side; the prompt is prefilled once for
+  them. With fewer `slots` than rows, that many rows are decoded at once, and a waiting row takes the slot of a row that
+  has ended, inside the compiled loop: the cost of a batch of uneven lengths is then that of its tokens.
 
   Args:
-    key: one key, from which row n draws with fold_in(key, n), or the keys of all rows, [N]. A row's tokens depend on
-      its prompt and its key alone: on no other row, slot or padding.
-    eos_id: the token that ends a response, or several.
+    params: the parameters of the model.
+    prompts: B prompts of at most P tokens.
+    key: a key, from which row n draws with fold_in(key, n), or the keys of all rows, [N]. A row's tokens depend on its
+      prompt and its key alone, not on other rows, slots or padding.
+    max_new_tokens: the largest number of tokens of a response.
+    eos_id: the token or the tokens that end a response.
+    pad_id: the token that fills the end of a row.
     temperature, top_k, top_p, min_p: as in `sample_tokens`. The recorded log-prob is that of the sampled token under
-      the *whole* softmax at the sampling temperature (at temperature 0, the plain one), whatever the truncation: that
-      is what training evaluates.
-    stop_table: i32[M, V] of `rlhf_jax.sampling.stop_table`; the token that completes a stop string is the last.
-    slots: rows decoded at a time; 0 is all of them.
-    refill: how many slots must be free before waiting rows are prefilled, together; 0 is an eighth of the slots.
-    limits: i32[N], tokens that each row may have, at most max_new_tokens; a row of 0 is not sampled.
+      the *whole* softmax at the sampling temperature (at temperature 0 under the plain softmax), whatever the
+      truncation: training evaluates that distribution.
+    stop_table: i32[M, V] of `rlhf_jax.sampling.stop_table`; the token that completes a stop string ends a response.
+    slots: the number of rows decoded at once; 0 for all rows.
+    refill: the number of slots that must be free before waiting rows are prefilled together; 0 for an eighth of slots.
+    limits: i32[N], the number of tokens that each row may have, at most max_new_tokens; a row of 0 is not sampled.
 
   Returns:
-    Rollout of width P + max_new_tokens; responses follow their prompt without a gap, PAD behind.
+    Rollout of width P + max_new_tokens. A response follows its prompt without a gap; pad_id fills the rest.
   """
   prompts, limits, stop_table = jax.tree.map(jnp.asarray, (prompts, limits, stop_table))
   batch, prompt_width = prompts.tokens.shape
   rows, width = batch * samples_per_prompt, prompt_width + max_new_tokens
   slots = min(slots or rows, rows)
-  task = Task(
+  inputs = Inputs(
     model,
     params,
     prompts,
     samples_per_prompt,
-    lengths=jnp.repeat(prompts.lengths, samples_per_prompt),
+    prompt_lengths=jnp.repeat(prompts.lengths, samples_per_prompt),
     uniform=_uniform(key if key.ndim else _fold_in(key, rows), max_new_tokens),
     limits=jnp.full((rows,), max_new_tokens) if limits is None else limits,
     choose=functools.partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
@@ -144,52 +162,53 @@ def generate(
     jnp.zeros((rows,), bool),
   )
   if slots == rows:
-    sampled = _decode_together(task, sampled)
+    sampled = _decode_together(inputs, sampled)
   else:
-    sampled = _decode_in_turn(task, sampled, slots, refill or max(slots // 8, 1))
-  after = jnp.arange(width) - task.lengths[:, None]  # [N, T], of the response
-  mask = (after >= 0) & (after < sampled.count[:, None])
+    sampled = _decode_in_turn(inputs, sampled, slots, refill or max(slots // 8, 1))
+  after = jnp.arange(width) - inputs.prompt_lengths[:, None]  # [N, T], the index in the response
+  mask = (after >= 0) & (after < sampled.lengths[:, None])
   return Rollout(tokens=sampled.tokens, mask=mask, logp=sampled.logp, finished=sampled.finished)
 
 
 def _uniform(keys: jax.Array, count: int) -> jax.Array:
-  """f32[N, count] in [0, 1): each from a key of its own. Made at once, it costs a tenth of what it does in the loop."""
+  """f32[N, count] in [0, 1), each number from a key of its own; drawn in the loop they would take ten times as long."""
   return jax.vmap(lambda key: jax.vmap(jax.random.uniform)(_fold_in(key, count)))(keys)
 
 
 def _fold_in(key: jax.Array, count: int) -> jax.Array:
+  """The keys fold_in(key, 0), ..., fold_in(key, count - 1)."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
 
 
-def _decode_together(task: Task, sampled: Sampled) -> Sampled:
+def _decode_together(inputs: Inputs, sampled: Sampled) -> Sampled:
   """All rows at once, until the last one has ended."""
-  hidden, cache = _prefill(task, task.prompts, task.copies)
-  room = sampled.tokens.shape[1] - task.prompts.tokens.shape[1]
+  hidden, cache = _prefill(inputs, inputs.prompts, inputs.copies)
+  room = sampled.tokens.shape[1] - inputs.prompts.tokens.shape[1]
   cache = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, room), (0, 0)]), cache)
-  slots, sampled = _sample(task, hidden, _new_slots(task, jnp.arange(task.rows)), sampled)
-  state = State(jnp.array(task.rows), slots, cache, sampled)
+  slots, sampled = _sample(inputs, hidden, _new_slots(inputs, jnp.arange(inputs.rows)), sampled)
+  state = State(jnp.array(inputs.rows), slots, cache, sampled)
 
   def unfinished(state: State) -> jax.Array:
-    return _any_left(state.slots.row < task.rows)
+    return _any_left(state.slots.row < inputs.rows)
 
-  return jax.lax.while_loop(unfinished, functools.partial(_decode, task), state).sampled
+  return jax.lax.while_loop(unfinished, functools.partial(_decode, inputs), state).sampled
 
 
-def _decode_in_turn(task: Task, sampled: Sampled, num_slots: int, refill: int) -> Sampled:
-  """As many rows as there are slots; whenever `refill` of these are free, the next rows get them.
+def _decode_in_turn(inputs: Inputs, sampled: Sampled, num_slots: int, refill: int) -> Sampled:
+  """As many rows at once as there are slots; whenever `refill` slots are free, the next rows take them.
 
-  Two loops, one in the other, and no branch: a cache that passes through a `cond` would be copied at every step.
+  The loop over tokens is inside a loop over refills; a `cond` in a single loop would copy the cache at every step.
   """
-  shared = max(n for n in range(1, num_slots + 1) if task.copies % n == 0)  # rows of one prompt that begin together
+  shared = max(n for n in range(1, num_slots + 1) if inputs.copies % n == 0)  # rows of a prompt that begin together
   groups = max(min(refill, num_slots) // shared, 1)
   together = groups * shared
 
   def begin(state: State) -> State:
     row = state.started + jnp.arange(together)
-    first = jnp.minimum(row[::shared], task.rows - 1) // task.copies  # [groups], of the prompts
-    hidden, prefix = _prefill(task, jax.tree.map(lambda x: x[first], task.prompts), shared)
-    (slot,) = jnp.nonzero(state.slots.row == task.rows, size=together, fill_value=num_slots)
-    new, sampled = _sample(task, hidden, _new_slots(task, row), state.sampled)
+    first = jnp.minimum(row[::shared], inputs.rows - 1) // inputs.copies  # [groups], prompts
+    hidden, prefix = _prefill(inputs, jax.tree.map(lambda x: x[first], inputs.prompts), shared)
+    (slot,) = jnp.nonzero(state.slots.row == inputs.rows, size=together, fill_value=num_slots)
+    new, sampled = _sample(inputs, hidden, _new_slots(inputs, row), state.sampled)
     return State(
       state.started + together,
       jax.tree.map(lambda old, part: old.at[slot].set(part, mode="drop"), state.slots, new),
@@ -198,73 +217,74 @@ def _decode_in_turn(task: Task, sampled: Sampled, num_slots: int, refill: int) -
     )
 
   def in_use(state: State) -> jax.Array:
-    """Whether to decode on: no row waits, or too few slots are free for those that do."""
-    waiting = jnp.maximum(task.rows - state.started, 0)
-    busy = _busy(task, state)
+    """Whether to decode a token rather than refill: no row waits, or too few slots are free for waiting rows."""
+    waiting = jnp.maximum(inputs.rows - state.started, 0)
+    busy = _busy(inputs, state)
     return (busy > 0) & ((waiting == 0) | (num_slots - busy < jnp.minimum(together, waiting)))
 
-  def turn(state: State) -> State:
-    return jax.lax.while_loop(in_use, functools.partial(_decode, task), begin(state))
+  def refill_and_decode(state: State) -> State:
+    return jax.lax.while_loop(in_use, functools.partial(_decode, inputs), begin(state))
 
-  free = jnp.full((num_slots,), task.rows)
+  free = jnp.full((num_slots,), inputs.rows)
   nothing = jnp.zeros((num_slots,), jnp.int32)
-  cache = task.model.init_cache(num_slots, sampled.tokens.shape[1])
+  cache = inputs.model.init_cache(num_slots, sampled.tokens.shape[1])
   state = State(jnp.zeros((), jnp.int32), Slots(free, nothing, nothing + 1, nothing), cache, sampled)
-  return jax.lax.while_loop(lambda state: state.started < task.rows, turn, state).sampled
+  return jax.lax.while_loop(lambda state: state.started < inputs.rows, refill_and_decode, state).sampled
 
 
-def _prefill(task: Task, prompts: Prompts, copies: int):
+def _prefill(inputs: Inputs, prompts: Prompts, copies: int) -> tuple[jax.Array, Any]:
   """(the hidden state at the end of each prompt, the caches), each `copies` times, side by side."""
-  state = task.model.prefill(task.params, prompts.tokens, prompts.lengths - 1)
+  state = inputs.model.prefill(inputs.params, prompts.tokens, prompts.lengths - 1)
   return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), state)
 
 
-def _new_slots(task: Task, row: jax.Array) -> Slots:
-  """Slots in which nothing was sampled yet; those of no row, or of one that may have no token, are free."""
-  exists = (row < task.rows) & (task.limits[jnp.minimum(row, task.rows - 1)] > 0)
+def _new_slots(inputs: Inputs, row: jax.Array) -> Slots:
+  """Slots that begin to decode these rows; a slot whose row does not exist or may have no token is free."""
+  exists = (row < inputs.rows) & (inputs.limits[jnp.minimum(row, inputs.rows - 1)] > 0)
   nothing = jnp.zeros(row.shape, jnp.int32)
-  return Slots(jnp.where(exists, row, task.rows), nothing, nothing, nothing)
+  return Slots(jnp.where(exists, row, inputs.rows), nothing, nothing, nothing)
 
 
-def _busy(task: Task, state: State) -> jax.Array:
-  return jnp.sum(state.slots.row < task.rows)
+def _busy(inputs: Inputs, state: State) -> jax.Array:
+  """The number of slots in use."""
+  return jnp.sum(state.slots.row < inputs.rows)
 
 
-def _decode(task: Task, state: State) -> State:
-  """One more token for every slot."""
+def _decode(inputs: Inputs, state: State) -> State:
+  """Samples one more token in every slot."""
   slots = state.slots
-  place = task.lengths[jnp.minimum(slots.row, task.rows - 1)] + slots.index - 1
-  hidden, cache = task.model.extend(task.params, slots.token[:, None], place[:, None], state.cache)
-  slots, sampled = _sample(task, hidden[:, 0], slots, state.sampled)
+  place = inputs.prompt_lengths[jnp.minimum(slots.row, inputs.rows - 1)] + slots.num_sampled - 1
+  hidden, cache = inputs.model.extend(inputs.params, slots.token[:, None], place[:, None], state.cache)
+  slots, sampled = _sample(inputs, hidden[:, 0], slots, state.sampled)
   return State(state.started, slots, cache, sampled)
 
 
-def _sample(task: Task, hidden: jax.Array, slots: Slots, sampled: Sampled) -> tuple[Slots, Sampled]:
+def _sample(inputs: Inputs, hidden: jax.Array, slots: Slots, sampled: Sampled) -> tuple[Slots, Sampled]:
   """Draws the next token of each slot and records it; a row that ends with it leaves its slot free."""
-  of = jnp.minimum(slots.row, task.rows - 1)
-  token, logp = task.choose(task.uniform[of, slots.index], task.model.unembed(task.params, hidden))
-  finished, matched = jnp.isin(token, task.ends), slots.matched
-  if task.stop_table is not None:
-    matched = task.stop_table[matched, token]
-    finished |= matched == task.stop_table.shape[0] - 1
-  count, place = slots.index + 1, (slots.row, task.lengths[of] + slots.index)
+  of = jnp.minimum(slots.row, inputs.rows - 1)
+  token, logp = inputs.choose(inputs.uniform[of, slots.num_sampled], inputs.model.unembed(inputs.params, hidden))
+  finished, matched = jnp.isin(token, inputs.ends), slots.matched
+  if inputs.stop_table is not None:
+    matched = inputs.stop_table[matched, token]
+    finished |= matched == inputs.stop_table.shape[0] - 1
+  count, place = slots.num_sampled + 1, (slots.row, inputs.prompt_lengths[of] + slots.num_sampled)
   sampled = Sampled(
     sampled.tokens.at[place].set(token, mode="drop"),
     sampled.logp.at[place].set(logp, mode="drop"),
-    sampled.count.at[slots.row].set(count, mode="drop"),
+    sampled.lengths.at[slots.row].set(count, mode="drop"),
     sampled.finished.at[slots.row].set(finished, mode="drop"),
   )
-  row = jnp.where(finished | (count >= task.limits[of]), task.rows, slots.row)
+  row = jnp.where(finished | (count >= inputs.limits[of]), inputs.rows, slots.row)
   return Slots(row, token, count, matched), sampled
 
 
 @jax.custom_batching.custom_vmap
 def _any_left(busy: jax.Array) -> jax.Array:
-  """busy[S] -> whether a row goes on."""
+  """Whether any of busy[S] is True."""
   return jnp.any(busy)
 
 
 @_any_left.def_vmap
-def _any_left_of_all(axis_size, in_batched, busy):
-  # One answer for all that are vmapped: with an answer each, the loop would copy the whole cache at every token.
+def _any_left_of_all(axis_size: int, in_batched: list[bool], busy: jax.Array) -> tuple[jax.Array, bool]:
+  # One answer for all members of a vmap: with one for each, the loop would copy the whole cache at every token.
   return jnp.any(busy), False

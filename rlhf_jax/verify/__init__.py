@@ -1,6 +1,6 @@
-"""Verifiable rewards: an answer is checked, not judged. They score evaluations and serve as rewards of RL alike.
+"""Verifiable rewards: functions that check an answer instead of judging it, for evaluations and as rewards of RL.
 
-Each is `(prompts, responses, **arguments) -> f32[N]`, named in a config as "rlhf_jax.verify:exact_match".
+Each is `(prompts, responses, **arguments) -> f32[N]`; a config names it as "rlhf_jax.verify:exact_match".
 """
 
 from rlhf_jax.verify.answers import exact_match, number, number_in, read_answers, regular_expression

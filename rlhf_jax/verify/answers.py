@@ -1,13 +1,16 @@
 """Responses against reference answers: exact match, a number, a regular expression.
 
-The reference answers stand in a file of rows {"prompt" or "question", "answer"}; an answer is a text, a number, a list
-of texts any of which is right, or, beside "choices", the index of one. The prompt of a response finds its row.
+The reference answers stand in a file of rows {"prompt" or "question", "answer"}. An answer is a text, a number, a list
+of texts any of which is right, or, in a row with "choices", the index of the right choice. The row of a response is
+found by its prompt.
 """
+
+from __future__ import annotations
 
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -19,9 +22,10 @@ _NUMBER = re.compile(r"(?:(?<![0-9])-)?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[
 
 
 def exact_match(prompts: Sequence[str], responses: Sequence[str], *, answers: str) -> np.ndarray:
-  """f32[N]: 1 where the response is an answer of its prompt, up to white space; else 0.
+  """f32[N]: 1 where the response equals a reference answer to its prompt, up to white space; otherwise 0.
 
-  Args: answers: the file of reference answers.
+  Args:
+    answers: the file of reference answers.
 
   Raises:
     DataError: the file cannot be used, or has no answer to a prompt.
@@ -31,10 +35,10 @@ def exact_match(prompts: Sequence[str], responses: Sequence[str], *, answers: st
 
 
 def number(prompts: Sequence[str], responses: Sequence[str], *, answers: str, marker: str = MARKER) -> np.ndarray:
-  """f32[N]: 1 where the number after `marker` in the response equals that of its answer ("1,000.0" is "1000").
+  """f32[N]: 1 where the number after `marker` in the response equals that of the reference ("1,000.0" is "1000").
 
-  Where marker is "" it is the last number of each. A reference answer without the marker gives its last number; a
-  response without it is wrong.
+  With marker "" the last numbers are compared. A reference answer without the marker counts by its last number; a
+  response without the marker is wrong.
 
   Raises:
     DataError: as `exact_match`, or an answer has no number.
@@ -49,7 +53,7 @@ def number(prompts: Sequence[str], responses: Sequence[str], *, answers: str, ma
 
 
 def number_in(text: str, marker: str = MARKER) -> Decimal | None:
-  """The first number after the first `marker` ("$1,234.50" is 1234.5), or the last of the text where marker is ""."""
+  """The first number after the first `marker` ("$1,234.50" is 1234.5); the last number of the text for marker ""."""
   before, found, after = text.partition(marker) if marker else (text, "", "")
   numbers = _NUMBER.findall(after if marker else before)
   if not numbers or (marker and not found):
@@ -60,19 +64,20 @@ def number_in(text: str, marker: str = MARKER) -> Decimal | None:
 def regular_expression(
   prompts: Sequence[str], responses: Sequence[str], *, pattern: str, answers: str = ""
 ) -> np.ndarray:
-  """f32[N]: 1 where the first match of `pattern` in the response, its group 1 if it has groups, is an answer.
+  """f32[N]: 1 where the first match of `pattern` in the response is a reference answer; otherwise 0.
 
-  Without a file of answers, 1 where the pattern matches at all: a check of form. A pattern with nested repetitions can
-  take exponential time on a text that a policy has found.
+  The match counts by its first group if the pattern has groups. Without a file of answers the result is 1 where the
+  pattern matches at all: a check of form. A pattern with nested repetitions can take exponential time on some texts,
+  and a policy may find them.
 
   Raises:
-    ValueError: the pattern is no regular expression.
+    ValueError: the pattern is not a regular expression.
     DataError: as `exact_match`.
   """
   try:
     compiled = re.compile(pattern)
   except re.error as error:
-    raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
+    raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
   matches = [compiled.search(response) for response in responses]
   if not answers:
     return _scores(match is not None for match in matches)
@@ -84,7 +89,7 @@ def regular_expression(
 
 
 def read_answers(path: str) -> dict[str, object]:
-  """Prompt, without white space at its ends -> the "answer" of its row; read again when the file changes.
+  """The answers of a file by their prompts without white space at the ends; read again when the file changes.
 
   Raises:
     DataError: a row lacks a column, or a prompt has two answers.
@@ -110,8 +115,12 @@ def _read_answers(path: str, modified: int) -> dict[str, object]:
   return found
 
 
-def answers_to(prompts: Sequence[str], path: str) -> list:
-  """The answer of each prompt. Raises DataError where the file has none."""
+def answers_to(prompts: Sequence[str], path: str) -> list[object]:
+  """The answer to each prompt in the file at `path`.
+
+  Raises:
+    DataError: as `read_answers`, or the file has no answer to a prompt.
+  """
   known = read_answers(path)
   missing = [prompt for prompt in prompts if prompt.strip() not in known]
   if missing:
@@ -128,5 +137,5 @@ def _plain(text: str) -> str:
   return " ".join(text.split())
 
 
-def _scores(right) -> np.ndarray:
+def _scores(right: Iterable[bool]) -> np.ndarray:
   return np.fromiter((float(value) for value in right), np.float32)

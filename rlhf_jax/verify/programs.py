@@ -1,7 +1,7 @@
-"""Programs as answers: a response is code, and its reference answer the tests that it must pass.
+"""Programs as answers: a response is code, and its reference answer is the tests that the code must pass.
 
-It runs in the sandbox's process (`rlhf_jax.verify:sandboxed` with function="rlhf_jax.verify.programs:passes_tests"), so
-this file imports nothing but the standard library.
+This file runs in the sandbox's process (`rlhf_jax.verify:sandboxed` with
+function="rlhf_jax.verify.programs:passes_tests"), so it imports nothing but the standard library.
 """
 
 import re
@@ -10,10 +10,11 @@ _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 def passes_tests(prompt: str, response: str, answer: str | list[str]) -> float:
-  """1 if the response's code, or what its first ``` block holds, runs and then each test in `answer` does; else 0.
+  """1 if the response's code runs and then each test in `answer` runs without an exception; otherwise 0.
 
-  The tests share the interpreter with the program. One that looks for them can redefine what they call, so this score
-  is for models that are not trained to exploit it over many steps without somebody reading what they write.
+  The code is the first ``` block of the response, or all of it. The tests share the interpreter with the program, so a
+  program written against them can redefine the functions they call: do not train on this score for many steps without
+  reading what the model writes.
   """
   block = _FENCE.search(response)
   names: dict = {"__name__": "answer"}
@@ -23,6 +24,6 @@ def passes_tests(prompt: str, response: str, answer: str | list[str]) -> float:
       exec(test, names)
   except MemoryError:
     raise
-  except BaseException:  # a program may raise SystemExit to leave before the tests
+  except BaseException:  # SystemExit too, by which a program could leave before the tests
     return 0.0
   return 1.0

@@ -1,13 +1,12 @@
-"""A Python function of one response, run in a process of its own: what it runs can fail, hang or grow without harm.
+"""A Python function of one response, run in a process of its own, where code can fail, hang or grow without harm.
 
-What a call gets: an isolated interpreter (`python -I`), an empty environment, an empty directory that is deleted
-afterwards, limits on CPU seconds, wall time, memory, file size and open files, no new processes (unless it runs as
-root, whom Linux exempts), and no network where the kernel allows user namespaces. Its process group is killed at the
-end.
+A call has an isolated interpreter (`python -I`), an empty environment, an empty directory that is deleted afterwards,
+limits on CPU seconds, wall time, memory, file size and open files, no new processes (except as root, which Linux
+exempts), and no network where the kernel allows user namespaces. Its process group is killed at the end.
 
-What it does not protect against: the call sees the file system as the user who started it does, and can read, write
-and delete there; there is no filter of system calls; code in the same process as the check can forge the score. For
-programs of models whose intent is in doubt, put the whole run into a container or a virtual machine.
+The sandbox does not protect files: a call can read, write and delete what the user of the run can. There is no filter
+of system calls, and code in the same process as the check can forge the score. For programs of models whose intent is
+in doubt, put the whole run into a container or a virtual machine.
 """
 
 import importlib.util
@@ -23,27 +22,28 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlhf_jax.verify.answers import answers_to
 
 _CHILD = Path(__file__).with_name("sandbox_child.py")
-_WALL = 3  # seconds of wall time for each of CPU: on a busy machine a start alone can take one
+_WALL = 3  # seconds of wall time per second of CPU time: on a busy machine the start alone can take a second
 _log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-  """What came of a call.
-
-  score: 0 where there is a failure. failure: "timeout", "crash", "no number" or "". offline: it had no network.
-  """
+  """The outcome of a call."""
 
   score: float
+  """Number that the function returned; 0 for a failure."""
   failure: str
+  """Kind of the failure: "timeout", "crash" or "no number"; "" for none."""
   detail: str
+  """Description of the failure for messages; "" for none."""
   offline: bool
+  """True for a call that had no network."""
 
 
 def sandboxed(
@@ -55,15 +55,17 @@ def sandboxed(
   seconds: float = 2.0,
   megabytes: int = 1024,
 ) -> np.ndarray:
-  """f32[N]: what `function(prompt, response, answer)` returns in the sandbox; 0 where it fails, which is logged.
+  """f32[N]: the value of `function(prompt, response, answer)` in the sandbox; 0 where it fails, which is logged.
 
   Args:
-    function: "path/to/file.py:name" or "package.module:name", a file that runs by itself. answers: the file of
-    reference answers (see `answers`); "" gives None. seconds: of CPU time; thrice that of wall time. megabytes: of
-    address space.
+    function: "path/to/file.py:name" or "package.module:name" of a file that runs by itself.
+    answers: the file of reference answers (see `rlhf_jax.verify.answers`); "" for none, and answer is then None.
+    seconds: the limit of CPU time; the limit of wall time is three times as long.
+    megabytes: the limit of address space.
 
   Raises:
-    ValueError: there is no such file. DataError: a prompt has no answer.
+    ValueError: `function` names no file.
+    DataError: a prompt has no answer.
   """
   references = answers_to(prompts, answers) if answers else [None] * len(prompts)
   calls = list(zip(prompts, responses, references, strict=True))
@@ -75,15 +77,19 @@ def sandboxed(
   return np.array([outcome.score for outcome in outcomes], np.float32)
 
 
-def run_sandboxed(function: str, calls: Sequence[Sequence], *, seconds: float, megabytes: int) -> list[Outcome]:
-  """The outcome of `function(*call)` for each call, whose arguments JSON can carry; as many at once as there are cores.
+def run_sandboxed(function: str, calls: Sequence[Sequence[Any]], *, seconds: float, megabytes: int) -> list[Outcome]:
+  """The outcome of `function(*call)` for each call; as many calls run at once as there are cores.
+
+  Args:
+    function, seconds, megabytes: as in `sandboxed`.
+    calls: the arguments of each call, in types that JSON has.
 
   Raises:
-    ValueError: no file belongs to `function`.
+    ValueError: `function` names no file.
   """
   path, name = _locate(function)
 
-  def run(call):
+  def run(call: Sequence[Any]) -> Outcome:
     return _run(path, name, call, seconds, megabytes)
 
   with ThreadPoolExecutor(os.cpu_count()) as workers:
@@ -93,7 +99,7 @@ def run_sandboxed(function: str, calls: Sequence[Sequence], *, seconds: float, m
   return outcomes
 
 
-def _run(path: Path, name: str, call: Sequence, seconds: float, megabytes: int) -> Outcome:
+def _run(path: Path, name: str, call: Sequence[Any], seconds: float, megabytes: int) -> Outcome:
   request = json.dumps(dict(path=str(path), name=name, call=list(call), seconds=seconds, megabytes=megabytes))
   receive, send = os.pipe()
   try:
@@ -115,7 +121,7 @@ def _run(path: Path, name: str, call: Sequence, seconds: float, megabytes: int) 
         timed_out = True
       finally:
         _kill(process)
-    os.set_blocking(receive, False)  # a process that got away may still hold the other end
+    os.set_blocking(receive, False)  # a process that escaped may still hold the writing end
     try:
       written = os.read(receive, 1 << 16)
     except BlockingIOError:
@@ -142,7 +148,7 @@ def _read(written: bytes, status: int) -> Outcome:
 
 
 def _kill(process: subprocess.Popen) -> None:
-  """The process and whatever it has started in its group."""
+  """Kills the process and all others of its group."""
   try:
     os.killpg(process.pid, signal.SIGKILL)
   except ProcessLookupError:

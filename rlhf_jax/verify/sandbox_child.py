@@ -1,6 +1,6 @@
-"""The inside of the sandbox: limits itself, calls the function, writes what came of it to a pipe.
+"""The process inside the sandbox: it limits itself, calls the function and writes the outcome to a pipe.
 
-Standard library only: it runs by its path, in an interpreter that knows nothing of the package.
+Standard library only: it runs by its path, in an interpreter that does not know the package.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # of Linux's unshare(2)
 
 
 def main() -> None:
-  """Calls the function that stdin names, and writes its value or its error as JSON to the pipe in argv[1]."""
+  """Calls the function that stdin names and writes its value or its error as JSON to the pipe in argv[1]."""
   pipe, request = int(sys.argv[1]), json.load(sys.stdin)
   offline = leave_network()
   limit(request["seconds"], request["megabytes"])
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def leave_network() -> bool:
-  """Moves into a network namespace of its own, which has no interface that leads anywhere."""
+  """Moves this process into an empty network namespace; returns whether the kernel allowed it."""
   try:
     unshare = ctypes.CDLL(None).unshare
   except (OSError, AttributeError):
@@ -41,7 +41,7 @@ def leave_network() -> bool:
 
 
 def limit(seconds: float, megabytes: int) -> None:
-  """The last limit is the one of processes, which would forbid the threads that loading a library may start."""
+  """Sets the limits of this process; that on new processes is the last, as loading a library may start threads."""
   cpu = math.ceil(seconds)
   limits = {
     "RLIMIT_CPU": (cpu, cpu + 1),

@@ -80,7 +80,9 @@ MUTATIONS = [
     """select(values, mask), jnp.asarray(mask) != 0)
   discount, lam = float32(discount), float32(lam)
 
-  def step(carry, inputs):
+  def step(
+    carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]
+  ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     next_value, next_advantage = carry
     reward, value, on = inputs  # [...]
     advantage = reward + discount * next_value - value + discount * lam * next_advantage
@@ -88,7 +90,9 @@ MUTATIONS = [
     """float32(values), jnp.asarray(mask) != 0)
   discount, lam = float32(discount), float32(lam)
 
-  def step(carry, inputs):
+  def step(
+    carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]
+  ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     next_value, next_advantage = carry
     reward, value, on = inputs  # [...]
     advantage = reward + discount * next_value - value + discount * lam * next_advantage
@@ -169,8 +173,8 @@ MUTATIONS = [
     "sampled stop token outside the mask",
     ENDS + "the_sampled_stop_token_is_inside_the_mask",
     "sampling/generate.py",
-    "(after < sampled.count[:, None])",
-    "(after < (sampled.count - sampled.finished)[:, None])",
+    "(after < sampled.lengths[:, None])",
+    "(after < (sampled.lengths - sampled.finished)[:, None])",
   ),
   Mutation(
     "first response token masked",
@@ -198,7 +202,7 @@ MUTATIONS = [
     ENDS + "positions_do_not_depend_on_padding",
     "sampling/generate.py",
     "slots.token[:, None], place[:, None], state.cache)",
-    "slots.token[:, None], (task.prompts.tokens.shape[1] + slots.index - 1)[:, None], state.cache)",
+    "slots.token[:, None], (inputs.prompts.tokens.shape[1] + slots.num_sampled - 1)[:, None], state.cache)",
   ),
   Mutation(
     "attention without its mask",
@@ -341,8 +345,8 @@ MUTATIONS = [
     "one key for all tokens",
     LOGPROBS + "every_row_and_token_draws_from_a_key_of_its_own",
     "sampling/generate.py",
-    "task.uniform[of, slots.index]",
-    "task.uniform[of, 0]",
+    "inputs.uniform[of, slots.num_sampled]",
+    "inputs.uniform[of, 0]",
   ),
   Mutation(
     "one key for all steps",

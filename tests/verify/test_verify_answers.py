@@ -62,7 +62,7 @@ def test_regular_expression(answers):
   assert regular_expression(prompts, responses, pattern=r"answer is (\d+)", answers=answers).tolist() == [1, 0, 0]
   assert regular_expression(prompts, responses, pattern=r"\d+", answers=answers).tolist() == [1, 0, 1]
   assert regular_expression(prompts, responses, pattern="^The").tolist() == [1, 1, 0]
-  with pytest.raises(ValueError, match="no regular expression"):
+  with pytest.raises(ValueError, match="not a regular expression"):
     regular_expression(prompts, responses, pattern="(")
 
 

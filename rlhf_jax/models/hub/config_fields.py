@@ -149,7 +149,9 @@ def _read_scaling(rope: Fields, max_length: int) -> RopeScaling | None:
     return RopeScaling("linear", factor)
   length = rope.take("original_max_position_embeddings", int, max_length)
   if kind == "llama3":
-    return RopeScaling(kind, factor, length, rope.take("low_freq_factor", float), rope.take("high_freq_factor", float))
+    return RopeScaling(
+      "llama3", factor, length, rope.take("low_freq_factor", float), rope.take("high_freq_factor", float)
+    )
   low, high = rope.take("beta_slow", float, 1.0), rope.take("beta_fast", float, 32.0)
   scale, all_dims = rope.take("mscale", float, 0.0), rope.take("mscale_all_dim", float, 0.0)
 
@@ -157,7 +159,7 @@ def _read_scaling(rope: Fields, max_length: int) -> RopeScaling | None:
     return 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0
 
   magnitude = rope.take("attention_factor", float, grown(scale) / grown(all_dims) if scale and all_dims else grown(1.0))
-  return RopeScaling(kind, factor, length, low, high, magnitude, rope.take("truncate", bool, True))
+  return RopeScaling("yarn", factor, length, low, high, magnitude, rope.take("truncate", bool, True))
 
 
 def write_rope(c: DecoderConfig) -> dict[str, Any]:

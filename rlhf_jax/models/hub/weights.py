@@ -51,7 +51,9 @@ def load_weights(
     def part(index: Index) -> np.ndarray:
       return np.ascontiguousarray(read_leaf(tensors, place, leaf.shape, config.num_heads, index), np.float32)
 
-    return jax.make_array_from_callback(leaf.shape, sharding, part).block_until_ready()
+    # jax's annotation of the callback admits None as an index, which it never passes.
+    array = jax.make_array_from_callback(leaf.shape, sharding, part)  # type: ignore[arg-type]
+    return array.block_until_ready()
 
   return jax.tree_util.tree_map_with_path(load, shapes, shardings)
 
