@@ -24,7 +24,6 @@ import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = [
-  "check_axes",
   "constant_weights",
   "float32",
   "masked_mean",
