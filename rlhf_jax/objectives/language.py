@@ -3,8 +3,6 @@
 Logits may be a `ChunkedLogits`: the values are the same, without an array [..., T, V].
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -91,8 +89,11 @@ def lm_loss(
   [0.6931, 1.3863]
   """
   if isinstance(logits, ChunkedLogits):
-    one_chunk = functools.partial(lm_loss, z_loss=z_loss, label_smoothing=label_smoothing)
-    return logits.map(lambda part, tokens, mask: one_chunk(part, tokens, mask=mask), tokens, mask)
+
+    def of_chunk(part: jax.Array, tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
+      return lm_loss(part, tokens, z_loss=z_loss, label_smoothing=label_smoothing, mask=mask)
+
+    return logits.map(of_chunk, tokens, mask)
   check_axes("lm_loss", {"logits": logits}, {"tokens": tokens, "mask": mask})
   logits = _select_rows(logits, mask)  # [..., T, V]
   log_z = jax.nn.logsumexp(logits, axis=-1)  # [..., T]
