@@ -103,7 +103,7 @@ class DecoderConfig:
   activation: Activation = "silu"
   """Activation of the mlp; "gelu_tanh" is the approximation of "gelu" by tanh."""
   tied: bool = True
-  """Matrix that makes logits: True for the one of the embeddings, False for one of its own."""
+  """Matrix that makes logits: True for the embedding matrix, False for a matrix of its own."""
 
   def __post_init__(self) -> None:
     if not self.head_size and self.d_model % self.num_heads:

@@ -130,7 +130,7 @@ class Layer(nn.Module):
     segments: jax.Array | None,
     fused: Attention,
   ) -> tuple[jax.Array, LayerCache]:
-    """(what query_x reads from the keys and values of x[B * S, d], [like query_x]; the cache)."""
+    """Attention of query_x[..., d] to the keys and values of x[B * S, d]: (result like query_x, the cache)."""
     c = self.config
     batch, length = positions.shape
     query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(query_x)

@@ -59,7 +59,7 @@ class State(NamedTuple):
   """The state of the loop over tokens."""
 
   started: jax.Array
-  """i32[], the number of rows that have been given a slot, the first ones."""
+  """i32[], the number of rows that have been given a slot so far, in their order."""
   slots: Slots
   cache: Any
   """Keys and values of the slots."""

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 import typing
 
 import jax
@@ -93,6 +95,11 @@ def test_published_configs(name, expected):
 def test_a_written_config_means_the_same(name):
   config = read_config(PUBLISHED[name])
   assert read_config(json.loads(json.dumps(write_config(config)))) == config
+
+
+def test_models_do_not_know_their_file_formats():
+  script = "import sys, rlhf_jax.models; print([name for name in sys.modules if 'models.hub' in name])"
+  assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_every_family_of_a_config_has_a_file_format():

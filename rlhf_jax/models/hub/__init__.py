@@ -1,4 +1,4 @@
-"""Published models: their configs and weights in, and ours out, as transformers, PEFT and llama.cpp lay them out."""
+"""Published models: reads the files of transformers and llama.cpp, writes those of transformers and PEFT."""
 
 from rlhf_jax.models.hub.export import export_model
 from rlhf_jax.models.hub.export_peft import export_adapters

@@ -109,7 +109,7 @@ def read_windows(f: Fields, window: int, slides: Sequence[bool]) -> tuple[int, .
 
 
 def write_windows(c: DecoderConfig) -> dict[str, Any]:
-  """The fields that `read_windows` understands: the width of a window in tokens, and which layers have one."""
+  """sliding_window, the width of a window in tokens, and layer_types, the layers that have a window."""
   types = [SLIDING if window else FULL for window in c.windows or (0,) * c.num_layers]
   return {"sliding_window": max(c.windows, default=0) or None, "layer_types": types}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,21 @@ def _write_tensors(path: Path, config: DecoderConfig, params: Params) -> None:
     offset = end
   text = json.dumps(header).encode()
   text += b" " * (-len(text) % 8)  # the arrays start aligned
-  partial = path.with_suffix(".partial")
-  with partial.open("wb") as file:
+  with _whole_file(path) as partial, partial.open("wb") as file:
     file.write(len(text).to_bytes(8, "little") + text)
     for (_, layout), leaves in groups.items():
       arrays = [np.asarray(leaves[part], np.float32) for part in sorted(leaves)]
       np.ascontiguousarray(join_leaves(arrays, layout, config.num_heads)).tofile(file)
-  os.replace(partial, path)
 
 
 def _write(path: Path, text: str) -> None:
+  with _whole_file(path) as partial:
+    partial.write_text(text)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+  """A path to write to, which is renamed to `path` at the end, so that a reader never sees half of a file."""
   partial = path.with_suffix(".partial")
-  partial.write_text(text)
+  yield partial
   os.replace(partial, path)

@@ -18,7 +18,7 @@ class Family(NamedTuple):
   """The files of one family of published models."""
 
   read: Callable[[Fields], DecoderConfig]
-  """Function from the fields of a config.json to the decoder; a field that it does not take is refused afterwards."""
+  """Function from the fields of a config.json to the decoder; fields that it does not take are refused."""
   write: Callable[[DecoderConfig], dict[str, Any]]
   """Function from a decoder to the fields of its config.json, without model_type."""
   modules: Mapping[str, str]
@@ -27,11 +27,11 @@ class Family(NamedTuple):
   language_model: str
   """Class of transformers that predicts the next token."""
   classifier: str
-  """Class of transformers that reads a score from the last token: what a reward model is exported as."""
+  """Class of transformers that reads a score from the last token: the form of an exported reward model."""
   fused: Literal["", "columns", "heads"] = ""
-  """Layout of query, key and value where modules has them as one, "layers_{i}/qkv": [in, 3 d] with the three side by
-  side, or [3 d, in] with the three of each head together. "" for a family that keeps three matrices."""
+  """Layout of query, key and value in a matrix they share, the module "layers_{i}/qkv": [in, 3 d] with the three side
+  by side, or [3 d, in] with the three of each head together. "" for a family that keeps three matrices."""
   input_first: bool = False
-  """Whether the matrices of layers are [in, out], as ours are; otherwise [out, in], as in torch.nn.Linear."""
+  """Axes of the matrices in layers: True for [in, out], as here, False for [out, in], as in torch.nn.Linear."""
   optional_prefix: str = ""
   """Prefix of tensor names that some files of the family leave out."""

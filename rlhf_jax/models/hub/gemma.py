@@ -47,7 +47,7 @@ def _read(f: Fields, window_period: int) -> dict[str, Any]:
   window_period: every layer but the last of so many has a window, where layer_types does not say.
   """
   shape = llama.read_shape(f, head_dim=256, tied=True, activation=_ACTIVATION)
-  f.left.pop("hidden_act", None)  # Gemma's first releases name both; hidden_activation is the one in force
+  f.left.pop("hidden_act", None)  # Gemma's first releases have both fields, and hidden_activation counts
   bias = f.take("attention_bias", bool, False)
   window = f.stated("sliding_window", int)
   return shape | dict(

@@ -32,8 +32,8 @@ def read_shape(
   """The arguments of `DecoderConfig` that Llama and its descendants state under the same names.
 
   Args:
-    head_dim: what the absence of head_dim means; None for hidden_size / num_attention_heads.
-    tied: what the absence of tie_word_embeddings means.
+    head_dim: the meaning of an absent head_dim; None for hidden_size / num_attention_heads.
+    tied: the meaning of an absent tie_word_embeddings.
     activation: the name of the field with the activation.
   """
   heads, d_model = f.take("num_attention_heads", int), f.take("hidden_size", int)
@@ -54,7 +54,7 @@ def read_shape(
 
 
 def write_shape(c: DecoderConfig, *, activation: str = "hidden_act") -> dict[str, Any]:
-  """The fields that `read_shape` reads, and the rotary ones."""
+  """The fields that `read_shape` takes, and the rotary fields."""
   return {
     "vocab_size": c.vocab_size,
     "hidden_size": c.d_model,
