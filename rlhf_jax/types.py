@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.typing import ArrayLike
 
 from rlhf_jax.reduce import weighted_sum
 
@@ -106,9 +105,9 @@ class Mean(struct.PyTreeNode):
   Sums of Means over microbatches, devices and hosts are exact; means of quotients are not.
   """
 
-  values: ArrayLike
+  values: Array
   """f32[...]."""
-  weights: ArrayLike
+  weights: Array
   """f32[...], the share of each value; broadcast against values."""
 
   def sum(self) -> Mean:
@@ -118,10 +117,9 @@ class Mean(struct.PyTreeNode):
 
   def __add__(self, other: Mean) -> Mean:
     """Pools two metrics that `sum` has reduced."""
-    return Mean(jnp.add(self.values, other.values), jnp.add(self.weights, other.weights))
+    return Mean(self.values + other.values, self.weights + other.weights)
 
   def compute(self) -> float:
     """The weighted mean as a Python float; NaN where the weights sum to 0."""
     reduced = self.sum() if jnp.ndim(self.weights) or jnp.ndim(self.values) else self
-    total, weight = float(np.asarray(reduced.values)), float(np.asarray(reduced.weights))
-    return total / weight if weight else float("nan")
+    return float(reduced.values) / float(reduced.weights) if float(reduced.weights) else float("nan")
