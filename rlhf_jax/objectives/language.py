@@ -28,9 +28,9 @@ def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None 
   >>> [round(x, 4) for x in logp.tolist()]
   [-0.6931, -1.3863]
   """
+  check_axes("token_logprobs", _named(logits), {"tokens": tokens, "mask": mask})
   if isinstance(logits, ChunkedLogits):
     return logits.map(lambda part, tokens, mask: token_logprobs(part, tokens, mask=mask), tokens, mask)
-  check_axes("token_logprobs", {"logits": logits}, {"tokens": tokens, "mask": mask})
   logits = _select_rows(logits, mask)  # [..., T, V]
   return select(_picked(logits, tokens, mask) - jax.nn.logsumexp(logits, axis=-1), mask)
 
@@ -45,9 +45,9 @@ def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array
   >>> round(float(token_entropy(jnp.zeros(4))), 4)
   1.3863
   """
+  check_axes("token_entropy", _named(logits), {"mask": mask})
   if isinstance(logits, ChunkedLogits):
     return logits.map(lambda part, mask: token_entropy(part, mask=mask), mask)
-  check_axes("token_entropy", {"logits": logits}, {"mask": mask})
   logp = jax.nn.log_softmax(_select_rows(logits, mask), axis=-1)  # [..., V]
   entropy = -jnp.sum(jnp.exp(logp) * jnp.where(jnp.isneginf(logp), 0.0, logp), axis=-1)  # 0 log 0 = 0
   return select(entropy, mask)
@@ -64,6 +64,7 @@ def logprobs_and_entropy(
   >>> round(float(logp[0]), 4), round(float(entropy[0]), 4)
   (-1.3863, 1.3863)
   """
+  check_axes("logprobs_and_entropy", _named(logits), {"tokens": tokens, "mask": mask})
   if isinstance(logits, ChunkedLogits):
     return logits.map(lambda part, tokens, mask: logprobs_and_entropy(part, tokens, mask=mask), tokens, mask)
   return token_logprobs(logits, tokens, mask=mask), token_entropy(logits, mask=mask)
@@ -88,13 +89,13 @@ def lm_loss(
   >>> [round(x, 4) for x in loss.tolist()]
   [0.6931, 1.3863]
   """
+  check_axes("lm_loss", _named(logits), {"tokens": tokens, "mask": mask})
   if isinstance(logits, ChunkedLogits):
 
     def of_chunk(part: jax.Array, tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
       return lm_loss(part, tokens, z_loss=z_loss, label_smoothing=label_smoothing, mask=mask)
 
     return logits.map(of_chunk, tokens, mask)
-  check_axes("lm_loss", {"logits": logits}, {"tokens": tokens, "mask": mask})
   logits = _select_rows(logits, mask)  # [..., T, V]
   log_z = jax.nn.logsumexp(logits, axis=-1)  # [..., T]
   loss = log_z - _picked(logits, tokens, mask)
@@ -102,6 +103,11 @@ def lm_loss(
     # A plain 0 leaves this out: it costs a pass over V, and 0 * inf is NaN where a logit is -inf.
     loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - jnp.mean(logits, axis=-1))
   return select(loss + z_loss * jnp.square(log_z), mask)
+
+
+def _named(logits: Logits) -> dict[str, ArrayLike]:
+  """The array with the axes of the logits, and its name for messages."""
+  return {"hidden": logits.hidden} if isinstance(logits, ChunkedLogits) else {"logits": logits}
 
 
 def _select_rows(logits: ArrayLike, mask: ArrayLike | None) -> jax.Array:
