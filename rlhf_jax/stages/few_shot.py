@@ -97,7 +97,7 @@ class Config:
 
 
 def run(config: Config, stage: Stage) -> None:
-  """Evaluates every model on every task with every number of shots, and writes the files."""
+  """Evaluates every model on every set of questions with every number of shots, and writes the files."""
   tokenizer, model = open_workspace(stage)
   asked: list[tuple[str, str, Form]] = [(name, name, "turns") for name in config.models]
   asked += [(f"{name} (text)", name, "text") for name in config.text_models]
