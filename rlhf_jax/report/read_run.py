@@ -286,6 +286,7 @@ def _intervals(measures: Any) -> dict[str, Interval]:
 
 
 def mapping(value: Any) -> dict[str, Any]:
+  """The value where it is a mapping, and an empty one where a file holds something else."""
   return value if isinstance(value, dict) else {}
 
 
