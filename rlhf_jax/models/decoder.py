@@ -191,6 +191,7 @@ class Decoder(nn.Module):
   attention: Attention = "xla"
 
   def setup(self) -> None:
+    """Makes the embedding, the layers, the last norm and, where it is not tied, the output matrix."""
     c = self.config
     init = nn.initializers.normal(0.02)
     # With std 0.02 a narrow model's embeddings are small beside the outputs of its layers, and it needs twice as long

@@ -95,4 +95,4 @@ def _replaced(config: Any, path: Sequence[str], value: Varying) -> Any:
   if not dataclasses.is_dataclass(config):  # arguments of a function on the host, which hold the member's own numbers
     return config
   inner = _replaced(getattr(config, path[0]), path[1:], value) if path[1:] else value
-  return dataclasses.replace(config, **{path[0]: inner})  # type: ignore[type-var]  # mypy wants a dataclass type, and is_dataclass narrows Any to none
+  return dataclasses.replace(config, **{path[0]: inner})  # type: ignore[type-var]  # of a config of any class

@@ -52,7 +52,7 @@ def load_weights(
       return np.ascontiguousarray(read_leaf(tensors, place, leaf.shape, config.num_heads, index), np.float32)
 
     # jax's annotation of the callback admits None as an index, which it never passes.
-    array = jax.make_array_from_callback(leaf.shape, sharding, part)  # type: ignore[arg-type]
+    array = jax.make_array_from_callback(leaf.shape, sharding, part)  # type: ignore[arg-type]  # see above
     return array.block_until_ready()
 
   return jax.tree_util.tree_map_with_path(load, shapes, shardings)
