@@ -109,7 +109,7 @@ def gold(config: ConfigDict, name: str) -> dict:
 
 
 def instead_of_ppo(config: ConfigDict, *stages: str) -> ConfigDict:
-  """Puts `stages` in the place of PPO, and adds an evaluation of the last one.
+  """Puts `stages` in the place of PPO, and adds an evaluation of the last stage.
 
   In the run directory of the quickstart only these stages are new.
   """

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-StageName = Annotated[str, "stage"]  # of this run, or the path of a stage's directory in another; "" for none
+StageName = Annotated[str, "stage"]  # name in this run, or path of a stage's directory in another run; "" for none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class ImportedModel:
-  """A published model instead of a shape: its stage is `rlhf_jax.stages.import_model`, others start from that."""
+  """A published model instead of a shape; the stage `rlhf_jax.stages.import_model` makes a checkpoint of it."""
 
   path: str
   """Directory with config.json and safetensors, a .gguf file, or owner/name on the Hugging Face hub."""

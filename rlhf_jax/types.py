@@ -43,7 +43,7 @@ class Preferences(struct.PyTreeNode):
   ratings: Array | None = None
   """f32[N, K], NaN for a response without a rating; None where only ranks are known."""
   margin: Array | None = None
-  """f32[N], the logits by which the reward of a preferred response should exceed the other; None for no margins."""
+  """f32[N], the logits by which a preferred response's reward should exceed a rejected one's; None for no margins."""
 
 
 class Prompts(struct.PyTreeNode):

@@ -33,7 +33,7 @@ class Pairwise:
   raw: Estimate
   """Share of equal answers (better, worse, tie), with an interval clustered by item."""
   kappa: Estimate
-  """Cohen's kappa, without an interval: its own would take the pairs of a ranking as independent."""
+  """Cohen's kappa, without an interval: its formula takes the pairs of a ranking as independent."""
   spearman: Estimate
   """Spearman's rho, the mean over `num` items."""
   kendall: Estimate
@@ -90,7 +90,7 @@ def group_agreement(table: Table, pairs: Pairs) -> dict[str, Estimate]:
 
 
 def agreement_with_experts(table: Table, pairs: Pairs, level: float = LEVEL) -> tuple[list[Estimate], Estimate, str]:
-  """The share of pairs that an annotator orders as the reference does: of each, of all but the experts; the reference.
+  """(share of each annotator, share of all who are no experts, name of the reference): pairs ordered as the reference.
 
   The reference is the gold ranking of an item ("gold items"). Without gold items it is the majority of the experts on
   the pair, without the annotator's own judgement ("experts"); without either it is "nobody". Pairs that the reference

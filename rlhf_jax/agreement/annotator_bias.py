@@ -16,8 +16,9 @@ from rlhf_jax.agreement.coefficients import Estimate, clustered_wilson, undefine
 from rlhf_jax.agreement.consensus import NoisyBradleyTerry, noisy_bradley_terry
 from rlhf_jax.agreement.tables import Pairs, Table
 
-PRIOR_SD = 2.5  # of a slope, in logits: keeps the slopes of separable answers finite (Gelman et al., 2008)
-MAX_FITS = 40  # of the consensus without some of the annotators
+# Standard deviation of a slope's prior, in logits: keeps slopes of separable answers finite (Gelman et al., 2008).
+PRIOR_SD = 2.5
+MAX_FITS = 40  # fits of the consensus at most, each without some of the annotators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Habits:
   """The regressions of all annotators."""
 
   slopes: np.ndarray
-  """Slopes of quality, position and length: f64[A, 3], NaN where undefined; in logits for a logit of the others'
-  consensus, for a place, and for `typical_words`."""
+  """Slopes of quality, position and length: f64[A, 3], NaN where undefined; in logits per logit of the
+  consensus of all other annotators, per place, and per `typical_words`."""
   errors: np.ndarray
   """Standard errors of the slopes, clustered by item: f64[A, 3], NaN where undefined."""
   num_items: np.ndarray
@@ -36,7 +37,7 @@ class Habits:
 
 
 def habits(table: Table, pairs: Pairs, model: NoisyBradleyTerry) -> Habits:
-  """The habits of every annotator. model: the consensus of all, from which the search for the others' starts.
+  """The habits of every annotator. model: the consensus of all, where the search for each consensus below starts.
 
   The consensus is fitted once without each annotator; with more than 40 annotators, once without each of 40 groups.
   """
@@ -126,12 +127,12 @@ class Timing:
   high: float | None
   """Upper quartile, in seconds; None where no time is recorded."""
   pace: float | None
-  """Median of the ratio of the seconds to the median seconds of the others on the same item: 0.5 is twice as fast.
-  None where no time of others is recorded."""
+  """Median of the ratio of the seconds to the median seconds of other annotators on the same item: 0.5 is twice as
+  fast. None where no other annotator's time is recorded."""
 
 
 def timing(table: Table) -> list[Timing]:
-  """The time of each annotator, by itself and in proportion to that of the others on the same items."""
+  """The time of each annotator, by itself and in proportion to that of other annotators on the same items."""
   logs = np.log(table.seconds)
   ratio = np.full(len(logs), np.nan)
   order = np.argsort(table.item, kind="stable")

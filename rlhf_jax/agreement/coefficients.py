@@ -8,7 +8,7 @@ import scipy.stats
 
 from rlhf_jax.agreement.intervals import wilson_bounds
 
-LEVEL = 0.95  # of confidence intervals
+LEVEL = 0.95  # level of confidence intervals
 
 
 class Estimate(NamedTuple):

@@ -13,10 +13,10 @@ import scipy.optimize
 from rlhf_jax.agreement.tables import Pairs, Table
 from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes, ranked_pairs
 
-SCORE_SD = 2.0  # of the prior of scores, in logits at a reliability of 1
-RELIABILITY_SD = 1.0  # of the prior of reliabilities, whose mean is 1
-HABIT_SD = 1.0  # of the priors of position and length, in logits
-GOLD_RELIABILITY = 3.0  # of the gold ranks
+SCORE_SD = 2.0  # standard deviation of the prior of scores, in logits at a reliability of 1
+RELIABILITY_SD = 1.0  # standard deviation of the prior of reliabilities, whose mean is 1
+HABIT_SD = 1.0  # standard deviation of the priors of position and length, in logits
+GOLD_RELIABILITY = 3.0  # reliability that gold ranks count with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class NoisyBradleyTerry(Consensus):
   """The consensus of the noisy Bradley-Terry model, with its parameters of the annotators."""
 
   reliability: np.ndarray
-  """Logits for a score difference of 1: f64[A]; 0 for an annotator who guesses, negative for one who prefers the worse
-  response."""
+  """Logits for a score difference of 1: f64[A]; 0 for an annotator who guesses, negative for an annotator who
+  prefers the worse response."""
   position: np.ndarray
   """Logits for each place by which a response is shown earlier: f64[A]."""
   length: np.ndarray
@@ -138,16 +138,16 @@ def expectation_maximisation(
 def noisy_bradley_terry(
   table: Table, pairs: Pairs, *, start: NoisyBradleyTerry | None = None, exclude: Sequence[int] | np.ndarray = ()
 ) -> NoisyBradleyTerry:
-  """Bradley-Terry with annotators who differ, in the spirit of CrowdBT (Chen et al., 2013), as MAP by L-BFGS.
+  """Bradley-Terry with parameters of each annotator, in the spirit of CrowdBT (Chen et al., 2013), as MAP by L-BFGS.
 
     P(a puts i before j) = sigmoid(reliability_a (s_i - s_j) + position_a (places earlier) + length_a (words longer))
 
-  The reliability takes the place of CrowdBT's probability eta_a of an honest answer: 0 for an annotator who guesses and
-  negative for one who prefers the worse response, as eta = 1/2 and eta = 0. Unlike eta, it makes clear pairs easier
-  than close ones. Priors identify the model: s ~ N(0, 2^2) in each item fixes scale and origin, reliability ~ N(1, 1)
-  fixes the sign (most annotators mean well), position and length (for a typical word difference, the root mean square)
-  ~ N(0, 1). Gold ranks count as one more annotator, of reliability 3. The pairs of a ranking of K weigh 2 / K each; a
-  tie counts half for either order.
+  The reliability takes the place of CrowdBT's probability eta_a of an honest answer: 0 for an annotator who guesses, as
+  eta = 1/2, and negative for an annotator who prefers the worse response, as eta = 0. Unlike eta, it makes clear pairs
+  easier than close pairs. Priors identify the model: s ~ N(0, 2^2) in each item fixes scale and origin, reliability
+  ~ N(1, 1) fixes the sign (most annotators mean well), position and length (for a typical word difference, the root
+  mean square) ~ N(0, 1). Gold ranks count as one more annotator, of reliability 3. The pairs of a ranking of K weigh
+  2 / K each; a tie counts half for either order.
 
   start: a model to begin the search from. exclude: indices of annotators whose judgements are left out, and whose
   reliability is then the prior's 1.

@@ -7,7 +7,7 @@ def wilson_bounds(share: float, num: float, quantile: float) -> tuple[float, flo
   """(low, high) of a share of `num` observations: the p with |share - p| = quantile * sqrt(p (1 - p) / num).
 
   Both lie inside [0, 1], with share between them (Wilson 1927). num need not be whole: dependent observations have an
-  effective number. quantile: of the standard normal or of Student's t, 1.96 for a 95 % interval.
+  effective number. quantile: a quantile of the standard normal or of Student's t, 1.96 for a 95 % interval.
   """
   square = quantile**2 / num
   centre = (share + square / 2) / (1 + square)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.screening import KEEP, SET_ASIDE, WATCH
 
-MOST = 60  # annotators in a plot; of more, the least reliable are shown
+MOST = 60  # annotators in a plot at most; the least reliable are shown
 COLORS = {SET_ASIDE: "#c0392b", WATCH: "#d68910", KEEP: "#2471a3"}
 OTHER = "#7f8c8d"  # for the advice "cannot say"
 _SETTINGS: Any = {"font.size": 9, "text.parse_math": False}  # the name "$x$" of an annotator is no formula

@@ -77,7 +77,7 @@ def screen(table: Table, pairs: Pairs, habits: Habits, limits: Limits = DEFAULT)
   gold: the agreement with the gold ranks (Wilson's interval, clustered by item), against `limits.gold`; or else its
     excess over chance (1/2), against the share `limits.skill` of the median annotator's excess.
   skill: the weight of the others' consensus in the annotator's choices, as a share of the median annotator's. It is
-    low for a careless annotator, and negative for one who prefers the worse response.
+    low for a careless annotator, and negative for an annotator who prefers the worse response.
   position: the share of comparisons that the response shown a place earlier wins against one of the same quality and
     length. The order of display is random, so that it is 1/2 without a habit.
   length: the share that the longer response wins against one of the same quality, where the lengths differ by a typical

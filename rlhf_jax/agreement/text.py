@@ -122,5 +122,5 @@ def _order(findings: Findings) -> np.ndarray:
 
 
 def _printable(text: str) -> Text:
-  """Text without markup or control characters, as names and prompts are data of others."""
+  """Text without markup or control characters, as names and prompts may hold either."""
   return Text("".join(c if c.isprintable() else " " for c in text))

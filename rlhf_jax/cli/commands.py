@@ -1,4 +1,4 @@
-"""The commands: each parses its flags, imports what it needs, and prints what it found."""
+"""The commands: each parses its flags, imports the parts it needs, and prints the result."""
 
 from __future__ import annotations
 

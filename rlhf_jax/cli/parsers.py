@@ -1,4 +1,4 @@
-"""The flags of every command, without what the commands import: `--help` and completion answer at once."""
+"""The flags of every command, without the imports of the commands: `--help` and completion answer at once."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class DataError(ValueError):
 
 
 class RowError(DataError):
-  """A fault of one row. `kind` ("malformed", "schema", "duplicate", ...) is what a source may allow to leave out."""
+  """A fault of one row. A source may leave out rows with faults of some `kind` ("malformed", "schema", ...)."""
 
   def __init__(self, message: str, kind: str) -> None:
     super().__init__(message)

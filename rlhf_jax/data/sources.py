@@ -23,7 +23,7 @@ Skip = Literal["malformed", "schema", "duplicate", "unusable", "too_long"]
 
 @dataclass(frozen=True)
 class Source:
-  """Where rows come from. Whatever is wrong with a row, and not named in `skip`, stops the run."""
+  """Where rows come from. A fault of a row stops the run unless `skip` names its kind."""
 
   path: str
   """Path of a file (.gz too), pattern of several files ("part-*.parquet"), directory, or name of a data set."""

@@ -17,7 +17,7 @@ from rlhf_jax.data import DataError, read_comparisons, read_rows
 from rlhf_jax.feedback.records import Item, Response, make_item
 from rlhf_jax.feedback.store import Settings, add_records, create_store, open_store, read_settings
 
-MAX_RESPONSES = 9  # of an item, because the page selects a response by one of the keys a to i
+MAX_RESPONSES = 9  # responses of an item at most: the page selects a response by a key from a to i
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_gold(path: str | Path) -> tuple[list[Item], Counter]:
 def _sample(
   prompts: Sequence[str], policies: Sequence[Policy], num_responses: int, seed: int
 ) -> dict[str, list[Response]]:
-  """Samples for each prompt. Where the policies do not share them evenly, those with one more change by prompt."""
+  """Samples for each prompt. Policies take turns, prompt by prompt, to give the samples that do not divide evenly."""
   found: dict[str, list[Response]] = {prompt: [] for prompt in prompts}
   for place, policy in enumerate(policies):
     share, extra = divmod(num_responses, len(policies))

@@ -1,7 +1,7 @@
 """Judgements as the rows that learners read. Only current judgements count, and skips have no rows.
 
-Every row carries "annotator", "item" and "group", the id of its judgement: what a person said of one item in one go is
-not independent, so that a learner keeps it in one batch element (Ouyang et al. 2022, arXiv 2203.02155, sec. 3.5).
+Every row carries "annotator", "item" and "group", the id of its judgement: the rows of a judgement
+are not independent, so that a learner keeps them in one batch element (Ouyang et al. 2022, arXiv 2203.02155, sec. 3.5).
 `row_records` makes records of the rows again.
 """
 

@@ -4,9 +4,9 @@ A row compares responses, {"prompt", "responses", "ranks"}, or speaks of one, {"
 "critique", "rewrite" or "flags". Rows of one "group" become one judgement again, whichever files they stand in. The
 responses of an "item" are all those that its rows name. A row without a group is a judgement of its own.
 
-Rows hold neither the time nor the order of display, the kind of the annotator nor the responses of which nothing was
-said: `seconds` is 0, `created` is 1970, `order` is that of the rows, and annotators count as human; those of rows with
-"gold" scores, as the stages of a run write them, count as simulated.
+Rows hold neither the time nor the order of display, the kind of the annotator nor the responses without an
+opinion: `seconds` is 0, `created` is 1970, `order` is that of the rows, and annotators count as human; annotators of
+rows with "gold" scores, as the stages of a run write them, count as simulated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Record, Response, content_id, make_item
 
 Slot = tuple[str, int]  # a response: its text, and the number of earlier responses with the same text
-Said = dict[Slot, dict[str, Any]]  # what rows say of each response, by column
+Said = dict[Slot, dict[str, Any]]  # response -> column -> value in the rows
 COLUMNS = ("rating", "critique", "rewrite", "flags")  # of a row that speaks of one response
 FIELDS: dict[str, tuple[str, Any]] = {  # field of Judgement -> its column, and its value where a response has none
   "ranks": ("rank", -1), "ratings": ("rating", None), "critiques": ("critique", ""), "rewrites": ("rewrite", ""),
@@ -133,7 +133,7 @@ def _commented(row: Mapping[str, Any], group: str, seen: Counter[tuple[str, ...]
 
 
 def _merge(rows: Sequence[_Opinion]) -> list[_Opinion]:
-  """The judgement that the rows of one group are, or several where its pairs make up no ranking."""
+  """The judgement of the rows of one group, or a judgement of each pair where the pairs make up no ranking."""
   first = rows[0]
   said: Said = {}
   compared: list[_Opinion] = []

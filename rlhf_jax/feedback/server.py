@@ -220,7 +220,7 @@ def _undo(store: sqlite3.Connection, annotator: str, body: dict, version: str, n
   queue.undo(store, annotator, body["judgement"], now)
 
 
-ACTIONS: dict[str, tuple[dict[str, Any], Act]] = {  # path -> fields of its request; what it does with the store
+ACTIONS: dict[str, tuple[dict[str, Any], Act]] = {  # path -> types of the request's fields, action on the store
   "/next": ({}, lambda *_: None),
   "/judgements": ({"assignment": str, "guidelines": str | None, **ANSWER}, _judge),
   "/undo": ({"judgement": str}, _undo),

@@ -66,7 +66,7 @@ def listing(width: int) -> str:
 
 
 def load_recipe(given: str) -> ConfigDict:
-  """What get_config(ARG) of "NAME[:ARG]" or "FILE.py[:ARG]" returns.
+  """The result of get_config(ARG) of "NAME[:ARG]" or "FILE.py[:ARG]".
 
   Raises:
     ConfigError: there is no such recipe, its file has a mistake (named with its line), or it refuses ARG.
@@ -137,7 +137,7 @@ def _hint(error: Exception) -> str:
 
 
 def _accepted(path: Path, arg: str) -> str:
-  """What get_config() says of its argument."""
+  """A clause for messages: the docstring of get_config(), which describes the argument."""
   for node in ast.parse(path.read_text()).body:
     if isinstance(node, ast.FunctionDef) and node.name == "get_config":
       text = " ".join((ast.get_docstring(node) or "").split())

@@ -1,4 +1,4 @@
-"""A run that has ended, or the part of it that has: its finished stages and their models, opened for other uses."""
+"""The finished stages of a run and their models, opened for use after training."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def open_run(directory: Path) -> FinishedRun:
   """The finished stages of a run, also of one that was made before version 0.2.
 
   Raises:
-    ConfigError: `directory` is no run directory, or its config is none of this version.
+    ConfigError: `directory` is no run directory, or its config does not fit this version.
   """
   if not is_run(directory):
     raise ConfigError(f"{directory} is no run directory: it has no config.json with the stages of a run")

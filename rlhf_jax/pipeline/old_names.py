@@ -25,12 +25,12 @@ _FIRST = {current: old for old, current in _MOVED.items()}
 
 
 def current_names(config: Any) -> Any:
-  """A config (nested mappings, lists and values) in which every name is the one of today."""
+  """A config (nested mappings, lists and values) in today's names."""
   return _renamed(config, CURRENT)
 
 
 def first_names(config: Any) -> Any:
-  """A config in which every name is the one that version 0.1 gave it: what fingerprints are taken of.
+  """A config in the names of version 0.1, from which fingerprints are taken.
 
   Version 0.1 had two modules of reward models; a section of its `reward_model` has no key `feedback`.
   """

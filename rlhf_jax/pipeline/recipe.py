@@ -96,14 +96,14 @@ def config_lines(config: Any, where: str = "config") -> list[str]:
 
 
 def plain(value: Any) -> Any:
-  """ConfigDict -> dict, tuple -> list: what JSON would give back, so that a stored config compares equal."""
+  """ConfigDict -> dict, tuple -> list, as JSON gives them back, so that a stored config compares equal."""
   if hasattr(value, "items"):
     return {key: plain(item) for key, item in value.items()}
   return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  """The flags, and what is left of the arguments: the overrides."""
+  """The flags, and the remaining arguments, which are the overrides."""
   try:
     return run_parser().parse_known_args(arguments)
   except argparse.ArgumentError as error:

@@ -1,7 +1,7 @@
 """A run: its stages one after the other, each done once, each continued where it was.
 
-`config.stages` names the stages in order; `config.<stage>.algorithm` is the module that carries one out (a dotted name
-or the path of a .py file) with its dataclass `Config` and its `run(config, stage)`. A stage is marked done, with a
+`config.stages` names the stages in order; `config.<stage>.algorithm` is the module that carries the stage out (a dotted
+name or the path of a .py file) with its dataclass `Config` and its `run(config, stage)`. A stage is marked done, with a
 fingerprint of its config and of the stages it reads from, only when it has returned.
 """
 
@@ -28,7 +28,7 @@ from rlhf_jax.train.progress import console
 from rlhf_jax.train.provenance import provenance
 
 SHARED = ("seed", "stages", "tokenizer", "model", "transport")
-OPTIONAL = ("seeds",)  # of single stages, instead of the run's
+OPTIONAL = ("seeds",)  # seeds of single stages, instead of the run's seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run(config: Mapping[str, Any], workdir: Path, command: str = "") -> None:
   hardware, in environment.json and in done.json.
 
   Raises:
-    ConfigError: a mistake in the config, or a finished stage that was made with another one.
+    ConfigError: a mistake in the config, or a finished stage that was made with another config.
     Interrupted: on a signal, after saving; the same call continues.
   """
   workdir = Path(workdir).absolute()

@@ -55,7 +55,7 @@ class Population:
   def run(
     self, tasks: Sequence[Callable[[], None]], varying: Sequence[Mapping[str, Varying]]
   ) -> list[Exception | None]:
-    """Runs task k as member k, and returns each member's exception, or None where it finished."""
+    """Runs the function tasks[k] as member k, and returns each member's exception, or None where it finished."""
     errors: list[Exception | None] = [None] * self.size
 
     def live(number):

@@ -48,7 +48,7 @@ Shots = tuple[Question, ...]  # worked examples before a question
 
 @dataclasses.dataclass(frozen=True)
 class QuestionSet:
-  """A file of questions, and how models answer them."""
+  """A file of questions, and the method of answering them."""
 
   file: str
   """File with rows of questions (see `rlhf_jax.evaluation.questions.read_questions`)."""
@@ -65,7 +65,7 @@ class QuestionSet:
 
   def __post_init__(self) -> None:
     if (self.method == "generate") != bool(self.score.function):
-      raise ValueError("a task by generation needs a score.function, and one by likelihood has none")
+      raise ValueError("method 'generate' needs a score.function, and method 'likelihood' has none")
 
 
 @dataclasses.dataclass(frozen=True)

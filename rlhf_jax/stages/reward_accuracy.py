@@ -156,7 +156,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     low, high = axes.get_xlim()
-    axes.set_xlim(max(low, 0), min(high, 1))  # a margin does not reach beyond what a share can be
+    axes.set_xlim(max(low, 0), min(high, 1))  # shares lie between 0 and 1, margins included
     axes.set_xlabel("pairs in the gold order")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)

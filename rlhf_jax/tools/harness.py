@@ -56,7 +56,7 @@ class HarnessModel(LM):
     self.truncated = 0  # requests whose context lost its start
 
   def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-    """(log p of the continuation in nats, whether it is the greedy continuation) of each (context, continuation)."""
+    """(log p of the continuation in nats, True for the greedy continuation) of each (context, continuation)."""
     pairs = [self._pair(*request.args) for request in requests]
     logp, greedy = self._likelihood(self._params, pairs)
     return [(float(value), bool(is_greedy)) for value, is_greedy in zip(logp, greedy, strict=True)]

@@ -1,6 +1,6 @@
 """Everything between a loss function and a finished run: updates, transports, checkpoints, metrics, the loop.
 
-What only some algorithms need is imported by its module's name: `batches` and `comparisons` (data from files),
+Modules that only some algorithms need are imported by their names: `batches` and `comparisons` (data from files),
 `judgements` (records of feedback), `heldout` (evaluation in batches of one shape).
 """
 

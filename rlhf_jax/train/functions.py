@@ -1,4 +1,4 @@
-"""Functions of texts that a config names: their arguments are bound, and what they return is checked."""
+"""Functions of texts that a config names: their arguments are bound, and their results are checked."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def load_judgements(
 ) -> JudgementSet:
   """The current judgements of the files that hold one of `kinds` ("ranks", "ratings").
 
-  One judgement is one row: what a person said of K responses in one go stays together. The row's weight is that of its
+  One judgement is one row: all that it says of K responses stays together. The row's weight is that of its
   annotator in `weights`, 1 for an annotator without an entry; the judgements of an annotator of weight 0 are skipped
   and reported. The row's margin is margins[strength - 1], 0 without a strength. Ratings are calibrated
   (`calibrated_ratings`).
@@ -92,7 +92,7 @@ def calibrated_ratings(ratings: np.ndarray, annotators: Sequence[str], *, per_an
   """(rating - mean) / standard deviation; ratings f64[N, K] -> f32[N, K], NaN where there is no rating.
 
   Mean and standard deviation are of all ratings. With `per_annotator` they are of the annotator's own ratings, so that
-  ratings of a lenient annotator, or of one who uses only the middle of the scale, compare with the rest: mean and
+  ratings of an annotator who is lenient, or uses only the middle of the scale, compare with the rest: mean and
   variance of the annotator's ratings are averaged with those of all ratings, which count as `PRIOR_RATINGS` ratings.
   """
   rated = ~np.isnan(ratings)

@@ -1,4 +1,4 @@
-"""From prompts to sampled responses: the compiled sampler, and the texts of what it sampled."""
+"""From prompts to sampled responses: the compiled sampler, and the texts of its responses."""
 
 from __future__ import annotations
 

@@ -206,6 +206,6 @@ def _check(batch, devices, transport):
     if leaf.shape[0] % parts:
       raise ValueError(
         f"a batch of {leaf.shape[0]} rows does not divide over {devices} devices x transport.microbatches="
-        f"{transport.microbatches}: make the batch_size of the stage's config (or what a minibatch leaves of it) a "
+        f"{transport.microbatches}: make the batch_size of the stage's config (or its part in a minibatch) a "
         f"multiple of {parts}, or show JAX fewer devices"
       )

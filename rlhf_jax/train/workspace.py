@@ -137,7 +137,7 @@ def stage_key(stage: Stage) -> jax.Array:
 
 
 def check_length(model: LanguageModel, length: int, what: str = "length") -> None:
-  """Refuses rows that do not fit the model. length: tokens of a row; what: the config's name for it.
+  """Refuses rows that do not fit the model. length: tokens of a row; what: the key of the config, for messages.
 
   Raises:
     ValueError: `length` exceeds the model's maximal length.

@@ -17,7 +17,7 @@ import numpy as np
 
 from rlhf_jax.data import DataError, read_rows
 
-MARKER = "####"  # of GSM8K (Cobbe et al. 2021, arXiv 2110.14168)
+MARKER = "####"  # the mark before an answer in GSM8K (Cobbe et al. 2021, arXiv 2110.14168)
 _NUMBER = re.compile(r"(?:(?<![0-9])-)?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?")
 
 

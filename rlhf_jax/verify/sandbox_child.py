@@ -11,7 +11,7 @@ import resource
 import runpy
 import sys
 
-_NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # of Linux's unshare(2)
+_NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # flags of Linux's unshare(2)
 
 
 def main() -> None:

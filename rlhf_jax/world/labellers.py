@@ -38,7 +38,7 @@ class Labeller:
   position_bias: float = 0.0
   """Preference for earlier places on the page, in logits per place."""
   sign: float = 1.0
-  """Direction of the preference: 1, or -1 for a labeller who prefers the worse response."""
+  """Direction of the preference: 1 for the better response, -1 for the worse."""
   leniency: float = 0.0
   """Rating points added to every rating."""
   stretch: float = 1.0

@@ -11,8 +11,8 @@ from judgement_samples import item, judgement, records, table, write
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
 from rlhf_jax.feedback.records import UNDONE, Annotator
 
-pytest.importorskip("statsmodels", reason="agreement needs the [feedback] extra")
-pytest.importorskip("krippendorff", reason="agreement needs the [feedback] extra")
+pytest.importorskip("statsmodels", reason="a dependency is missing: pip install -e .")
+pytest.importorskip("krippendorff", reason="a dependency is missing: pip install -e .")
 
 from rlhf_jax.agreement import agreement, coefficients  # noqa: E402
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from judgement_samples import records, table
 
-pytest.importorskip("statsmodels", reason="screening needs the [feedback] extra")
+pytest.importorskip("statsmodels", reason="a dependency is missing: pip install -e .")
 
 from rlhf_jax.agreement.annotator_bias import first_shown_wins, habits, logistic_regression, longer_wins, timing
 from rlhf_jax.agreement.consensus import noisy_bradley_terry  # noqa: E402
