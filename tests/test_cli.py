@@ -282,7 +282,7 @@ def test_report_and_sample_need_a_run(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", [[], *([name] for name in PARSERS)], ids=lambda command: "".join(command) or "all")
 def test_help_answers_without_importing_jax(command):
-  """A person who mistypes should not wait seconds for an accelerator to be found."""
+  """After a typing mistake nobody should wait seconds for an accelerator to be found."""
   script = (
     "import sys\nfrom rlhf_jax.cli import main\ntry:\n  status = main(sys.argv[1:])\n"
     "except SystemExit as stop:\n  status = stop.code\nassert status == 0 and 'jax' not in sys.modules"

@@ -33,7 +33,7 @@ LENGTH = 48
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-  """Three sources of 40, 11 and 5 rows, each row with a text of its own; blocks of 16 examples."""
+  """Three sources of 40, 11 and 5 rows, every row with a different text; blocks of 16 examples."""
   monkeypatch.setattr(stream, "BLOCK", 16)
   for name, count in dict(a=40, b=11, c=5).items():
     names = [f"{name}{i}" for i in range(count)]

@@ -34,7 +34,7 @@ def echo(name):
 
 
 def test_policies_take_turns_and_leave_their_mark():
-  """By hand: 3 samples from 2 policies; who gives the second one alternates by prompt."""
+  """By hand: 3 samples from 2 policies; the policies take turns, prompt by prompt, to give two of them."""
   items, skips = make_items(["p", "q"], [echo("a"), echo("b")], 3, seed=7)
   assert not skips
   assert [[response.text for response in item.responses] for item in items] == [

@@ -165,7 +165,7 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path):
 
 
 def test_comparisons_of_a_run_are_read_as_records(tmp_path):
-  """By hand: two labellers of one group; the gold scores rank the second response first and the others equal."""
+  """By hand: two labellers of one group; the gold scores rank the second response first and the rest equal."""
   rows = [
     {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [0, 1, 2], "annotator": "expert 0", "gold": [1, 2.5, 1]},
     {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [1, 0, -1], "annotator": "biased 1", "gold": [1, 2.5, 1]},

@@ -253,8 +253,8 @@ def test_grpo_and_its_variants_equal_trl(trl, loss_type, ratio):
 
 
 def test_an_empty_response_counts_in_trls_mean_over_sequences(trl):
-  """TRL's mean over sequences counts a response without a token as a loss of 0, and so shrinks those of the others.
-  Ours weighs the sequences that have something to say: the weights sum to one, however the batch is filled up."""
+  """TRL's mean over sequences counts a response without a token as a loss of 0, which shrinks all other losses.
+  Ours weighs sequences with a token alone: the weights sum to one, however the batch is filled up."""
   mask = MASK & (np.arange(N) != 2)[:, None]
   theirs, found = trl_grpo(trl, mask), our_grpo(sequence_weights(mask), mask=mask)
   assert_same([x * (N - 1) / N for x in found], theirs)

@@ -249,7 +249,7 @@ def test_a_tokenizer_that_no_stage_makes_is_refused(config, workdir):
   message = "config.tokenizer is '{run}/aa/tokenizer.json', and no stage before it writes that file. Did you mean "
   assert refused(config, workdir) == message + "'{run}/a/tokenizer.json'?"
   config["tokenizer"] = "{run}/c/tokenizer.json"
-  pipeline.run({**config, "stages": ["a"]}, workdir)  # who trains it may come later
+  pipeline.run({**config, "stages": ["a"]}, workdir)  # the stage that trains it may come later
 
 
 def test_stages_say_which_files_they_write():

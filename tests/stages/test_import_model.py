@@ -101,7 +101,7 @@ def test_the_chat_form_survives_export(published):
   directory, own, _ = published
   assert data.load_tokenizer(directory) == own
   template = json.loads((directory / "tokenizer_config.json").read_text())["chat_template"]
-  imported = dataclasses.replace(own, chat_template=template)  # what others who load the directory make of it
+  imported = dataclasses.replace(own, chat_template=template)  # as other programs load the directory
   dialogue = "\n\nHuman: Hi <eos>\n\nAssistant: Hello\n\nHuman: Where?\n\nAssistant:"
   for prompt in ("Where does Tom live?", dialogue):
     assert data.prompt_ids(imported, prompt) == data.prompt_ids(own, prompt)

@@ -1,4 +1,4 @@
-"""Judgements to arrays: calibration by hand, who is left out and why, margins, weights, several files as one."""
+"""Judgements to arrays: calibration by hand, annotators left out and why, margins, weights, several files as one."""
 
 import json
 

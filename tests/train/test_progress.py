@@ -20,7 +20,7 @@ def lines(capsys):
 
 @pytest.mark.parametrize("done", [0, 4])
 def test_the_first_step_is_no_part_of_the_estimate(clock, capsys, done):
-  """The first step takes 60 s, of which 59 s are compilation; the others take 4 s each."""
+  """The first step takes 60 s, of which 59 s are compilation; each later step takes 4 s."""
   with StageProgress("ppo", done + 10, done) as shown:
     assert lines(capsys) == [f"ppo {done}/{done + 10} compiling"]
     clock[0] += 60
