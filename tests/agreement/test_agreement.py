@@ -8,13 +8,9 @@ import pytest
 import scipy.stats
 from judgement_samples import item, judgement, records, table, write
 
+from rlhf_jax.agreement import agreement, coefficients
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
 from rlhf_jax.feedback.records import UNDONE, Annotator
-
-pytest.importorskip("statsmodels", reason="a dependency is missing: pip install -e .")
-pytest.importorskip("krippendorff", reason="a dependency is missing: pip install -e .")
-
-from rlhf_jax.agreement import agreement, coefficients  # noqa: E402
 
 FLEISS = [
   [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from judgement_samples import records, table
 
-pytest.importorskip("statsmodels", reason="a dependency is missing: pip install -e .")
-
 from rlhf_jax.agreement.annotator_bias import first_shown_wins, habits, logistic_regression, longer_wins, timing
-from rlhf_jax.agreement.consensus import noisy_bradley_terry  # noqa: E402
-from rlhf_jax.agreement.screening import DEFAULT, Limits, screen  # noqa: E402
-from rlhf_jax.agreement.tables import judgement_table, pairs_of  # noqa: E402
-from rlhf_jax.evaluation.simulated_judgements import simulate_judgements  # noqa: E402
-from rlhf_jax.world import make_labellers  # noqa: E402
+from rlhf_jax.agreement.consensus import noisy_bradley_terry
+from rlhf_jax.agreement.screening import DEFAULT, Limits, screen
+from rlhf_jax.agreement.tables import judgement_table, pairs_of
+from rlhf_jax.evaluation.simulated_judgements import simulate_judgements
+from rlhf_jax.world import make_labellers
 
 
 def verdicts_of(given, limits=DEFAULT):

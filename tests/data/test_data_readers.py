@@ -5,6 +5,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 from rlhf_jax.data import DataError, Source, read_critiques, read_demonstrations, read_rows
@@ -28,7 +30,6 @@ def write_json(path):
 
 
 def write_parquet(path):
-  pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
   plain = path.with_name("plain.bin")
   parquet.write_table(pyarrow.Table.from_pylist(ROWS), plain, row_group_size=3)
   path.write_bytes(gzip.compress(plain.read_bytes()) if path.suffix == ".gz" else plain.read_bytes())
@@ -211,7 +212,6 @@ def test_an_empty_file_is_an_error(tmp_path, name):
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path):
-  pytest.importorskip("pyarrow")
   write_parquet(tmp_path / "a.parquet")
   (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
   with pytest.raises(DataError, match="not a whole Parquet file"):

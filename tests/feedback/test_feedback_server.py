@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("starlette", reason="the feedback extra is not installed")
 pytest.importorskip("uvicorn", reason="the feedback extra is not installed")
 pytest.importorskip("httpx", reason="httpx, which the client of the tests needs, is not installed")
 
