@@ -102,6 +102,8 @@ class Config(PolicyConfig):
   """Stage whose parameters the value function starts from; "" starts from the policy's with a fresh head."""
 
   def __post_init__(self):
+    if self.clip < 0 or self.value_clip < 0:
+      raise ValueError(f"clip={self.clip} and value_clip={self.value_clip} must be >= 0")
     episodes = self.environment.batch_size * self.environment.samples_per_prompt
     check_minibatches(self.epochs, self.minibatches, episodes)
 

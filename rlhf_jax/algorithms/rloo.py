@@ -59,6 +59,8 @@ class Config(PolicyConfig):
   """Number of updates in each pass; it divides the episodes of a step."""
 
   def __post_init__(self):
+    if self.clip < 0:
+      raise ValueError(f"clip={self.clip} must be >= 0")
     samples = self.environment.samples_per_prompt
     if samples < 2:
       raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: there is nothing to leave one out of")

@@ -43,6 +43,10 @@ class Environment:
   """Function of the texts that is logged as reward/gold and not learnt from; the name "" for none."""
 
   def __post_init__(self):
+    if self.batch_size < 1 or self.samples_per_prompt < 1:
+      raise ValueError(
+        f"batch_size={self.batch_size} and samples_per_prompt={self.samples_per_prompt} must be at least 1"
+      )
     if self.sampling.temperature == 0:
       raise ValueError("sampling.temperature=0 always takes the likeliest token, and RL must explore: set it above 0")
 

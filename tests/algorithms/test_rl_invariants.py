@@ -9,9 +9,11 @@ import numpy as np
 import optax
 import pytest
 import tabular
+from tiny_chain import recipe
 
 from rlhf_jax.algorithms import ppo, reinforce
 from rlhf_jax.reduce import token_weights, weighted_sum
+from rlhf_jax.settings import ConfigError, import_module, parse
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.update import init_state, make_update, place
 from rlhf_jax.types import Rollout
@@ -358,3 +360,19 @@ def test_ppo_is_the_same_however_the_batch_is_cut():
   assert {"loss", "policy/clip_fraction", "policy/approx_kl", "policy/entropy", "value/loss"} < results[0][1].keys()
   for result in results[1:]:
     assert_trees_equal(result, results[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "name, changes, message",
+  [
+    ("ppo", dict(clip=-2.0), "clip=-2.0 and value_clip=0.2 must be >= 0"),
+    ("rloo", dict(clip=-2.0), "clip=-2.0 must be >= 0"),
+    ("ppo", dict(environment=dict(batch_size=0)), "batch_size=0 and samples_per_prompt=1 must be at least 1"),
+  ],
+)
+def test_settings_that_cannot_train_are_refused(name, changes, message):
+  section = recipe(name)[name]
+  environment = {**section["environment"], **changes.get("environment", {})}
+  module = import_module(section["algorithm"])
+  with pytest.raises(ConfigError, match=message):
+    parse(module.Config, {**section, **changes, "environment": environment}, name)

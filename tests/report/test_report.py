@@ -37,7 +37,7 @@ EMPTY_SECTIONS = (
   "This run holds no evaluation of its models",
   "No stage of this run has logged a loss.",
   "This run has neither an accuracy curve nor an evaluation of a reward model.",
-  "No stage of this run optimised a policy against a reward.",
+  "No stage of the last config optimised a policy against a reward.",
   "This run holds no rewards by task cluster.",
   "This run holds no sampled answers",
   "The command line was not recorded",
