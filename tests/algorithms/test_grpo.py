@@ -221,7 +221,7 @@ def test_the_variants_of_the_recipe_differ_in_what_they_are_named_for():
     for name in ("dr_grpo", "dapo", "gspo")
   }
   assert different == {"dr_grpo": {"normalize_std", "weights"}, "dapo": {"weights", "clip"}, "gspo": {"ratio", "clip"}}
-  with pytest.raises(ValueError, match="no variant 'gpro': one of grpo, dr_grpo, dapo, gspo"):
+  with pytest.raises(ValueError, match="does not know 'gpro'. Did you mean 'gspo'. Known: grpo, dr_grpo, dapo, gspo"):
     recipe("grpo", "gpro")
 
 
