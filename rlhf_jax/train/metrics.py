@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from rlhf_jax.data.files import write_bytes
 from rlhf_jax.types import Mean
 
 
@@ -37,9 +37,7 @@ class MetricsWriter:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "metrics.jsonl"
     kept = [row for row in read_metrics(path) if row["step"] <= start_step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    os.replace(partial, path)
+    write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
     self._file = path.open("a")
     self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1)
 
