@@ -105,7 +105,8 @@ class Settings(SphinxDirective):
       if "default" in head:
         row.append(self._default(field))
       if recipe:
-        row.append([nodes.literal(text=value_text(recipe[field.name]))] if field.name in recipe else [])
+        text = value_text(recipe[field.name]) if field.name in recipe else ""
+        row.append([nodes.literal(text=text)] if text else [])
       row.append(self._description(texts[field.name]))
       rows.append(row)
     anchor = nodes.make_id(label(cls))
