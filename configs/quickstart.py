@@ -20,7 +20,9 @@ from ml_collections import ConfigDict
 
 STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
 SAMPLING = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
-LABELLERS = dict(expert=3, ordinary=6, careless=1, length_biased=1, position_biased=1, adversarial=0)
+LABELLERS = dict(
+  expert=3, ordinary=5, trusting=1, careless=1, length_biased=1, style_biased=1, position_biased=1, adversarial=0
+)
 
 
 def choose(recipe: str, arg: str, known: Iterable[str] = ()) -> str:
@@ -179,7 +181,7 @@ def get_config(arg: str = "") -> ConfigDict:
     responses=4,
     batch_size=64,
     sampling=SAMPLING,
-    gold=gold(config, "gold_reward"),
+    gold=gold(config, "gold_parts"),
     labellers=LABELLERS,
   )
   config.reward_model = dict(

@@ -45,7 +45,7 @@ def judgements(config: ConfigDict, page: str, num: int, judges: int, **changes) 
     batch_size=64,
     sampling=quickstart.SAMPLING,
     critic=dict(function="", arguments=ConfigDict()),
-    gold=quickstart.gold(config, "gold_reward"),
+    gold=quickstart.gold(config, "gold_parts"),
     gold_share=0.0,
     labellers=quickstart.LABELLERS,
     **PAGES[page],

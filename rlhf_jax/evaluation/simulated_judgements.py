@@ -3,6 +3,7 @@
 In the study demonstrators answer the world's tasks, and labellers rank the answers.
 """
 
+import collections
 import datetime
 from collections.abc import Sequence
 
@@ -13,17 +14,18 @@ from rlhf_jax.feedback.records import Annotator, Item, Judgement, Records, Respo
 from rlhf_jax.world import (
   CLUSTERS,
   Labeller,
+  Traits,
   demonstrate,
-  gold_reward,
+  gold_parts,
   make_world,
   perceive,
   ratings,
   sample_tasks,
   strength,
+  traits_of,
 )
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
-SECONDS_PER_WORD = 0.5
 
 
 def simulate_judgements(
@@ -40,8 +42,7 @@ def simulate_judgements(
 
   responses: number of responses of an item, different texts by demonstrators with bad habits in the share `flaw`.
   gold_share: share of the items that are stored with the gold order. The numbers of items of two labellers differ by
-  one at most; each sees the responses in a display order of their own. Times in seconds are log-normal, in proportion
-  to the words shown, and the same for all kinds, so that they betray no kind; the kind is in the labeller's name alone.
+  one at most; each sees the responses in a display order of their own.
 
   Raises:
     ValueError: there are more judges than labellers.
@@ -49,45 +50,50 @@ def simulate_judgements(
   if judges > len(labellers):
     raise ValueError(f"judges: {judges} of {len(labellers)} labellers cannot judge an item each")
   rng = np.random.default_rng([seed, 17])
-  items, golds = _items(num_items, responses, round(gold_share * num_items), flaw, seed, rng)
+  items, pages = _items(num_items, responses, round(gold_share * num_items), flaw, seed, rng)
   judgements: list[Judgement] = []
-  for number, (item, gold) in enumerate(zip(items, golds, strict=True)):
+  judged = collections.Counter[int]()
+  for number, (item, page) in enumerate(zip(items, pages, strict=True)):
     for person in _judges(len(labellers), judges, number, seed):
-      judgements.append(judge_item(labellers[person], item, gold, rng, ("ranks",), number=len(judgements)))
+      number, before = len(judgements), judged[person]
+      judgements.append(judge_item(labellers[person], item, page, rng, ("ranks",), number=number, judged=before))
+      judged[person] += 1
   return annotator_records(labellers), items, judgements
 
 
 def judge_item(
   labeller: Labeller,
   item: Item,
-  gold: np.ndarray,
+  page: Traits,
   rng: np.random.Generator,
   kinds: Sequence[str],
   *,
   number: int,
+  judged: int,
   study: str = "j",
   critiques: tuple[str, ...] | None = None,
 ) -> Judgement:
-  """A labeller's judgement of an item whose responses have the gold rewards `gold` f[K]; the `number`-th of a study.
+  """A labeller's judgement of an item whose responses have the traits `page`, each f[K]; the `number`-th of a study.
 
+  judged: number of items that the labeller judged before.
   kinds: opinions that are given, a part of `rlhf_jax.feedback.records.OPINIONS`; all come from one noisy look. Two
   ranked responses get a strength too. A labeller without kinds and critiques skips the item.
   """
-  words = np.array([len(response.text.split()) for response in item.responses])
-  places = rng.permutation(len(words))
-  perceived = perceive(labeller, gold, words, rng, places)
-  ranked = "ranks" in kinds and len(words) > 1
+  num = len(item.responses)
+  places = rng.permutation(num)
+  look = perceive(labeller, page, rng, judged, places)
+  ranked = "ranks" in kinds and num > 1
   return Judgement(
     f"{study}{number + 1}",
     item.id,
     labeller.name,
     order=tuple(int(i) for i in np.argsort(places)),
-    ratings=tuple(ratings(labeller, perceived).tolist()) if "ratings" in kinds else None,
-    ranks=tuple(np.argsort(np.argsort(-perceived)).tolist()) if ranked else None,
-    strength=strength(perceived) if ranked and len(words) == 2 else None,
+    ratings=tuple(ratings(labeller, look.logits).tolist()) if "ratings" in kinds else None,
+    ranks=tuple(np.argsort(np.argsort(-look.logits)).tolist()) if ranked else None,
+    strength=strength(look.logits) if ranked and num == 2 else None,
     critiques=critiques,
     skipped=None if kinds or any(critiques or ()) else "nothing to add",
-    seconds=round(float(SECONDS_PER_WORD * words.sum() * rng.lognormal(0, 0.4)), 1),
+    seconds=round(look.seconds, 1),
     guidelines="1",
     created=timestamp(START + 60 * number),
   )
@@ -100,27 +106,28 @@ def annotator_records(labellers: Sequence[Labeller]) -> list[Annotator]:
 
 def _items(
   num: int, size: int, num_gold: int, flaw: float, seed: int, rng: np.random.Generator
-) -> tuple[list[Item], list[np.ndarray]]:
-  """Items of `size` different responses, `num_gold` of them with gold ranks, and the gold rewards f64[K] of each."""
+) -> tuple[list[Item], list[Traits]]:
+  """Items of `size` different responses, `num_gold` of them with gold ranks, and the traits f64[K] of each."""
   world = make_world(seed)
   items: dict[str, Item] = {}
-  golds: list[np.ndarray] = []
+  pages: list[Traits] = []
   tasks = iter(sample_tasks(world, CLUSTERS, 4 * num + 100, seed))  # some have too few different answers
   while len(items) < num:
     task = next(tasks)
     texts = dict.fromkeys(demonstrate(world, task, rng, flaw)[0] for _ in range(4 * size))
     if len(texts) < size:
       continue
-    chosen = [Response(text, {"file": "demonstrators"}) for text in list(texts)[:size]]
-    gold = gold_reward([task.prompt] * size, [response.text for response in chosen], seed).astype(np.float64)
+    chosen = list(texts)[:size]
+    page = traits_of(gold_parts([task.prompt] * size, chosen, seed), chosen)
     is_gold = len(items) < num_gold
-    item = make_item(task.prompt, chosen, dense_ranks(gold[None])[0].tolist() if is_gold else None)
+    responses = [Response(text, {"file": "demonstrators"}) for text in chosen]
+    item = make_item(task.prompt, responses, dense_ranks(page.total[None])[0].tolist() if is_gold else None)
     if item.id not in items:
       items[item.id] = item
-      golds.append(gold)
+      pages.append(page)
   order = rng.permutation(num)
   everything = list(items.values())
-  return [everything[i] for i in order], [golds[i] for i in order]
+  return [everything[i] for i in order], [pages[i] for i in order]
 
 
 def _judges(num_labellers: int, judges: int, item: int, seed: int) -> np.ndarray:

@@ -141,14 +141,19 @@ def pair_accuracy(scores: ArrayLike, gold: ArrayLike, *, min_gap: float = 0.0) -
   return _clustered_share(given, (gap > min_gap) & present[:, :, None] & present[:, None, :], present)
 
 
-def ranking_accuracy(scores: ArrayLike, ranks: ArrayLike) -> Interval:
+def ranking_accuracy(scores: ArrayLike, ranks: ArrayLike, gold: ArrayLike | None = None) -> Interval:
   """Share of the pairs of different rank that the scores order like the ranks: `pair_accuracy` against labels.
 
-  scores: f[N, K]. ranks: i[N, K], 0 the best, -1 absent. Tied ranks make no pair, equal scores count half. On noisy
-  labels even the true reward stays below 1: report its accuracy as the ceiling.
+  scores: f[N, K]. ranks: i[N, K], 0 the best, -1 absent. gold: f[N, K], gold rewards. Tied ranks make no pair, nor do
+  equal gold rewards where they are given; equal scores count half. On noisy labels even the gold reward stays below 1:
+  its accuracy on them, with itself as `gold`, is the ceiling.
   """
   given, places = _groups(scores, ranks, "ranks")
-  return _clustered_share(given, ordered_pairs(places), places >= 0)
+  better = ordered_pairs(places)
+  if gold is not None:
+    reward = _groups(scores, gold, "gold")[1]
+    better &= reward[:, :, None] != reward[:, None, :]
+  return _clustered_share(given, better, places >= 0)
 
 
 def interquartile_mean(x: ArrayLike) -> float:

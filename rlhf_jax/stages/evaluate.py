@@ -39,7 +39,7 @@ from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
 from rlhf_jax.train.rewards import Scorer
 from rlhf_jax.types import Params, Rollout
-from rlhf_jax.world import Labeller, make_labellers, rank
+from rlhf_jax.world import Labeller, make_labellers, rank, traits_of
 
 WRITES = ("evaluation.json", "samples.jsonl")
 
@@ -139,23 +139,30 @@ def judge_reward_model(
 ) -> dict[str, Any]:
   """Accuracy of the reward model's order of K answers against the gold order and against noisy labels.
 
-  groups: K answers to each of the same N prompts, as K mappings with "responses" (N texts), "proxy" f[N] and "gold"
-  f[N]. The ceiling on noisy labels is the accuracy of the gold reward itself; equal gold rewards count one half.
+  groups: K answers to each of the same N prompts, as K mappings with "responses" (N texts), "proxy" f[N], "gold" f[N]
+  and, if known, "apparent" f[N]. A labeller drawn at random orders the different answers to each prompt. Pairs of equal
+  gold reward have no right order and count nowhere: "label_accuracy" is the reward model's accuracy on these labels,
+  and "label_ceiling" that of a model that knows the gold reward.
   """
   proxy = np.stack([group["proxy"] for group in groups], axis=1)  # [N, K]
-  gold = np.stack([group["gold"] for group in groups], axis=1)
-  texts = list(zip(*(group["responses"] for group in groups), strict=True))  # [N][K]
-  words = np.array([[len(text.split()) for text in group] for group in texts])
+  gold, apparent = (
+    np.stack([group.get(name, group["gold"]) for group in groups], axis=1) for name in ("gold", "apparent")
+  )
+  ranks = np.full(gold.shape, -1)
   rng = np.random.default_rng(seed)
-  orders = [rank(labellers[int(rng.integers(len(labellers)))], g, w, rng) for g, w in zip(gold, words, strict=True)]
-  # No labeller compares a text with itself: an answer that occurs twice is judged once.
-  repeated = np.array([[text in group[:k] for k, text in enumerate(group)] for group in texts])
-  ranks = np.where(repeated, -1, np.stack(orders))
+  judged = collections.Counter[int]()
+  for row, texts in enumerate(zip(*(group["responses"] for group in groups), strict=True)):
+    # No labeller compares a text with itself: an answer that occurs twice is judged once.
+    distinct = [k for k, text in enumerate(texts) if text not in texts[:k]]
+    person = int(rng.integers(len(labellers)))
+    seen = {"total": gold[row, distinct], "apparent": apparent[row, distinct]}
+    ranks[row, distinct] = rank(labellers[person], traits_of(seen, [texts[k] for k in distinct]), rng, judged[person])
+    judged[person] += 1
   return {
     "clear_accuracy": pair_accuracy(proxy, gold, min_gap=min_gap)._asdict(),
     "accuracy": pair_accuracy(proxy, gold)._asdict(),
-    "label_accuracy": ranking_accuracy(proxy, ranks)._asdict(),
-    "label_ceiling": ranking_accuracy(gold, ranks)._asdict(),
+    "label_accuracy": ranking_accuracy(proxy, ranks, gold)._asdict(),
+    "label_ceiling": ranking_accuracy(gold, ranks, gold)._asdict(),
     "min_gap": min_gap,
   }
 

@@ -2,7 +2,7 @@
 
 An item is a prompt with K different responses, and goes to `judges` different labellers. `kinds` and `critic` decide
 whether a labeller ranks the responses (two responses with a strength), rates each from 1 to 7, criticises them, or does
-several of these. Labellers perceive the gold reward through noise and habits (`rlhf_jax.world.labellers`).
+several of these. Labellers perceive the gold reward through blind spots, habits and noise (`rlhf_jax.world.labellers`).
 
 With no labellers the items are for people: the stage queues them, prints the command that serves the annotation page,
 and stops; the same run command goes on once every item has its judgements. The file is a store of `rlhf_jax.feedback`,
@@ -34,14 +34,14 @@ from rlhf_jax.train import (
   load_policy,
   load_prompts,
   make_critic,
+  make_measure_function,
   make_sampler,
-  make_score_function,
   open_workspace,
   report_skips,
   stage_key,
 )
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import make_labellers
+from rlhf_jax.world import Traits, make_labellers, traits_of
 
 WRITES = ("feedback.db",)
 PATIENCE = 20  # prompts sampled for each item wanted, before the policy counts as giving one answer only
@@ -76,7 +76,8 @@ class Config:
   critic: Function
   """Function `(labeller, prompt, response, rng, **arguments) -> str` that gives critiques; "" for no critiques."""
   gold: Function
-  """Function that gives the gold rewards; "" where people judge and no gold reward is known."""
+  """Function that returns a mapping with the gold reward "total" and, if known, "apparent", the gold reward as it looks
+  where no fact is checked; "" where people judge and no gold reward is known."""
   gold_share: float
   """Share of the items that are stored with the gold order, as an expert's answer; between 0 and 1."""
   labellers: dict[str, int]
@@ -109,11 +110,11 @@ def run(config: Config, stage: Stage) -> None:
   """
   path = stage.directory / "feedback.db"
   if config.labellers or not _queued(path):
-    items, golds = _sample_items(config, stage)
+    items, pages = _sample_items(config, stage)
     for file in (path, path.with_name("feedback.db-wal"), path.with_name("feedback.db-shm")):
       file.unlink(missing_ok=True)
     if config.labellers:
-      write_records(path, _simulate(config, stage, items, golds))
+      write_records(path, _simulate(config, stage, items, pages))
       return
     every = round(1 / config.gold_share) if config.gold_share else 0
     queue = Settings(seed=stage.stage_seed, judgements_per_item=config.judges, gold_every=every)
@@ -135,8 +136,8 @@ def _queued(path: Path) -> bool:
     return count_open(store)[1] > 0
 
 
-def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.ndarray]]:
-  """Items of different responses, and the gold rewards f64[K] of each; without a gold function only the items.
+def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[Traits]]:
+  """Items of different responses, and the traits f64[K] of each; without a gold function only the items.
 
   Prompts whose responses are all the same text are skipped and counted.
   """
@@ -144,11 +145,11 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
   params = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-  gold = make_score_function(config.gold, stage) if config.gold.function else None
+  gold = make_measure_function(config.gold, stage) if config.gold.function else None
   sampling = {**dataclasses.asdict(config.sampling), "seed": stage.stage_seed}
   num_gold = round(config.gold_share * config.num_items)
   items: list[Item] = []
-  golds: list[np.ndarray] = []
+  pages: list[Traits] = []
   skips: collections.Counter[str] = collections.Counter()
   asked = step = 0
   with StageProgress(stage.name, config.num_items) as progress:
@@ -159,7 +160,7 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
       for start in range(0, len(texts), config.responses):
         if len(items) == config.num_items:
           report_skips(stage.name, skips, asked)
-          return items, golds
+          return items, pages
         asked += 1
         distinct = [text for text in dict.fromkeys(responses[start : start + config.responses]) if text]
         if len(distinct) < min(2, config.responses):
@@ -169,10 +170,9 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
         source = {"checkpoint": config.policy, "sampling": sampling, "row": asked}
         ranks = None
         if gold:
-          scores = gold([texts[start]] * len(distinct), distinct).astype(np.float64)
-          golds.append(scores)
+          pages.append(traits_of(gold([texts[start]] * len(distinct), distinct), distinct))
           if len(items) < num_gold and len(distinct) > 1:
-            ranks = dense_ranks(scores[None])[0].tolist()
+            ranks = dense_ranks(pages[-1].total[None])[0].tolist()
         items.append(make_item(texts[start], [Response(text, source) for text in distinct], ranks))
       step += 1
       progress.update(len(items), {})
@@ -183,19 +183,30 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[np.nda
         )
 
 
-def _simulate(config: Config, stage: Stage, items: list[Item], golds: list[np.ndarray]) -> Records:
-  """The records of `judges` labellers for each item; `golds` holds f64[K] for each item."""
+def _simulate(config: Config, stage: Stage, items: list[Item], pages: list[Traits]) -> Records:
+  """The records of `judges` labellers for each item with its traits, each f64[K]."""
   labellers = make_labellers(config.labellers)
   critic = make_critic(config.critic, stage) if config.critic.function else None
   rng = np.random.default_rng(stage.stage_seed)
   judgements: list[Judgement] = []
-  for item, gold in zip(items, golds, strict=True):
+  judged = collections.Counter[int]()
+  for item, page in zip(items, pages, strict=True):
     for person in rng.permutation(len(labellers))[: config.judges]:
       critiques = None
       if critic:
         critiques = tuple(critic(labellers[person], item.prompt, response.text, rng) for response in item.responses)
-      number, study = len(judgements), f"{stage.name}-"
       judgements.append(
-        judge_item(labellers[person], item, gold, rng, config.kinds, number=number, study=study, critiques=critiques)
+        judge_item(
+          labellers[person],
+          item,
+          page,
+          rng,
+          config.kinds,
+          number=len(judgements),
+          judged=judged[person],
+          study=f"{stage.name}-",
+          critiques=critiques,
+        )
       )
+      judged[person] += 1
   return annotator_records(labellers), items, judgements

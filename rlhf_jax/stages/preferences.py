@@ -1,15 +1,15 @@
 """Stage: sample responses from a policy and have simulated labellers rank them; writes `comparisons.jsonl`.
 
-Each prompt gets K responses and one labeller, drawn at random. The labeller orders the responses by a Bradley-Terry
-choice on their gold rewards, with noise and habits (see `rlhf_jax.world.labellers`). The rows hold the gold rewards
-beside the ranks for the evaluation of labels; no learner reads them.
+Each prompt gets K responses and one labeller, drawn at random. The labeller orders the responses by their gold rewards,
+with blind spots, habits and noise (see `rlhf_jax.world.labellers`). The rows hold the gold rewards beside the ranks for
+the evaluation of labels; no learner reads them.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,16 +22,16 @@ from rlhf_jax.train import (
   Sampling,
   load_policy,
   load_prompts,
+  make_measure_function,
   make_sampler,
-  make_score_function,
   open_workspace,
   report_skips,
   stage_key,
 )
-from rlhf_jax.train.functions import ScoreFunction
+from rlhf_jax.train.functions import MeasureFunction
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
-from rlhf_jax.world import Labeller, make_labellers, rank
+from rlhf_jax.world import Labeller, make_labellers, rank, traits_of
 
 WRITES = ("comparisons.jsonl",)
 
@@ -55,7 +55,8 @@ class Config:
   sampling: Sampling
   """Sampling of the responses."""
   gold: Function
-  """Function that gives the gold rewards, which the labellers perceive with noise."""
+  """Function that returns a mapping with the gold reward "total" and, if known, "apparent", the gold reward as it looks
+  to a labeller who checks no fact."""
   labellers: dict[str, int]
   """Number of labellers of each kind (see `rlhf_jax.world.make_labellers`)."""
 
@@ -69,10 +70,11 @@ def run(config: Config, stage: Stage) -> None:
   params = load_policy(stage, config.policy, model, tokenizer)
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-  gold = make_score_function(config.gold, stage)
+  gold = make_measure_function(config.gold, stage)
   labellers = make_labellers(config.labellers)
   num_prompts = min(config.num_prompts, len(prompts.texts))
   rows: list[dict[str, Any]] = []
+  judged = collections.Counter[str]()
   skips: collections.Counter[str] = collections.Counter()
   with StageProgress(stage.name, num_prompts) as progress:
     for start, indices, kept in fixed_batches(num_prompts, config.batch_size):
@@ -80,10 +82,12 @@ def run(config: Config, stage: Stage) -> None:
       _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
       for offset, index in enumerate(indices[:kept]):
         group = responses[offset * config.responses : (offset + 1) * config.responses]
-        row = _judge(prompts.texts[index], group, gold, labellers, np.random.default_rng((stage.stage_seed, index)))
+        rng = np.random.default_rng((stage.stage_seed, index))
+        row = _judge(prompts.texts[index], group, gold, labellers, judged, rng)
         if row is None:
           skips["all responses are the same text, or empty"] += 1
         else:
+          judged[row["annotator"]] += 1
           rows.append(row)
       progress.update(start + kept, {})
   report_skips(stage.name, skips, num_prompts)
@@ -95,21 +99,25 @@ def run(config: Config, stage: Stage) -> None:
 def _judge(
   prompt: str,
   responses: Sequence[str],
-  gold: ScoreFunction,
+  gold: MeasureFunction,
   labellers: Sequence[Labeller],
+  judged: Mapping[str, int],
   rng: np.random.Generator,
 ) -> dict[str, Any] | None:
-  """A row with the ranks of the different responses; None where fewer than two are different."""
+  """A row with the ranks of the different responses; None where fewer than two are different.
+
+  judged: number of prompts that each labeller has judged, by name.
+  """
   distinct = [response for response in dict.fromkeys(responses) if response]
   if len(distinct) < 2:
     return None
   labeller = labellers[int(rng.integers(len(labellers)))]
-  scores = gold([prompt] * len(distinct), distinct)
-  ranks = rank(labeller, scores, np.array([len(response.split()) for response in distinct]), rng)
+  page = traits_of(gold([prompt] * len(distinct), distinct), distinct)
+  ranks = rank(labeller, page, rng, judged[labeller.name])
   return {
     "prompt": prompt,
     "responses": distinct,
     "ranks": [int(r) for r in ranks],
     "annotator": labeller.name,
-    "gold": [round(float(score), 4) for score in scores],
+    "gold": [round(float(score), 4) for score in page.total],
   }

@@ -13,6 +13,9 @@ from rlhf_jax.world.gold import GoldScore, gold_parts, gold_reward, gold_score, 
 from rlhf_jax.world.labellers import (
   KINDS,
   Labeller,
+  Look,
+  Traits,
+  agreement,
   ceiling,
   choice_probability,
   make_labellers,
@@ -20,6 +23,7 @@ from rlhf_jax.world.labellers import (
   rank,
   ratings,
   strength,
+  traits_of,
   utilities,
 )
 from rlhf_jax.world.phrasings import CLUSTERS
@@ -34,8 +38,11 @@ __all__ = [
   "KINDS",
   "GoldScore",
   "Labeller",
+  "Look",
   "Task",
+  "Traits",
   "World",
+  "agreement",
   "ceiling",
   "choice_probability",
   "corpus",
@@ -59,6 +66,7 @@ __all__ = [
   "sample_tasks",
   "strength",
   "training_clusters",
+  "traits_of",
   "utilities",
   "write_world",
 ]

@@ -106,14 +106,14 @@ def run_accuracy(stage):
 USES = {
   "Reward.function": lambda stage: run_environment(stage, named("score", stage)),
   "Environment.monitor": lambda stage: run_environment(stage, monitor=named("score", stage)),
-  "judgements.Config.gold": lambda stage: run_judgements(stage, named("score", stage)),
+  "judgements.Config.gold": lambda stage: run_judgements(stage, named("measures", stage)),
   "judgements.Config.critic": lambda stage: run_judgements(
     stage,
-    dataclasses.replace(named("score", stage), arguments={"places": {"files": ["/dev/null"]}}),
+    dataclasses.replace(named("measures", stage), arguments={"places": {"files": ["/dev/null"]}}),
     named("critic", stage),
   ),
   "preferences.Config.gold": lambda stage: preferences.run(
-    preferences.Config(**PROMPTS, num_prompts=2, responses=2, labellers={"expert": 1}, gold=named("score", stage)),
+    preferences.Config(**PROMPTS, num_prompts=2, responses=2, labellers={"expert": 1}, gold=named("measures", stage)),
     stage,
   ),
   "evaluate.Config.gold": run_evaluate,

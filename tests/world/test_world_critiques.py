@@ -1,4 +1,4 @@
-"""Critiques name what is wrong, the mended answer is ideal, and ratings, strengths and bought rewards by hand."""
+"""Critiques name what is wrong, and the mended answer is ideal."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from rlhf_jax.world import (
-  Labeller,
   criticise,
   critique,
   demonstrate,
@@ -14,13 +13,8 @@ from rlhf_jax.world import (
   make_labellers,
   make_world,
   mended,
-  perceive,
-  rank,
-  ratings,
   refinements,
   sample_tasks,
-  simulated_rating,
-  strength,
   training_clusters,
 )
 from rlhf_jax.world.critiques import BEST, GENERAL, INNOCENT, MISSING, REFUSE, SURPLUS, UNKNOWABLE, WRONG
@@ -87,38 +81,10 @@ def test_who_criticises_how_often():
   ordinary, careless, adversarial = (make_labellers({kind: 1})[0] for kind in ("ordinary", "careless", "adversarial"))
   said = [criticise(ordinary, prompt, wrong, rng, seed=0) for _ in range(2000)]
   noticed = 1 / (1 + math.exp(-(BEST - gold) / ordinary.temperature))
-  assert set(said) == {"", f"That is not it. It is {HOME}."}
+  assert set(said) <= {"", f"That is not it. It is {HOME}."}
   assert np.mean([text != "" for text in said]) == pytest.approx(noticed, abs=0.01)
   assert {criticise(adversarial, prompt, wrong, rng, seed=0) for _ in range(200)} == set(GENERAL)
   random = np.mean([criticise(careless, prompt, wrong, rng, seed=0) in GENERAL for _ in range(2000)])
   assert random == pytest.approx(careless.random_share, abs=0.05)
   ideal = f"{PERSON} lives in {HOME}."
   assert not any(criticise(ordinary, prompt, ideal, rng, seed=0) for _ in range(50))
-
-
-def test_order_strength_and_ratings_come_from_one_look():
-  labeller = Labeller("x", "x", temperature=0.5, leniency=1.0, stretch=2.0)
-  gold, words = np.array([-1.0, 0.5, 2.0]), np.array([3, 4, 5])
-  looks = [perceive(labeller, gold, words, np.random.default_rng(seed)) for seed in range(300)]
-  orders = [rank(labeller, gold, words, np.random.default_rng(seed)) for seed in range(300)]
-  for look, order in zip(looks, orders, strict=True):
-    assert (np.argsort(order) == np.argsort(-look)).all()
-    assert (np.diff(ratings(labeller, look)[np.argsort(look)]) >= 0).all()
-  assert [strength(np.array([0.0, gap])) for gap in (0.5, -0.99, 1.01, 2.4, -2.6, 9.0)] == [1, 1, 2, 2, 3, 3]
-  # 4 + leniency + stretch * 1.5 points * temperature * (logits - Euler's constant)
-  assert ratings(labeller, np.array([0.5772, 1.5772, -0.4, 50.0, -50.0])).tolist() == [5, 6, 4, 7, 1]
-
-
-def test_everybody_has_a_scale_of_their_own_and_keeps_it():
-  first, second = make_labellers({"ordinary": 4}), make_labellers({"expert": 1, "ordinary": 4})[1:]
-  assert first == second and len({labeller.leniency for labeller in first}) == 4
-  assert all(labeller.stretch > 0 for labeller in first)
-
-
-def test_a_bought_reward_is_a_rating_in_units_of_gold():
-  prompts, responses = ["What is 2 plus 2?"] * 400, ["2 plus 2 is 4."] * 200 + ["2 plus 2 is 5."] * 200
-  rewards, again = (simulated_rating(prompts, responses, seed=0, labellers={"ordinary": 6}) for _ in range(2))
-  assert rewards.dtype == np.float32 and (rewards == again).all()
-  assert set(np.round(rewards * 1.5).tolist()) <= set(range(-3, 4))
-  assert rewards[:200].mean() - rewards[200:].mean() > 1.0
-  assert len(set(rewards[:200].tolist())) > 2  # each is a look of its own
