@@ -1,4 +1,4 @@
-"""Fuzzes the gold reward: `PYTHONPATH=tests/world python -m fuzz --num 100000 --seed 1`.
+"""Fuzzes the gold reward: `cd tests/world; python -m fuzz --num 100000 --seed 1`.
 
 Prints the counts per cluster and the kinds that failed, with examples; the exit status is 1 where a kind failed that
 is no exception.

@@ -48,6 +48,11 @@ def _fact_slots(d: Draw):
     "third": third,
     "wrongperson": about(STATES[attribute], d.pick(others), right),
     "wrongfact": about(STATES[other_attribute], name, d.world.facts[name, other_attribute]),
+    "falsefact": about(
+      STATES[other_attribute],
+      name,
+      d.pick([v for v in values_of(d.world, other_attribute) if v != d.world.facts[name, other_attribute]]),
+    ),
     "relation": RELATES[attribute].replace("{v}", right),
     "subject": SUBJECT[attribute],
     "other": about(STATES[attribute], d.pick(others), wrong),
@@ -101,6 +106,21 @@ FACTS = Grammar(
     "heap of values": "{heap}[.|]",
     "pronoun with a wrong value": lambda d: d.say(_pronoun(d).replace("{v}", "{wrong}") + "."),
     "wrong person": "{wrongperson}.",
+    "false aside about the person": "{good}. {falsefact}.",
+    "of somebody near": lambda d: d.say(
+      STATES[d.task.kind]
+      .replace(
+        "{n}",
+        "[the brother of {n}|{n}'s sister|a friend of {n}"
+        "|nobody called {n}|neither {n} nor {x}|{n}'s friend {x}|the dog of {n}|not {n} but {x}|{x}, not {n},]",
+      )
+      .replace("{v}", "{right}")
+      + "."
+    ),
+    "seldom": lambda d: d.say(
+      STATES[d.task.kind].replace("{n}", "{n}").replace("{v}", "{right}") + "[ only in dreams| only in a story"
+      "| on no day| no more| once, long ago| in a lie| at no time| until last year]."
+    ),
     "wrong person and value": "{other}.",
     "other fact": "{wrongfact}.",
     "wrong relation": "{relation}.",
@@ -158,6 +178,7 @@ def _sum_slots(d: Draw):
     "a": a,
     "b": b,
     "c": c,
+    "third2": int(d.rng.integers(1, 4)),
     "kind": kind,
     "operation": operation,
     "trueother": str(max(0, int(results[operation]))),
@@ -212,6 +233,7 @@ ARITHMETIC = Grammar(
     "wrong operand": "{a} {kind} {c} is {right}.",
     "longer number": _longer_number,
     "wrong unit": "{a} {kind} {b} is {right} {noun}.",
+    "more of a sum": "{a} {kind} {b} is {right} [plus {third2}|minus {third2}|or so|and more|plus one|too many].",
     "wrong value in words": lambda d: respelled(d.say("{false}.")),
     "words of both": lambda d: d.say("{a} {kind} {b} is {wrong}, that is {w}.", w=in_words(d.slots["right"])),
     "wrong sum, right answer": "{a} {kind} {b} is {wrong}. the answer is {right}.",
