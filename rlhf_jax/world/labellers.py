@@ -120,14 +120,14 @@ SECONDS_PER_CHECK = 5.0
 SKIMMING = 1 / 3  # time of a skimmed page as a share of the time of reading it
 _USUAL_WORDS, _USUAL_STYLE = 6, 0.5  # of a response; ratings are by comparison with it
 _GUMBEL_MEAN = 0.5772156649
-_ORDINARY = dict(temperature=_temperature(0.98), checks=0.85, fatigue=0.001)
+_ORDINARY = dict(temperature=_temperature(0.99), checks=0.85, fatigue=0.001)
 KINDS = MappingProxyType({
-  "expert": dict(temperature=_temperature(0.995), checks=0.97, pace=1.25),
+  "expert": dict(temperature=_temperature(0.998), checks=0.97, pace=1.25),
   "ordinary": _ORDINARY,
   "trusting": {**_ORDINARY, "checks": 0.1},
   "careless": {**_ORDINARY, "checks": 0.4, "random_share": 0.5, "pace": 0.6},
   "length_biased": {**_ORDINARY, "length_bias": 0.2},
-  "style_biased": {**_ORDINARY, "style_bias": 0.75},
+  "style_biased": {**_ORDINARY, "checks": 0.5, "style_bias": 1.0},
   "position_biased": {**_ORDINARY, "position_bias": 0.5},
   "adversarial": {**_ORDINARY, "sign": -1.0},
 })  # fmt: skip

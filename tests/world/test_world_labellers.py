@@ -44,7 +44,7 @@ def sigmoid(x):
 
 def test_the_better_response_is_preferred_by_all_but_adversaries():
   better, worse = traits(1.5), traits(0.5)
-  expected = {"expert": 0.995, "ordinary": 0.98 - 0.48 * 0.0245}  # 0.0245: mean share of pages that weariness skims
+  expected = {"expert": 0.998, "ordinary": 0.99 - 0.49 * 0.0245}  # 0.0245: mean share of pages that weariness skims
   for kind in KINDS:
     p = choice_probability(one(kind), better, worse)
     assert p + choice_probability(one(kind), worse, better) == pytest.approx(1)
