@@ -101,6 +101,11 @@ def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
       min_gap=0.5,
       labellers=LABELLERS,
       num_samples=40,
+      contrasts="",
+      comparisons="{run}/preferences/comparisons.jsonl",
+      baselines=dict(refusal="I cannot help with that.", admission="I do not know."),
+      demonstrations="{run}/world/demonstrations.jsonl",
+      full_gold=2.0,
     )
   )
 

@@ -31,7 +31,7 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.checkpoint import load_params
 from rlhf_jax.train.metrics import read_metrics
-from rlhf_jax.train.rewards import model_scorer
+from rlhf_jax.train.rewards import model_scorer, text_scorer
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -129,6 +129,28 @@ def test_samples_have_every_model(chain):
   evaluation = json.loads((chain / "evaluation" / "evaluation.json").read_text())
   assert set(evaluation["models"]) == {"pretrain", "sft", "ppo"}
   assert evaluation["models"]["sft"]["win_rate"]["mean"] == 0.5  # against itself
+  assert evaluation["models"]["sft"]["kl"]["mean"] == 0.0 != evaluation["models"]["ppo"]["kl"]["mean"]
+  assert set(evaluation["baselines"]) == {"refusal", "admission", "commonest answer", "look-up"}
+  for measures in evaluation["baselines"].values():
+    assert {"proxy", "gold", "win_rate", "length"} <= measures.keys()
+  assert {"accuracy", "label_ceiling", "style"} <= evaluation["reward_model"]["reward_model"].keys()
+
+
+def test_given_texts_are_scored_like_sampled_ones(chain, workspace):
+  """The look-up's texts by the reward model: as if each had been sampled to its end."""
+  stages, tokenizer, model = workspace
+  judge = load_stage(stages["reward_model"], "reward_model", model, tokenizer)
+  prompts, responses = ["Where does Tom live?", "Add 3 and 4."], ["Tom lives in Ashby.", "7"]
+  score = text_scorer(model, tokenizer, judge, batch_size=2)
+  found = score([*prompts, prompts[0]], [*responses, responses[0]])
+  for prompt, response, value in zip(prompts, responses, found, strict=False):
+    ids = data.prompt_ids(tokenizer, prompt) + data.response_ids(tokenizer, prompt, response)
+    assert ids[-1] == tokenizer.eos_id
+    tokens = np.array([ids])
+    assert model.score(judge, tokens, np.ones_like(tokens, bool))[0] == pytest.approx(value, abs=1e-5)
+  assert found[2] == found[0] != found[1]
+  with pytest.raises(data.DataError, match="1 of 2 texts cannot be scored"):
+    score(prompts, ["Tom lives in Ashby.", "word " * 200])
 
 
 def test_comparisons_are_readable(chain):

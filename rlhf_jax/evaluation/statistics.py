@@ -156,6 +156,30 @@ def ranking_accuracy(scores: ArrayLike, ranks: ArrayLike, gold: ArrayLike | None
   return _clustered_share(given, better, places >= 0)
 
 
+def clustered_share(correct: ArrayLike, pairs: ArrayLike) -> Interval:
+  """sum(correct) / sum(pairs), a share over G independent groups with Wilson's interval for the spread between them.
+
+  correct: f[G], between 0 and pairs. pairs: f[G], number of observations of each group. The variance is that of the
+  linearised ratio; Wilson's interval takes the effective sample size p (1 - p) / variance and t with groups - 1 degrees
+  of freedom (Korn and Graubard 1998). The effective size is at most the number of observations, and the number of
+  groups where all of them agree. `num` is the number of observations.
+  """
+  right, sizes = _finite(correct, "correct"), _finite(pairs, "pairs")
+  right, sizes = right[sizes > 0], sizes[sizes > 0]
+  num, groups = int(sizes.sum()), len(sizes)
+  if num == 0:
+    return _nothing()
+  share = float(right.sum() / num)
+  if groups == 1:
+    return Interval(share, 0.0, 1.0, num)  # the spread between groups is unknown from a single group
+  variance = groups / (groups - 1) * ((right - share * sizes) ** 2).sum() / num**2
+  if share in (0.0, 1.0):
+    effective = float(groups)
+  else:
+    effective = min(share * (1 - share) / variance, num) if variance > 0 else num
+  return Interval(share, *wilson_bounds(share, effective, _t_quantile(0.975, groups - 1)), num)
+
+
 def interquartile_mean(x: ArrayLike) -> float:
   """Mean of the middle half of n values, floor(n / 4) values cut at each end; NaN without values.
 
@@ -214,30 +238,11 @@ def calibration(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -
 
 
 def _clustered_share(scores: np.ndarray, better: np.ndarray, present: np.ndarray) -> Interval:
-  """Share of the pairs better[N, K, K] (response i should be above j) that scores[N, K] order so, clustered by group.
-
-  The share is a ratio of sums over groups, and its variance is that of the linearised ratio. Wilson's interval then
-  takes the effective sample size p (1 - p) / variance and t with groups - 1 degrees of freedom (Korn and Graubard
-  1998). The effective size is at most the number of pairs, and the number of groups where all pairs agree.
-  """
+  """Share of the pairs better[N, K, K] (i should be above j) that scores[N, K] order so, clustered by group."""
   if not np.isfinite(scores[present]).all():
     raise ValueError(f"scores must be finite; {int((~np.isfinite(scores[present])).sum())} are not")
   above = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
-  pairs = better.sum((1, 2))  # [N]
-  correct = np.where(better, above, 0.0).sum((1, 2))[pairs > 0]
-  pairs = pairs[pairs > 0]
-  num, groups = int(pairs.sum()), len(pairs)
-  if num == 0:
-    return _nothing()
-  share = float(correct.sum() / num)
-  if groups == 1:
-    return Interval(share, 0.0, 1.0, num)  # the spread between groups is unknown from a single group
-  variance = groups / (groups - 1) * ((correct - share * pairs) ** 2).sum() / num**2
-  if share in (0.0, 1.0):
-    effective = float(groups)
-  else:
-    effective = min(share * (1 - share) / variance, num) if variance > 0 else num
-  return Interval(share, *wilson_bounds(share, effective, _t_quantile(0.975, groups - 1)), num)
+  return clustered_share(np.where(better, above, 0.0).sum((1, 2)), better.sum((1, 2)))
 
 
 def _normal_quantile(probability: float) -> float:

@@ -13,9 +13,12 @@ from rlhf_jax.models import LanguageModel
 from rlhf_jax.population import jit
 from rlhf_jax.settings import ConfigError, FunctionName
 from rlhf_jax.stage import Stage, StageName
-from rlhf_jax.train.functions import Function, make_score_function
+from rlhf_jax.train.functions import Function, ScoreFunction, make_score_function
+from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.workspace import load_stage
 from rlhf_jax.types import Params, Rollout
+
+WIDTH = 16  # tokens; texts are padded to a multiple of it, which bounds the number of compiled programs
 
 Scorer = Callable[[Rollout, Sequence[str], Sequence[str]], np.ndarray]
 
@@ -73,6 +76,35 @@ def model_scorer(model: LanguageModel, params: Params) -> Scorer:
   """Scores of whole sequences by a reward model, read at the last token of the response: f32[N]."""
   compiled = jit(lambda params, rollout: model.score(params, rollout.tokens, rollout.mask))
   return lambda rollout, prompts, responses: np.asarray(compiled(params, rollout))
+
+
+def text_scorer(model: LanguageModel, tokenizer: data.Tokenizer, params: Params, batch_size: int) -> ScoreFunction:
+  """`score(prompts, responses) -> f32[N]` of given texts by a reward model, read at the <eos> of a finished response.
+
+  A text that occurs twice is scored once.
+
+  Raises (when called):
+    DataError: prompt and response together are longer than the model.
+  """
+  compiled = jit(lambda params, tokens, mask: model.score(params, tokens, mask))
+
+  def score(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    asked = [data.Demonstration(*texts) for texts in zip(prompts, responses, strict=True)]
+    place = {texts: index for index, texts in enumerate(dict.fromkeys(asked))}
+    rows, skips = data.demonstration_rows(tokenizer, list(place), model.config.max_length)
+    if skips:
+      raise data.DataError(f"{skips.total()} of {len(place)} texts cannot be scored: {', '.join(skips)}")
+    sizes = np.max(np.where(rows["mask"], np.arange(model.config.max_length) + 1, 0), axis=1)  # [N]
+    order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
+    scores = np.zeros(len(order), np.float32)
+    for batch in fixed_batches(len(order), batch_size):
+      chosen = order[batch.rows]
+      width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, model.config.max_length)
+      found = np.asarray(compiled(params, rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
+      scores[chosen[: batch.kept]] = found[: batch.kept]
+    return scores[[place[texts] for texts in asked]]
+
+  return score
 
 
 def normalize_head(params: Params, scores: np.ndarray) -> Params:

@@ -256,7 +256,7 @@ def ceiling(labellers: Sequence[Labeller], pages: Sequence[Traits]) -> float:
   The labels of a page are those of a labeller drawn at random. NaN where no pair differs.
   """
   agree = []
-  for page in pages:
+  for page in _stacked(pages):
     gap, chosen = _pairs(labellers, page)
     right = np.where(gap > 0, chosen, 1 - chosen).mean(axis=0)
     agree.append(right[gap != 0])
@@ -274,7 +274,7 @@ def agreement(labellers: Sequence[Labeller], pages: Sequence[Traits], *, untied:
   if num < 2:
     raise ValueError(f"agreement: {num} labeller; at least two are needed")
   alike = []
-  for page in pages:
+  for page in _stacked(pages):
     gap, chosen = _pairs(labellers, page)
     both = (chosen.sum(axis=0) ** 2 - (chosen**2).sum(axis=0)) / (num * (num - 1))  # P(both put the first before)
     alike.append((1 - 2 * chosen.mean(axis=0) + 2 * both)[(gap != 0) | (not untied)])
@@ -283,8 +283,16 @@ def agreement(labellers: Sequence[Labeller], pages: Sequence[Traits], *, untied:
 
 
 def _pairs(labellers: Sequence[Labeller], page: Traits) -> tuple[np.ndarray, np.ndarray]:
-  """Of the P pairs of a page the gold differences f64[P], and the choice probabilities f64[L, P] of L labellers."""
-  num = len(page.total)
-  first, second = (Traits(*(trait[side] for trait in page)) for side in np.triu_indices(num, 1))
+  """Of the P pairs of each page the gold differences f64[..., P], and the choice probabilities f64[L, ..., P] of L
+  labellers. page: traits [..., K]."""
+  num = page.total.shape[-1]
+  first, second = (Traits(*(trait[..., side] for trait in page)) for side in np.triu_indices(num, 1))
   chosen = [choice_probability(labeller, first, second, num_shown=num) for labeller in labellers]
   return first.total - second.total, np.stack(chosen)
+
+
+def _stacked(pages: Sequence[Traits]) -> list[Traits]:
+  """Traits [N, K] of the pages with K responses, for each K that occurs."""
+  sizes = sorted({len(page.total) for page in pages})
+  groups = [[page for page in pages if len(page.total) == size] for size in sizes]
+  return [Traits(*map(np.stack, zip(*group, strict=True))) for group in groups]

@@ -1,0 +1,180 @@
+"""How well a reward model orders answers: against gold rewards, labels, and pairs that differ in a known way.
+
+Beside each accuracy stand the style baseline's on the same pairs (`rlhf_jax.evaluation.style_baseline`), and the
+ceiling: the expected share of labels that agree with the gold order over pairs of different gold reward
+(`rlhf_jax.world.ceiling`). Pairs of equal gold reward have no right order, and count in no accuracy here.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.evaluation.statistics import (
+  Interval,
+  clustered_share,
+  pair_accuracy,
+  ranking_accuracy,
+  ratio_interval,
+)
+from rlhf_jax.world import Labeller, Traits, ceiling, choice_probability, rank, traits_of
+
+
+class Contrast(NamedTuple):
+  """A pair of responses of which one is right, and which differ in one way."""
+
+  prompt: str
+  """Text of the prompt."""
+  chosen: str
+  """Right response."""
+  rejected: str
+  """Wrong response."""
+  kind: str
+  """Kind of difference."""
+  cluster: str
+  """Cluster of the prompt, "" for none."""
+  cell: str
+  """Cell of the prompt (see `rlhf_jax.stages.evaluate`), "" for none."""
+
+
+class Sides(NamedTuple):
+  """Scores of the two responses of N contrasts, each f[N]."""
+
+  chosen: np.ndarray
+  """Scores of the right responses."""
+  rejected: np.ndarray
+  """Scores of the wrong responses."""
+
+  def right(self) -> np.ndarray:
+    """f64[N]: 1 where the right response has the higher score, 0.5 where both are equal, else 0."""
+    return (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
+
+
+def read_contrasts(path: Path) -> list[Contrast]:
+  """The contrasts in a file of rows {"prompt", "chosen", "rejected", "kind", optional "cluster" and "cell"}.
+
+  Raises:
+    DataError: a row is no such contrast, or there is none; the message names file and line.
+  """
+  contrasts = []
+  for line, row in data.read_rows(path):
+    texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "kind")]
+    if not all(isinstance(text, str) and text for text in texts):
+      raise data.DataError(
+        f'{path}:{line}: need texts "prompt", "chosen", "rejected" and "kind"; found {", ".join(row)}'
+      )
+    given = {name: str(row.get(name) or "") for name in Contrast._fields}
+    contrasts.append(Contrast(**given))
+  if not contrasts:
+    raise data.DataError(f"{path}: holds no contrast")
+  return contrasts
+
+
+def accuracy_by_kind(
+  contrasts: Sequence[Contrast], model: Sides, style: Sides | None, labels: np.ndarray | None
+) -> dict[str, Any]:
+  """Accuracy on the contrasts of each kind, in all and by cluster and by cell, as mappings for a result file.
+
+  {kind: {"accuracy", "style", "gap", "ceiling", "clusters": {cluster: the same measures}, "cells": {cell: ...}}}.
+  "accuracy" and "style" are the shares of contrasts on which the reward model and the style baseline give the right
+  response the higher score, equal scores as one half. "gap" is their difference. "ceiling" is the expected share of
+  labels that choose the right response. Intervals are over prompts. labels: f[N], probability that a label is right, or
+  None; style: None for no baseline; both are then left out.
+  """
+
+  def measures(chosen: np.ndarray) -> dict[str, Any]:
+    prompts = [contrasts[index].prompt for index in chosen]
+    shares = {"accuracy": model.right()}
+    shares |= {"style": style.right()} if style else {}
+    found = {name: share_by_prompt(right[chosen], prompts)._asdict() for name, right in shares.items()}
+    if style:
+      found["gap"] = mean_by_prompt((shares["accuracy"] - shares["style"])[chosen], prompts)._asdict()
+    if labels is not None:
+      found["ceiling"] = exactly(float(labels[chosen].mean()), len(chosen))._asdict()
+    return found
+
+  result: dict[str, Any] = {}
+  for kind in dict.fromkeys(contrast.kind for contrast in contrasts):
+    mine = np.array([index for index, contrast in enumerate(contrasts) if contrast.kind == kind])
+    result[kind] = measures(mine)
+    for name, group in (("clusters", "cluster"), ("cells", "cell")):
+      values = np.array([getattr(contrasts[index], group) for index in mine])
+      result[kind][name] = {
+        str(value): measures(mine[values == value]) for value in dict.fromkeys(values.tolist()) if value
+      }
+  return result
+
+
+def label_shares(labellers: Sequence[Labeller], gold: Mapping[str, np.ndarray], responses: Sequence[str]) -> np.ndarray:
+  """Probability f64[N] that a label, by a labeller drawn at random, prefers the first of two responses to the second.
+
+  gold: measures f[2 N] of the 2 N responses, first ones first, as `gold_parts` returns them.
+  """
+  traits = traits_of(gold, responses)
+  first, second = (Traits(*halves) for halves in zip(*(np.split(trait, 2) for trait in traits), strict=True))
+  return np.mean([choice_probability(labeller, first, second) for labeller in labellers], axis=0)
+
+
+def judge_reward_model(
+  groups: Sequence[Mapping[str, Any]], min_gap: float, labellers: Sequence[Labeller], seed: int
+) -> dict[str, Any]:
+  """Accuracy of the reward model's order of K answers against the gold order and against noisy labels.
+
+  groups: K answers to each of the same N prompts, as K mappings with "responses" (N texts), "proxy" f[N], "gold" f[N]
+  and, if known, "apparent" f[N] and the style baseline's score "style" f[N]. A labeller drawn at random orders the
+  different answers to each prompt. Pairs of equal gold reward have no right order and count nowhere: "label_accuracy"
+  is the reward model's accuracy on these labels, "label_ceiling" what the gold reward itself can expect.
+  """
+  scores = {
+    name: np.stack([group[name] for group in groups], axis=1) for name in ("proxy", "style") if name in groups[0]
+  }  # [N, K]
+  gold, apparent = (
+    np.stack([group.get(name, group["gold"]) for group in groups], axis=1) for name in ("gold", "apparent")
+  )
+  ranks = np.full(gold.shape, -1)
+  rng = np.random.default_rng(seed)
+  judged = collections.Counter[int]()
+  pages = []
+  for row, texts in enumerate(zip(*(group["responses"] for group in groups), strict=True)):
+    # No labeller compares a text with itself: an answer that occurs twice is judged once.
+    distinct = [k for k, text in enumerate(texts) if text not in texts[:k]]
+    person = int(rng.integers(len(labellers)))
+    seen = {"total": gold[row, distinct], "apparent": apparent[row, distinct]}
+    pages.append(traits_of(seen, [texts[k] for k in distinct]))
+    ranks[row, distinct] = rank(labellers[person], pages[-1], rng, judged[person])
+    judged[person] += 1
+  accuracies = {
+    name: {
+      "clear_accuracy": pair_accuracy(given, gold, min_gap=min_gap)._asdict(),
+      "accuracy": pair_accuracy(given, gold)._asdict(),
+      "label_accuracy": ranking_accuracy(given, ranks, gold)._asdict(),
+    }
+    for name, given in scores.items()
+  }
+  highest = exactly(ceiling(labellers, pages), accuracies["proxy"]["label_accuracy"]["num"])
+  style = {"style": accuracies["style"]} if "style" in accuracies else {}
+  return {**accuracies["proxy"], "label_ceiling": highest._asdict(), **style, "min_gap": min_gap}
+
+
+def share_by_prompt(right: np.ndarray, prompts: Sequence[str]) -> Interval:
+  """Mean of right f[N], each between 0 and 1, as a share with an interval over the different prompts."""
+  return clustered_share(*_sums(right, prompts))
+
+
+def mean_by_prompt(values: np.ndarray, prompts: Sequence[str]) -> Interval:
+  """Mean of values f[N] with an interval over the different prompts."""
+  return ratio_interval(*_sums(values, prompts))._replace(num=len(values))
+
+
+def exactly(value: float, num: int) -> Interval:
+  """An expectation over `num` observations that is computed, not sampled: an interval without width."""
+  return Interval(value, value, value, num)
+
+
+def _sums(values: np.ndarray, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+  """(sums, numbers) of the values of each prompt, f64[G]."""
+  _, group = np.unique(np.asarray(prompts), return_inverse=True)
+  return np.bincount(group, values), np.bincount(group).astype(np.float64)
