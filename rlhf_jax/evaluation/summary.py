@@ -45,7 +45,7 @@ def summarize(
   return {
     "reference": reference,
     "models": {name: _means(answer, gold, origins.inside) for name, answer in answers.items()},
-    "baselines": {name: _means(answer, gold, origins.inside) for name, answer in baselines.items()},
+    "baselines": {name: _baseline(answer, gold, origins.inside) for name, answer in baselines.items()},
     "clusters": _by_cluster(answers, origins),
     "cells": _by_cell(answers, baselines, copied, full_gold, origins),
   }
@@ -64,6 +64,12 @@ def _means(answer: Mapping[str, Any], reference: np.ndarray | None, chosen: np.n
   if "gold" in answer and reference is not None:
     means["win_rate"] = win_rate(answer["gold"][chosen], reference[chosen])._asdict()
   return means
+
+
+def _baseline(answer: Mapping[str, Any], reference: np.ndarray | None, chosen: np.ndarray) -> dict[str, Any]:
+  """The means, and as "text" the answer of a baseline that always answers alike."""
+  texts = set(answer["responses"])
+  return _means(answer, reference, chosen) | ({"text": texts.pop()} if len(texts) == 1 else {})
 
 
 def _by_cluster(answers: Answers, origins: Origins) -> dict[str, Any]:

@@ -52,6 +52,23 @@ class OtherStage(NamedTuple):
   models: dict[str, dict[str, Interval]]
 
 
+class Cell(NamedTuple):
+  """What the prompts of a cell gave."""
+
+  num: int  # number of prompts
+  models: dict[str, dict[str, Interval]]  # model or baseline -> "gold", "full" -> interval
+  copied: Interval | None  # share of the prompts on which a similar demonstration has an ideal answer
+  clusters: dict[str, dict[str, Interval]]  # cluster -> model or baseline -> gold reward
+
+
+class Kind(NamedTuple):
+  """Accuracies on pairs of one kind of difference: "accuracy", "style", "gap" and "ceiling"."""
+
+  measures: dict[str, Interval]
+  clusters: dict[str, dict[str, Interval]]
+  cells: dict[str, dict[str, Interval]]
+
+
 class Run(NamedTuple):
   """Everything that the report shows; a part is empty where the directory lacks its files."""
 
@@ -64,7 +81,12 @@ class Run(NamedTuple):
   reference: str | None
   models: dict[str, dict[str, Interval]]  # model -> measure -> interval, in stage order
   clusters: dict[str, dict[str, Any]]  # cluster -> {"held_out": bool, "models": {model: Interval}}
+  baselines: dict[str, dict[str, Interval]]  # policies without a model, as `models`
+  constants: dict[str, str]  # baseline that always answers alike -> its answer
+  cells: dict[str, Cell]  # cells of prompts, in the order of the file
   reward_models: dict[str, dict[str, Any]]  # stage -> {"clear_accuracy": Interval, ..., "min_gap": float}
+  style: dict[str, dict[str, Interval]]  # reward model -> the style baseline's accuracies beside its own
+  kinds: dict[str, dict[str, Kind]]  # reward model -> kind of difference -> accuracies
   samples: list[dict[str, Any]]
   few_shot: Mapping[str, Mapping[str, Any]]  # "stage: task" -> model -> number of examples -> measure -> interval
   perplexity: Mapping[str, Mapping[str, Any]]  # "stage: text" -> model -> measure -> interval
@@ -100,6 +122,7 @@ def read_run(directory: str | Path) -> Run:
   evaluation = _read_object(directory / source / "evaluation.json", notes)
   reference = evaluation.get("reference")
   models = {str(name): _intervals(measures) for name, measures in mapping(evaluation.get("models")).items()}
+  baselines = {str(name): measures for name, measures in mapping(evaluation.get("baselines")).items()}
   order = {stage.name: index for index, stage in enumerate(stages)}
   groups, own_stages = _read_members(directory, notes)
   return Run(
@@ -116,8 +139,21 @@ def read_run(directory: str | Path) -> Run:
       for name, cluster in mapping(evaluation.get("clusters")).items()
       if isinstance(cluster, dict)
     },
+    baselines={name: _intervals(measures) for name, measures in baselines.items()},
+    constants={
+      name: measures["text"] for name, measures in baselines.items() if isinstance(mapping(measures).get("text"), str)
+    },
+    cells={str(name): _read_cell(found) for name, found in mapping(evaluation.get("cells")).items()},
     reward_models={
       str(name): {**_intervals(measures), "min_gap": mapping(measures).get("min_gap")}
+      for name, measures in mapping(evaluation.get("reward_model")).items()
+    },
+    style={
+      str(name): _intervals(mapping(measures).get("style"))
+      for name, measures in mapping(evaluation.get("reward_model")).items()
+    },
+    kinds={
+      str(name): {str(kind): _read_kind(found) for kind, found in mapping(mapping(measures).get("kinds")).items()}
       for name, measures in mapping(evaluation.get("reward_model")).items()
     },
     samples=[row for row in _read_jsonl(directory, f"{source}/samples.jsonl", notes) if "prompt" in row],
@@ -157,6 +193,26 @@ def _config_of(command: Any) -> str:
   given = [word.partition("=")[2] for word in words if word.startswith("--config=")]
   given += [after for word, after in zip(words, words[1:], strict=False) if word == "--config"]
   return given[0] if given else ""
+
+
+def _read_cell(found: Any) -> Cell:
+  groups = [mapping(mapping(found).get(group)) for group in ("models", "baselines")]
+  clusters = mapping(mapping(found).get("clusters"))
+  num = mapping(found).get("prompts")
+  return Cell(
+    num if isinstance(num, int) else 0,
+    {str(name): _intervals(measures) for group in groups for name, measures in group.items()},
+    read_interval(mapping(found).get("copied")),
+    {str(cluster): _intervals(mapping(entry).get("models")) for cluster, entry in clusters.items()},
+  )
+
+
+def _read_kind(found: Any) -> Kind:
+  clusters, cells = (
+    {str(name): _intervals(measures) for name, measures in mapping(mapping(found).get(group)).items()}
+    for group in ("clusters", "cells")
+  )
+  return Kind(_intervals(found), clusters, cells)
 
 
 def _read_few_shot(directory: Path, stages: list[StageRecord], notes: list[str]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 import jinja2
 
 from rlhf_jax.report import sections
+from rlhf_jax.report.cells import cells
+from rlhf_jax.report.kinds import kinds
 from rlhf_jax.report.other_configs import other_stages
 from rlhf_jax.report.plots import NUM_COLORS
 from rlhf_jax.report.population import population_section, write_picture
@@ -55,10 +57,12 @@ def render_report(run: Run) -> str:
     summary=sections.summary(run, colors),
     curves=sections.learning_curves(run, colors),
     reward_model=sections.reward_model(run, colors),
+    kinds=kinds(run, colors),
     training=sections.reward_training(run, colors),
     population=population_section(run),
     others=other_stages(run),
     clusters=sections.clusters(run),
+    cells=cells(run),
     few_shot=sections.few_shot(run),
     accuracies=sections.accuracies(run),
     budgets=sections.budgets(run),

@@ -16,6 +16,7 @@ from rlhf_jax.report.read_run import Run, StageRecord, mapping, read_interval
 from rlhf_jax.report.words import (
   SHARES,
   bounds_text,
+  constant_sentences,
   kl_penalty_sentences,
   mean_text,
   number,
@@ -30,6 +31,7 @@ MAX_SAMPLES = 24  # prompts on the page; samples.jsonl has all
 
 MEASURES = {
   "gold": "gold reward",
+  "apparent": "gold reward unchecked",
   "helpful": "helpful",
   "honest": "honest",
   "harmless": "harmless",
@@ -40,11 +42,11 @@ MEASURES = {
   "finished": "finished",
 }
 BUDGET_MEASURES = ("gold", "win_rate", "kl")
+STYLE = "style baseline"
 REWARD_MODEL_MEASURES = {
   "clear_accuracy": "clear gold pairs",
   "accuracy": "all gold pairs",
   "label_accuracy": "noisy labels",
-  "gold_label_accuracy": "gold reward on these labels",
   "label_ceiling": "ceiling of the labels",
 }
 TRAINING_PANELS: tuple[tuple[str, str, str, dict[str, bool]], ...] = (  # metric, title, y label, options
@@ -91,34 +93,40 @@ def summary(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
   measures = [key for key in MEASURES if key in known] + [key for key in known if key not in MEASURES]
   panels = []
   for measure in (key for key in DRAWN_MEASURES if key in known):
-    rows = [(_short(name), found[measure], colors[name]) for name, found in run.models.items() if measure in found]
+    rows = [(short(name), found[measure], colors[name]) for name, found in run.models.items() if measure in found]
     label = "share" if measure in SHARES else "mean"
     if measure == "win_rate" and run.reference:
-      label = f"won against {_short(str(run.reference))}"
+      label = f"won against {short(str(run.reference))}"
     guide = 0.5 if measure == "win_rate" else None
     scale = {"percent": measure in SHARES, "unit": measure in GOLD_PARTS}
     svg = interval_panel(rows, x_label=f"{label}, 95 % interval", guide=guide, **scale)
-    panels.append(Panel(_heading(measure), Markup(svg)))
+    panels.append(Panel(heading(measure), Markup(svg)))
   return {
-    "headings": [_heading(measure) for measure in measures],
-    "rows": [(name, [_cell(key, found.get(key)) for key in measures]) for name, found in run.models.items()],
+    "headings": [heading(measure) for measure in measures],
+    "rows": [(name, [measure_cell(key, found.get(key)) for key in measures]) for name, found in run.models.items()],
+    "baselines": [
+      (name, run.constants.get(name, ""), [measure_cell(key, found.get(key)) for key in measures])
+      for name, found in run.baselines.items()
+    ],
     "panels": panels,
-    "sentences": summary_sentences(run),
+    "sentences": [*summary_sentences(run), *constant_sentences(run)],
   }
 
 
-def _heading(measure: str) -> str:
+def heading(measure: str) -> str:
+  """The measure's name, for a column."""
   name = MEASURES.get(measure, visible(measure).replace("_", " "))
   return name[:1].upper() + name[1:]
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
   """The name in at most 20 characters, to fit beside an axis. Its end stays: variants often differ in the last word."""
   name = visible(name)
   return name if len(name) <= 20 else f"{name[:10]}…{name[-9:]}"
 
 
-def _cell(measure: str, interval: Interval | None) -> tuple[str, str]:
+def measure_cell(measure: str, interval: Interval | None) -> tuple[str, str]:
+  """(mean, bounds) as texts; a dash without an interval."""
   return (mean_text(measure, interval), bounds_text(measure, interval)) if interval else ("–", "")
 
 
@@ -163,10 +171,14 @@ def reward_model(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
   measures = [measure for measure in REWARD_MODEL_MEASURES if measure in known]
   for name, found in run.reward_models.items():
     gap = found["min_gap"]
-    cells = [_cell(measure, found.get(measure)) for measure in measures]
-    rows.append((name, number(float(gap)) if isinstance(gap, int | float) else "–", cells))
+    cells = [measure_cell(measure, found.get(measure)) for measure in measures]
+    if cells:
+      rows.append((name, number(float(gap)) if isinstance(gap, int | float) else "–", cells))
+    if style := run.style[name]:
+      rows.append((STYLE, "", [measure_cell(m, style[m]) if m in style else ("", "") for m in measures]))
   headings = [REWARD_MODEL_MEASURES[measure] for measure in measures]
-  return {"panels": panels, "headings": headings, "rows": rows} if panels or rows else None
+  has_style = any(run.style.values())
+  return {"panels": panels, "headings": headings, "rows": rows, "has_style": has_style} if panels or rows else None
 
 
 def reward_training(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
@@ -212,7 +224,7 @@ def clusters(run: Run) -> dict[str, Any] | None:
   def row(name: str, held_out: bool, found: dict[str, Interval]) -> dict[str, Any]:
     cells = []
     for model in models:
-      mean, bounds = _cell("gold", found.get(model))
+      mean, bounds = measure_cell("gold", found.get(model))
       heat = round(32 * (found[model].mean - low) / span) if model in found else 0
       cells.append((mean, bounds, heat))
     return {"name": name, "held_out": held_out, "cells": cells}
@@ -240,18 +252,18 @@ def few_shot(run: Run) -> dict[str, Any] | None:
       continue
     colors = {model: index for index, model in enumerate(models)}
     rows = [
-      (f"{_short(model)}, {n}", found[measures[0]], colors[model]) for model, n, found in cells if measures[0] in found
+      (f"{short(model)}, {n}", found[measures[0]], colors[model]) for model, n, found in cells if measures[0] in found
     ]
-    label = f"{_heading(measures[0]).lower()} by number of examples, 95 % interval"
+    label = f"{heading(measures[0]).lower()} by number of examples, 95 % interval"
     svg = interval_panel(rows, x_label=label, percent=measures[0] in ("acc", "acc_norm"))
-    table = [(model, n, [_cell(m, found.get(m)) for m in measures]) for model, n, found in cells]
-    tasks.append((task, Panel(task, Markup(svg)), [_heading(measure) for measure in measures], table))
+    table = [(model, n, [measure_cell(m, found.get(m)) for m in measures]) for model, n, found in cells]
+    tasks.append((task, Panel(task, Markup(svg)), [heading(measure) for measure in measures], table))
   texts = [
-    (text, model, [_cell(measure, found.get(measure)) for measure in PERPLEXITIES])
+    (text, model, [measure_cell(measure, found.get(measure)) for measure in PERPLEXITIES])
     for text, models in run.perplexity.items()
     for model, found in models.items()
   ]
-  headings = [_heading(measure) for measure in PERPLEXITIES]
+  headings = [heading(measure) for measure in PERPLEXITIES]
   return {"tasks": tasks, "texts": texts, "headings": headings} if tasks or texts else None
 
 
@@ -266,11 +278,14 @@ def accuracies(run: Run) -> list[tuple[str, list[tuple[str, list[tuple[str, str]
     for label, measures in mapping(result.get("groups")).items():
       models = zip(*(_list(mapping(measures).get(key)) for key in ("accuracy", "clear_accuracy")), strict=False)
       for replicate, (accuracy, clear) in enumerate(models):
-        cells = [_cell("accuracy", read_interval(accuracy)), _cell("clear_accuracy", read_interval(clear))]
+        cells = [
+          measure_cell("accuracy", read_interval(accuracy)),
+          measure_cell("clear_accuracy", read_interval(clear)),
+        ]
         difference = (
           None if replicate or label == result.get("reference") else read_interval(measures.get("difference"))
         )
-        rows.append((str(label), [*cells, _cell("difference", difference) if difference else ("", "")]))
+        rows.append((str(label), [*cells, measure_cell("difference", difference) if difference else ("", "")]))
     if rows:
       found.append((stage, rows))
   return found
@@ -288,7 +303,7 @@ def budgets(run: Run) -> dict[str, Any] | None:
     ]
     if rows:
       found.append((stage, rows))
-  headings = [_heading(measure) for measure in BUDGET_MEASURES]
+  headings = [heading(measure) for measure in BUDGET_MEASURES]
   return {"headings": headings, "stages": found} if found else None
 
 
@@ -297,7 +312,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _cells(point: dict[str, Any]) -> list[tuple[str, str]]:
-  return [_cell(measure, read_interval(point.get(measure))) for measure in BUDGET_MEASURES]
+  return [measure_cell(measure, read_interval(point.get(measure))) for measure in BUDGET_MEASURES]
 
 
 def samples(run: Run, colors: dict[str, int]) -> list[dict[str, Any]]:

@@ -19,8 +19,11 @@ SHARES = {
   "accuracy",
   "clear_accuracy",
   "label_accuracy",
-  "gold_label_accuracy",
   "label_ceiling",
+  "style",
+  "ceiling",
+  "full",
+  "copied",
 }
 DECIMALS = {"length": 1}
 
@@ -51,6 +54,13 @@ def bounds_text(measure: str, interval: Interval) -> str:
     return f"[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
   decimals = DECIMALS.get(measure, 2)
   return f"[{number(interval.low, decimals)}, {number(interval.high, decimals)}]"
+
+
+def points(interval: Interval) -> tuple[str, str]:
+  """A difference of two shares in percentage points, with its sign, and its bounds: ("+12", "[8, 16]")."""
+  mean = f"{100 * interval.mean:+.0f}".replace("-", "−")
+  bounds = bounds_text("accuracy", interval).replace("-", "−")
+  return ("0" if mean in ("+0", "−0") else mean), bounds
 
 
 def interval_text(measure: str, interval: Interval) -> str:
@@ -87,6 +97,31 @@ def summary_sentences(run: Run) -> list[str]:
       sentence += f" Its answer beats that of {before} on {wins} of the prompts; a tie counts half."
     sentences.append(sentence)
   return sentences
+
+
+def constant_sentences(run: Run) -> list[str]:
+  """Whether a policy that always answers alike has a higher mean proxy reward than the model that was trained last."""
+  proxies = {name: run.baselines[name]["proxy"] for name in run.constants if "proxy" in run.baselines[name]}
+  trained = [name for name, measures in run.models.items() if "proxy" in measures]
+  if not proxies or not trained:
+    return []
+  name, proxy = trained[-1], run.models[trained[-1]]["proxy"]
+  above = [constant for constant in proxies if proxies[constant].mean > proxy.mean]
+  if not above:
+    best = max(proxies, key=lambda constant: proxies[constant].mean)
+    return [
+      f"No constant answer has a higher proxy reward than {name} ({interval_text('proxy', proxy)}): the highest, "
+      f"{interval_text('proxy', proxies[best])}, is that of “{run.constants[best]}” ({best})."
+    ]
+  found = []
+  for constant in above:
+    gold = run.baselines[constant].get("gold")
+    at = f", at a gold reward of {interval_text('gold', gold)}" if gold else ""
+    found.append(
+      f"The reward model prefers a constant answer to {name}: “{run.constants[constant]}” ({constant}) has a proxy "
+      f"reward of {interval_text('proxy', proxies[constant])} against {interval_text('proxy', proxy)}{at}."
+    )
+  return found
 
 
 def kl_penalty_sentences(run: Run) -> list[str]:

@@ -36,7 +36,8 @@ def test_baselines_stand_beside_the_models_in_every_measure():
   refusal = {"responses": ["no"] * 4, "gold": np.array([-1.0, -1.0, 2.0, -1.0]), "proxy": np.array([1.0, 2, 3, 4])}
   origins = Origins(["x", "x", "y", "z"], [""] * 4, {"z"})
   result = summarize({"sft": answers([0.0, -1.0, 2.0, 0.0])}, {"refusal": refusal}, "sft", origins)
-  assert set(result["baselines"]["refusal"]) == {"gold", "proxy", "win_rate"}
+  assert set(result["baselines"]["refusal"]) == {"gold", "proxy", "win_rate", "text"}
+  assert result["baselines"]["refusal"]["text"] == "no"
   assert result["baselines"]["refusal"]["proxy"]["mean"] == 2.0  # the held-out prompt does not count
   np.testing.assert_allclose(result["baselines"]["refusal"]["win_rate"]["mean"], (0 + 0.5 + 0.5) / 3)
   assert set(result["models"]) == {"sft"}

@@ -20,7 +20,7 @@ from rlhf_jax.report.plots import moving_average, thin_out
 from rlhf_jax.report.read_run import read_run
 from rlhf_jax.report.report import series_colors, write_report
 from rlhf_jax.report.sections import MAX_SAMPLES, over_optimisation, samples
-from rlhf_jax.report.words import kl_penalty_sentences, number, summary_sentences, visible
+from rlhf_jax.report.words import constant_sentences, kl_penalty_sentences, number, summary_sentences, visible
 
 RC_PARAMS = dict(matplotlib.rcParams)  # before anything was drawn
 STAGES = ["world", "sft", "reward_model", "ppo", "ppo_no_kl", "evaluation"]
@@ -66,6 +66,30 @@ def _evaluation():
     "clusters": clusters,
     "reward_model": {"reward_model": {**accuracy, "min_gap": 0.5}},
   }
+
+
+def _judged():
+  """The evaluation with baselines, cells, and accuracies by kind, as the stage `evaluate` writes them."""
+  evaluation = _evaluation()
+  evaluation["baselines"] = {
+    "refusal": {"gold": _interval(-0.72), "proxy": _interval(1.46), "text": "I <cannot> help with that."},
+    "look-up": {"gold": _interval(0.46), "proxy": _interval(9.0)},
+  }
+  evaluation["models"]["ppo"]["apparent"] = _interval(1.9)
+  both = {"gold": _interval(1.11), "full": _interval(0.64)}
+  cell = {"prompts": 480, "models": {"ppo": both}, "baselines": {"look-up": both}, "copied": _interval(0.47)}
+  cell["clusters"] = {"facts": {"prompts": 40, "models": {"ppo": _interval(1.23), "look-up": _interval(0.5)}}}
+  evaluation["cells"] = {"rephrased": cell, "mine": {"prompts": 5, "models": {}, "baselines": {}, "clusters": {}}}
+  measures = {
+    "accuracy": _interval(0.81),
+    "style": _interval(0.52),
+    "gap": _interval(0.29),
+    "ceiling": _interval(0.9, 0),
+  }
+  kind = {**measures, "clusters": {"facts": measures}, "cells": {"new": {"accuracy": _interval(0.44)}}}
+  kinds = {"mine": {"accuracy": _interval(0.61)}, "wrong": kind}
+  evaluation["reward_model"]["reward_model"] |= {"style": {"clear_accuracy": _interval(0.66)}, "kinds": kinds}
+  return evaluation
 
 
 def _metrics():
@@ -303,6 +327,58 @@ def test_an_axis_of_shares_runs_from_0_to_1_and_marks_at_its_ends_are_whole(monk
   assert axes_of(plots.line_panel([percentages], **labels, percent=True)).get_ylim()[1] > 90
 
 
+def test_baselines_stand_apart_from_the_models(tmp_path):
+  root = _write_run(tmp_path / "run", evaluation=_judged())
+  page = _page(root)
+  words = _words(page)
+  models, baselines = words.split("Baselines, without a model", 1)
+  assert "ppo_no_kl −0.10" in models and "refusal “" not in models
+  assert re.search(r"refusal “I &lt;cannot&gt; help with that.” −0.72", baselines)
+  assert "look-up 0.46" in words and "Gold reward unchecked" in words
+  assert page.tags.count("svg") == 4 + 1  # the drawings show models alone, and there is one of the kinds
+  assert series_colors(read_run(root)) == {"sft": 0, "ppo": 1, "ppo_no_kl": 2}
+
+
+def test_the_reward_model_is_shown_by_kind_beside_the_style_baseline(tmp_path):
+  words = _words(_page(_write_run(tmp_path / "run", evaluation=_judged())))
+  assert "style baseline 66 % [61, 71]" in words
+  assert "wrong value a wrong value in the same form 81 % [76, 86] 52 % [47, 57] +29 [24, 34] 90 % 100" in words
+  assert "mine 61 % [56, 66] – – – 100" in words
+  assert words.index("wrong value a wrong") < words.index("mine 61 %")  # kinds of the world first
+  assert "By kind and cell" in words and "new facts or numbers 44 % [39, 49]" in words
+  assert "By kind and cluster" in words and "facts 81 % [76, 86] –" in words
+
+
+def test_cells_of_prompts_are_a_table(tmp_path):
+  words = _words(_page(_write_run(tmp_path / "run", evaluation=_judged())))
+  assert "same task in other words 480 prompts mine 5 prompts" in words
+  assert "ppo 1.11 [1.06, 1.16] 64 % [59, 69] – –" in words
+  assert "best of 20 similar demonstrations 47 % [42, 52]" in words
+  assert "facts same task in other words 1.23 [1.18, 1.28] 0.50 [0.45, 0.55]" in words
+  words = _words(_page(_write_run(tmp_path / "run", evaluation=_evaluation())))
+  assert "Old and new prompts" not in words and "Baselines" not in words and "What reward_model knows" not in words
+
+
+def test_a_constant_answer_with_a_higher_proxy_is_told(tmp_path):
+  """The model that was trained last is ppo_no_kl, with a proxy of 3.4; the look-up is no constant."""
+  evaluation = _judged()
+  (sentence,) = constant_sentences(read_run(_write_run(tmp_path / "run", evaluation=evaluation)))
+  assert sentence == (
+    "No constant answer has a higher proxy reward than ppo_no_kl (3.40 [3.35, 3.45]): the highest, 1.46 [1.41, 1.51], "
+    "is that of “I <cannot> help with that.” (refusal)."
+  )
+  del evaluation["models"]["ppo_no_kl"]
+  evaluation["models"]["ppo"]["proxy"] = _interval(0.92)
+  (sentence,) = constant_sentences(read_run(_write_run(tmp_path / "run", evaluation=evaluation)))
+  assert sentence == (
+    "The reward model prefers a constant answer to ppo: “I <cannot> help with that.” (refusal) has a proxy reward of "
+    "1.46 [1.41, 1.51] against 0.92 [0.87, 0.97], at a gold reward of −0.72 [−0.77, −0.67]."
+  )
+  for measures in evaluation["baselines"].values():
+    measures.pop("proxy")
+  assert constant_sentences(read_run(_write_run(tmp_path / "run", evaluation=evaluation))) == []
+
+
 def test_white_space_of_answers_survives(full_page):
   assert "In  Oakford.\nYes." in full_page.text
   assert "(empty)" in full_page.text
@@ -335,6 +411,9 @@ def test_odd_values_are_no_crash(tmp_path):
   evaluation["models"]["sft"] = {"gold": unbounded, "proxy": None}
   evaluation["clusters"]["broken"] = None
   evaluation["reward_model"]["reward_model"]["min_gap"] = None
+  evaluation["reward_model"]["reward_model"] |= {"style": 3, "kinds": {"wrong": None, "odd": {"cells": [1]}}}
+  evaluation["baselines"] = {"refusal": None, "admission": {"text": 3, "proxy": unbounded}}
+  evaluation["cells"] = {"new": None, "old": {"prompts": "x", "models": {"sft": 4}, "clusters": {"a": 3}}}
   rows = [{"prompt": "a"}, {"prompt": "b", "responses": None, "gold": 3}, {"no prompt": 1}]
   config = {"stages": ["sft"], "sft": {"algorithm": None}, "model": "a name"}
   page = _page(_write_run(tmp_path / "run", config=config, evaluation=evaluation, rows=rows))

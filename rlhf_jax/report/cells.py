@@ -1,0 +1,37 @@
+"""The part of the report on cells of prompts: what models and baselines earn on prompts old and new."""
+
+from typing import Any
+
+from rlhf_jax.report.kinds import CELLS
+from rlhf_jax.report.read_run import Run
+from rlhf_jax.report.sections import measure_cell
+from rlhf_jax.report.words import visible
+
+
+def cells(run: Run) -> dict[str, Any] | None:
+  """A table of models and baselines by cell, with gold reward and share of ideal answers, and one by cluster."""
+  if not run.cells:
+    return None
+  columns = [(CELLS.get(name, visible(name)), cell.num) for name, cell in run.cells.items()]
+  full = any("full" in measures for cell in run.cells.values() for measures in cell.models.values())
+  measures = ("gold", "full") if full else ("gold",)
+
+  def row(name: str) -> tuple[str, list[tuple[str, str]]]:
+    found = [cell.models.get(name, {}) for cell in run.cells.values()]
+    return name, [measure_cell(measure, each.get(measure)) for each in found for measure in measures]
+
+  models = list(dict.fromkeys(name for cell in run.cells.values() for name in cell.models))
+  return {
+    "columns": columns,
+    "headings": ["gold reward", "ideal answers"][: len(measures)],
+    "models": [row(name) for name in models if name not in run.baselines],
+    "baselines": [row(name) for name in models if name in run.baselines],
+    "copied": [measure_cell("copied", cell.copied) if cell.copied else None for cell in run.cells.values()],
+    "names": models,
+    "clusters": [
+      (cluster, CELLS.get(name, visible(name)), [measure_cell("gold", found.get(model)) for model in models])
+      for cluster in dict.fromkeys(cluster for cell in run.cells.values() for cluster in cell.clusters)
+      for name, cell in run.cells.items()
+      if (found := cell.clusters.get(cluster))
+    ],
+  }
