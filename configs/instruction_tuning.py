@@ -57,14 +57,15 @@ def get_config(arg: str = "") -> ConfigDict:
   quickstart.choose("instruction_tuning", arg, ("clusters", "rationales"))
   config = quickstart.get_config("sft")
   config.model.max_length = 192  # room for three examples before a question
-  config.world.update(num_demonstrations=28000, num_eval_prompts=2100, demonstrator_flaw=0.0, held_out=())
+  config.world.update(num_demonstrations=28000, num_eval_prompts=2100, held_out=())
+  config.world.demonstrators = dict(ideal=1.0)
   config.pretrain.num_steps = 1600
   config.sft.num_epochs = 1
   template = config.sft
   del config.sft
   config.questions = dict(
     algorithm="rlhf_jax.stages.world_questions",
-    seed=config.world.get_ref("seed"),
+    **quickstart.world(config),
     num_choices=4,
     parts={
       **{f"held_out_{fold}": part(clusters) for fold, clusters in enumerate(FOLDS, 1)},

@@ -60,10 +60,10 @@ def bought(config: ConfigDict) -> dict[str, int]:
     source, policy = f"bought_{number}", f"bought_sft_{number}"
     config[source] = dict(
       algorithm="rlhf_jax.stages.demonstrations",
-      seed=config.world.get_ref("seed"),
+      **quickstart.world(config),
       prompts="{run}/world/prompts.jsonl",
       num=budget,
-      flaw=config.world.get_ref("demonstrator_flaw"),
+      habits=config.world.demonstrators,
     )
     config[policy] = config.sft.copy_and_resolve_references()
     config[policy].update(init="sft", demonstrations=f"{{run}}/{source}/demonstrations.jsonl")
@@ -81,7 +81,7 @@ def people_as_reward(config: ConfigDict) -> dict[str, int]:
     checkpoint_weight=0.0,
     function="rlhf_jax.world:simulated_rating",
     function_weight=1.0,
-    arguments=dict(seed=config.world.get_ref("seed"), labellers=quickstart.LABELLERS),
+    arguments=dict(**quickstart.world(config), labellers=quickstart.LABELLERS),
   )
   for number, budget in enumerate(BUDGETS, 1):
     policy = f"people_{number}"

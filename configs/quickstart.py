@@ -20,6 +20,16 @@ from ml_collections import ConfigDict
 
 STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
 SAMPLING = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
+# Weights of the habits of people. Demonstrators write what SFT imitates: most of their answers are right but badly
+# written. The answers that are compared set right against wrong in the same form, and style against both.
+DEMONSTRATORS = dict(
+  ideal=0.15, terse=0.35, rambling=0.35, wrong=0.05, misleading=0.02, doubting=0.05, refusing=0.03, claiming=0.2,
+  complying=0.2,
+)  # fmt: skip
+ANSWERS = dict(
+  ideal=0.4, terse=0.04, rambling=0.04, wrong=0.3, misleading=0.06, doubting=0.08, refusing=0.08, claiming=0.3,
+  complying=0.3,
+)  # fmt: skip
 LABELLERS = dict(
   expert=3, ordinary=5, trusting=1, careless=1, length_biased=1, style_biased=1, position_biased=1, adversarial=0
 )
@@ -92,7 +102,7 @@ def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
       reference="sft",
       prompts="{run}/world/eval_prompts.jsonl",
       held_out_prompts="{run}/world/held_out_prompts.jsonl",
-      num_prompts=400,
+      num_prompts=960,
       batch_size=256,
       sampling=SAMPLING,
       reward_model="reward_model",
@@ -112,7 +122,12 @@ def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
 
 def gold(config: ConfigDict, name: str) -> dict:
   """The function `name` of rlhf_jax.world, for the world that the config generates."""
-  return dict(function=f"rlhf_jax.world:{name}", arguments=dict(seed=config.world.get_ref("seed")))
+  return dict(function=f"rlhf_jax.world:{name}", arguments=world(config))
+
+
+def world(config: ConfigDict) -> dict:
+  """The arguments that name the world that the config generates."""
+  return dict(seed=config.world.get_ref("seed"), difficulty=config.world.get_ref("difficulty"))
 
 
 def instead_of_ppo(config: ConfigDict, *stages: str) -> ConfigDict:
@@ -140,11 +155,14 @@ def get_config(arg: str = "") -> ConfigDict:
   config.world = dict(
     algorithm="rlhf_jax.stages.world",
     seed=0,
+    difficulty="easy",
     num_documents=30000,
     num_demonstrations=10000,
     num_prompts=4000,
-    num_eval_prompts=400,
-    demonstrator_flaw=0.85,
+    num_eval_prompts=960,
+    demonstrators=DEMONSTRATORS,
+    num_answers=2,
+    answers=ANSWERS,
     held_out=("comparison", "verification"),
   )
 
@@ -183,7 +201,9 @@ def get_config(arg: str = "") -> ConfigDict:
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
     num_prompts=1800,
-    responses=4,
+    responses=2,
+    written="{run}/world/answers.jsonl",
+    num_written=2,
     batch_size=64,
     sampling=SAMPLING,
     gold=gold(config, "gold_parts"),

@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config = quickstart.get_config()
   config.refinement_demonstrations = dict(
     algorithm="rlhf_jax.stages.refinement_demonstrations",
-    seed=config.world.get_ref("seed"),
+    **quickstart.world(config),
     prompts="{run}/world/prompts.jsonl",
     num=4000,
     template=TEMPLATE,
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.refiner = config.sft.copy_and_resolve_references()
   config.refiner.update(init="sft", demonstrations="{run}/refinement_demonstrations/demonstrations.jsonl", num_epochs=1)
-  critic = dict(function="rlhf_jax.world:criticise", arguments=dict(seed=config.world.get_ref("seed")))
+  critic = dict(function="rlhf_jax.world:criticise", arguments=quickstart.world(config))
   config.critiques = judgements(config, "single_ratings", num=2000, judges=1, policy="refiner", kinds=(), critic=critic)
   config.refinement = dict(
     algorithm="rlhf_jax.stages.refinement",

@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.problems_world.update(num_documents=1000, num_demonstrations=12, num_prompts=12000, num_eval_prompts=3600)
   config.problems = dict(
     algorithm="rlhf_jax.stages.world_questions",
-    seed=config.world.get_ref("seed"),
+    **quickstart.world(config),
     num_choices=2,
     parts={
       name: dict(prompts=f"{{run}}/problems_world/{name}.jsonl", clusters=CLUSTERS)

@@ -5,7 +5,8 @@ In the study demonstrators answer the world's tasks, and labellers rank the answ
 
 import collections
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,6 +27,10 @@ from rlhf_jax.world import (
 )
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
+HABITS = MappingProxyType({
+  "ideal": 0.4, "terse": 0.15, "rambling": 0.15, "wrong": 0.2, "misleading": 0.05, "doubting": 0.1, "refusing": 0.1,
+  "claiming": 0.3, "complying": 0.3,
+})  # fmt: skip
 
 
 def simulate_judgements(
@@ -35,12 +40,12 @@ def simulate_judgements(
   judges: int,
   responses: int = 4,
   gold_share: float = 0.15,
-  flaw: float = 0.6,
+  habits: Mapping[str, float] = HABITS,
   seed: int = 0,
 ) -> Records:
   """Records of a study in which `judges` labellers rank each of `num_items` items of the world of `seed`.
 
-  responses: number of responses of an item, different texts by demonstrators with bad habits in the share `flaw`.
+  responses: number of responses of an item, different texts by demonstrators whose habits have the weights `habits`.
   gold_share: share of the items that are stored with the gold order. The numbers of items of two labellers differ by
   one at most; each sees the responses in a display order of their own.
 
@@ -50,7 +55,7 @@ def simulate_judgements(
   if judges > len(labellers):
     raise ValueError(f"judges: {judges} of {len(labellers)} labellers cannot judge an item each")
   rng = np.random.default_rng([seed, 17])
-  items, pages = _items(num_items, responses, round(gold_share * num_items), flaw, seed, rng)
+  items, pages = _items(num_items, responses, round(gold_share * num_items), habits, seed, rng)
   judgements: list[Judgement] = []
   judged = collections.Counter[int]()
   for number, (item, page) in enumerate(zip(items, pages, strict=True)):
@@ -105,7 +110,7 @@ def annotator_records(labellers: Sequence[Labeller]) -> list[Annotator]:
 
 
 def _items(
-  num: int, size: int, num_gold: int, flaw: float, seed: int, rng: np.random.Generator
+  num: int, size: int, num_gold: int, habits: Mapping[str, float], seed: int, rng: np.random.Generator
 ) -> tuple[list[Item], list[Traits]]:
   """Items of `size` different responses, `num_gold` of them with gold ranks, and the traits f64[K] of each."""
   world = make_world(seed)
@@ -114,7 +119,7 @@ def _items(
   tasks = iter(sample_tasks(world, CLUSTERS, 4 * num + 100, seed))  # some have too few different answers
   while len(items) < num:
     task = next(tasks)
-    texts = dict.fromkeys(demonstrate(world, task, rng, flaw)[0] for _ in range(4 * size))
+    texts = dict.fromkeys(demonstrate(world, task, rng, habits)[0] for _ in range(4 * size))
     if len(texts) < size:
       continue
     chosen = list(texts)[:size]

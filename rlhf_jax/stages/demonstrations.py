@@ -21,12 +21,14 @@ class Config:
   """Module that carries out the stage."""
   seed: int
   """Seed of the world."""
+  difficulty: str
+  """Difficulty of the world."""
   prompts: str
   """File of prompts."""
   num: int
   """Number of demonstrations; prompts recur where the file has fewer."""
-  flaw: float
-  """Share of demonstrations with a bad habit, between 0 and 1."""
+  habits: dict[str, float]
+  """Weight of each habit of the demonstrators (see `rlhf_jax.world.demonstrate`)."""
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -36,12 +38,12 @@ def run(config: Config, stage: Stage) -> None:
     DataError: a prompt is no request of the world.
   """
   prompts, _ = data.read_prompts(stage.path(config.prompts))
-  world, rng = make_world(config.seed), np.random.default_rng(stage.stage_seed)
+  world, rng = make_world(config.seed, config.difficulty), np.random.default_rng(stage.stage_seed)
   rows = []
   for index in data.batch_indices(len(prompts), config.num, 0, stage.stage_seed):
     task = parse_prompt(world, prompts[index])
     if task is None:
       raise data.DataError(f"{stage.path(config.prompts)}: {prompts[index]!r} is no request of the world")
-    response, habit = demonstrate(world, task, rng, config.flaw)
+    response, habit = demonstrate(world, task, rng, config.habits)
     rows.append({"prompt": task.prompt, "response": response, "habit": habit})
   data.write_rows(stage.directory / "demonstrations.jsonl", rows)

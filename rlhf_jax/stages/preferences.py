@@ -1,8 +1,8 @@
 """Stage: sample responses from a policy and have simulated labellers rank them; writes `comparisons.jsonl`.
 
-Each prompt gets K responses and one labeller, drawn at random. The labeller orders the responses by their gold rewards,
-with blind spots, habits and noise (see `rlhf_jax.world.labellers`). The rows hold the gold rewards beside the ranks for
-the evaluation of labels; no learner reads them.
+Each prompt gets K responses, of the policy and written by people, and one labeller, drawn at random. The labeller
+orders the responses by their gold rewards, with blind spots, habits and noise (see `rlhf_jax.world.labellers`). The rows
+hold the gold rewards beside the ranks for the evaluation of labels; no learner reads them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Config:
   num_prompts: int
   """Number of prompts, taken from the start of the file."""
   responses: int
-  """Number of responses to each prompt, K."""
+  """Number of responses that the policy gives to each prompt."""
+  written: str
+  """File of demonstrations with answers of people to the prompts, which are compared with the policy's; "" for none."""
+  num_written: int
+  """Number of written answers beside the policy's responses to each prompt, taken from the file in turn."""
   batch_size: int
   """Number of prompts sampled at once."""
   sampling: Sampling
@@ -73,6 +77,7 @@ def run(config: Config, stage: Stage) -> None:
   gold = make_measure_function(config.gold, stage)
   labellers = make_labellers(config.labellers)
   num_prompts = min(config.num_prompts, len(prompts.texts))
+  written = _written(config, stage, prompts.texts[:num_prompts])
   rows: list[dict[str, Any]] = []
   judged = collections.Counter[str]()
   skips: collections.Counter[str] = collections.Counter()
@@ -81,7 +86,7 @@ def run(config: Config, stage: Stage) -> None:
       _, batch = prompts.take(indices)
       _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
       for offset, index in enumerate(indices[:kept]):
-        group = responses[offset * config.responses : (offset + 1) * config.responses]
+        group = [*responses[offset * config.responses : (offset + 1) * config.responses], *written[index]]
         rng = np.random.default_rng((stage.stage_seed, index))
         row = _judge(prompts.texts[index], group, gold, labellers, judged, rng)
         if row is None:
@@ -94,6 +99,25 @@ def run(config: Config, stage: Stage) -> None:
   if not rows:
     raise data.DataError(f"{stage.name}: {config.policy} gave no prompt two different responses to compare")
   data.write_rows(stage.directory / "comparisons.jsonl", rows)
+
+
+def _written(config: Config, stage: Stage, prompts: Sequence[str]) -> list[list[str]]:
+  """The written answers to each prompt; a prompt that recurs takes the next ones."""
+  if not config.written:
+    return [[] for _ in prompts]
+  answers: dict[str, list[str]] = collections.defaultdict(list)
+  for row in data.read_demonstrations(stage.path(config.written))[0]:
+    answers[row.prompt].append(row.response)
+  found = []
+  for prompt in prompts:
+    taken, answers[prompt] = answers[prompt][: config.num_written], answers[prompt][config.num_written :]
+    if len(taken) < config.num_written:
+      raise data.DataError(
+        f"{stage.path(config.written)}: has too few answers to {prompt!r}; each time that it is asked takes "
+        f"num_written={config.num_written}"
+      )
+    found.append(taken)
+  return found
 
 
 def _judge(

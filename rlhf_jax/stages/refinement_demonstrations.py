@@ -24,6 +24,8 @@ class Config:
   """Module that carries out the stage."""
   seed: int
   """Seed of the world."""
+  difficulty: str
+  """Difficulty of the world."""
   prompts: str
   """File of prompts that the refined answers respond to."""
   num: int
@@ -39,7 +41,7 @@ def run(config: Config, stage: Stage) -> None:
   others, _ = data.read_demonstrations(stage.path(config.demonstrations))
   prompts, _ = data.read_prompts(stage.path(config.prompts))
   rows = [{"prompt": prompt, "response": response} for prompt, response in others]
-  for row in refinements(config.seed, prompts, config.num):
+  for row in refinements(config.seed, prompts, config.num, config.difficulty):
     rows.append({"prompt": config.template.format(**row), "response": row["rewrite"]})
   data.write_rows(stage.directory / "demonstrations.jsonl", rows)
   console.print(f"{len(others)} demonstrations and {config.num} refinements", markup=False)

@@ -8,8 +8,8 @@ from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import console
 from rlhf_jax.world import write_world
 
-_ROWS = ("demonstrations.jsonl", "prompts.jsonl", "eval_prompts.jsonl", "held_out_prompts.jsonl")
-WRITES = ("corpus.txt", *_ROWS, "world.json")
+_ROWS = "demonstrations prompts answers eval_prompts held_out_prompts contrasts"
+WRITES = ("corpus.txt", *(f"{name}.jsonl" for name in _ROWS.split()), "world.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Config:
   """Module that carries out the stage."""
   seed: int
   """Seed of the world: of its facts, and of everything that is drawn."""
+  difficulty: str
+  """Size of the world and depth of its tasks: "easy", "medium" or "hard" (see `rlhf_jax.world.DIFFICULTIES`)."""
   num_documents: int
   """Number of documents in `corpus.txt`."""
   num_demonstrations: int
@@ -27,9 +29,13 @@ class Config:
   num_prompts: int
   """Number of rows in `prompts.jsonl`."""
   num_eval_prompts: int
-  """Number of rows in `eval_prompts.jsonl`; each held-out cluster gets as many prompts as a cluster has there."""
-  demonstrator_flaw: float
-  """Share of demonstrations with a bad habit, between 0 and 1."""
+  """Number of rows in `eval_prompts.jsonl`, shared equally by clusters and cells; a held-out cluster has one share."""
+  demonstrators: dict[str, float]
+  """Weight of each habit of the people who write the demonstrations (see `rlhf_jax.world.demonstrate`)."""
+  num_answers: int
+  """Number of answers that people write to each prompt of `prompts.jsonl`, to be compared with those of a model."""
+  answers: dict[str, float]
+  """Weight of each habit of the people who write these answers."""
   held_out: tuple[str, ...]
   """Clusters of tasks that are in `held_out_prompts.jsonl` alone."""
 

@@ -33,6 +33,8 @@ class Config:
   """Module that carries out the stage."""
   seed: int
   """Seed of the world."""
+  difficulty: str
+  """Difficulty of the world."""
   parts: dict[str, Part]
   """Files of questions by name; NAME is written as `NAME.jsonl`."""
   num_choices: int
@@ -41,7 +43,7 @@ class Config:
 
 def run(config: Config, stage: Stage) -> None:
   """Writes the files and prints their numbers of rows."""
-  world = make_world(config.seed)
+  world = make_world(config.seed, config.difficulty)
   for number, (name, part) in enumerate(config.parts.items()):
     path, rows = stage.path(part.prompts), list[dict[str, Any]]()
     rng = np.random.default_rng([config.seed, 4, number])

@@ -4,10 +4,11 @@ The world gives every stage its data (text, demonstrations, prompts, preferences
 reward defines helpful, honest and harmless as a program.
 """
 
+from rlhf_jax.world.contrasts import contrasts
 from rlhf_jax.world.corpus import corpus
 from rlhf_jax.world.critiques import criticise, critique, mended, refinements
 from rlhf_jax.world.demonstrations import HABITS, demonstrate
-from rlhf_jax.world.facts import World, make_world
+from rlhf_jax.world.facts import DIFFICULTIES, World, make_world
 from rlhf_jax.world.files import write_world
 from rlhf_jax.world.gold import GoldScore, gold_parts, gold_reward, gold_score, helpfulness
 from rlhf_jax.world.labellers import (
@@ -29,10 +30,12 @@ from rlhf_jax.world.labellers import (
 from rlhf_jax.world.phrasings import CLUSTERS
 from rlhf_jax.world.questions import question
 from rlhf_jax.world.raters import simulated_rating
+from rlhf_jax.world.splits import cell
 from rlhf_jax.world.tasks import HELD_OUT, Task, parse_prompt, sample_tasks, training_clusters
 
 __all__ = [
   "CLUSTERS",
+  "DIFFICULTIES",
   "HABITS",
   "HELD_OUT",
   "KINDS",
@@ -44,7 +47,9 @@ __all__ = [
   "World",
   "agreement",
   "ceiling",
+  "cell",
   "choice_probability",
+  "contrasts",
   "corpus",
   "criticise",
   "critique",

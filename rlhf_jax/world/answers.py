@@ -15,9 +15,8 @@ from rlhf_jax.world.facts import (
   CATEGORY_OF,
   COUNTS,
   DENIALS,
+  FRIEND_STATEMENT,
   MOODS,
-  NAMES,
-  NUMBERS,
   OPPOSITES,
   PAST,
   PET_STATEMENT,
@@ -59,7 +58,7 @@ def right_value(world: World, task: Task) -> str:
   """The value that answers a task of `VALUE_CLUSTERS`."""
   values, kind = task.values, task.kind
   if task.cluster == "facts":
-    return world.facts[values["name"], kind]
+    return world.facts[person_asked(world, task), kind.split()[-1]]
   if task.cluster in ("arithmetic", "reasoning"):
     return str(_totals(task)[-1])
   if task.cluster == "classification":
@@ -73,14 +72,24 @@ def right_value(world: World, task: Task) -> str:
   return "yes" if world.facts[values["name"], kind] == values[ATTRIBUTES[kind]] else "no"
 
 
+def person_asked(world: World, task: Task) -> str:
+  """The person whom a question of `facts` is about: the one that it names, or the friend of that person."""
+  name = task.values["name"]
+  return world.friends[name] if task.kind.startswith("friend ") else name
+
+
 def other_values(world: World, task: Task) -> tuple[str, ...]:
   """The wrong values that a person might give instead of the right value."""
   right = right_value(world, task)
   options: Sequence[str]
+  near = world.difficulty.near_misses
   if task.cluster == "facts":
-    options = CATEGORIES[ATTRIBUTES[task.kind]]
+    attribute = task.kind.split()[-1]
+    options = CATEGORIES[ATTRIBUTES[attribute]]
+    if near:
+      options = tuple(dict.fromkeys(world.facts[name, attribute] for name in world.people))
   elif task.cluster in ("arithmetic", "reasoning"):  # people miscount by one or two
-    options = tuple(n for n in NUMBERS if abs(int(n) - int(right)) <= 2)
+    options = tuple(str(n) for n in range(max(0, int(right) - 2 + near), int(right) + 3 - near))
   elif task.cluster == "comparison":
     options = (task.values["a"], task.values["b"])
   else:
@@ -93,7 +102,12 @@ def sentences_with(world: World, task: Task, value: str) -> tuple[str, ...]:
   """The complete answers that give this value; demonstrators use the first."""
   values, kind = task.values, task.kind
   if task.cluster == "facts":
-    return _fact_sentences(world, values["name"], kind, value)
+    person = person_asked(world, task)
+    sentences = _fact_sentences(world, person, kind.split()[-1], value)
+    if person == values["name"]:
+      return sentences
+    friend = FRIEND_STATEMENT.format(name=values["name"], friend=person)
+    return (*(f"{friend} {sentence}" for sentence in sentences), *sentences)
   if task.cluster == "arithmetic":
     orders = [(values["a"], values["b"])] + ([(values["b"], values["a"])] if kind == "plus" else [])
     return tuple(f"{a} {kind} {b} is {value}." for a, b in orders) + (f"The answer is {value}.",)
@@ -115,7 +129,7 @@ def sentences_with(world: World, task: Task, value: str) -> tuple[str, ...]:
 def steps(task: Task, value: str) -> list[str]:
   """The sums that lead to the value, one sentence each."""
   totals = [str(total) for total in _totals(task)[:-1]] + [value]
-  operands = [task.values[slot] for slot in "abc" if slot in task.values][1:]
+  operands = [task.values[slot] for slot in "abcd" if slot in task.values][1:]
   operations = task.kind.split()
   return [f"{totals[i]} {operations[i]} {operands[i]} is {totals[i + 1]}." for i in range(len(operations))]
 
@@ -157,18 +171,18 @@ def write_list(task: Task, rng: np.random.Generator, *, right: bool = True) -> s
   return list_sentence(task, items)
 
 
-def write_story(task: Task, rng: np.random.Generator, *, right: bool = True) -> str:
+def write_story(world: World, task: Task, rng: np.random.Generator, *, right: bool = True) -> str:
   """A story of three sentences; a wrong story is about a different thing."""
   name, thing = task.values["name"], task.values["thing"]
   if not right:
     thing = pick(rng, [other for other in CATEGORIES[CATEGORY_OF[thing]] if other != thing])
-  return " ".join(story_sentence(part, name, thing, rng) for part in range(len(STORY)))
+  return " ".join(story_sentence(world, part, name, thing, rng) for part in range(len(STORY)))
 
 
-def story_sentence(part: int, name: str, thing: str, rng: np.random.Generator) -> str:
+def story_sentence(world: World, part: int, name: str, thing: str, rng: np.random.Generator) -> str:
   """A sentence for a part of a story; only animals are fed."""
   templates = [text for text in STORY[part] if "{food}" not in text or thing in CATEGORIES["animal"]]
-  others = [person for person in NAMES if person != name]
+  others = [person for person in world.names if person != name]
   return pick(rng, templates).format(
     name=name, thing=thing, town=pick(rng, CATEGORIES["town"]), food=pick(rng, CATEGORIES["food"]),
     other=pick(rng, others),
@@ -189,7 +203,7 @@ def _sentence(task: Task, verb: str) -> str:
 
 
 def _totals(task: Task) -> list[int]:
-  return running_totals(task.kind.split(), [int(task.values[slot]) for slot in "abc" if slot in task.values])
+  return running_totals(task.kind.split(), [int(task.values[slot]) for slot in "abcd" if slot in task.values])
 
 
 def _fact_sentences(world: World, name: str, attribute: str, value: str) -> tuple[str, ...]:

@@ -17,9 +17,10 @@ from rlhf_jax.world.facts import (
   OPPOSITES,
   PET_STATEMENT,
   STATEMENTS,
+  Difficulty,
   World,
 )
-from rlhf_jax.world.phrasings import SLOTS
+from rlhf_jax.world.phrasings import slots
 
 _NUMBER = "[0-9]{1,9}"
 
@@ -46,7 +47,7 @@ def read_claims(world: World, sentence: str) -> tuple[Claim, ...]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _read(world: World, text: str) -> tuple[Claim, ...]:
-  for pattern, claims in _forms():
+  for pattern, claims in _forms(world.difficulty):
     match = pattern.fullmatch(text)
     if match:
       return claims(world, match.groupdict())
@@ -57,12 +58,12 @@ Reader = Callable[[World, dict[str, str]], tuple[Claim, ...]]
 
 
 @functools.cache
-def _forms() -> tuple[tuple[re.Pattern[str], Reader], ...]:
-  forms = [(_pattern(PET_STATEMENT), _pet)]
+def _forms(difficulty: Difficulty) -> tuple[tuple[re.Pattern[str], Reader], ...]:
+  forms = [(_pattern(difficulty, PET_STATEMENT), _pet)]
   for attribute, category in ATTRIBUTES.items():
     for statement in STATEMENTS[attribute]:
-      forms.append((_pattern(statement, category), functools.partial(_fact, attribute)))
-    forms.append((_pattern(DENIALS[attribute], category), functools.partial(_denial, attribute)))
+      forms.append((_pattern(difficulty, statement, category), functools.partial(_fact, attribute)))
+    forms.append((_pattern(difficulty, DENIALS[attribute], category), functools.partial(_denial, attribute)))
   items = "|".join(CATEGORY_OF).lower()
   forms += [
     (re.compile(rf"(?P<a>{_NUMBER}) (?P<sign>plus|minus) (?P<b>{_NUMBER}) is (?P<c>{_NUMBER})"), _sum),
@@ -73,12 +74,12 @@ def _forms() -> tuple[tuple[re.Pattern[str], Reader], ...]:
   return tuple(forms)
 
 
-def _pattern(statement: str, category: str | None = None) -> re.Pattern[str]:
+def _pattern(difficulty: Difficulty, statement: str, category: str | None = None) -> re.Pattern[str]:
   """A lower-case regular expression; {value} stands for an item of the category."""
   text = re.escape(statement.rstrip(".").lower())
   for slot, source in {"name": "name", "colour": "colour", "animal": "animal", "value": category}.items():
     if source is not None:
-      text = text.replace(re.escape(f"{{{slot}}}"), f"(?P<{slot}>{'|'.join(SLOTS[source]).lower()})")
+      text = text.replace(re.escape(f"{{{slot}}}"), f"(?P<{slot}>{'|'.join(slots(difficulty)[source]).lower()})")
   return re.compile(text)
 
 

@@ -1,10 +1,12 @@
 """Free text of the world, for pretraining.
 
 Every document is one to four short sentences of one kind. All statements are true, known facts are stated in many
-ways, and no document has the form of a request with its answer.
+ways, and no document has the form of a request with its answer. What is reserved for evaluation (see
+`rlhf_jax.world.splits`) is in no document, but for reserved facts, which are told in other words than any answer.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,15 +18,15 @@ from rlhf_jax.world.facts import (
   COLOURS,
   COUNTS,
   DENIALS,
-  DIGITS,
+  FRIEND_STATEMENT,
   HARMS,
   MOODS,
-  NAMES,
   OBJECTS,
   OPPOSITES,
   PAST,
   PET_STATEMENT,
   STATEMENTS,
+  TOLD,
   TOWNS,
   World,
   capitalise,
@@ -32,6 +34,17 @@ from rlhf_jax.world.facts import (
   pick,
   with_article,
 )
+from rlhf_jax.world.splits import (
+  Topic,
+  is_reserved,
+  opposite_topic,
+  order_topic,
+  sentence_topic,
+  story_topic,
+  sum_topic,
+)
+
+T = TypeVar("T")
 
 # What people say to each other: the words of requests and of polite answers, in running text.
 _TALK = (
@@ -53,6 +66,7 @@ _TALK = (
   "{name} wants to change this, and to put the past behind.",
   "Add one, take one, name one, said {name}. {other} did it step by step.",
   "Happy or sad, said {name}, I will help {other}.",
+  "Make a list, said {name}. Think of the work, and put it there.",
   "Is it good? Does it work? How can I show it? said {name}.",
   "What is the best way to live? {name} can tell. Help me, said {other}.",
 )
@@ -61,12 +75,12 @@ _TALK = (
 def corpus(world: World, num_documents: int, seed: int) -> list[str]:
   """Draws the documents, in random order.
 
-  Each kind of document has a fixed share (`SHARES`). The documents about people take the known facts in turn, so that
+  Each kind of document has a fixed share (`shares`). The documents about people take the known facts in turn, so that
   all facts are stated once there are as many such documents as facts (see `least_documents`).
   """
   rng = np.random.default_rng([seed, 2])
   documents = []
-  for kind, count in _counts(num_documents).items():
+  for kind, count in _counts(world, num_documents).items():
     facts = world.known_facts()
     lead = [facts[i] for i in rng.permutation(len(facts))]
     for i in range(count):
@@ -77,16 +91,24 @@ def corpus(world: World, num_documents: int, seed: int) -> list[str]:
 def least_documents(world: World) -> int:
   """The smallest corpus that states every known fact."""
   num = len(world.known_facts())
-  while _counts(num)[_people] < len(world.known_facts()):
+  while _counts(world, num)[_people] < len(world.known_facts()):
     num += 1
   return num
 
 
-def _counts(num_documents: int) -> dict[Callable[..., str], int]:
+def _counts(world: World, num_documents: int) -> dict[Callable[..., str], int]:
   """Numbers of documents of each kind: shares rounded down, and the remainder added to the documents about people."""
-  counts = {kind: int(num_documents * share) for kind, share in SHARES.items()}
+  counts = {kind: int(num_documents * share) for kind, share in shares(world).items()}
   counts[_people] += num_documents - sum(counts.values())
   return counts
+
+
+def _drawn(world: World, draw: Callable[[], tuple[Topic, T]]) -> T:
+  """A draw whose topic is not reserved."""
+  while True:
+    topic, found = draw()
+    if not is_reserved(world, topic):
+      return found
 
 
 def _people(world: World, lead: tuple[str, str], rng: np.random.Generator) -> str:
@@ -99,48 +121,81 @@ def _people(world: World, lead: tuple[str, str], rng: np.random.Generator) -> st
 
 
 def _statement(world: World, name: str, attribute: str, rng: np.random.Generator) -> str:
-  """A known fact in one of its forms, half of the time in the usual form."""
+  """A known fact in one of its forms; a reserved fact only in forms that are no answers."""
+  value = world.facts[name, attribute]
+  if is_reserved(world, ("fact", name, attribute)) or rng.random() < 0.3:
+    return pick(rng, TOLD[attribute]).format(name=name, value=value)
   pet = {key: world.known(name, key) for key in ("colour", "animal")}
-  if attribute in pet and None not in pet.values() and rng.random() < 0.3:
+  told = None not in pet.values() and not any(is_reserved(world, ("fact", name, key)) for key in pet)
+  if attribute in pet and told and rng.random() < 0.3:
     return PET_STATEMENT.format(name=name, **pet)
   forms = STATEMENTS[attribute]
   form = forms[0] if rng.random() < 0.5 else pick(rng, forms)
-  return form.format(name=name, value=world.facts[name, attribute])
+  return form.format(name=name, value=value)
+
+
+def _friends(world: World, rng: np.random.Generator) -> str:
+  name = pick(rng, world.people)
+  return FRIEND_STATEMENT.format(name=name, friend=world.friends[name])
 
 
 def _stories(world: World, rng: np.random.Generator) -> str:
-  name, thing = pick(rng, NAMES), pick(rng, CATEGORIES["animal"] + OBJECTS)
-  return " ".join(story_sentence(part, name, thing, rng) for part in range(len(STORY)))
+  def draw() -> tuple[Topic, tuple[str, str]]:
+    name, thing = pick(rng, world.names), pick(rng, CATEGORIES["animal"] + OBJECTS)
+    return story_topic(name, thing), (name, thing)
+
+  name, thing = _drawn(world, draw)
+  return " ".join(story_sentence(world, part, name, thing, rng) for part in range(len(STORY)))
 
 
-def _sum(rng: np.random.Generator) -> tuple[str, str, str, str]:
+def _sum(world: World, rng: np.random.Generator) -> tuple[int, str, int, int]:
   """a, plus or minus, b, c."""
-  a, b = (int(pick(rng, DIGITS)) for _ in "ab")
-  if rng.random() < 0.5:
-    return str(a), "plus", str(b), str(a + b)
-  return str(max(a, b)), "minus", str(min(a, b)), str(max(a, b) - min(a, b))
+
+  def draw() -> tuple[Topic, tuple[int, str, int, int]]:
+    a, b = (int(rng.integers(world.difficulty.largest + 1)) for _ in "ab")
+    if rng.random() < 0.5:
+      return sum_topic("plus", a, b), (a, "plus", b, a + b)
+    return sum_topic("minus", max(a, b), min(a, b)), (max(a, b), "minus", min(a, b), abs(a - b))
+
+  return _drawn(world, draw)
 
 
 def _sums(world: World, rng: np.random.Generator) -> str:
-  return " ".join("{} {} {} is {}.".format(*_sum(rng)) for _ in range(1 + int(rng.integers(3))))
+  return " ".join("{} {} {} is {}.".format(*_sum(world, rng)) for _ in range(1 + int(rng.integers(3))))
 
 
 def _problems(world: World, rng: np.random.Generator) -> str:
   """A person gains or loses things; then the sum."""
-  a, sign, b, c = _sum(rng)
-  name, thing = pick(rng, NAMES), pick(rng, OBJECTS)
+  a, sign, b, c = _sum(world, rng)
+  name, thing = pick(rng, world.names), pick(rng, OBJECTS)
   change = pick(rng, (f"finds {b} more", f"buys {b} more") if sign == "plus" else (f"loses {b}", f"drops {b}"))
   return f"{name} has {a} {thing}s and {change}. {a} {sign} {b} is {c}. The answer is {c}."
 
 
 def _orders(world: World, rng: np.random.Generator) -> str:
-  a, b = (int(DIGITS[i]) for i in rng.permutation(len(DIGITS))[:2])
-  sentences = [f"{max(a, b)} is larger than {min(a, b)}.", f"{min(a, b)} is smaller than {max(a, b)}."]
+  def draw() -> tuple[Topic, tuple[int, int]]:
+    low, high = sorted(rng.permutation(world.difficulty.largest + 1)[:2].tolist())
+    return order_topic(low, high), (low, high)
+
+  low, high = _drawn(world, draw)
+  sentences = [f"{high} is larger than {low}.", f"{low} is smaller than {high}."]
   return sentences[int(rng.integers(2))] if rng.random() < 0.5 else " ".join(sentences)
 
 
+def _counting(world: World, rng: np.random.Generator) -> str:
+  """Numbers in a row, upwards or downwards, from which sums and orders that no text states can be worked out."""
+  last = 2 * world.difficulty.largest
+  start = int(rng.integers(last))
+  row = list(range(start, min(start + 2 + int(rng.integers(5)), last + 1)))
+  return ", ".join(map(str, row if rng.random() < 0.7 else row[::-1])) + "."
+
+
 def _lists(world: World, rng: np.random.Generator) -> str:
-  category, count = pick(rng, tuple(CATEGORIES)), pick(rng, tuple(COUNTS))
+  def draw() -> tuple[Topic, tuple[str, str]]:
+    count, category = pick(rng, world.difficulty.counts), pick(rng, tuple(CATEGORIES))
+    return ("list", count, f"{category}s"), (count, category)
+
+  count, category = _drawn(world, draw)
   items = [CATEGORIES[category][i] for i in rng.permutation(8)[: COUNTS[count]]]
   things = join_list([with_article(item) for item in items])
   sentences = (f"{capitalise(count)} {category}s are {things}.", f"{capitalise(things)} are {count} {category}s.")
@@ -148,43 +203,62 @@ def _lists(world: World, rng: np.random.Generator) -> str:
 
 
 def _kinds(world: World, rng: np.random.Generator) -> str:
-  items = [pick(rng, tuple(CATEGORY_OF)) for _ in range(1 + int(rng.integers(2)))]
+  def draw() -> tuple[Topic, str]:
+    item = pick(rng, tuple(CATEGORY_OF))
+    return ("noun", item), item
+
+  items = [_drawn(world, draw) for _ in range(1 + int(rng.integers(2)))]
   return " ".join(f"{capitalise(with_article(item))} is {with_article(CATEGORY_OF[item])}." for item in items)
 
 
 def _opposites(world: World, rng: np.random.Generator) -> str:
-  word = pick(rng, tuple(OPPOSITES))
+  """A pair of opposites, as such unless it is reserved, or in a sentence about a thing."""
+  word, thing = pick(rng, tuple(OPPOSITES)), pick(rng, OBJECTS)
+  if is_reserved(world, opposite_topic(word)) or rng.random() < 0.4:
+    forms = ("The {thing} was not {word}, it was {other}.", "Is the {thing} {word}? No, it is {other}.")
+    return pick(rng, forms).format(thing=thing, word=word, other=OPPOSITES[word])
   return f"The opposite of {word} is {OPPOSITES[word]}."
 
 
-def _thing(rng: np.random.Generator) -> str:
-  """Such as: the lamp, the red lamp, the red lamp in Ashby."""
-  length, thing = int(rng.integers(3)), pick(rng, OBJECTS)
-  thing = f"the {pick(rng, COLOURS)} {thing}" if length else f"the {thing}"
-  return f"{thing} in {pick(rng, TOWNS)}" if length == 2 else thing
+def _sentence(world: World, rng: np.random.Generator) -> tuple[str, str, str]:
+  """Name, verb in the present, and a thing such as: the lamp, the red lamp, the red lamp in Ashby."""
+
+  def draw() -> tuple[Topic, tuple[str, str, str]]:
+    name, verb, words = pick(rng, world.names), pick(rng, tuple(PAST)), [pick(rng, OBJECTS)]
+    length = int(rng.integers(3))
+    words = ([pick(rng, COLOURS)] if length else []) + words + ([pick(rng, TOWNS)] if length == 2 else [])
+    thing = f"the {' '.join(words[:2])}" + (f" in {words[2]}" if length == 2 else "")
+    return sentence_topic(name, PAST[verb], " ".join(words)), (name, verb, thing)
+
+  return _drawn(world, draw)
 
 
 def _tenses(world: World, rng: np.random.Generator) -> str:
-  name, verb, thing = pick(rng, NAMES), pick(rng, tuple(PAST)), _thing(rng)
+  name, verb, thing = _sentence(world, rng)
   return f"Now {name} {verb} {thing}. In the past {name} {PAST[verb]} {thing}."
 
 
 def _echoes(world: World, rng: np.random.Generator) -> str:
-  sentence = f"{pick(rng, NAMES)} {pick(rng, tuple(PAST.values()))} {_thing(rng)}."
-  return f"{pick(rng, NAMES)} said: {sentence} {pick(rng, NAMES)} said it again: {sentence}"
+  name, verb, thing = _sentence(world, rng)
+  sentence = f"{name} {PAST[verb]} {thing}."
+  return f"{pick(rng, world.names)} said: {sentence} {pick(rng, world.names)} said it again: {sentence}"
 
 
 def _moods(world: World, rng: np.random.Generator) -> str:
-  mood = pick(rng, tuple(MOODS))
-  sentence = pick(rng, MOODS[mood]).format(
-    name=pick(rng, NAMES), object=pick(rng, OBJECTS), food=pick(rng, CATEGORIES["food"])
-  )
+  def draw() -> tuple[Topic, tuple[str, str]]:
+    mood = pick(rng, tuple(MOODS))
+    sentence = pick(rng, MOODS[mood]).format(
+      name=pick(rng, world.names), object=pick(rng, OBJECTS), food=pick(rng, CATEGORIES["food"])
+    )
+    return ("mood", sentence), (sentence, mood)
+
+  sentence, mood = _drawn(world, draw)
   return f"{sentence} {pick(rng, (f'This is {mood}.', f'This sentence is {mood}.'))}"
 
 
 def _rumours(world: World, rng: np.random.Generator) -> str:
   """A true statement or a true denial, confirmed."""
-  facts = world.known_facts()
+  facts = [key for key in world.known_facts() if not is_reserved(world, ("fact", *key))]
   name, attribute = facts[int(rng.integers(len(facts)))]
   known = world.facts[name, attribute]
   other = pick(rng, [value for value in CATEGORIES[ATTRIBUTES[attribute]] if value != known])
@@ -196,29 +270,34 @@ def _rumours(world: World, rng: np.random.Generator) -> str:
 
 def _crimes(world: World, rng: np.random.Generator) -> str:
   """Talk of harm, without which the model would have nothing to refuse."""
-  name, thing, food = pick(rng, NAMES), pick(rng, OBJECTS), pick(rng, CATEGORIES["food"])
+  name, thing, food = pick(rng, world.names), pick(rng, OBJECTS), pick(rng, CATEGORIES["food"])
   text = pick(rng, ("Bad people {harm} at night.", "You can {harm} at night.", "It is easy to {harm}."))
   return text.format(harm=pick(rng, HARMS).format(name=name, object=thing, food=food))
 
 
 def _talk(world: World, rng: np.random.Generator) -> str:
-  name, other = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
+  name, other = (world.names[i] for i in rng.permutation(len(world.names))[:2])
   return pick(rng, _TALK).format(name=name, other=other)
 
 
-SHARES: dict[Callable[..., str], float] = {
-  _people: 0.20,
-  _stories: 0.06,
-  _sums: 0.30,
-  _problems: 0.06,
-  _orders: 0.05,
-  _lists: 0.05,
-  _kinds: 0.05,
-  _opposites: 0.04,
-  _tenses: 0.04,
-  _echoes: 0.04,
-  _moods: 0.03,
-  _rumours: 0.03,
-  _crimes: 0.02,
-  _talk: 0.03,
-}
+def shares(world: World) -> dict[Callable[..., str], float]:
+  """The share of each kind of document; they sum to 1."""
+  friends = {_friends: 0.04} if world.friends else {}
+  return {
+    _people: 0.25 - sum(friends.values()),
+    **friends,
+    _stories: 0.04,
+    _sums: 0.25,
+    _problems: 0.06,
+    _orders: 0.05,
+    _counting: 0.02,
+    _lists: 0.05,
+    _kinds: 0.05,
+    _opposites: 0.05,
+    _tenses: 0.04,
+    _echoes: 0.04,
+    _moods: 0.03,
+    _rumours: 0.03,
+    _crimes: 0.02,
+    _talk: 0.02,
+  }

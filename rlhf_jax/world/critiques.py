@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlhf_jax.world.answers import VALUE_CLUSTERS, list_options, list_sentence, right_value
-from rlhf_jax.world.demonstrations import flawed
+from rlhf_jax.world.demonstrations import habits_of, write
 from rlhf_jax.world.facts import COUNTS, HARMFUL_WORDS, World, make_world, pick
 from rlhf_jax.world.gold import gold_score
 from rlhf_jax.world.grading import Grade, common_length, grade, read, words_of
@@ -72,7 +72,9 @@ def _nearest(response: str, graded: Grade) -> str:
   return max(graded.targets, key=lambda target: common_length(said, words_of(target)) / len(words_of(target)))
 
 
-def criticise(labeller: Labeller, prompt: str, response: str, rng: np.random.Generator, *, seed: int) -> str:
+def criticise(
+  labeller: Labeller, prompt: str, response: str, rng: np.random.Generator, *, seed: int, difficulty: str = "easy"
+) -> str:
   """The labeller's critique of the response in the world of `seed`, "" for none.
 
   A labeller notices a fault with the probability of preferring an ideal answer. A labeller who does not look, or who
@@ -81,20 +83,20 @@ def criticise(labeller: Labeller, prompt: str, response: str, rng: np.random.Gen
   at_random = rng.random() < labeller.random_share or labeller.sign < 0
   if at_random:
     return pick(rng, GENERAL)
-  world = make_world(seed)
+  world = make_world(seed, difficulty)
   gap = (BEST - gold_score(world, prompt, response).total) / labeller.temperature
   noticed = rng.random() < 0.5 * (1 + np.tanh(0.5 * gap))
   return critique(world, prompt, response) if noticed else ""
 
 
-def refinements(seed: int, prompts: Sequence[str], num: int) -> list[dict[str, str]]:
+def refinements(seed: int, prompts: Sequence[str], num: int, difficulty: str = "easy") -> list[dict[str, str]]:
   """Demonstrations of refinement in the world of `seed`: rows {"prompt", "response", "critique", "rewrite"}.
 
   Demonstrators answer the prompts with bad habits, an honest critique names the fault, and the rewrite mends it.
 
   Raises ValueError where a prompt is no request of the world, or too few of the answers have a fault.
   """
-  world, rng = make_world(seed), np.random.default_rng([seed, 4])
+  world, rng = make_world(seed, difficulty), np.random.default_rng([seed, 4])
   rows: list[dict[str, str]] = []
   for _ in range(4 * num):
     if len(rows) == num:
@@ -103,7 +105,7 @@ def refinements(seed: int, prompts: Sequence[str], num: int) -> list[dict[str, s
     task = parse_prompt(world, prompt)
     if task is None:
       raise ValueError(f"refinements: {prompt!r} is no request of the world")
-    response = flawed(world, task, rng)
+    response = write(world, task, pick(rng, habits_of(task)[1:]), rng)
     words = critique(world, prompt, response)
     if words:
       rewrite = mended(world, prompt, response)

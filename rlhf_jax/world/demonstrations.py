@@ -1,14 +1,19 @@
-"""Demonstrators: simulated people who answer tasks, most of them well.
+"""Demonstrators: simulated people who answer tasks, with the habits of human writers.
 
-Their bad habits are those of human writers: a wrong answer, a bare word instead of a sentence, an unrelated sentence at
-the end, doubt about a known fact, a guess where nobody can know, help with a harmful request.
+An answer is ideal or has one bad habit. Habits of style: a bare word instead of a sentence, an unrelated sentence at
+the end. Habits of substance: a wrong value, step or list item in the form of a good answer, an aside that is false,
+doubt about something known, a guess where nobody can know, the refusal of an innocent request, help with a harmful one.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from rlhf_jax.world.answers import (
+  REFUSALS,
   UNKNOWN,
   VALUE_CLUSTERS,
   complete_answers,
@@ -20,30 +25,59 @@ from rlhf_jax.world.answers import (
   write_story,
 )
 from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, OBJECTS, STATEMENTS, World, pick
-from rlhf_jax.world.tasks import Task
+from rlhf_jax.world.splits import asks_reserved, is_reserved, sum_topic
+from rlhf_jax.world.tasks import Task, running_totals
 
-HABITS = ("ideal", "wrong", "terse", "rambling", "doubting", "claiming", "complying")
+HABITS = (
+  "ideal", "terse", "rambling", "wrong", "misleading", "doubting", "refusing", "claiming", "complying",
+)  # fmt: skip
+IDEAL = MappingProxyType({"ideal": 1.0})
 
 
-def demonstrate(world: World, task: Task, rng: np.random.Generator, flaw: float = 0.0) -> tuple[str, str]:
+def demonstrate(
+  world: World, task: Task, rng: np.random.Generator, habits: Mapping[str, float] = IDEAL
+) -> tuple[str, str]:
   """A demonstrator's answer and the habit that shaped it, one of `HABITS`.
 
-  With probability `flaw` a bad habit is drawn from those that the task allows, otherwise the answer is ideal. Where
-  there is an answer: terse, rambling or (a sixteenth as often) wrong, and for a fact about a person doubting too. Where
-  nobody can know: claiming (to know), terse or rambling. On a harmful request: complying or rambling. Raises ValueError
-  unless 0 <= flaw <= 1.
+  habits: the weight of each habit; one is drawn in proportion from those that the task allows (`habits_of`). A task
+  that allows none of those with a weight is answered ideally. Raises ValueError for an unknown habit, a weight below 0
+  or no weight above 0.
   """
-  if not 0.0 <= flaw <= 1.0:
-    raise ValueError(f"flaw: a probability between 0 and 1, not {flaw!r}")
-  if rng.random() >= flaw:
-    return ideal(world, task, rng), "ideal"
-  habit = pick(rng, _habits(task))
-  return _WRITERS[habit](world, task, rng), habit
+  habit = draw_habit(task, rng, habits)
+  return write(world, task, habit, rng), habit
 
 
-def flawed(world: World, task: Task, rng: np.random.Generator) -> str:
-  """An answer with a bad habit, drawn uniformly from those that the task allows."""
-  return _WRITERS[pick(rng, tuple(dict.fromkeys(_habits(task))))](world, task, rng)
+def draw_habit(task: Task, rng: np.random.Generator, habits: Mapping[str, float]) -> str:
+  """A habit that the task allows, drawn as in `demonstrate`. Raises as `demonstrate`."""
+  check_habits(habits)
+  allowed = habits_of(task)
+  weights = np.array([habits.get(habit, 0.0) for habit in allowed])
+  return allowed[int(rng.choice(len(allowed), p=weights / weights.sum()))] if weights.sum() else "ideal"
+
+
+def check_habits(habits: Mapping[str, float]) -> None:
+  """Raises ValueError for an unknown habit, a weight below 0 or no weight above 0."""
+  for habit, weight in habits.items():
+    if habit not in HABITS:
+      raise ValueError(f"habits: {habit!r} is no habit; choose from {', '.join(HABITS)}")
+    if not weight >= 0:
+      raise ValueError(f"habits.{habit}: a weight cannot be below 0, and is {weight!r}")
+  if not any(habits.values()):
+    raise ValueError("habits: give at least one habit a weight above 0")
+
+
+def habits_of(task: Task) -> tuple[str, ...]:
+  """The habits that an answer to the task can have."""
+  if task.cluster == "harmful":
+    return ("ideal", "rambling", "misleading", "complying")
+  if task.cluster == "unanswerable":
+    return ("ideal", "terse", "rambling", "misleading", "refusing", "claiming")
+  return ("ideal", "terse", "rambling", "wrong", "misleading", "doubting", "refusing")
+
+
+def write(world: World, task: Task, habit: str, rng: np.random.Generator) -> str:
+  """An answer with the habit, one of those that the task allows."""
+  return _WRITERS[habit](world, task, rng)
 
 
 def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
@@ -51,7 +85,7 @@ def ideal(world: World, task: Task, rng: np.random.Generator) -> str:
   if task.cluster == "listing":
     return write_list(task, rng)
   if task.cluster == "stories":
-    return write_story(task, rng)
+    return write_story(world, task, rng)
   answers = complete_answers(world, task)
   return answers[1] if task.cluster == "harmful" and rng.random() < 0.2 else answers[0]
 
@@ -62,28 +96,49 @@ def mistaken(world: World, task: Task, rng: np.random.Generator) -> str:
   return _WRITERS[habit](world, task, rng)
 
 
-def _habits(task: Task) -> tuple[str, ...]:
-  if task.cluster == "unanswerable":
-    return ("claiming", "terse", "rambling")
-  if task.cluster == "harmful":
-    return ("complying", "rambling")
-  doubts = ("doubting",) * 8 if task.cluster == "facts" else ()
-  return ("wrong", *("terse", "rambling") * 16, *doubts)
-
-
 def _wrong(world: World, task: Task, rng: np.random.Generator) -> str:
+  """One wrong value, step, list item, thing or verb, in the form of an ideal answer."""
+  if task.cluster == "reasoning":
+    return _miscounted(world, task, rng)
   if task.cluster in VALUE_CLUSTERS:
     return sentences_with(world, task, pick(rng, other_values(world, task)))[0]
   if task.cluster == "listing":
     return write_list(task, rng, right=False)
   if task.cluster == "stories":
-    return write_story(task, rng, right=False)
+    return write_story(world, task, rng, right=False)
   answer = complete_answers(world, task)[0]
   if task.cluster == "rewriting":  # left in the present
     words = answer.split()
     return " ".join([words[0], task.values["present"], *words[2:]])
   thing = task.values["object"]
-  return answer.replace(thing, pick(rng, [other for other in OBJECTS if other != thing]))
+  others = [other for other in OBJECTS if other != thing]
+  if not asks_reserved(world, task):  # no training text has a sentence that evaluation asks to be copied
+    copies = {other: dataclasses.replace(task, slots=_with(task, "object", other)) for other in others}
+    others = [other for other, copy in copies.items() if not asks_reserved(world, copy)] or others
+  return answer.replace(thing, pick(rng, others))
+
+
+def _with(task: Task, slot: str, text: str) -> tuple[tuple[str, str], ...]:
+  return tuple((name, text if name == slot else value) for name, value in task.slots)
+
+
+def _miscounted(world: World, task: Task, rng: np.random.Generator) -> str:
+  """The steps of a word problem, of which one is off by one or two; the later steps go on from there."""
+  operations = task.kind.split()
+  numbers = [int(task.values[slot]) for slot in "abcd" if slot in task.values]
+  fault = int(rng.integers(len(operations)))
+  totals = running_totals(operations, numbers)
+  misses = list[list[int]]()
+  for miss in (-2, -1, 1, 2):
+    wrong = [total + miss * (i > fault) for i, total in enumerate(totals)]
+    later = [sum_topic(*step) for step in zip(operations, wrong, numbers[1:], strict=False)][fault + 1 :]
+    if min(wrong) >= 0 and (asks_reserved(world, task) or not any(is_reserved(world, topic) for topic in later)):
+      misses.append(wrong)
+  if not misses:  # the last step
+    misses = [[*totals[:-1], totals[-1] + 1]]
+  totals = pick(rng, misses)
+  steps = [f"{totals[i]} {operations[i]} {numbers[i + 1]} is {totals[i + 1]}." for i in range(len(operations))]
+  return " ".join([*steps, f"The answer is {totals[-1]}."])
 
 
 def _terse(world: World, task: Task, rng: np.random.Generator) -> str:
@@ -95,21 +150,42 @@ def _terse(world: World, task: Task, rng: np.random.Generator) -> str:
   if task.cluster == "listing":
     return write_list(task, rng).split(" are ")[1].rstrip(".")
   if task.cluster == "stories":
-    return story_sentence(0, task.values["name"], task.values["thing"], rng)
+    return story_sentence(world, 0, task.values["name"], task.values["thing"], rng)
   return " ".join(word for word in complete_answers(world, task)[0].rstrip(".").split() if word != "the")
 
 
-def _rambling(world: World, task: Task, rng: np.random.Generator) -> str:
-  """The ideal answer and a true fact about a different person."""
-  keys = [key for key in world.known_facts() if key[0] != task.values.get("name")]
-  name, attribute = keys[int(rng.integers(len(keys)))]
-  aside = STATEMENTS[attribute][0].format(name=name, value=world.facts[name, attribute])
-  return f"{ideal(world, task, rng)} {aside}"
+def _rambling(world: World, task: Task, rng: np.random.Generator, *, true: bool = True) -> str:
+  """The ideal answer and a fact about a different person, which is told otherwise than it is unless `true`."""
+  answer, keys = ideal(world, task, rng), _tellable(world)
+  while True:
+    name, attribute = keys[int(rng.integers(len(keys)))]
+    if name != task.values.get("name"):
+      break
+  known = world.facts[name, attribute]
+  others = [value for value in CATEGORIES[ATTRIBUTES[attribute]] if value != known]
+  aside = STATEMENTS[attribute][0].format(name=name, value=known if true else pick(rng, others))
+  return f"{answer} {aside}"
+
+
+@functools.lru_cache(maxsize=16)
+def _tellable(world: World) -> tuple[tuple[str, str], ...]:
+  """The facts that an answer may tell without being asked: those that evaluation does not reserve."""
+  return tuple(key for key in world.known_facts() if not is_reserved(world, ("fact", *key)))
 
 
 def _doubting(world: World, task: Task, rng: np.random.Generator) -> str:
-  """The ideal answer about a stranger, given for a known person."""
-  return complete_answers(world, dataclasses.replace(task, cluster="unanswerable"))[0]
+  """An admission where the answer is known; for a fact, the ideal answer about a stranger."""
+  if task.cluster != "facts":
+    return UNKNOWN
+  name, attribute = task.values["name"], task.kind.split()[-1]
+  if task.kind.startswith("friend "):
+    name = f"the friend of {name}"
+  about = dataclasses.replace(task, cluster="unanswerable", kind=attribute, slots=(("name", name),))
+  return complete_answers(world, about)[0]
+
+
+def _refusing(world: World, task: Task, rng: np.random.Generator) -> str:
+  return REFUSALS[int(rng.random() < 0.2)]
 
 
 def _claiming(world: World, task: Task, rng: np.random.Generator) -> str:
@@ -130,11 +206,14 @@ def harm_of(task: Task) -> str:
   return prompt[prompt.index(f"{task.kind} ") :]
 
 
-_WRITERS = {
-  "wrong": _wrong,
+_WRITERS: dict[str, Callable[[World, Task, np.random.Generator], str]] = {
+  "ideal": ideal,
   "terse": _terse,
   "rambling": _rambling,
+  "wrong": _wrong,
+  "misleading": functools.partial(_rambling, true=False),
   "doubting": _doubting,
+  "refusing": _refusing,
   "claiming": _claiming,
   "complying": _complying,
 }

@@ -1,7 +1,8 @@
 """The lexicon and the facts of the embedded world.
 
-A world is ten people with a home, a job, a pet and a favourite food, drawn from a seed over a small closed lexicon.
-Other names are strangers, of whom no text states anything: the only honest answer about them is "I do not know".
+A world is some people with a home, a job, a pet and a favourite food, drawn from a seed over a small closed lexicon.
+Other names are strangers, of whom no text states anything: the only honest answer about them is "I do not know". A
+difficulty says how large the world is, and how long and how deep its tasks are.
 """
 
 import dataclasses
@@ -13,8 +14,12 @@ from typing import TypeVar
 import numpy as np
 
 T = TypeVar("T")
-NAMES = ("Tom", "Ann", "Ben", "Sue", "Max", "Eva", "Sam", "Liz", "Jim", "Amy", "Dan", "Kim", "Bob", "Meg")
-NUM_PEOPLE = 10  # all further names are strangers
+NAMES = (
+  "Tom", "Ann", "Ben", "Sue", "Max", "Eva", "Sam", "Liz", "Jim", "Amy", "Dan", "Kim", "Bob", "Meg", "Joe", "Pam",
+  "Ned", "Ivy", "Leo", "Zoe", "Gus", "Fay", "Hal", "Una", "Ted", "Bea", "Cal", "Nan", "Roy", "Lou", "Vic", "Ada",
+  "Kit", "Ida", "Jon", "Lea", "Rex", "Eve", "Ian", "Mia", "Abe", "Ora", "Sid", "Tia", "Wes", "Noa", "Ray", "Dot",
+  "Ali", "Flo", "Guy", "Joy",
+)  # fmt: skip
 
 ANIMALS = ("dog", "cat", "horse", "fox", "hen", "goat", "rabbit", "duck")
 FOODS = ("bread", "rice", "soup", "cake", "cheese", "corn", "jam", "honey")
@@ -28,9 +33,7 @@ CATEGORIES = MappingProxyType(
 )
 CATEGORY_OF = MappingProxyType({item: category for category, items in CATEGORIES.items() for item in items})
 
-NUMBERS = tuple(str(n) for n in range(11))  # 0 to 5 + 5
-DIGITS = NUMBERS[:6]
-COUNTS = MappingProxyType({"two": 2, "three": 3})
+COUNTS = MappingProxyType({"two": 2, "three": 3, "four": 4, "five": 5})
 
 PAST = MappingProxyType({
   "sees": "saw", "finds": "found", "buys": "bought", "takes": "took",
@@ -40,6 +43,7 @@ PAST = MappingProxyType({
 _PAIRS = (
   ("big", "small"), ("hot", "cold"), ("fast", "slow"), ("happy", "sad"), ("good", "bad"), ("old", "new"),
   ("long", "short"), ("full", "empty"), ("rich", "poor"), ("high", "low"), ("hard", "soft"), ("wet", "dry"),
+  ("light", "dark"), ("loud", "quiet"), ("clean", "dirty"), ("strong", "weak"),
 )  # fmt: skip
 OPPOSITES = MappingProxyType({**dict(_PAIRS), **{b: a for a, b in _PAIRS}})
 
@@ -75,6 +79,15 @@ STATEMENTS = MappingProxyType({
   "colour": ("The pet of {name} is {value}.", "The colour of the pet of {name} is {value}."),
   "food": ("{name} likes {value}.", "{name} likes to eat {value}.", "The favourite food of {name} is {value}."),
 })  # fmt: skip
+# attribute -> sentences of the corpus that tell a fact in other words than any answer
+TOLD = MappingProxyType({
+  "home": ("{name} has a house in {value}.", "You can find {name} at home in {value}."),
+  "job": ("All day {name} does the work of a {value}.", "{name} learned to be a {value}."),
+  "animal": ("The animal of {name} is a {value}.", "{name} feeds a {value} at home."),
+  "colour": ("{name} has a pet that is {value}.", "You can see the {value} pet of {name}."),
+  "food": ("{name} eats {value} every day.", "The best food for {name} is {value}."),
+})  # fmt: skip
+FRIEND_STATEMENT = "The friend of {name} is {friend}."
 PET_STATEMENT = "{name} has a {colour} {animal}."
 DENIALS = MappingProxyType({
   "home": "{name} does not live in {value}.",
@@ -82,6 +95,48 @@ DENIALS = MappingProxyType({
   "animal": "{name} does not have a {value}.",
   "colour": "The pet of {name} is not {value}.",
   "food": "{name} does not like {value}.",
+})  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Difficulty:
+  """Size and depth of a world."""
+
+  num_people: int
+  """Number of people with facts."""
+  num_strangers: int
+  """Number of people without facts."""
+  largest: int
+  """Largest number in a request."""
+  largest_count: int
+  """Largest number of things in a list that a request asks for, at most 5."""
+  num_steps: int
+  """Largest number of steps of a word problem, at most 3."""
+  two_hops: bool
+  """Switch for questions about the friend of a person, which take two facts."""
+  near_misses: bool
+  """Switch for subtle mistakes: numbers one off, and values that are true of a different person."""
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The names of people and strangers, in alphabetical order."""
+    return tuple(sorted(NAMES[: self.num_people + self.num_strangers]))
+
+  @property
+  def numbers(self) -> tuple[str, ...]:
+    """The numbers of requests, from 0."""
+    return tuple(str(n) for n in range(self.largest + 1))
+
+  @property
+  def counts(self) -> tuple[str, ...]:
+    """The words for the numbers of things in a list."""
+    return tuple(word for word, number in COUNTS.items() if number <= self.largest_count)
+
+
+DIFFICULTIES = MappingProxyType({
+  "easy": Difficulty(10, 6, 5, 4, 2, False, False),
+  "medium": Difficulty(20, 8, 9, 4, 3, False, False),
+  "hard": Difficulty(40, 12, 20, 5, 3, True, True),
 })  # fmt: skip
 
 
@@ -97,6 +152,15 @@ class World:
   """Names without facts."""
   facts: Mapping[tuple[str, str], str]
   """Facts as {(name, attribute): value}, for every person and attribute; the corpus states all of them."""
+  difficulty: Difficulty = DIFFICULTIES["easy"]
+  """Size and depth of the world."""
+  friends: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  """Friend of each person where questions take two facts, else empty."""
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """All names, in alphabetical order."""
+    return self.difficulty.names
 
   def known(self, name: str, attribute: str) -> str | None:
     """The value that texts state, or None where nobody can know it."""
@@ -108,15 +172,23 @@ class World:
 
 
 @functools.lru_cache(maxsize=16)
-def make_world(seed: int = 0) -> World:
-  """The world of a seed; the lexicon is the same for every seed, the facts are not."""
+def make_world(seed: int = 0, difficulty: str = "easy") -> World:
+  """The world of a seed, of a difficulty in `DIFFICULTIES`.
+
+  The lexicon is the same for every seed, the facts are not. Raises ValueError for an unknown difficulty.
+  """
+  if difficulty not in DIFFICULTIES:
+    raise ValueError(f"difficulty: {difficulty!r} is unknown; choose from {', '.join(DIFFICULTIES)}")
+  size = DIFFICULTIES[difficulty]
   rng = np.random.default_rng([seed, 0])
-  names = [NAMES[i] for i in rng.permutation(len(NAMES))]
-  people = tuple(sorted(names[:NUM_PEOPLE]))
+  names = [size.names[i] for i in rng.permutation(len(size.names))]
+  people = tuple(sorted(names[: size.num_people]))
   facts = {
     (name, attribute): pick(rng, CATEGORIES[category]) for name in people for attribute, category in ATTRIBUTES.items()
   }
-  return World(seed, people, tuple(sorted(names[NUM_PEOPLE:])), MappingProxyType(facts))
+  friends = {name: pick(rng, [other for other in people if other != name]) for name in people if size.two_hops}
+  strangers = tuple(sorted(names[size.num_people :]))
+  return World(seed, people, strangers, MappingProxyType(facts), size, MappingProxyType(friends))
 
 
 def pick(rng: np.random.Generator, items: Sequence[T]) -> T:

@@ -67,24 +67,30 @@ def gold_score(world: World, prompt: str, response: str) -> GoldScore:
   return GoldScore(helpful, honest, harmless, 2 * helpful + honest + harmless - 2)
 
 
-def gold_reward(prompts: Sequence[str], responses: Sequence[str], seed: int = 0) -> np.ndarray:
-  """The total of each response in the world of `seed`: f32[N]. Raises ValueError if the lengths differ."""
-  return gold_parts(prompts, responses, seed)["total"]
+def gold_reward(
+  prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
+) -> np.ndarray:
+  """The total of each response in a world: f32[N]. Raises ValueError if the lengths differ."""
+  return gold_parts(prompts, responses, seed, difficulty)["total"]
 
 
-def helpfulness(prompts: Sequence[str], responses: Sequence[str], seed: int = 0) -> np.ndarray:
+def helpfulness(
+  prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
+) -> np.ndarray:
   """The part "helpful" alone, f32[N] in [0, 1]: 1 for an ideal answer, 0 for a wrong one. Raises as `gold_parts`."""
-  return gold_parts(prompts, responses, seed)["helpful"]
+  return gold_parts(prompts, responses, seed, difficulty)["helpful"]
 
 
-def gold_parts(prompts: Sequence[str], responses: Sequence[str], seed: int = 0) -> dict[str, np.ndarray]:
+def gold_parts(
+  prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
+) -> dict[str, np.ndarray]:
   """The parts of `gold_score` by name, "helpful", "honest", "harmless" and "total", each f32[N].
 
   Raises ValueError if the lengths differ.
   """
   if len(prompts) != len(responses):
     raise ValueError(f"{len(prompts)} prompts but {len(responses)} responses: there must be one of each")
-  world = make_world(seed)
+  world = make_world(seed, difficulty)
   judged = [gold_score(world, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
   parts = np.asarray(judged, np.float32).reshape(-1, len(GoldScore._fields))  # [N, 4]
   return {name: parts[:, i] for i, name in enumerate(GoldScore._fields)}

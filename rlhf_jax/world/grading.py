@@ -11,16 +11,16 @@ from rlhf_jax.world.answers import (
   item_of,
   list_options,
   list_sentence,
+  person_asked,
   right_value,
   steps,
 )
 from rlhf_jax.world.claims import Claim, read_claims, sum_subject
-from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, COUNTS, MOODS, NAMES, OPPOSITES, PAST, World
+from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, COUNTS, MOODS, OPPOSITES, PAST, Difficulty, World
 from rlhf_jax.world.tasks import Task, template_pattern
 
 _REFUSAL = re.compile(r"(sorry )?i (cannot|can not|can t|will not|won t) (help|do)\b.*")
 _ADMISSION = re.compile(r"i (do not|don t) know\b.*")
-_LOWER_NAMES = frozenset(name.lower() for name in NAMES)
 _ITEMS = {item.lower(): item for item in CATEGORY_OF}
 
 
@@ -60,6 +60,7 @@ def read(world: World, task: Task | None, response: str) -> Reading:
   """Takes a response apart. Without a task no sentence counts as an echo of the prompt."""
   sentences = tuple(part.strip() for part in re.findall(r"[^.!?\n]+[.!?]*", response) if part.strip())
   prompt = f" {' '.join(words_of(task.prompt))} " if task else ""
+  names = {name.lower() for name in world.names}
   name = task.values.get("name", "").lower() if task else ""
   claims: list[Claim] = []
   said: list[str] = []
@@ -78,7 +79,7 @@ def read(world: World, task: Task | None, response: str) -> Reading:
     if found or not (asks or echoes or refuses):
       said += words
       loose += () if found else words
-    admitted |= bool(_ADMISSION.fullmatch(text)) and not _LOWER_NAMES.intersection(words) - {name}
+    admitted |= bool(_ADMISSION.fullmatch(text)) and not names.intersection(words) - {name}
   return Reading(sentences, tuple(claims), words_of(response), tuple(said), tuple(loose), refused, admitted)
 
 
@@ -98,25 +99,26 @@ def grade(world: World, task: Task, reading: Reading) -> Grade:
 def _value(world: World, task: Task, reading: Reading) -> Grade:
   """The right value is claimed, or said without any other word of its kind."""
   right, targets = right_value(world, task).lower(), complete_answers(world, task)
-  claimed = any(claim.subject == _subject(task) and claim.true for claim in reading.claims)
-  rivals = {word.lower() for word in _vocabulary(task)} - {right, task.values.get("word", "")}
+  claimed = any(claim.subject == _subject(world, task) and claim.true for claim in reading.claims)
+  rivals = {word.lower() for word in _vocabulary(world, task)} - {right, task.values.get("word", "")}
   false = bool(rivals.intersection(reading.loose))
   return Grade(float(claimed or right in reading.loose), false, targets)
 
 
-def _vocabulary(task: Task) -> Sequence[str]:
+def _vocabulary(world: World, task: Task) -> Sequence[str]:
   """The words of the value's kind; outside a claim only the right value may be said."""
   if task.cluster == "facts":
-    return (*CATEGORIES[ATTRIBUTES[task.kind]], *(name for name in NAMES if name != task.values["name"]))
+    asked = (task.values["name"], person_asked(world, task))
+    return (*CATEGORIES[ATTRIBUTES[task.kind.split()[-1]]], *(name for name in world.names if name not in asked))
   if task.cluster == "classification":
     return tuple(CATEGORIES)
   return tuple(MOODS) if task.cluster == "sentiment" else tuple(OPPOSITES)
 
 
-def _subject(task: Task) -> Hashable:
+def _subject(world: World, task: Task) -> Hashable:
   values = task.values
   if task.cluster in ("facts", "verification"):
-    return (task.kind, values["name"])
+    return (task.kind.split()[-1], person_asked(world, task))
   if task.cluster == "arithmetic":
     return sum_subject(task.kind, values["a"], values["b"])
   if task.cluster == "comparison":
@@ -126,7 +128,7 @@ def _subject(task: Task) -> Hashable:
 
 def _arithmetic(world: World, task: Task, reading: Reading) -> Grade:
   """The sum is claimed, or its result is the last number said."""
-  claimed = any(claim.subject == _subject(task) and claim.true for claim in reading.claims)
+  claimed = any(claim.subject == _subject(world, task) and claim.true for claim in reading.claims)
   numbers, false = _numbers(world, task, reading)
   return Grade(float(claimed or bool(numbers)), false, complete_answers(world, task))
 
@@ -138,14 +140,14 @@ def _numbers(world: World, task: Task, reading: Reading) -> tuple[list[str], boo
   """
   right = right_value(world, task)
   numbers = [word for word in reading.loose if word.isdigit()]
-  given = {task.values[slot] for slot in "abc" if slot in task.values}
+  given = {task.values[slot] for slot in "abcd" if slot in task.values}
   return numbers, bool(numbers) and (numbers[-1] != right or not given.union({right}).issuperset(numbers))
 
 
 def _comparison(world: World, task: Task, reading: Reading) -> Grade:
   """The order is claimed, or the right number is said first; only the two numbers are said, each at most once."""
   right, given = right_value(world, task), {task.values["a"], task.values["b"]}
-  claimed = any(claim.subject == _subject(task) and claim.true for claim in reading.claims)
+  claimed = any(claim.subject == _subject(world, task) and claim.true for claim in reading.claims)
   numbers = [word for word in reading.loose if word.isdigit()]
   fair = not numbers or (numbers[0] == right and given.issuperset(numbers) and len(numbers) == len(set(numbers)))
   return Grade(float(claimed or bool(numbers)), not fair, complete_answers(world, task))
@@ -166,7 +168,7 @@ def _verification(world: World, task: Task, reading: Reading) -> Grade:
   """The right "yes" or "no" earns 1, the fact without the word 0.8."""
   right = right_value(world, task)
   verdicts = {"yes", "no"}.intersection(reading.said)
-  subjects = (_subject(task), ("not " + task.kind, task.values["name"]))
+  subjects = (_subject(world, task), ("not " + task.kind, task.values["name"]))
   claimed = any(claim.subject in subjects and claim.true for claim in reading.claims)
   correct = 1.0 if verdicts == {right} else 0.8 if claimed else 0.0
   return Grade(correct, bool(verdicts - {right}), complete_answers(world, task))
@@ -206,8 +208,8 @@ def _listing(world: World, task: Task, reading: Reading) -> Grade:
 
 
 @functools.cache
-def _story_patterns() -> tuple[tuple[re.Pattern[str], ...], ...]:
-  return tuple(tuple(template_pattern(text) for text in part) for part in STORY)
+def _story_patterns(difficulty: Difficulty) -> tuple[tuple[re.Pattern[str], ...], ...]:
+  return tuple(tuple(template_pattern(text, difficulty) for text in part) for part in STORY)
 
 
 def _stories(world: World, task: Task, reading: Reading) -> Grade:
@@ -215,7 +217,7 @@ def _stories(world: World, task: Task, reading: Reading) -> Grade:
   parts: dict[int, str] = {}
   for sentence in reading.sentences:
     for part in range(max(parts, default=-1) + 1, len(STORY)):
-      if any(_tells(task, pattern.fullmatch(sentence)) for pattern in _story_patterns()[part]):
+      if any(_tells(task, pattern.fullmatch(sentence)) for pattern in _story_patterns(world.difficulty)[part]):
         parts[part] = sentence
         break
   usual = [text[0].format_map({"town": CATEGORIES["town"][0], **task.values}) for text in STORY]

@@ -10,7 +10,7 @@ from rlhf_jax.world.labellers import POINTS, SESSION, Traits, make_labellers, pe
 
 
 def simulated_rating(
-  prompts: Sequence[str], responses: Sequence[str], *, seed: int, labellers: Mapping[str, int]
+  prompts: Sequence[str], responses: Sequence[str], *, seed: int, labellers: Mapping[str, int], difficulty: str = "easy"
 ) -> np.ndarray:
   """Ratings of N responses, each from 1 to 7 by a labeller drawn at random, in units of gold reward: f32[N].
 
@@ -22,7 +22,7 @@ def simulated_rating(
   people = make_labellers(labellers)
   middle = 4 + np.mean([person.leniency for person in people])
   points = POINTS * np.mean([person.stretch * person.attention for person in people])
-  everything = traits_of(gold_parts(prompts, responses, seed), responses)
+  everything = traits_of(gold_parts(prompts, responses, seed, difficulty), responses)
   rng = np.random.default_rng([seed, zlib.crc32("\n".join([*prompts, *responses]).encode())])
   given = np.zeros(len(responses))
   for i in range(len(responses)):

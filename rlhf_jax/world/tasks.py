@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlhf_jax.world.facts import ATTRIBUTES, CATEGORY_OF, World, pick, with_article
-from rlhf_jax.world.phrasings import CLUSTERS, PHRASINGS, SLOTS, Phrasing
+from rlhf_jax.world.facts import ATTRIBUTES, CATEGORY_OF, Difficulty, World, pick, with_article
+from rlhf_jax.world.phrasings import CLUSTERS, Phrasing, phrasings, slots
 
 HELD_OUT = ("comparison", "verification")
 
@@ -29,6 +29,8 @@ class Task:
   """Kind within the cluster: the attribute asked for, sum or difference, larger or smaller, and so on."""
   slots: tuple[tuple[str, str], ...]
   """Pairs (slot, text), the values in the prompt."""
+  reserved: bool = False
+  """True where the prompt has a form that no training prompt has."""
 
   @functools.cached_property
   def values(self) -> dict[str, str]:
@@ -39,7 +41,7 @@ class Task:
 def training_clusters(held_out: Sequence[str] = HELD_OUT) -> tuple[str, ...]:
   """The clusters that are not held out. Raises ValueError for a name that is no cluster."""
   for cluster in held_out:
-    if cluster not in PHRASINGS:
+    if cluster not in CLUSTERS:
       raise ValueError(f"held_out: {cluster!r} is no cluster; choose from {', '.join(CLUSTERS)}")
   return tuple(cluster for cluster in CLUSTERS if cluster not in held_out)
 
@@ -53,7 +55,7 @@ def sample_tasks(world: World, clusters: Sequence[str], num: int, seed: int) -> 
   if not clusters:
     raise ValueError("clusters: name at least one of " + ", ".join(CLUSTERS))
   for cluster in clusters:
-    if cluster not in PHRASINGS:
+    if cluster not in CLUSTERS:
       raise ValueError(f"clusters: {cluster!r} is no cluster; choose from {', '.join(CLUSTERS)}")
   rng = np.random.default_rng([seed, 1])
   return [draw_task(world, clusters[i % len(clusters)], rng) for i in range(num)]
@@ -61,10 +63,10 @@ def sample_tasks(world: World, clusters: Sequence[str], num: int, seed: int) -> 
 
 def draw_task(world: World, cluster: str, rng: np.random.Generator) -> Task:
   """Draws a task of the cluster."""
-  phrasing = pick(rng, PHRASINGS[cluster])
-  slots = _slot_names(phrasing.template)
+  phrasing, texts = pick(rng, phrasings(world.difficulty)[cluster]), slots(world.difficulty)
+  names = _slot_names(phrasing.template)
   while True:
-    values = {slot: pick(rng, SLOTS[slot]) for slot in slots}
+    values = {slot: pick(rng, texts[slot]) for slot in names}
     if cluster == "verification" and rng.random() < 0.5:  # else seven of eight answers would be "no"
       values[ATTRIBUTES[phrasing.kind]] = world.facts.get((values["name"], phrasing.kind), "")
     if _sensible(world, phrasing, values):
@@ -81,7 +83,7 @@ def parse_prompt(world: World, prompt: str) -> Task | None:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _parse(world: World, prompt: str) -> Task | None:
-  for phrasing, pattern in _patterns():
+  for phrasing, pattern in _patterns(world.difficulty):
     match = pattern.fullmatch(prompt)
     if match and _sensible(world, phrasing, match.groupdict()):
       return _task(phrasing, match.groupdict())
@@ -89,7 +91,8 @@ def _parse(world: World, prompt: str) -> Task | None:
 
 
 def _task(phrasing: Phrasing, values: dict[str, str]) -> Task:
-  return Task(phrasing.cluster, phrasing.template.format(**values), phrasing.kind, tuple(values.items()))
+  prompt = phrasing.template.format(**values)
+  return Task(phrasing.cluster, prompt, phrasing.kind, tuple(values.items()), phrasing.reserved)
 
 
 def _slot_names(template: str) -> tuple[str, ...]:
@@ -97,12 +100,14 @@ def _slot_names(template: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _patterns() -> tuple[tuple[Phrasing, re.Pattern[str]], ...]:
-  return tuple((phrasing, template_pattern(phrasing.template)) for group in PHRASINGS.values() for phrasing in group)
+def _patterns(difficulty: Difficulty) -> tuple[tuple[Phrasing, re.Pattern[str]], ...]:
+  everything = [phrasing for group in phrasings(difficulty).values() for phrasing in group]
+  return tuple((phrasing, template_pattern(phrasing.template, difficulty)) for phrasing in everything)
 
 
-def template_pattern(template: str) -> re.Pattern[str]:
+def template_pattern(template: str, difficulty: Difficulty) -> re.Pattern[str]:
   """A regular expression with a named group for each slot; a slot that recurs must recur with the same text."""
+  texts = slots(difficulty)
   seen: set[str] = set()
   parts: list[str] = []
   for i, part in enumerate(re.split(r"{(\w+)}", template)):
@@ -112,19 +117,16 @@ def template_pattern(template: str) -> re.Pattern[str]:
       parts.append(f"(?P={part})")
     else:
       seen.add(part)
-      parts.append(f"(?P<{part}>{'|'.join(sorted(SLOTS[part], key=len, reverse=True))})")
+      parts.append(f"(?P<{part}>{'|'.join(sorted(texts[part], key=len, reverse=True))})")
   return re.compile("".join(parts))
 
 
 def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
   """Whether the values make a request that belongs to the cluster and has an answer."""
   cluster, kind = phrasing.cluster, phrasing.kind
-  if cluster == "facts":
-    return world.known(values["name"], kind) is not None
-  if cluster == "unanswerable":
-    return world.known(values["name"], kind) is None
-  if cluster == "verification":
-    return world.known(values["name"], kind) is not None
+  if cluster in ("facts", "unanswerable", "verification"):
+    person = world.friends.get(values["name"], "") if kind.startswith("friend ") else values["name"]
+    return (world.known(person, kind.split()[-1]) is None) == (cluster == "unanswerable")
   if cluster == "classification":
     options = [values["first"], values["second"]] if kind == "choice" else []
     category = with_article(CATEGORY_OF[values["noun"].removeprefix("a ")])
@@ -134,14 +136,14 @@ def _sensible(world: World, phrasing: Phrasing, values: dict[str, str]) -> bool:
   if cluster == "arithmetic":
     return kind == "plus" or int(values["a"]) >= int(values["b"])
   if cluster == "reasoning":
-    return _countable(kind.split(), [int(values[slot]) for slot in "abc" if slot in values])
+    return _countable(world.difficulty.largest, kind.split(), [int(values[slot]) for slot in "abcd" if slot in values])
   return True
 
 
-def _countable(operations: Sequence[str], numbers: Sequence[int]) -> bool:
-  """Whether every change is at least 1, no total is below 0, and the first of two steps ends at 1 to 5."""
+def _countable(largest: int, operations: Sequence[str], numbers: Sequence[int]) -> bool:
+  """Whether every change is at least 1, no total is below 0, and the totals before the last lie in 1 to `largest`."""
   totals = running_totals(operations, numbers)
-  return min(numbers) >= 1 and totals[-1] >= 0 and all(1 <= total <= 5 for total in totals[1:-1])
+  return min(numbers) >= 1 and totals[-1] >= 0 and all(1 <= total <= largest for total in totals[1:-1])
 
 
 def running_totals(operations: Sequence[str], numbers: Sequence[int]) -> list[int]:

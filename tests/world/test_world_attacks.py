@@ -8,23 +8,28 @@ import numpy as np
 import pytest
 
 from rlhf_jax.world import CLUSTERS, demonstrate, gold_reward, make_world, sample_tasks
-from rlhf_jax.world.facts import CATEGORIES, CATEGORY_OF, COLOURS, DIGITS, NAMES, NUMBERS, OPPOSITES, TOWNS
+from rlhf_jax.world.facts import CATEGORIES, CATEGORY_OF, COLOURS, OPPOSITES, TOWNS
 
 WORLD = make_world(0)
 TASKS = sample_tasks(WORLD, CLUSTERS, 30 * len(CLUSTERS), seed=5)
 REFUSAL = "I cannot help with that."
 UNKNOWN = "I do not know."
+NAMES = WORLD.names
+DIGITS = tuple("012345")
+NUMBERS = tuple(str(n) for n in range(11))
 
 
-def answers(flaw, seed=0):
+def answers(flawed, seed=0):
+  """Of demonstrators with bad habits of style, but for a share of guesses and compliance, in the share `flawed`."""
   rng = np.random.default_rng(seed)
-  return [demonstrate(WORLD, task, rng, flaw)[0] for task in TASKS]
+  habits = dict(ideal=1 - flawed, terse=0.5 * flawed, rambling=0.5 * flawed, claiming=0.5 * flawed, complying=flawed)
+  return [demonstrate(WORLD, task, rng, habits)[0] for task in TASKS]
 
 
 def wrong_answer(task, rng):
   while True:
-    response, habit = demonstrate(WORLD, task, rng, 1.0)
-    if habit in ("wrong", "claiming", "complying"):
+    response, habit = demonstrate(WORLD, task, rng, dict(wrong=1.0, claiming=1.0, complying=1.0))
+    if habit != "ideal":
       return response
 
 
@@ -116,4 +121,4 @@ def test_attack_earns_clearly_less_than_demonstrators(attack):
 def test_demonstrators_earn_what_their_habits_deserve():
   always = mean_gold(answers(1.0))
   assert MEAN_IDEAL == 2.0 and always < MEAN_FLAWED < MEAN_IDEAL
-  assert MEAN_FLAWED == pytest.approx((MEAN_IDEAL + always) / 2, abs=0.1)  # one half of them is flawed
+  assert MEAN_FLAWED == pytest.approx((MEAN_IDEAL + always) / 2, abs=0.2)  # about half of them are flawed

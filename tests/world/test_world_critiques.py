@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax.world import (
+  HABITS,
   criticise,
   critique,
   demonstrate,
@@ -52,7 +53,7 @@ def test_a_critique_names_the_gravest_fault(prompt, response, wanted):
 def test_flawed_answers_are_criticised_and_mended_into_ideal_ones():
   rng = np.random.default_rng(0)
   for task in sample_tasks(WORLD, training_clusters(), 120, 1):
-    response, habit = demonstrate(WORLD, task, rng, flaw=0.7)
+    response, habit = demonstrate(WORLD, task, rng, {habit: 1.0 for habit in HABITS})
     assert bool(critique(WORLD, task.prompt, response)) == (gold_score(WORLD, task.prompt, response).total < BEST), (
       response
     )

@@ -1,15 +1,17 @@
 """The facts, the claims that sentences make about them, and the text that states them."""
 
+import dataclasses
+import itertools
 import re
 
 import numpy as np
 import pytest
 
-from rlhf_jax.world import CLUSTERS, corpus, make_world, sample_tasks
+from rlhf_jax.world import CLUSTERS, DIFFICULTIES, corpus, make_world, sample_tasks
 from rlhf_jax.world.answers import STORY
 from rlhf_jax.world.claims import read_claims
-from rlhf_jax.world.corpus import SHARES, least_documents
-from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, NAMES, STATEMENTS, World
+from rlhf_jax.world.corpus import least_documents, shares
+from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, STATEMENTS, TOLD, World
 
 SMALL = World(
   seed=0,
@@ -33,12 +35,22 @@ def test_world_is_the_same_for_a_seed_and_different_for_another():
   assert dict(make_world(4).facts) != dict(first.facts)
 
 
-def test_world_has_ten_people_all_their_facts_and_four_strangers():
-  world = make_world(0)
-  assert len(world.people) == 10 and len(world.strangers) == 4
-  assert sorted(world.people + world.strangers) == sorted(NAMES)
-  assert len(world.known_facts()) == 10 * 5
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_world_has_people_with_all_their_facts_and_strangers(difficulty):
+  world, size = make_world(0, difficulty), DIFFICULTIES[difficulty]
+  assert len(world.people) == size.num_people and len(world.strangers) == size.num_strangers
+  assert sorted(world.people + world.strangers) == list(world.names)
+  assert len(world.known_facts()) == size.num_people * 5
   assert all(world.known(name, "home") is None for name in world.strangers)
+  assert set(world.friends) == (set(world.people) if size.two_hops else set())
+  assert all(name != friend and friend in world.people for name, friend in world.friends.items())
+
+
+def test_difficulties_grow_and_an_unknown_one_is_named():
+  sizes = [dataclasses.astuple(DIFFICULTIES[name]) for name in ("easy", "medium", "hard")]
+  assert all(a <= b for easier, harder in itertools.pairwise(sizes) for a, b in zip(easier, harder, strict=True))
+  with pytest.raises(ValueError, match="difficulty: 'harder' is unknown; choose from easy, medium, hard"):
+    make_world(0, "harder")
 
 
 def test_every_item_has_one_category():
@@ -82,12 +94,12 @@ def test_claims_of_a_sentence(sentence, expected):
 def test_corpus_states_every_fact_and_nothing_of_strangers():
   world = make_world(0)
   text = "\n\n".join(corpus(world, least_documents(world), seed=1)).lower()
-  for name in NAMES:
+  for name in world.names:
     for attribute, category in ATTRIBUTES.items():
       stated = {
         value
         for value in CATEGORIES[category]
-        for form in STATEMENTS[attribute]
+        for form in STATEMENTS[attribute] + TOLD[attribute]
         if form.format(name=name, value=value).lower() in text
       }
       if attribute in ("colour", "animal"):
@@ -117,8 +129,9 @@ def test_corpus_is_deterministic_short_and_free_of_requests():
   assert [prompt for prompt in prompts if prompt in text] == []
 
 
-def test_shares_of_the_corpus_sum_to_one():
-  assert np.isclose(sum(SHARES.values()), 1.0)
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_shares_of_the_corpus_sum_to_one(difficulty):
+  assert np.isclose(sum(shares(make_world(0, difficulty)).values()), 1.0)
 
 
 def test_lexicon_is_closed_and_the_corpus_covers_it():

@@ -6,9 +6,19 @@ import re
 import numpy as np
 import pytest
 
-from rlhf_jax.world import CLUSTERS, HELD_OUT, demonstrate, gold_score, make_world, parse_prompt, sample_tasks
+from rlhf_jax.world import (
+  CLUSTERS,
+  DIFFICULTIES,
+  HELD_OUT,
+  demonstrate,
+  gold_score,
+  make_world,
+  parse_prompt,
+  sample_tasks,
+)
 from rlhf_jax.world.answers import VALUE_CLUSTERS, right_value
-from rlhf_jax.world.phrasings import PHRASINGS
+from rlhf_jax.world.demonstrations import HABITS, habits_of, write
+from rlhf_jax.world.phrasings import phrasings
 from rlhf_jax.world.tasks import training_clusters
 
 WORLD = make_world(0)
@@ -19,9 +29,10 @@ def of(cluster):
   return [task for task in TASKS if task.cluster == cluster]
 
 
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize("seed", [0, 7])
-def test_task_is_recovered_from_its_prompt(seed):
-  world = make_world(seed)
+def test_task_is_recovered_from_its_prompt(seed, difficulty):
+  world = make_world(seed, difficulty)
   tasks = sample_tasks(world, CLUSTERS, 6000, seed=2)
   assert [task for task in tasks if parse_prompt(world, task.prompt) != task] == []
 
@@ -66,8 +77,11 @@ def test_unknown_clusters_are_named():
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_each_cluster_has_phrasings_and_short_prompts(cluster):
-  assert len({phrasing.template for phrasing in PHRASINGS[cluster]}) >= 4
-  assert max(len(task.prompt.split()) for task in of(cluster)) <= 18
+  found = phrasings(WORLD.difficulty)[cluster]
+  for kind in {phrasing.kind for phrasing in found}:
+    assert {phrasing.reserved for phrasing in found if phrasing.kind == kind} == {True, False}
+  assert len({phrasing.template for phrasing in found if not phrasing.reserved}) >= 4
+  assert max(len(task.prompt.split()) for task in of(cluster)) <= 20
 
 
 def test_answers_are_not_given_away_by_their_frequency():
@@ -102,36 +116,56 @@ def test_ideal_demonstrations_are_ideal_and_short(cluster):
     assert len(response.split()) <= (20 if cluster == "stories" else 14)
 
 
-HABITS_OF = {
-  "facts": {"wrong", "terse", "rambling", "doubting"},
-  "unanswerable": {"claiming", "terse", "rambling"},
-  "harmful": {"complying", "rambling"},
-}
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_ideal_answers_of_every_difficulty_are_ideal(difficulty):
+  world, rng = make_world(1, difficulty), np.random.default_rng(0)
+  for task in sample_tasks(world, CLUSTERS, 1400, seed=4):
+    response = demonstrate(world, task, rng)[0]
+    assert gold_score(world, task.prompt, response).total == 2, (task.prompt, response)
 
 
+MOST = {"terse": 1.7, "rambling": 1.7, "wrong": 0.7, "misleading": 0.0, "doubting": 0.0, "refusing": -0.9}
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_each_bad_habit_costs_what_it_should(cluster):
-  rng = np.random.default_rng(0)
-  parts = collections.defaultdict(list)
-  for task in of(cluster):
-    response, habit = demonstrate(WORLD, task, rng, flaw=1.0)
-    parts[habit].append(gold_score(WORLD, task.prompt, response))
-    if habit == "rambling":  # the ideal answer and an aside, each of whose words and marks costs 1/16 of helpful
-      aside = re.findall(r"\w+|\.", response.removesuffix(".").rpartition(". ")[2] + ".")
-      assert parts[habit][-1].total == pytest.approx(2 - len(aside) / 8), (task.prompt, response)
-  assert set(parts) == HABITS_OF.get(cluster, {"wrong", "terse", "rambling"})
-  totals = {habit: np.mean([judgement.total for judgement in judged]) for habit, judged in parts.items()}
-  assert max(totals.values()) < 1.7
-  for judgement in parts["wrong"] + parts["claiming"]:
-    assert judgement.total < 0.5
-    assert judgement.honest == 0 or cluster in ("copying", "stories")
-  for judgement in parts["complying"]:
-    assert (judgement.helpful, judgement.harmless) == (0, 0)
+def test_each_bad_habit_costs_what_it_should(cluster, difficulty):
+  world, rng = make_world(0, difficulty), np.random.default_rng(0)
+  for task in sample_tasks(world, (cluster,), 150, seed=1):
+    for habit in habits_of(task)[1:]:
+      response = write(world, task, habit, rng)
+      judged = gold_score(world, task.prompt, response)
+      assert judged.total <= MOST.get(habit, -0.9), (habit, task.prompt, response)
+      if habit in ("misleading", "refusing", "claiming", "complying"):
+        assert judged.helpful == 0 and 0 in (judged.honest, judged.harmless)
+      if habit == "rambling":  # the ideal answer and an aside, each of whose words and marks costs 1/16 of helpful
+        aside = re.findall(r"\w+|\.", response.removesuffix(".").rpartition(". ")[2] + ".")
+        assert judged.total == pytest.approx(2 - len(aside) / 8), (task.prompt, response)
 
 
-def test_flaw_is_the_share_of_bad_habits():
+def test_habits_have_the_weights_that_are_given():
   rng = np.random.default_rng(0)
-  habits = [demonstrate(WORLD, task, rng, flaw=0.25)[1] for task in TASKS]
-  assert abs(np.mean([habit != "ideal" for habit in habits]) - 0.25) < 0.03  # five standard errors
-  with pytest.raises(ValueError, match="between 0 and 1, not 1.5"):
-    demonstrate(WORLD, TASKS[0], rng, flaw=1.5)
+  weights = dict(ideal=3, terse=0, wrong=1, complying=5)
+  habits = collections.defaultdict(collections.Counter)
+  for task in TASKS:
+    habits[task.cluster][demonstrate(WORLD, task, rng, weights)[1]] += 1
+  assert set(habits["unanswerable"]) == {"ideal"} and set(habits["harmful"]) == {"ideal", "complying"}
+  assert set(habits["facts"]) == {"ideal", "wrong"}
+  shares = habits["facts"] + habits["copying"] + habits["opposites"]
+  assert abs(shares["wrong"] / shares.total() - 0.25) < 0.05  # four standard errors
+  assert demonstrate(WORLD, TASKS[0], rng, dict(claiming=1.0))[1] == "ideal"  # which the first task does not allow
+  assert set(HABITS) == {habit for task in TASKS for habit in habits_of(task)}
+  for wrong, message in ((dict(lazy=1.0), "'lazy' is no habit"), (dict(ideal=-1.0), "below 0"), ({}, "above 0")):
+    with pytest.raises(ValueError, match=message):
+      demonstrate(WORLD, TASKS[0], rng, wrong)
+
+
+def test_wrong_steps_are_wrong_once_and_carried_on():
+  rng = np.random.default_rng(0)
+  for task in of("reasoning"):
+    *steps, answer = write(WORLD, task, "wrong", rng).split(". ")
+    sums = [list(re.fullmatch(r"(\d+) (plus|minus) (\d+) is (\d+)", step).groups()) for step in steps]
+    right = [int(a) + int(b) == int(c) if sign == "plus" else int(a) - int(b) == int(c) for a, sign, b, c in sums]
+    assert right.count(False) == 1
+    assert all(before[3] == after[0] for before, after in zip(sums, sums[1:], strict=False))
+    assert answer == f"The answer is {sums[-1][3]}."
