@@ -18,6 +18,9 @@ def verdicts_of(given, limits=DEFAULT):
   return {verdict.annotator: verdict for verdict in screen(given, pairs, found, limits)}
 
 
+STYLE = dict(ideal=0.4, terse=0.3, rambling=0.3, doubting=0.1, claiming=0.2, complying=0.3)
+
+
 def checks_of(verdict):
   return {check.name: check for check in verdict.checks}
 
@@ -54,7 +57,7 @@ def test_regression_of_separable_data_is_finite():
 def simulated():
   kinds = {"ordinary": 9, "careless": 1, "length_biased": 1, "position_biased": 1, "adversarial": 1}
   people = make_labellers(kinds)
-  return judgement_table(*simulate_judgements(people, num_items=390, judges=3, seed=101))
+  return judgement_table(*simulate_judgements(people, num_items=390, judges=3, habits=STYLE, seed=101))
 
 
 def test_everybody_is_told_apart(simulated):
