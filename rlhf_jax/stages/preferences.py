@@ -1,8 +1,8 @@
 """Stage: sample responses from a policy and have simulated labellers rank them; writes `comparisons.jsonl`.
 
 Each prompt gets K responses, of the policy and written by people, and one labeller, drawn at random. The labeller
-orders the responses by their gold rewards, with blind spots, habits and noise (see `rlhf_jax.world.labellers`). The rows
-hold the gold rewards beside the ranks for the evaluation of labels; no learner reads them.
+orders the responses by their gold rewards, with blind spots, habits and noise (see `rlhf_jax.world.labellers`). The
+rows hold the gold rewards beside the ranks for the evaluation of labels; no learner reads them.
 """
 
 from __future__ import annotations

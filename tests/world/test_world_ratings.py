@@ -40,7 +40,7 @@ def test_ratings_are_unbiased_up_to_the_ends_of_the_scale(monkeypatch):
   labellers = import_module("rlhf_jax.configs.quickstart").LABELLERS
   for gold in (-2.0, -1.0, 0.0, 1.0, 2.0):
     monkeypatch.setattr(
-      "rlhf_jax.world.raters.gold_parts", lambda prompts, texts, seed, gold=gold: {"total": np.full(len(texts), gold)}
+      "rlhf_jax.world.raters.gold_parts", lambda prompts, texts, *world, gold=gold: {"total": np.full(len(texts), gold)}
     )
     rewards = simulated_rating(
       ["?"] * 3000, ["It is in the old town.", "in the old town it is"] * 1500, seed=0, labellers=labellers

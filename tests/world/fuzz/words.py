@@ -14,6 +14,7 @@ PLURALS = {"fox": "foxes"}
 OPPOSITE = {
   "big": "small", "hot": "cold", "fast": "slow", "happy": "sad", "good": "bad", "old": "new",
   "long": "short", "full": "empty", "rich": "poor", "high": "low", "hard": "soft", "wet": "dry",
+  "light": "dark", "loud": "quiet", "clean": "dirty", "strong": "weak",
 }  # fmt: skip
 OPPOSITE.update({second: first for first, second in list(OPPOSITE.items())})
 
