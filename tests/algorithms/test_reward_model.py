@@ -163,7 +163,7 @@ def test_mistakes_are_named():
     (dict(kinds=("stars",)), "kinds has 'stars': choose from ranks, ratings"),
     (dict(responses=1), "'ranks', which needs responses >= 2"),
     (dict(kinds=()), "simulated labellers would have nothing to say"),
-    (dict(judges=50), "judges=50 of 12 labellers cannot judge an item each"),
+    (dict(judges=50), "judges=50 of 13 labellers cannot judge an item each"),
   ):
     with pytest.raises(ConfigError, match=message):
       parse(judgements.Config, {**section, **changes}, "judgements_pairs")
@@ -179,7 +179,7 @@ def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
   sizes = dict(length=64, normalize_count=64, eval_fraction=0.3, sampling=SAMPLING)
   changes["reward_all"] = dict(sizes, optimizer=dict(learning_rate=1e-2))
   # The gold reward of what so small a model says is mostly the same: there, gold is what it varies in.
-  (tmp_path / "gold.py").write_text("def score(prompts, responses, seed): return [-len(r) for r in responses]")
+  (tmp_path / "gold.py").write_text("def score(prompts, responses, **world): return [-len(r) for r in responses]")
   gold = dict(function=f"{tmp_path}/gold.py:score")
   changes["accuracy_all"] = dict(num_prompts=12, batch_size=32, responses=2, sampling=SAMPLING, gold=gold)
   run_stages(config, chain, tmp_path, changes)
