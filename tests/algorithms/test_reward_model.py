@@ -185,7 +185,7 @@ def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
   run_stages(config, chain, tmp_path, changes)
   for name, kind, size in (("pairs", "ranks", 2), ("rankings", "ranks", 4), ("ratings", "ratings", 4)):
     people, items, said = read_records(tmp_path / f"some_{name}" / "feedback.db")
-    assert len(people) == 12 and len(items) == 16 and len(said) == 32 and len(current(said)) == 32
+    assert len(people) == 13 and len(items) == 16 and len(said) == 32 and len(current(said)) == 32
     assert all(getattr(judgement, kind) is not None for judgement in said)
     assert all(len({j.annotator for j in said if j.item == item.id}) == 2 for item in items)
     assert max(len(item.responses) for item in items) == size

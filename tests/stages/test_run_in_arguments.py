@@ -113,7 +113,10 @@ USES = {
     named("critic", stage),
   ),
   "preferences.Config.gold": lambda stage: preferences.run(
-    preferences.Config(**PROMPTS, num_prompts=2, responses=2, labellers={"expert": 1}, gold=named("measures", stage)),
+    preferences.Config(
+      **PROMPTS, num_prompts=2, responses=2, written="", num_written=0, labellers={"expert": 1},
+      gold=named("measures", stage),
+    ),  # fmt: skip
     stage,
   ),
   "evaluate.Config.gold": run_evaluate,
