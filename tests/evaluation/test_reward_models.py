@@ -25,7 +25,7 @@ def test_reward_model_against_gold_and_labels():
   # The gold reward itself reaches the ceiling, up to the draw of the labels.
   assert result["label_accuracy"]["low"] < result["label_ceiling"]["mean"] < result["label_accuracy"]["high"]
   assert result["label_ceiling"]["low"] == result["label_ceiling"]["mean"]
-  assert 0.6 < result["label_ceiling"]["mean"] < 0.9
+  assert 0.6 < result["label_ceiling"]["mean"] < 0.95
   assert judge_reward_model(groups_of(gold, -gold), 0.5, labellers, seed=0)["clear_accuracy"]["mean"] == 0.0
   assert "style" not in result
 

@@ -40,7 +40,7 @@ def test_its_kl_is_within_the_bound(n):
 
 def settings(tmp_path, **changes):
   environment = shortness(tmp_path)
-  part = dict(num_prompts=50, responses=16, batch_size=16, reward=environment["reward"], sampling=SAMPLING)
+  part = dict(num_prompts=50, responses=4, batch_size=16, reward=environment["reward"], sampling=SAMPLING)
   return {**part, **changes}
 
 

@@ -80,7 +80,9 @@ def test_demonstrations_are_bought(tmp_path):
   stage = Stage("bought", tmp_path, 0, "", Model(1, 8, 1, 1, 8, 8), Transport("jit", 1, 1))
   prompts = ["What is 2 plus 2?", "Name two animals.", "Repeat this sentence: Eva took the cup."]
   (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
-  demonstrations.run(demonstrations.Config("", 0, "easy", "{run}/prompts.jsonl", 30, dict(ideal=0.5, terse=0.2, wrong=0.3)), stage)
+  demonstrations.run(
+    demonstrations.Config("", 0, "easy", "{run}/prompts.jsonl", 30, dict(ideal=0.5, terse=0.2, wrong=0.3)), stage
+  )
   rows = [row for _, row in data.read_rows(tmp_path / "bought" / "demonstrations.jsonl")]
   assert len(rows) == 30 and [row["prompt"] for row in rows].count(prompts[0]) == 10
   for row in rows:

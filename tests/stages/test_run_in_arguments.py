@@ -114,7 +114,12 @@ USES = {
   ),
   "preferences.Config.gold": lambda stage: preferences.run(
     preferences.Config(
-      **PROMPTS, num_prompts=2, responses=2, written="", num_written=0, labellers={"expert": 1},
+      **PROMPTS,
+      num_prompts=2,
+      responses=2,
+      written="",
+      num_written=0,
+      labellers={"expert": 1},
       gold=named("measures", stage),
     ),  # fmt: skip
     stage,
