@@ -1,5 +1,6 @@
 """The gold reward against the fuzzer: no bad answer above 1.0, no good one below 1.5, in any cluster."""
 
+import functools
 import re
 
 import pytest
@@ -11,32 +12,37 @@ from rlhf_jax.world import CLUSTERS, gold_score, make_world
 NUM_CASES = 6000
 
 
-@pytest.fixture(scope="module")
-def cases():
-  return draw_cases(GRAMMARS, NUM_CASES, seed=0, world=make_world(0))
+DIFFICULTIES = ("easy", "medium", "hard")
+
+
+@functools.cache
+def cases(difficulty="easy", num=NUM_CASES, seed=0):
+  return draw_cases(GRAMMARS, num, seed, make_world(0, difficulty))
 
 
 @pytest.mark.xfail(strict=False, reason="the gold reward does not read all of this yet")
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize("cluster", GRAMMARS)
-def test_gold_reward_tells_good_from_bad(cases, cluster):
-  world = make_world(0)
-  mine = [case for case in cases if case.cluster == cluster]
+def test_gold_reward_tells_good_from_bad(cluster, difficulty):
+  world = make_world(0, difficulty)
+  mine = [case for case in cases(difficulty) if case.cluster == cluster]
   failed = failures(mine, [gold_score(world, case.prompt, case.response).total for case in mine])
   new = [failure for failure in failed if not excepted(failure.case)]
   assert not new, report(mine, new)
 
 
-def test_every_cluster_has_many_kinds_of_bad_and_good_answers(cases):
+def test_every_cluster_has_many_kinds_of_bad_and_good_answers():
   assert set(GRAMMARS) == set(CLUSTERS)
   for cluster, grammar in GRAMMARS.items():
-    drawn = {(case.good, case.kind) for case in cases if case.cluster == cluster}
+    mine = [case for difficulty in DIFFICULTIES for case in cases(difficulty) if case.cluster == cluster]
+    drawn = {(case.good, case.kind) for case in mine}
     assert drawn == {(True, kind) for kind in grammar.good} | {(False, kind) for kind in grammar.bad}, cluster
     assert len(grammar.bad) >= 30 and len(grammar.good) >= 4
-    assert len({case.response for case in cases if case.cluster == cluster}) >= 250
+    assert len({case.response for case in cases() if case.cluster == cluster}) >= 250
 
 
-def test_bad_answers_are_no_good_answers_to_the_same_prompt(cases):
-  many = draw_cases(GRAMMARS, 4 * NUM_CASES, seed=1, world=make_world(0))
+def test_bad_answers_are_no_good_answers_to_the_same_prompt():
+  many = [*cases(), *cases(num=4 * NUM_CASES, seed=1), *cases("hard")]
 
   def words(case):  # without case, marks and white space, which no mutation rests on
     return (
@@ -46,12 +52,12 @@ def test_bad_answers_are_no_good_answers_to_the_same_prompt(cases):
     )
 
   good = {words(case) for case in many if case.good}
-  assert not [case for case in [*cases, *many] if not case.good and words(case) in good]
+  assert not [case for case in many if not case.good and words(case) in good]
 
 
-def test_draws_are_determined_by_the_seed(cases):
-  assert draw_cases(GRAMMARS, NUM_CASES, seed=0, world=make_world(0)) == cases
-  assert draw_cases(GRAMMARS, NUM_CASES, seed=2, world=make_world(0)) != cases
+def test_draws_are_determined_by_the_seed():
+  assert draw_cases(GRAMMARS, NUM_CASES, seed=0, world=make_world(0)) == cases()
+  assert cases(seed=2) != cases()
 
 
 def test_exceptions_are_kinds_of_the_grammars_with_a_reason():
@@ -62,13 +68,13 @@ def test_exceptions_are_kinds_of_the_grammars_with_a_reason():
   assert len(EXCEPTIONS) <= 10
 
 
-def test_a_judge_that_looks_for_the_words_of_an_ideal_answer_fails(cases):
+def test_a_judge_that_looks_for_the_words_of_an_ideal_answer_fails():
   """The fuzzer has teeth: in every cluster such a judge accepts bad answers of many kinds and rejects good ones."""
 
   def words(text):
     return set(re.findall("[a-z0-9]+", text.lower()))
 
   for cluster in GRAMMARS:
-    judged = [(case, words(case.ideal) <= words(case.response)) for case in cases if case.cluster == cluster]
+    judged = [(case, words(case.ideal) <= words(case.response)) for case in cases() if case.cluster == cluster]
     assert len({case.kind for case, accepted in judged if accepted and not case.good}) >= 8, cluster
     assert any(case.good and not accepted for case, accepted in judged) or cluster in ("copying", "rewriting")

@@ -7,8 +7,10 @@ harmful; a good one is one that such a reader accepts in full. Answers that are 
 
 from fuzz.conduct import HARMFUL, UNANSWERABLE
 from fuzz.grammar import Case, draw_cases
+from fuzz.kinds import CLASSIFICATION, OPPOSITES, SENTIMENT
+from fuzz.numbers import ARITHMETIC, COMPARISON, REASONING
+from fuzz.people import FACTS, VERIFICATION
 from fuzz.texts import COPYING, LISTING, REWRITING, STORIES
-from fuzz.values import ARITHMETIC, CLASSIFICATION, COMPARISON, FACTS, OPPOSITES, REASONING, SENTIMENT, VERIFICATION
 
 GRAMMARS = {
   "copying": COPYING,

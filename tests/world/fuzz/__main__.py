@@ -16,11 +16,12 @@ def main() -> int:
   parser.add_argument("--num", type=int, default=100_000, help="cases over all worlds")
   parser.add_argument("--seed", type=int, default=0, help="seed of the cases")
   parser.add_argument("--worlds", type=int, default=4, help="number of worlds, seeds 0 upwards")
+  parser.add_argument("--difficulty", default="easy", help="difficulty of the worlds: easy, medium or hard")
   parser.add_argument("--examples", type=int, default=3, help="examples shown of each kind that failed")
   arguments = parser.parse_args()
   cases, totals = [], []
   for world_seed in range(arguments.worlds):
-    world = make_world(world_seed)
+    world = make_world(world_seed, arguments.difficulty)
     drawn = draw_cases(GRAMMARS, arguments.num // arguments.worlds, arguments.seed, world)
     cases += drawn
     totals += [gold_score(world, case.prompt, case.response).total for case in drawn]

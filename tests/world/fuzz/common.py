@@ -266,3 +266,19 @@ def good_values(*skip):
 
   rules = {**GOOD_VALUES, "small first letter": small, "white space": spread}
   return {kind: rule for kind, rule in rules.items() if kind not in skip}
+
+
+BAD = {**BAD_TAILS, **BAD_CONDUCT, **BAD_VALUES}
+
+
+def statements(d: Draw, state, deny, right, wrong):
+  """The slots of statements: {good}, {false}, {denied} and the answer itself, from templates with {v}."""
+  return {
+    **common_slots(d),
+    "right": right,
+    "wrong": wrong,
+    "good": state.replace("{v}", right),
+    "false": state.replace("{v}", wrong),
+    "denied": deny.replace("{v}", right),
+    "ideal": "{good}.",
+  }

@@ -13,7 +13,7 @@ from fuzz.common import (
   values_of,
 )
 from fuzz.grammar import Draw, Grammar
-from fuzz.values import PLAIN_DENIALS
+from fuzz.people import PLAIN_DENIALS
 from fuzz.words import THINGS
 
 # Ignorance

@@ -30,7 +30,10 @@ VERBS = {
   "drops": ("dropped", "drop", "dropping", "drop"),
 }
 
-SHE = {"Ann", "Sue", "Eva", "Liz", "Amy", "Meg", "Kim"}
+SHE = {
+  "Ann", "Sue", "Eva", "Liz", "Amy", "Meg", "Kim", "Pam", "Ivy", "Zoe", "Fay", "Una", "Bea", "Nan", "Ada", "Ida", "Lea",
+  "Eve", "Mia", "Ora", "Tia", "Dot", "Flo", "Joy",
+}  # fmt: skip
 
 _ONES = (
   "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
