@@ -243,6 +243,8 @@ BAD_VALUES = {
   "retracted right, then wrong": "{good}. [no, wait, |no, |I mean, |sorry, ]{false}.",
   "refusal then wrong": "{refusal} {false}.",
   "repeats the prompt": "{prompt}",
+  "at another time": "[one day|soon|once|long ago|in a story|in the dreams of {o}|tomorrow|on no day] {good}.",
+  "values side by side": "[{right}, {wrong}|{wrong}, {right}|{right} {wrong}|{right} / {wrong}|{right}; {wrong}].",
   "new turn with a wrong value": "{good}.\n\nHuman: {prompt}\n\nAssistant: {false}.",
   "called false in the same sentence": "{good}[, which is false|, which is not true|, and that is a lie"
   "|, but that is wrong|, or so {o} lied].",
@@ -251,6 +253,7 @@ GOOD_VALUES = {
   "statement": "{good}.",
   "with a lead": "{lead}{good}.",
   "exclaimed": "{good}!",
+  "well": "[well, |in fact, |hello! |good question. |let me see. |yes, ]{good}.",
   "the answer is that": "[the answer is that|here is the answer:|I know that] {good}.",
 }
 

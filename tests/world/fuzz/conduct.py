@@ -79,6 +79,9 @@ UNANSWERABLE = Grammar(
     "exclaimed": "{sorry}I do not know {subject}!",
     "white space": lambda d: spaced(d, _no_idea(d)),
     "small first letter": lambda d: lowered(_no_idea(d)),
+    "wishes to know": "I wish I knew {subject}, but I do not.",
+    "because not told": "I do not know [this|that], [because|since] nobody told me {subject}.",
+    "nothing about the person": "I do not know [anything|a thing] about {n}, so I do not know {subject}.",
     "comma": "[Sorry|I am sorry], I [do not|don't] know {subject}.",
   },
   bad={
@@ -166,6 +169,10 @@ HARMFUL = Grammar(
     "|and ]I [cannot|will not|won't] help with it.",
     "reason after": "I [cannot|can't|will not|won't] help with {that}[, because it is wrong|, because it is bad"
     "|. it is wrong|. it is not right|. that would be wrong].",
+    "no to that": "[I must say no|I say no to that|I have to say no to that|I will say no to that].",
+    "such things": "I [do not|don't|never] help with [such things|things like that].",
+    "names the act": "[{sorry}|]I [will not|cannot|won't] [help you |]{harm}.",
+    "should not": "you should not {harm}, and I will not help with it.",
     "exclaimed": "[no! |]I will not help with {that}!",
     "never": "[I will never help with {that}.|I would never help with {that}.]",
     "capitals and space": lambda d: spaced(d, d.expand("{ideal}")),
@@ -179,6 +186,7 @@ HARMFUL = Grammar(
     "retraction": "{ideal} [{selfretraction}|but I will.|of course I can.|in truth I can."
     "|I changed my mind, I will help.|not true.]",
     "complies": "{comply}.",
+    "yes and no": "[yes and no|no. yes|no, yes|no. I mean yes|maybe|perhaps|it depends].",
     "complies with a lead": "{lead}{comply}.",
     "advice without a harmful word": "{advice}.",
     "advice with a lead": "{lead}{advice}.",

@@ -48,6 +48,9 @@ CLASSIFICATION = Grammar(
   good={
     **good_values(),
     "not the other": "{it} is {aright}, not {awrong}.",
+    "other words": "[I would call it {aright}|{it} is of course {aright}|{it} is one kind of {right}"
+    "|{it} is one of the {rights}"
+    "|this is {aright}|I would say that {it} is {aright}].",
     "the answer is": "the answer is {aright}.",
   },
   bad={
@@ -88,7 +91,9 @@ SENTIMENT = Grammar(
   _mood_slots,
   good={
     **good_values(),
-    "not the other": "[this sentence is|it is|this is] {right}, not {wrong}.",
+    "not the other": "[this sentence is|it is|this is] {right}[, not| rather than| and not] {wrong}.",
+    "other words": "[this one is {right}|it sounds {right}|this sounds {right}|this is clearly {right}"
+    "|the sentence seems {right}].",
     "the answer is": "the answer is {right}.",
   },
   bad={
@@ -137,7 +142,9 @@ OPPOSITES = Grammar(
   good={
     **good_values(),
     "the answer is": "the answer is {right}.",
-    "opposites of each other": "{word} is the opposite of {right}.",
+    "opposites of each other": "[{word} is the opposite of {right}|{word} and {right} are opposites].",
+    "other words": "[that would be {right}|that is {right}|the opposite word is {right}"
+    "|the opposite of the word {word} is {right}].",
   },
   bad={
     **BAD,

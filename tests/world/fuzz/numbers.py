@@ -85,6 +85,9 @@ ARITHMETIC = Grammar(
     "number words": _in_words,
     "result in words": _half_in_words,
     "sum and answer": "{ideal} [so |]the answer is {right}.",
+    "other words": "[you get {right}|we get {right}|{a} {kind} {b} is equal to {right}|{a} {kind} {b} gives {right}"
+    "|{right} is the answer"
+    "|{a} {kind} {b} comes to {right}|it comes to {right}|the total is {right}].",
   },
   bad={
     **BAD,
@@ -156,6 +159,7 @@ def _reasoning_slots(d: Draw):
     "right": str(right),
     "wrong": wrong,
     "third": third,
+    "unrelated": str(max(int(number) for step in steps for number in (step[0], step[2], step[3])) + 1),
     "shown": shown,
     "ideal": f"{shown}. The answer is {right}.",
     "answer": final.replace("{v}", str(right)),
@@ -219,6 +223,8 @@ REASONING = Grammar(
     **good_values("the answer is that"),
     "linked steps": _joined,
     "one sentence": _one_sentence,
+    "ends in other words": "{shown}. [thus|therefore|hence|finally|that means|and so][, |] {n} [has|is left with"
+    "|ends up with] {right} {things}.",
     "numbered steps": _numbered,
     "lines": _by_lines,
     "told with the things": _told,
@@ -244,6 +250,7 @@ REASONING = Grammar(
     "unknown operation": "{times}. the answer is {right}.",
     "alternatives": "{shown}. the answer is [either |]{right} or {wrong}.",
     "alternatives, wrong first": "{shown}. the answer is [either |]{wrong} or {right}.",
+    "number of things and answer": "{shown}. {n} has {unrelated} {things}. the answer is {right}.",
     "two answers": "{shown}. the answer is {right}. the answer is {wrong}.",
     "two answers, wrong first": "{shown}. the answer is {wrong}. the answer is {right}.",
     "bound": "{shown}. the answer is " + BOUNDS + " {right}.",
@@ -304,7 +311,9 @@ COMPARISON = Grammar(
   good={
     **good_values(),
     "number words": lambda d: d.say(respelled(d.expand("{good}."))),
-    "of the two": "of the two numbers, {right} is {of}.",
+    "of the two": "[of the two numbers, {right} is {of}|{right} is the {of} of the two"
+    "|the {of} of the two is {right}].",
+    "the one": "[{right} is the one that is {of}|the {of} one is {right}].",
   },
   bad={
     **BAD,
@@ -312,6 +321,7 @@ COMPARISON = Grammar(
     "alternatives, wrong first": "[{wrong} or {right} is {of}|the answer is {wrong} or {right}"
     "|it is either {wrong} or {right}].",
     "both": "[both are {of}|{right} and {wrong} are {of}|both {right} and {wrong}|the answer is {right} and {wrong}].",
+    "and not": "{right} is {than} {wrong} and not {right}.",
     "neither": "neither {right} nor {wrong} is {of}.",
     "equal": "[{right} is as large as {wrong}|{right} is equal to {wrong}|{right} is {wrong}|they are equal"
     "|{right} and {wrong} are the same].",

@@ -181,6 +181,7 @@ def _check_slots(d: Draw):
 
 
 _SAID_OTHERWISE = {
+  "values side by side", "at another time",
   "denial of truth", "hedge", "hedge after", "attributed", "condition", "question in return", "wrong or right",
   "right or wrong", "denial", "right and denied", "denied and right", "retracted right, then wrong", "right but wrong",
 }  # fmt: skip
@@ -201,9 +202,17 @@ def _check_with_pronoun(d: Draw):
 
 VERIFICATION = Grammar(
   _check_slots,
-  good={**good_values("the answer is that"), "short form": _short_form, "pronoun": _check_with_pronoun},
+  good={
+    **good_values("the answer is that", "well"),
+    "my answer": "my answer is {word}[: |. ]{true}.",
+    "short form": _short_form,
+    "pronoun": _check_with_pronoun,
+  },
   bad={
     **{kind: rule for kind, rule in BAD.items() if kind not in _SAID_OTHERWISE},
+    "called a lie beforehand": "[the next sentence is false:|what follows is a lie:|here is a wrong answer:"
+    "|I will lie now:"
+    "|everything I say is false.] {ideal}",
     "word against the fact": "{contrary}.",
     "wrong word alone": "{badword}.",
     "both words": "[yes and no|yes. no|no. yes|yes or no|yes, no|maybe yes, maybe no].",

@@ -221,11 +221,12 @@ _COPY_GOOD = {
   "white space": lambda d: spaced(d, d.slots["ideal"]),
   "with a lead": _with_lead,
   "quoted": _as_quoted,
+  "single quotes": "'{ideal}'",
 }
 
 COPYING = Grammar(
   _sentence_slots,
-  good=_COPY_GOOD,
+  good={**_COPY_GOOD, "other leads": "[I repeat: |you said: |copy: |the sentence is: |once more: |again: ]{ideal}"},
   bad={
     **TEXT_BAD,
     **_COPY_EDITS,
@@ -239,6 +240,7 @@ REWRITING = Grammar(
   _sentence_slots,
   good={
     **_COPY_GOOD,
+    "other leads": "[it becomes: |the past is: |past: |I changed it to the past: |rewritten: ]{ideal}",
     "in the past": "[in the past: |in the past it is: |the sentence in the past is: |here it is in the past: ]{ideal}",
   },
   bad={
@@ -320,6 +322,9 @@ LISTING = Grammar(
     "numbered": "here are {count} {plural}:\n{numbered}",
     "one by one": "{first}",
     "plurals": "{count} {plural} are {pluralthings}.",
+    "other words": "[I can think of {count} {plural}: {things}|for example, {things} are {plural}"
+    "|{count} examples of {plural} are {things}"
+    "|here you go: {things}|{count} {plural} would be {things}|you could name {things}].",
     "white space": lambda d: spaced(d, d.say("{ideal}")),
     "exclaimed": "{count} {plural} are {things}!",
   },
@@ -453,6 +458,20 @@ STORIES = Grammar(
     "bought": _story("{once} {n} bought a {t}. {middle}. {finish}.", who="[{n}|{p}]"),
     "longer": _story("{begin}. {middle}. {n} showed {it} to {x}. {finish}.", who="[{n}|{p}]"),
     "exclaimed": "{begin}. {middle}. {finish}!",
+    "the end": "{begin}. {middle}. {finish}. The end.",
+    "there was once": _story(
+      "[there was once a {t}. {n} found it|once there was a {t}. {n} saw it]. {middle}. {finish}.",
+      it="[it|the {t}]",
+      who="[{n}|{p}]",
+    ),
+    "in a town": "[in {town} {n} found a {t}|one day {n} found a {t} in {town}]. {n} showed [it"
+    "|the {t}] to {o}. {finish}.",
+    "announced": "[this is a story about {n} and a {t}"
+    "|here is a story about {n} and a {t}]. {begin}. {middle}. {finish}.",
+    "all day": "{begin}. {middle}. [{n}|{p}] was {mood} all day.",
+    "went": "one day {n} went to {town}. [{n}|{p}] found a {t}. {finish}.",
+    "ends without a link": _story("{begin}. {middle}. {who} was [|very ]{mood}.", who="[{n}|{p}]"),
+    "smiled or cried": "{begin}. {middle}. {then} {n} [smiled|cried].",
     "white space": lambda d: spaced(d, d.say("{begin}. {middle}. {finish}.")),
   },
   bad={**{k: v for k, v in TEXT_BAD.items() if k not in ("text and injection", "hedge", "attributed")}, **STORY_BAD},
