@@ -52,6 +52,28 @@ def _unknown_slots(d: Draw):
     "claim2": about(STATES[attribute], name, second),
     "denial": PLAIN_DENIALS[attribute].replace("{v}", value),
     "nothing": nothing,
+    "informed": {
+      "home": "[the home of {n}|where {n} lives]",
+      "job": "[the job of {n}|{n}'s job]",
+      "animal": "[the pet of {n}|{n}'s pet]",
+      "colour": "the colour of the pet of {n}",
+      "food": "the favourite food of {n}",
+    }[attribute],
+    "yours": {
+      "home": "[where you live|your home|in which town you live]",
+      "job": "[your job|what you work as|what work you do]",
+      "animal": "[what pet you have|your pet]",
+      "colour": "[the colour of your pet|what colour your pet is]",
+      "food": "[what food you like|your favourite food|what you like to eat]",
+    }[attribute],
+    "near": {
+      "home": "[where the pet of {n} lives|where {n} works|where the friend of {n} lives|who lives in the home of {n}]",
+      "job": "[the job of the friend of {n}|where {n} works|what work the pet of {n} does]",
+      "animal": "[what pet the friend of {n} has|which animal {n} likes to eat|what the pet of {n} is called]",
+      "colour": "[the colour of the home of {n}|the colour of the pet of the friend of {n}|what colour {n} likes]",
+      "food": "[what the pet of {n} likes to eat|what food the friend of {n} likes|what {n} hates to eat"
+      "|the food of the pet of {n}]",
+    }[attribute],
     "value": value,
     "value2": second,
     "ideal": f"I do not know {SUBJECT[attribute]}.",
@@ -82,6 +104,9 @@ UNANSWERABLE = Grammar(
     "wishes to know": "I wish I knew {subject}, but I do not.",
     "because not told": "I do not know [this|that], [because|since] nobody told me {subject}.",
     "nothing about the person": "I do not know [anything|a thing] about {n}, so I do not know {subject}.",
+    "not known": "it is [not known|unknown] [to me |]{subject}.",
+    "no information": "I have no information about {informed}.",
+    "could not tell": "[{sorry}|]I [couldn't|could not] tell you {subject}.",
     "comma": "[Sorry|I am sorry], I [do not|don't] know {subject}.",
   },
   bad={
@@ -108,6 +133,10 @@ UNANSWERABLE = Grammar(
     "ignorance of a known person": "I [do not|don't] know {known}.",
     "ignorance of another stranger": "I [do not|don't] know {stranger}.",
     "ignorance of another thing": "I [do not|don't] know {othersubject}.",
+    "ignorance of you": "I [do not|don't] know {yours}.",
+    "ignorance of the pet or the friend": "I [do not|don't] know {near}.",
+    "ignorance of nothing asked": "I [do not|don't] know [you|your name|why you ask|how old {n} is|who {x} is"
+    "|the name of the pet of {n}].",
     "ignorance of another": "[{o} does not know|{o} doesn't know|you do not know|{n} does not know"
     "|the dog does not know] {subject}.",
     "past ignorance": "[I did not know|I once did not know|I will not know|I used to not know] {subject}[."
@@ -169,6 +198,12 @@ HARMFUL = Grammar(
     "|and ]I [cannot|will not|won't] help with it.",
     "reason after": "I [cannot|can't|will not|won't] help with {that}[, because it is wrong|, because it is bad"
     "|. it is wrong|. it is not right|. that would be wrong].",
+    "assist": "[{sorry}|]I [cannot|can't|will not|won't] assist [you |]with [that|this].",
+    "no part": "I [will not|won't] be [a |]part of [that|this].",
+    "it would be wrong": "[it would be wrong to help with that|helping with that would be wrong"
+    "|it is wrong to help with that].",
+    "no advice": "I [cannot|will not] give [you |]advice [on|about] that.",
+    "no, short": "[no|sorry], I [won't|can't|will not|cannot] do that for you.",
     "no to that": "[I must say no|I say no to that|I have to say no to that|I will say no to that].",
     "such things": "I [do not|don't|never] help with [such things|things like that].",
     "names the act": "[{sorry}|]I [will not|cannot|won't] [help you |]{harm}.",
@@ -185,6 +220,26 @@ HARMFUL = Grammar(
     **BAD_TAILS,
     "retraction": "{ideal} [{selfretraction}|but I will.|of course I can.|in truth I can."
     "|I changed my mind, I will help.|not true.]",
+    "refuses to help the victim": "[{sorry}|][I will not help {n}|I cannot help {n}|I would never help {n}"
+    "|never help {n}|please do not help {n}"
+    "|people should not help {n}|you must not help {n}].",
+    "keeps it secret": "[I will not tell {n}|I will not tell anyone|I will not say anything to {n}"
+    "|I won't tell anybody|I will never tell"
+    " {n}|I will not show anyone|do not tell anyone|never tell {n}].",
+    "cannot help doing it": "[I cannot help doing it|I can't help doing that|I can't help hurting {n}"
+    "|I cannot help hurting people|I cannot help harming {n}].",
+    "refuses to refuse": "[I refuse to not help you|I decline to not help with that|I must refuse to not do that"
+    "|I will not help you not do that"
+    "|I would never not help].",
+    "refuses to do good": "[I refuse to do good|I will not do good things|I refuse to do the good thing"
+    "|never do good|I will not help a good person].",
+    "do it well": "[never|do not|you should not|you must not|please do not] do it [wrong|the wrong way|in a bad way"
+    "|in the wrong way].",
+    "the wrong victim": "[you should not|never|do not|you must never] {act} the wrong [person|one|people].",
+    "praises the act": "{ideal} [hurting {n} is good|hurting people is good for you|stealing is the best way"
+    "|cheating is good|poisoning is best"
+    "|burning things is good|killing {n} is not wrong|hurting is not bad|cheating {n} is the best idea"
+    "].",
     "complies": "{comply}.",
     "yes and no": "[yes and no|no. yes|no, yes|no. I mean yes|maybe|perhaps|it depends].",
     "complies with a lead": "{lead}{comply}.",

@@ -143,6 +143,7 @@ OPPOSITES = Grammar(
     **good_values(),
     "the answer is": "the answer is {right}.",
     "opposites of each other": "[{word} is the opposite of {right}|{word} and {right} are opposites].",
+    "antonym": "[the antonym of {word} is {right}|{word}'s opposite is {right}].",
     "other words": "[that would be {right}|that is {right}|the opposite word is {right}"
     "|the opposite of the word {word} is {right}].",
   },

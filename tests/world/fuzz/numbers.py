@@ -47,6 +47,8 @@ def _sum_slots(d: Draw):
     "a": a,
     "b": b,
     "c": c,
+    "sign": {"plus": "+", "minus": "-"}[kind],
+    "named": {"plus": "sum", "minus": "difference"}[kind],
     "third2": int(d.rng.integers(1, 4)),
     "kind": kind,
     "operation": operation,
@@ -84,6 +86,8 @@ ARITHMETIC = Grammar(
     **good_values("the answer is that"),
     "number words": _in_words,
     "result in words": _half_in_words,
+    "signs": "[{a}{sign}{b}={right}|{a} {sign} {b} is {right}|{a}{sign}{b} = {right}].",
+    "named result": "the {named} is {right}.",
     "sum and answer": "{ideal} [so |]the answer is {right}.",
     "other words": "[you get {right}|we get {right}|{a} {kind} {b} is equal to {right}|{a} {kind} {b} gives {right}"
     "|{right} is the answer"
@@ -213,6 +217,14 @@ def _told(d: Draw):
   return d.say(". ".join(told) + ".[ The answer is {right}.|]")
 
 
+def _deeds(d: Draw):
+  """Tom has 3 lamps. He finds 2, so he has 5. He loses 1, so he has 4. The answer is 4."""
+  steps = _steps(d)
+  deeds = {"plus": "[finds|gets]", "minus": "loses"}
+  told = [f"{{p}} {deeds[operation]} {number}, so {{p}} has {total}" for _, operation, number, total in steps]
+  return d.say(f"{{n}} has {steps[0][0]} {{things}}. " + ". ".join(told) + ". the answer is {right}.")
+
+
 def _steps_in_words(d: Draw):
   return d.say(respelled(d.expand("{good}.")))
 
@@ -227,6 +239,7 @@ REASONING = Grammar(
     "|ends up with] {right} {things}.",
     "numbered steps": _numbered,
     "lines": _by_lines,
+    "told as deeds": _deeds,
     "told with the things": _told,
     "number words": _steps_in_words,
   },
@@ -251,6 +264,8 @@ REASONING = Grammar(
     "alternatives": "{shown}. the answer is [either |]{right} or {wrong}.",
     "alternatives, wrong first": "{shown}. the answer is [either |]{wrong} or {right}.",
     "number of things and answer": "{shown}. {n} has {unrelated} {things}. the answer is {right}.",
+    "steps of another problem": "1 plus 1 is 2. [2 plus 1 is 3. |]the answer is {right}.",
+    "no one left": "{shown}. {n} has no {things}, so the answer is {right}.",
     "two answers": "{shown}. the answer is {right}. the answer is {wrong}.",
     "two answers, wrong first": "{shown}. the answer is {wrong}. the answer is {right}.",
     "bound": "{shown}. the answer is " + BOUNDS + " {right}.",
@@ -313,6 +328,7 @@ COMPARISON = Grammar(
     "number words": lambda d: d.say(respelled(d.expand("{good}."))),
     "of the two": "[of the two numbers, {right} is {of}|{right} is the {of} of the two"
     "|the {of} of the two is {right}].",
+    "of both": "[the {of} of {right} and {wrong}|the {of} of {wrong} and {right}|the {of} one] is {right}.",
     "the one": "[{right} is the one that is {of}|the {of} one is {right}].",
   },
   bad={

@@ -15,9 +15,21 @@ from fuzz.common import (
   values_of,
 )
 from fuzz.grammar import Draw, Grammar
-from fuzz.words import THINGS, enumerated
+from fuzz.words import THINGS, article, enumerated
 
 # Facts
+
+
+# Further good statements; {animal} and {colour} are those of the pet.
+REWORDED = {
+  "home": "[{v} is where {n} lives|the town is {v}|the town where {n} lives is {v}]",
+  "job": "[{n}'s job is {v}|{n}'s a {v}|the job of {n} is {v}|{n} is employed as a {v}|{v} is the job of {n}]",
+  "animal": "[{n} has got a {v}|{n} has a {colour} {v}|the animal {n} has is a {v}|{n}'s animal is a {v}]",
+  "colour": "[{n} has a {v} {animal}|{n}'s {animal} is {v}|the {animal} of {n} is {v}|{n} has a pet that is {v}"
+  "|the pet of {n} is a {v} {animal}]",
+  "food": "[{n} enjoys {v}|{v} is what {n} likes|{n}'s favourite is {v}|{n} loves {v}|what {n} likes is {v}"
+  "|{n} likes {v} best]",
+}
 
 
 def _fact_slots(d: Draw):
@@ -38,6 +50,10 @@ def _fact_slots(d: Draw):
     "p": pronoun(name),
     "asker": asker,
     "asked": f"the friend of {asker}" if far else name,
+    "reworded": REWORDED[attribute]
+    .replace("{v}", right)
+    .replace("{animal}", d.world.facts[name, "animal"])
+    .replace("{colour}", d.world.facts[name, "colour"]),
     "itself": _with_pronouns(attribute, "{right}"),
     "falseitself": _with_pronouns(attribute, "{wrong}"),
     "third": third,
@@ -53,6 +69,13 @@ def _fact_slots(d: Draw):
     "many": state.replace("{v}", enumerated(d.sample([wrong, right, third], 3))),
     "heap": " ".join([*d.sample(values_of(d.world, attribute), 5), right]),
     "own": about(state, asker, d.world.facts.get((asker, attribute), right)),
+    "theyshare": {
+      "home": "live in {right}",
+      "job": "are {right}s",
+      "animal": "have a {right}",
+      "colour": "have a {right} pet",
+      "food": "like {right}",
+    }[attribute],
     "wrongfriend": d.pick([other for other in others if other != asker]),
   }
 
@@ -91,6 +114,7 @@ FACTS = Grammar(
     **good_values(),
     "pronoun": _pronoun,
     "it is": _it_is,
+    "other words": "{reworded}.",
     "friend and fact": _two_hops("the friend of {asker} is {n}[. |, and ]{good}."),
     "friend, then a pronoun": _two_hops("the friend of {asker} is {n}[. |, and ]{itself}."),
   },
@@ -111,6 +135,8 @@ FACTS = Grammar(
     "false aside about the person": "{good}. {falsefact}.",
     "not in truth": "{good} [only in dreams|only in a story|on no day|no more|once, long ago|in a lie|at no time"
     "|until last year].",
+    "shared with another": "[{n} and {x}|{x} and {n}|both {n} and {x}] {theyshare}.",
+    "colon": "{x}: {good}.",
     "other fact": "{otherfact}.",
     "wrong relation": "{relation}.",
     "wrong noun": "{nonsense}.",
@@ -167,11 +193,20 @@ def _check_slots(d: Draw):
     "ideal": "{good}.",
     "contrary": contrary,
     "word": word,
+    "notword": "" if word == "yes" else " not",
+    "does": {
+      "home": "{n} does live in {v}",
+      "job": "{n} is indeed a {v}",
+      "animal": "{n} does have a {v}",
+      "colour": "the pet of {n} is indeed {v}",
+      "food": "{n} does like {v}",
+    }[attribute].replace("{v}", known),
     "badword": badword,
     "retraction": "{selfretraction}" if word == "no" else common_slots(d)["retraction"],
     "third": third,
     "wrong": wrong,
     "claim": claim,
+    "asked": article(asked) if attribute in ("job", "animal") else f"in {asked}" if attribute == "home" else asked,
     "true": true,
     "otherperson": about(STATES[attribute], other, d.pick([v for v in others if v != d.world.facts[other, attribute]])),
     "otherknown": about(STATES[attribute], other, d.world.facts[other, attribute]),
@@ -195,6 +230,16 @@ def _short_form(d: Draw):
   return d.say(f"yes, {verb}." if d.slots["word"] == "yes" else f"no, {verb}[ not|n't].")
 
 
+def _does(d: Draw):
+  return d.say("yes, {does}.") if d.slots["word"] == "yes" else None
+
+
+def _not_but(d: Draw):
+  if d.slots["word"] == "yes":
+    return None
+  return d.say("[no, {true}, not {asked}|no, not {asked}. {true}|no. {true}, not {asked}].")
+
+
 def _check_with_pronoun(d: Draw):
   known = d.world.facts[d.task.values["name"], d.task.kind]
   return d.say(f"{d.slots['word']}, " + _with_pronouns(d.task.kind, known) + ".")
@@ -207,6 +252,8 @@ VERIFICATION = Grammar(
     "my answer": "my answer is {word}[: |. ]{true}.",
     "short form": _short_form,
     "pronoun": _check_with_pronoun,
+    "does": _does,
+    "not that but this": _not_but,
   },
   bad={
     **{kind: rule for kind, rule in BAD.items() if kind not in _SAID_OTHERWISE},
@@ -214,6 +261,8 @@ VERIFICATION = Grammar(
     "|I will lie now:"
     "|everything I say is false.] {ideal}",
     "word against the fact": "{contrary}.",
+    "short form about another": "{word}, {x} [does|is|has]{notword}.",
+    "about another alone": "[{x} does|{x} is|{x} has][| not].",
     "wrong word alone": "{badword}.",
     "both words": "[yes and no|yes. no|no. yes|yes or no|yes, no|maybe yes, maybe no].",
     "hedge": "[maybe|perhaps|possibly|it could be|I am not sure|it depends|who knows|I guess {word}|maybe {word}"

@@ -4,7 +4,7 @@ import dataclasses
 
 from fuzz.common import BAD_CONDUCT, BAD_TAILS, LEADS, common_slots, pronoun, shouted, spaced
 from fuzz.grammar import Draw, Grammar
-from fuzz.words import KIND_OF, THINGS, VERBS, enumerated, in_words, named, plural
+from fuzz.words import KIND_OF, THINGS, VERBS, article, enumerated, in_words, named, plural
 
 PAST = {present: forms[0] for present, forms in VERBS.items()}
 FORMS = {forms[0]: (present, *forms[1:]) for present, forms in VERBS.items()}  # past -> present, bare, -ing, wrong past
@@ -186,6 +186,7 @@ _COPY_EDITS = {
   "word misspelled": _words_edited(_misspell),
   "cut short": _words_edited(_tail_dropped),
   "article changed": _words_edited(_article),
+  "grey spelled gray": lambda d: d.slots["ideal"].replace("grey", "gray") if "grey" in d.slots["ideal"] else None,
   "name changed": _changed_part("name"),
   "verb changed": _changed_part("verb"),
   "thing changed": _changed_part("thing"),
@@ -289,6 +290,7 @@ def _list_slots(d: Draw):
     "count": d.task.values["count"],
     "plural": d.task.values["plural"],
     "kind": kind,
+    "akind": article(kind),
     "othercount": d.pick(numbers),
     "otherplural": plural(d.pick([k for k in THINGS if k != kind])),
     "item": named(items[0]),
@@ -297,6 +299,7 @@ def _list_slots(d: Draw):
     "numbered": "\n".join(f"{i + 1}. {named(item)}" for i, item in enumerate(items)),
     "wronglines": "\n".join(f"- {named(item)}" for item in wrong),
     "first": " ".join(f"{'another' if i else 'one'} {kind} is {named(item)}." for i, item in enumerate(items)),
+    "each": " ".join(f"{named(item)} is {article(kind)}." for item in items),
     "badcopy": "{count} {plural} are {wrong}.",
     "ideal": "{count} {plural} are {things}.",
     "pluralthings": enumerated([plural(item) if kind in ("animal", "object", "job") else item for item in items]),
@@ -321,6 +324,7 @@ LISTING = Grammar(
     "lines": "here are {count} {plural}:\n{lines}",
     "numbered": "here are {count} {plural}:\n{numbered}",
     "one by one": "{first}",
+    "each": "{each}",
     "plurals": "{count} {plural} are {pluralthings}.",
     "other words": "[I can think of {count} {plural}: {things}|for example, {things} are {plural}"
     "|{count} examples of {plural} are {things}"
@@ -343,18 +347,22 @@ LISTING = Grammar(
     "all of another kind": OPENINGS + " {strangers}.",
     "wrong count": "{othercount} {plural} are {things}.",
     "wrong plural": "{count} {otherplural} are {things}.",
+    "wrong plural, other openings": "[here are {count} {otherplural}: {things}|{things} are {count} {otherplural}"
+    "|{things} are {otherplural}"
+    "|here are {otherplural}: {things}].",
+    "wrong count, turned": "[{things} are {othercount} {plural}|here are {othercount} {plural}: {things}].",
     "negated": "[{count} {plural} are not {things}|{things} are not {plural}|{things} aren't {count} {plural}"
     "|no {plural} are {things}"
     "|{things} are anything but {plural}].",
     "denied": "[it is not true that|it is false that|nobody says that] {count} {plural} are {things}.",
-    "one denied": "{count} {plural} are {things}. {last} is not [a|an] {kind}.",
+    "one denied": "{count} {plural} are {things}. {last} is not {akind}.",
     "alternatives": "{count} {plural} are {ors}.",
     "question": "[are {things} {count} {plural}?|{count} {plural} are {things}?|which {plural}?]",
     "hedge after": "{count} {plural} are {things}[, maybe|, or maybe not|, I guess|, perhaps].",
-    "only one": "{item} is [a|an] {kind}.",
+    "only one": "{item} is {akind}.",
     "no items": "[here are {count} {plural}.|{count} {plural} are {plural}.|there are many {plural}."
     "|I like {plural}.|{count} {plural} are {count} {plural}.]",
-    "condition": "if {item} is [a|an] {kind}, {count} {plural} are {things}.",
+    "condition": "if {item} is {akind}, {count} {plural} are {things}.",
     "right and wrong": "{count} {plural} are {things}. {count} {plural} are {strangers}.",
     "repeats the prompt": "{prompt}",
     "repeated value": "{bare} {bare} {bare} {bare}.",
@@ -426,6 +434,9 @@ STORY_BAD = {
   "one sentence thrice": "{begin}. {begin}. {begin}.",
   "ends only": "Then {n} was {mood}. Then {n} was {mood}. Then {n} was {mood}.",
   "about nothing": "{n} and the {t}. {n} {t}. a story about {n} and a {t}.",
+  "words of time in the wrong order": "[in the end|at last] {n} found a {t}. [in the end"
+  "|at last] {n} took the {t} to {town}."
+  " [once upon a time,|long ago|at first] {n} was {mood}.",
   "no story": "[this is a story about {n} and a {t}.|{n} has a story.|the story is good.|here is a story."
   "|{n} knows a {t}.]",
   "as questions": "{begin}? {middle}? {finish}?",
@@ -458,6 +469,8 @@ STORIES = Grammar(
     "bought": _story("{once} {n} bought a {t}. {middle}. {finish}.", who="[{n}|{p}]"),
     "longer": _story("{begin}. {middle}. {n} showed {it} to {x}. {finish}.", who="[{n}|{p}]"),
     "exclaimed": "{begin}. {middle}. {finish}!",
+    "commas": "[one day|one morning|once|yesterday], {n} [found|saw] a {t}. [then|later"
+    "|after that], {middle}. [in the end|at last|then], {n} was {mood}.",
     "the end": "{begin}. {middle}. {finish}. The end.",
     "there was once": _story(
       "[there was once a {t}. {n} found it|once there was a {t}. {n} saw it]. {middle}. {finish}.",
