@@ -93,15 +93,19 @@ def fit_bradley_terry(differences: scipy.sparse.csr_array, pair_weight: np.ndarr
   pair_weight: f64[pairs], at least 0. This is logistic regression without intercept, and convex.
   """
   share = np.asarray(pair_weight, np.float64)
+  used = np.unique(differences.indices)  # the weight of a feature that never differs is 0
+  design = differences[:, used]
 
   def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-    logits = differences @ weights
-    slope = differences.T @ (-share * scipy.special.expit(-logits)) + ridge * weights
+    logits = design @ weights
+    slope = design.T @ (-share * scipy.special.expit(-logits)) + ridge * weights
     return float(share @ np.logaddexp(0.0, -logits) + 0.5 * ridge * weights @ weights), slope
 
-  start = np.zeros(differences.shape[1])
   options = dict(maxiter=500, ftol=1e-7, gtol=1e-5)
-  return np.asarray(scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x)
+  found = scipy.optimize.minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B", options=options)
+  weights = np.zeros(differences.shape[1])
+  weights[used] = found.x
+  return weights
 
 
 def features(prompt: str, response: str) -> list[float]:

@@ -259,12 +259,9 @@ def _answerer(
   temperature = config.sampling.temperature or 1.0
 
   @jit
-  def sequence_kl(params: Params, reference: Params, rollout: Rollout) -> jax.Array:  # f32[B]
-    logp, logp_ref = (
-      token_logprobs(model.apply(p, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
-      for p in (params, reference)
-    )
-    return (logp - logp_ref).sum(axis=1)
+  def sequence_kl(reference: Params, rollout: Rollout) -> jax.Array:  # f32[B]
+    logits = model.apply(reference, rollout.tokens) / temperature
+    return (rollout.logp - token_logprobs(logits, rollout.tokens, mask=rollout.mask)).sum(axis=1)
 
   def answer(params: Params, key: jax.Array, chosen: np.ndarray, reference: Params | None) -> dict[str, Any]:
     columns: dict[str, Any] = collections.defaultdict(list)
@@ -275,7 +272,7 @@ def _answerer(
       columns["length"] += np.asarray(rollout.mask.sum(axis=1), np.float32)[:kept].tolist()
       columns["finished"] += np.asarray(rollout.finished, np.float32)[:kept].tolist()
       if reference is not None:
-        columns["kl"] += np.asarray(sequence_kl(params, reference, rollout))[:kept].tolist()
+        columns["kl"] += np.asarray(sequence_kl(reference, rollout))[:kept].tolist()
       if proxy:
         columns["proxy"] += proxy(rollout, texts, responses)[:kept].tolist()
     if gold:

@@ -81,19 +81,25 @@ def model_scorer(model: LanguageModel, params: Params) -> Scorer:
 def text_scorer(model: LanguageModel, tokenizer: data.Tokenizer, params: Params, batch_size: int) -> ScoreFunction:
   """`score(prompts, responses) -> f32[N]` of given texts by a reward model, read at the <eos> of a finished response.
 
-  A text that occurs twice is scored once.
+  A text that occurs twice, in one call or in several, is scored once.
 
   Raises (when called):
     DataError: prompt and response together are longer than the model.
   """
   compiled = jit(lambda params, tokens, mask: model.score(params, tokens, mask))
 
+  known: dict[data.Demonstration, float] = {}
+
   def score(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
     asked = [data.Demonstration(*texts) for texts in zip(prompts, responses, strict=True)]
-    place = {texts: index for index, texts in enumerate(dict.fromkeys(asked))}
-    rows, skips = data.demonstration_rows(tokenizer, list(place), model.config.max_length)
+    new = [texts for texts in dict.fromkeys(asked) if texts not in known]
+    known.update(zip(new, score_new(new).tolist(), strict=True))
+    return np.array([known[texts] for texts in asked], np.float32)
+
+  def score_new(texts: Sequence[data.Demonstration]) -> np.ndarray:
+    rows, skips = data.demonstration_rows(tokenizer, texts, model.config.max_length)
     if skips:
-      raise data.DataError(f"{skips.total()} of {len(place)} texts cannot be scored: {', '.join(skips)}")
+      raise data.DataError(f"{skips.total()} of {len(texts)} texts cannot be scored: {', '.join(skips)}")
     sizes = np.max(np.where(rows["mask"], np.arange(model.config.max_length) + 1, 0), axis=1)  # [N]
     order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
     scores = np.zeros(len(order), np.float32)
@@ -102,7 +108,7 @@ def text_scorer(model: LanguageModel, tokenizer: data.Tokenizer, params: Params,
       width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, model.config.max_length)
       found = np.asarray(compiled(params, rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
       scores[chosen[: batch.kept]] = found[: batch.kept]
-    return scores[[place[texts] for texts in asked]]
+    return scores
 
   return score
 
