@@ -51,4 +51,5 @@ def get_config(arg: str = "") -> ConfigDict:
   config.evaluation.update(num_prompts=64, batch_size=64, num_samples=16)
   config.evaluation.sampling.update(sampling)
   config.evaluation.gold.function = ""
+  config.evaluation.update(contrasts="", comparisons="", demonstrations="")
   return config

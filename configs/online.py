@@ -103,7 +103,7 @@ def get_config(arg: str = "") -> ConfigDict:
   prefix = "page_" if arg else "online_"
   models = dict.fromkeys(name for policies in ways.values() for name in policies if name != "sft")
   config[f"{prefix}evaluation"] = quickstart.evaluation(config, *models)
-  config[f"{prefix}evaluation"].reward_model = ""
+  config[f"{prefix}evaluation"].update(reward_model="", contrasts="", comparisons="")
   config[f"{prefix}budget"] = dict(
     algorithm="rlhf_jax.stages.label_budget", evaluation=f"{{run}}/{prefix}evaluation/evaluation.json", ways=ways
   )

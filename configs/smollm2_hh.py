@@ -55,6 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.evaluation.update(models=("base", "sft", "ppo"), reference="sft", prompts=pairs, held_out_prompts="")
   config.evaluation.update(num_prompts=256, batch_size=64, num_samples=32)
   config.evaluation.gold.function = ""
+  config.evaluation.update(contrasts="", comparisons="", demonstrations="")
   for section in (config.reward_model, config.ppo.environment, config.evaluation):
     section.sampling.update(sampling)
   return few(config) if size else config

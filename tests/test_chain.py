@@ -149,7 +149,7 @@ def test_given_texts_are_scored_like_sampled_ones(chain, workspace):
     tokens = np.array([ids])
     assert model.score(judge, tokens, np.ones_like(tokens, bool))[0] == pytest.approx(value, abs=1e-5)
   assert found[2] == found[0] != found[1]
-  with pytest.raises(data.DataError, match="1 of 2 texts cannot be scored"):
+  with pytest.raises(data.DataError, match="1 of 1 texts cannot be scored: longer than 64 tokens"):
     score(prompts, ["Tom lives in Ashby.", "word " * 200])
 
 

@@ -20,6 +20,7 @@ from rlhf_jax.evaluation.statistics import (
   ranking_accuracy,
   ratio_interval,
 )
+from rlhf_jax.train import report_skips
 from rlhf_jax.world import Labeller, Traits, ceiling, choice_probability, rank, traits_of
 
 
@@ -53,8 +54,10 @@ class Sides(NamedTuple):
     return (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
 
 
-def read_contrasts(path: Path) -> list[Contrast]:
+def read_contrasts(path: Path, tokenizer: data.Tokenizer, length: int) -> list[Contrast]:
   """The contrasts in a file of rows {"prompt", "chosen", "rejected", "kind", optional "cluster" and "cell"}.
+
+  A contrast with a response of more than `length` tokens, prompt included, is skipped and reported.
 
   Raises:
     DataError: a row is no such contrast, or there is none; the message names file and line.
@@ -68,9 +71,12 @@ def read_contrasts(path: Path) -> list[Contrast]:
       )
     given = {name: str(row.get(name) or "") for name in Contrast._fields}
     contrasts.append(Contrast(**given))
-  if not contrasts:
-    raise data.DataError(f"{path}: holds no contrast")
-  return contrasts
+  pairs = [data.Comparison(contrast.prompt, (contrast.chosen, contrast.rejected), (0, 1)) for contrast in contrasts]
+  _, kept, skips = data.comparison_rows(tokenizer, pairs, length)
+  report_skips(str(path), skips, len(contrasts))
+  if not kept:
+    raise data.DataError(f"{path}: holds no contrast of at most {length} tokens")
+  return [contrasts[index] for index in kept]
 
 
 def accuracy_by_kind(

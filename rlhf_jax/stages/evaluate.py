@@ -140,14 +140,14 @@ def run(config: Config, stage: Stage) -> None:
         groups.append(answer(reference, jax.random.fold_in(stage_key(stage), index), prompts.origins.inside, None))
         progress.update(len(answers) + index, {})
   score = text_scorer(model, tokenizer, judge, config.batch_size) if judge else None
-  baselines, copied = _baselines(config, stage, tokenizer, prompts.encoded.texts, score, gold)
+  baselines, copied = _baselines(config, stage, model, tokenizer, prompts.encoded.texts, score, gold)
   result = summarize(answers, baselines, config.reference, prompts.origins, copied=copied, full_gold=config.full_gold)
   if score:
     style = None
     if config.comparisons:
       style = fit_style_baseline(data.read_comparisons(stage.path(config.comparisons))[0])
     result["reward_model"] = {
-      config.reward_model: _judge_reward_model(config, stage, prompts, groups, score, style, gold)
+      config.reward_model: _judge_reward_model(config, stage, model, tokenizer, prompts, groups, score, style, gold)
     }
   write_results(stage, "evaluation.json", result)
   _write_samples(config, stage, prompts.encoded.texts, prompts.origins.clusters, answers)
@@ -156,6 +156,7 @@ def run(config: Config, stage: Stage) -> None:
 def _baselines(
   config: Config,
   stage: Stage,
+  model: LanguageModel,
   tokenizer: data.Tokenizer,
   prompts: Sequence[str],
   score: ScoreFunction | None,
@@ -169,6 +170,8 @@ def _baselines(
   nearest: list[list[str]] = []
   if config.demonstrations:
     demonstrations, _ = data.read_demonstrations(stage.path(config.demonstrations))
+    room = model.config.max_length - config.sampling.max_prompt_tokens
+    demonstrations = [texts for texts in demonstrations if len(data.response_ids(tokenizer, *texts)) <= room]
     nearest = nearest_responses(prompts, demonstrations)
     texts["commonest answer"] = [commonest_response(demonstrations)] * len(prompts)
     texts["look-up"] = [responses[0] for responses in nearest]
@@ -183,15 +186,16 @@ def _baselines(
     pairs = list(dict.fromkeys((row, text) for row, responses in enumerate(nearest) for text in responses))
     earned = gold([prompts[row] for row, _ in pairs], [text for _, text in pairs])["total"]
     copied = np.zeros(len(prompts), bool)
-    copied[[row for (row, _), full in zip(pairs, has_full_reward(earned, config.full_gold), strict=True) if full]] = (
-      True
-    )
+    full = has_full_reward(earned, config.full_gold)
+    copied[[row for (row, _), is_full in zip(pairs, full, strict=True) if is_full]] = True
   return found, copied
 
 
 def _judge_reward_model(
   config: Config,
   stage: Stage,
+  model: LanguageModel,
+  tokenizer: data.Tokenizer,
   prompts: _Prompts,
   groups: Sequence[dict[str, Any]],
   score: ScoreFunction,
@@ -207,7 +211,7 @@ def _judge_reward_model(
       groups = [{**group, "style": style.score(asked, group["responses"])} for group in groups]
     measured = judge_reward_model(groups, config.min_gap, labellers, stage.stage_seed)
   if config.contrasts:
-    contrasts = read_contrasts(stage.path(config.contrasts))
+    contrasts = read_contrasts(stage.path(config.contrasts), tokenizer, model.config.max_length)
     asked = [contrast.prompt for contrast in contrasts] * 2
     sides = [contrast.chosen for contrast in contrasts] + [contrast.rejected for contrast in contrasts]
     scored = Sides(*np.split(score(asked, sides), 2))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlhf_jax.data import DataError, write_rows
+from rlhf_jax.data import DataError, train_tokenizer, write_rows
 from rlhf_jax.evaluation.reward_models import Contrast, Sides, accuracy_by_kind, judge_reward_model, read_contrasts
 from rlhf_jax.world import make_labellers
 
@@ -97,7 +97,14 @@ def test_the_two_pairs_of_a_prompt_are_one_observation():
 def test_contrasts_are_read_with_their_line(tmp_path):
   row = {"prompt": "p", "chosen": "a", "rejected": "b", "kind": "wrong", "cluster": "facts", "cell": "new"}
   write_rows(tmp_path / "good.jsonl", [row, {**row, "cluster": None}])
-  assert read_contrasts(tmp_path / "good.jsonl") == [Contrast(**row), Contrast(**row)._replace(cluster="")]
+  tokenizer = train_tokenizer(["a b p"], 300)
+  assert read_contrasts(tmp_path / "good.jsonl", tokenizer, 32) == [
+    Contrast(**row), Contrast(**row)._replace(cluster="")
+  ]  # fmt: skip
   write_rows(tmp_path / "bad.jsonl", [row, {"prompt": "p", "chosen": "a", "rejected": "b"}])
   with pytest.raises(DataError, match=r"bad\.jsonl:2: need texts .* found prompt, chosen, rejected"):
-    read_contrasts(tmp_path / "bad.jsonl")
+    read_contrasts(tmp_path / "bad.jsonl", tokenizer, 32)
+  write_rows(tmp_path / "long.jsonl", [row, {**row, "rejected": "b" * 99}])
+  assert len(read_contrasts(tmp_path / "long.jsonl", tokenizer, 32)) == 1
+  with pytest.raises(DataError, match="holds no contrast of at most 3 tokens"):
+    read_contrasts(tmp_path / "long.jsonl", tokenizer, 3)
