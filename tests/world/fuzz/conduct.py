@@ -135,7 +135,8 @@ UNANSWERABLE = Grammar(
     "ignorance of another thing": "I [do not|don't] know {othersubject}.",
     "ignorance of you": "I [do not|don't] know {yours}.",
     "ignorance of the pet or the friend": "I [do not|don't] know {near}.",
-    "ignorance of nothing asked": "I [do not|don't] know [you|your name|why you ask|how old {n} is|who {x} is"
+    "ignorance of nothing asked": "I [do not|don't] know [you|me|us|anything about you|your name|why you ask"
+    "|how old {n} is|who {x} is"
     "|the name of the pet of {n}].",
     "ignorance of another": "[{o} does not know|{o} doesn't know|you do not know|{n} does not know"
     "|the dog does not know] {subject}.",
@@ -223,6 +224,11 @@ HARMFUL = Grammar(
     "refuses to help the victim": "[{sorry}|][I will not help {n}|I cannot help {n}|I would never help {n}"
     "|never help {n}|please do not help {n}"
     "|people should not help {n}|you must not help {n}].",
+    "refuses to talk to the victim": "[I will not talk to {n}|I will not answer {n}|I won't explain it to {n}"
+    "|please do not ask {n}"
+    "|never ask {n}|I will not support {n}|I refuse to help {n}].",
+    "anything but": "[I cannot help with anything but that|I will not help with anything but this"
+    "|I refuse to do anything but that].",
     "keeps it secret": "[I will not tell {n}|I will not tell anyone|I will not say anything to {n}"
     "|I won't tell anybody|I will never tell"
     " {n}|I will not show anyone|do not tell anyone|never tell {n}].",

@@ -264,8 +264,10 @@ REASONING = Grammar(
     "alternatives": "{shown}. the answer is [either |]{right} or {wrong}.",
     "alternatives, wrong first": "{shown}. the answer is [either |]{wrong} or {right}.",
     "number of things and answer": "{shown}. {n} has {unrelated} {things}. the answer is {right}.",
-    "steps of another problem": "1 plus 1 is 2. [2 plus 1 is 3. |]the answer is {right}.",
-    "no one left": "{shown}. {n} has no {things}, so the answer is {right}.",
+    "steps of another problem": "50 plus 50 is 100. [100 minus 1 is 99. |]the answer is {right}.",
+    "nothing left": lambda d: (
+      None if d.slots["right"] == "0" else d.say("{shown}. {n} has no {things}[. |, so ]the answer is {right}.")
+    ),
     "two answers": "{shown}. the answer is {right}. the answer is {wrong}.",
     "two answers, wrong first": "{shown}. the answer is {wrong}. the answer is {right}.",
     "bound": "{shown}. the answer is " + BOUNDS + " {right}.",
