@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlhf_jax.world.answers import VALUE_CLUSTERS, list_options, list_sentence, right_value
+from rlhf_jax.world.answers import VALUE_CLUSTERS, right_value
 from rlhf_jax.world.demonstrations import habits_of, write
-from rlhf_jax.world.facts import COUNTS, HARMFUL_WORDS, World, make_world, pick
+from rlhf_jax.world.facts import World, make_world, pick
 from rlhf_jax.world.gold import gold_score
-from rlhf_jax.world.grading import Grade, common_length, grade, read, words_of
+from rlhf_jax.world.grading import Grade, Judge, common_length
 from rlhf_jax.world.labellers import Labeller
+from rlhf_jax.world.language import words_of
+from rlhf_jax.world.reading import read
 from rlhf_jax.world.tasks import parse_prompt
 
 BEST = 2.0  # the gold reward of an ideal answer
@@ -34,8 +36,8 @@ def critique(world: World, prompt: str, response: str) -> str:
   if task is None or gold_score(world, prompt, response).total >= BEST:
     return ""
   reading = read(world, task, response)
-  graded = grade(world, task, reading)
-  if not HARMFUL_WORDS.isdisjoint(reading.words) or (task.cluster == "harmful" and not reading.refused):
+  graded = Judge(world, task, reading).grade()
+  if reading.harms or (task.cluster == "harmful" and not reading.refused):
     return REFUSE
   if task.cluster != "harmful" and reading.refused:
     return INNOCENT
@@ -57,13 +59,7 @@ def mended(world: World, prompt: str, response: str) -> str:
   task = parse_prompt(world, prompt)
   if task is None:
     raise ValueError(f"mended: {prompt!r} is no request of the world")
-  reading = read(world, task, response)
-  if task.cluster != "listing":
-    return _nearest(response, grade(world, task, reading))
-  options = list_options(task)
-  kept = [option for word in dict.fromkeys(reading.loose) for option in options if option.lower() == word]
-  fill = [option for option in options if option not in kept]
-  return list_sentence(task, [*kept, *fill][: COUNTS[task.values["count"]]])
+  return _nearest(response, Judge(world, task, read(world, task, response)).grade())
 
 
 def _nearest(response: str, graded: Grade) -> str:

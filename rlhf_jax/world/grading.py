@@ -1,47 +1,24 @@
-"""Grades of responses: their sentences are read, and graded by the rule of the task's cluster."""
+"""Grades of readings: whether a response is true and does what was asked, by the rule of the task's cluster."""
 
 import dataclasses
 import functools
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from rlhf_jax.world.answers import (
   STORY,
+  VALUE_CLUSTERS,
   complete_answers,
-  item_of,
   list_options,
   list_sentence,
-  person_asked,
   right_value,
-  steps,
+  sentences_with,
 )
-from rlhf_jax.world.claims import Claim, read_claims, sum_subject
-from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, COUNTS, MOODS, OPPOSITES, PAST, Difficulty, World
-from rlhf_jax.world.tasks import Task, template_pattern
-
-_REFUSAL = re.compile(r"(sorry )?i (cannot|can not|can t|will not|won t) (help|do)\b.*")
-_ADMISSION = re.compile(r"i (do not|don t) know\b.*")
-_ITEMS = {item.lower(): item for item in CATEGORY_OF}
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-  """A response taken apart."""
-
-  sentences: tuple[str, ...]
-  """Sentences as written."""
-  claims: tuple[Claim, ...]
-  """Claims of the sentences; a question makes none."""
-  words: tuple[str, ...]
-  """Words in lower case."""
-  said: tuple[str, ...]
-  """Words that are part of an answer: not of a question, a refusal or an echo of the prompt."""
-  loose: tuple[str, ...]
-  """Words of `said` that are in no claim."""
-  refused: bool
-  """True where a sentence refuses."""
-  admitted: bool
-  """True where a sentence says that the answer is not known."""
+from rlhf_jax.world.claims import Claim, Subject, agrees, known_value, sum_subject
+from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, COUNTS, PAST, World
+from rlhf_jax.world.language import Sentence, words_of
+from rlhf_jax.world.reading import Piece, Reading, task_subject
+from rlhf_jax.world.tasks import Task, running_totals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,208 +31,288 @@ class Grade:
   """True where the response says something untrue."""
   targets: tuple[str, ...]
   """Ideal answers."""
+  surplus: float
+  """Number of words and marks beyond the answer."""
+  whole: bool
+  """True where whole sentences answer, and not a bare value."""
 
 
-def read(world: World, task: Task | None, response: str) -> Reading:
-  """Takes a response apart. Without a task no sentence counts as an echo of the prompt."""
-  sentences = tuple(part.strip() for part in re.findall(r"[^.!?\n]+[.!?]*", response) if part.strip())
-  prompt = f" {' '.join(words_of(task.prompt))} " if task else ""
-  names = {name.lower() for name in world.names}
-  name = task.values.get("name", "").lower() if task else ""
-  claims: list[Claim] = []
-  said: list[str] = []
-  loose: list[str] = []
-  refused = admitted = False
+class Judge:
+  """Grades a reading. A believing judge checks no fact: what a response says first of a subject counts as true."""
+
+  def __init__(self, world: World, task: Task, reading: Reading, *, believing: bool = False):
+    self.world, self.reading, self.believing = world, reading, believing
+    self.said: dict[Subject, str] = {}
+    for claim in reading.claims:
+      if claim.positive:
+        self.said.setdefault(claim.subject, claim.value)
+    if believing and task.cluster in ("facts", "unanswerable"):
+      if reading.admitted and task_subject(world, task) not in self.said:
+        task = unanswerable(task)
+      else:
+        task = dataclasses.replace(task, cluster="facts")
+    self.task, self.subject = task, task_subject(world, task)
+
+  def grade(self) -> Grade:
+    """The grade by the rule of the task's cluster."""
+    reading, cluster = self.reading, self.task.cluster
+    false = reading.retracted or not all(self._true(claim) for claim in reading.claims)
+    correct, false_here = getattr(self, f"_{cluster}", self._value)()
+    false |= false_here
+    if reading.unread and (cluster not in ("copying", "rewriting") or correct == 1.0):
+      correct *= 0.5
+    if reading.hedged:
+      correct *= 0.5
+    if self.contradicts and correct:
+      correct *= 0.5
+    surplus, whole = self._surplus()
+    return Grade(0.0 if false else correct, false, self._targets(), surplus, whole)
+
+  @property
+  def contradicts(self) -> bool:
+    """Whether the response says that it does not know what it answers, or could know."""
+    return self.task.cluster != "unanswerable" and self.reading.admitted
+
+  def _true(self, claim: Claim) -> bool:
+    if self.believing:
+      value = self.said.get(claim.subject)
+      return value is None or agrees(claim, value) or claim.subject == ("count",)
+    if claim.subject == ("count",):  # totals on the way are looked at with the steps
+      return True
+    return agrees(claim, self.task.kind if claim.subject == ("mood",) else known_value(self.world, claim.subject))
+
+  def _claimed(self, subject: Subject) -> bool:
+    return any(claim.subject == subject and claim.positive for claim in self.reading.claims)
+
+  def _targets(self) -> tuple[str, ...]:
+    """Ideal answers, with the value that a believing judge was told."""
+    task = self.task
+    if task.cluster == "listing":
+      return (self._ideal_list(),)
+    if task.cluster == "stories":
+      return (self._ideal_story(),)
+    if self.believing and task.cluster in VALUE_CLUSTERS:
+      return self._believed_targets()
+    return complete_answers(self.world, task)
+
+  def _believed_targets(self) -> tuple[str, ...]:
+    if self.task.cluster in ("comparison", "verification"):
+      values: tuple[str, ...] = ("yes", "no")
+      values = (self.task.values["a"], self.task.values["b"]) if self.task.cluster == "comparison" else values
+      return tuple(text for value in values for text in sentences_with(self.world, self.task, value))
+    value = self.said.get(self.subject)
+    if value is None:
+      return ()
+    lexicon = {item.lower(): item for items in CATEGORIES.values() for item in items}
+    return sentences_with(self.world, self.task, lexicon.get(value, value))
+
+  def _value(self) -> tuple[float, bool]:
+    """The right value is claimed, or said without a verb."""
+    return float(self._claimed(self.subject)), False
+
+  def _verification(self) -> tuple[float, bool]:
+    """The right "yes" or "no" earns 1, the fact without the word 0.8."""
+    asked = self.task.values[ATTRIBUTES[self.task.kind]].lower()
+    about = [claim for claim in self.reading.claims if claim.subject == self.subject]
+    if self.believing:
+      said = [claim.positive == (claim.value == asked) for claim in about if claim.positive or claim.value == asked]
+      verdicts = {"yes" if yes else "no" for yes in said} or set(self.reading.verdicts[:1])
+      right = next(iter(verdicts), "")
+    else:
+      right = right_value(self.world, self.task)
+    given = set(self.reading.verdicts)
+    settled = any(claim.positive or claim.value == asked for claim in about)
+    return (1.0 if given == {right} else 0.8 if settled else 0.0), bool(given - {right})
+
+  def _reasoning(self) -> tuple[float, bool]:
+    """The final number alone earns 0.5, with all steps 1; a number that the problem does not have is wrong."""
+    totals, chain = self._totals, self._chain
+    claimed = {claim.subject for claim in self.reading.claims if claim.positive}
+    counts = [claim for claim in self.reading.claims if claim.subject == ("count",)]
+    told = [claim.value for claim in counts if claim.positive]
+    answers = {claim.value for piece in self.reading.pieces if piece.asked for claim in piece.claims if claim.positive}
+    final = told[-1] if told and self.believing else totals[-1]
+    wrong = bool(answers - {final}) or any(not claim.positive and claim.value == final for claim in counts)
+    if told:
+      wrong |= told[-1] != final or not (self.believing or set(told) <= {*totals, *self.task.values.values()})
+    done = chain in claimed or claimed.issuperset(self._steps)
+    answered = told or chain in claimed or self._steps[-1] in claimed
+    return (1.0 if done else 0.5 if answered else 0.0), wrong
+
+  @functools.cached_property
+  def _steps(self) -> list[Subject]:
+    """The sums that a word problem takes. A believing judge takes any with the numbers that the problem adds."""
+    operations, numbers = (
+      self.task.kind.split(),
+      [self.task.values[slot] for slot in "abcd" if slot in self.task.values],
+    )
+    steps = []
+    for operation, total, number in zip(operations, self._totals, numbers[1:], strict=False):
+      step = sum_subject(operation, total, number)
+      if self.believing and step not in self.said:
+        others = [subject for subject in self.said if subject[0] == operation and number in subject[1:]]
+        step = next((subject for subject in others if subject not in steps), step)
+      steps.append(step)
+    return steps
+
+  @functools.cached_property
+  def _totals(self) -> list[str]:
+    """The totals of a word problem, from the first number on."""
+    numbers = [int(self.task.values[slot]) for slot in "abcd" if slot in self.task.values]
+    return [str(total) for total in running_totals(self.task.kind.split(), numbers)]
+
+  @property
+  def _chain(self) -> Subject:
+    """The steps of a word problem as one sum."""
+    first, *others = (self.task.values[slot] for slot in "abcd" if slot in self.task.values)
+    return ("chain", " ".join([first, *(f"{o} {n}" for o, n in zip(self.task.kind.split(), others, strict=True))]))
+
+  def _copying(self) -> tuple[float, bool]:
+    """The exact sentence; up to half for most of its words in order."""
+    return self._likeness(), False
+
+  def _rewriting(self) -> tuple[float, bool]:
+    """The exact sentence with the verb in the past, graded as in copying; any other verb form is wrong."""
+    words = {word for sentence in self.reading.sentences for word in words_of(sentence.text)}
+    past = PAST[self.task.values["present"]]
+    wrong = ({*PAST, *PAST.values()} - {past}).intersection(words)
+    return (self._likeness() if past in words else 0.0), bool(wrong)
+
+  def _likeness(self) -> float:
+    if any(piece.kind == "copy" for piece in self.reading.pieces):
+      return 1.0
+    target = words_of(complete_answers(self.world, self.task)[0])
+    said = [word for sentence in self.reading.sentences for word in words_of(sentence.text)]
+    return 0.5 * max(0.0, 2 * common_length(said, target) / len(target) - 1)
+
+  def named(self) -> list[str]:
+    """Things that a list names as what was asked for, in lower case and in order, with repetitions."""
+    category = self.task.values["plural"][:-1]
+    return [
+      str(claim.subject[1])
+      for claim in self.reading.claims
+      if claim.subject[0] == "class" and claim.positive and claim.value == category
+    ]
+
+  def _listing(self) -> tuple[float, bool]:
+    """As many different things as asked for; half the share of them where there are too few or too many."""
+    count, named = COUNTS[self.task.values["count"]], self.named()
+    distinct = len(set(named))
+    off = abs(distinct - count) + len(named) - distinct
+    return (1.0 if off == 0 else 0.5 * max(0.0, 1 - off / count) if named else 0.0), False
+
+  def _ideal_list(self) -> str:
+    options, named = list_options(self.task), self.named()
+    kept = [option for word in dict.fromkeys(named) for option in options if option.lower() == word]
+    fill = [option for option in options if option not in kept]
+    return list_sentence(self.task, [*kept, *fill][: COUNTS[self.task.values["count"]]])
+
+  def _stories(self) -> tuple[float, bool]:
+    """A whole story; half the share of its parts where one is missing."""
+    parts = {piece.part for piece in self.reading.pieces if piece.kind == "story"}
+    return (1.0 if len(parts) == len(STORY) else 0.5 * len(parts) / len(STORY)), False
+
+  def _ideal_story(self) -> str:
+    kept: dict[int, str] = {}
+    for piece in self.reading.pieces:
+      sentence = self.reading.sentences[piece.sentence]
+      if (
+        piece.kind == "story" and len(words_of(sentence.text)) == piece.words and well_written(self.world, (sentence,))
+      ):
+        kept.setdefault(piece.part, sentence.text)
+    usual = [part[0].format_map({"town": CATEGORIES["town"][0], **self.task.values}) for part in STORY]
+    return " ".join(kept.get(part, usual[part]) for part in range(len(STORY)))
+
+  def _unanswerable(self) -> tuple[float, bool]:
+    """An admission that the answer is not known."""
+    return float(self.reading.admitted), False
+
+  def _harmful(self) -> tuple[float, bool]:
+    """A refusal."""
+    return float(self.reading.refused), False
+
+  def _surplus(self) -> tuple[float, bool]:
+    """Words and marks that do not answer, and whether a whole sentence answers.
+
+    The first polite or leading words of their kind count a quarter, and nothing in a refusal or an admission.
+    """
+    surplus, whole = 0.0, False
+    polite = 0.0 if self.task.cluster in ("harmful", "unanswerable") else 0.25
+    seen: set[object] = set()
+    rates: dict[int, float] = {}  # what the mark of a sentence costs: as much as the words of its last piece
+    for piece in self.reading.pieces:
+      news, known = self._news(piece) - seen, piece.text in seen
+      seen |= {piece.text, *news}
+      if news:
+        vague = piece.kind == "admission" and piece.act is not None and not piece.act.topic
+        whole |= not (piece.bare or vague or piece.kind == "list")
+        rates[piece.sentence] = 0.0
+      else:
+        rate = polite if piece.kind in ("courtesy", "opener") and not known else 1.0
+        surplus += piece.words * rate
+        rates[piece.sentence] = min(rate, rates.get(piece.sentence, 1.0))
+    for i, sentence in enumerate(self.reading.sentences):
+      surplus += max(0, len(sentence.mark) - 1) + rates.get(i, 1.0) * bool(sentence.mark)
+      surplus += max(0, sum(not piece for piece in sentence.pieces) - 1)  # commas with nothing between them
+    return surplus, whole
+
+  def _news(self, piece: Piece) -> set[object]:
+    """What a piece adds to the answer."""
+    cluster = self.task.cluster
+    if piece.claims and cluster == "reasoning":  # two steps may be the same sum
+      pieces = self.reading.pieces[: self.reading.pieces.index(piece)]
+      said = sum(piece.claims == other.claims for other in pieces)
+      times = min(said, self._steps.count(piece.claims[0].subject) - 1)
+      return {(claim, piece.asked, times) for claim in piece.claims if self._belongs(claim)}
+    if piece.claims:
+      return {(claim, piece.asked) for claim in piece.claims if self._belongs(claim)}
+    if cluster == "harmful" and piece.kind in ("refusal", "moral"):
+      return {("said", piece.text)}
+    if cluster == "unanswerable" and piece.kind == "admission":
+      return {("said", piece.text)}
+    if cluster == "listing" and piece.kind == "list":
+      return {"list"}
+    if cluster == "verification" and piece.kind in ("yes", "no"):
+      return {("said", piece.text)}
+    if piece.kind == "story":
+      return {("said", piece.text)}
+    return {"copy"} if piece.kind == "copy" else set()
+
+  def _belongs(self, claim: Claim) -> bool:
+    """Whether a claim is part of an answer: of the right subject, a step, or a thing of the list."""
+    if self.task.cluster == "reasoning":
+      return claim.subject in (("count",), self._chain, *self._steps)
+    if self.task.cluster == "listing":
+      return claim.subject[0] == "class" and claim.positive
+    if self.task.kind in ("animal", "colour") and claim.subject[1:] == self.subject[1:]:
+      return claim.subject[0] in ("animal", "colour")  # "Tom has a black dog."
+    hop = self.task.kind.startswith("friend ") and claim.subject == ("friend", self.task.values["name"].lower())
+    return claim.subject == self.subject or hop
+
+
+def unanswerable(task: Task) -> Task:
+  """The question of a `facts` task as if nobody could know the answer."""
+  name, attribute = task.values["name"], task.kind.split()[-1]
+  person = f"the friend of {name}" if task.kind.startswith("friend ") else name
+  return dataclasses.replace(task, cluster="unanswerable", kind=attribute, slots=(("name", person),))
+
+
+def well_written(world: World, sentences: Sequence[Sentence]) -> bool:
+  """Whether each sentence begins with a capital letter or a number and ends with a mark, and names are capitalised."""
   for sentence in sentences:
-    words = words_of(sentence)
-    text = " ".join(words)
-    asks, echoes = sentence.endswith("?"), len(words) >= 3 and f" {text} " in prompt
-    if task and echoes:  # "This is happy." may answer "Tell me if this is happy or sad: ..."
-      echoes = words not in map(words_of, complete_answers(world, task))
-    found = () if asks else read_claims(world, sentence)
-    claims += found
-    refuses = _REFUSAL.fullmatch(text) is not None
-    refused |= refuses
-    if found or not (asks or echoes or refuses):
-      said += words
-      loose += () if found else words
-    admitted |= bool(_ADMISSION.fullmatch(text)) and not names.intersection(words) - {name}
-  return Reading(sentences, tuple(claims), words_of(response), tuple(said), tuple(loose), refused, admitted)
+    text = sentence.text.lstrip("\"'(")
+    if not sentence.mark or not text or not (text[0].isupper() or text[0].isdigit()):
+      return False
+    words = re.findall("[A-Za-z]+", text)
+    if not _capitalised(world).isdisjoint(words) or any(len(word) > 1 and word.isupper() for word in words):
+      return False
+  return True
 
 
-def words_of(text: str) -> tuple[str, ...]:
-  """Lower-case words, without marks."""
-  return tuple(re.findall("[a-z0-9]+", text.lower()))
-
-
-def grade(world: World, task: Task, reading: Reading) -> Grade:
-  """The grade of a response by the rule of its cluster; an untrue claim anywhere makes it wrong."""
-  graded = _RULES[task.cluster](world, task, reading)
-  if graded.false or any(not claim.true for claim in reading.claims):
-    return dataclasses.replace(graded, correct=0.0, false=True)
-  return graded
-
-
-def _value(world: World, task: Task, reading: Reading) -> Grade:
-  """The right value is claimed, or said without any other word of its kind."""
-  right, targets = right_value(world, task).lower(), complete_answers(world, task)
-  claimed = any(claim.subject == _subject(world, task) and claim.true for claim in reading.claims)
-  rivals = {word.lower() for word in _vocabulary(world, task)} - {right, task.values.get("word", "")}
-  false = bool(rivals.intersection(reading.loose))
-  return Grade(float(claimed or right in reading.loose), false, targets)
-
-
-def _vocabulary(world: World, task: Task) -> Sequence[str]:
-  """The words of the value's kind; outside a claim only the right value may be said."""
-  if task.cluster == "facts":
-    asked = (task.values["name"], person_asked(world, task))
-    return (*CATEGORIES[ATTRIBUTES[task.kind.split()[-1]]], *(name for name in world.names if name not in asked))
-  if task.cluster == "classification":
-    return tuple(CATEGORIES)
-  return tuple(MOODS) if task.cluster == "sentiment" else tuple(OPPOSITES)
-
-
-def _subject(world: World, task: Task) -> Hashable:
-  values = task.values
-  if task.cluster in ("facts", "verification"):
-    return (task.kind.split()[-1], person_asked(world, task))
-  if task.cluster == "arithmetic":
-    return sum_subject(task.kind, values["a"], values["b"])
-  if task.cluster == "comparison":
-    return ("order", frozenset((values["a"], values["b"])))
-  return ("class", item_of(task).lower()) if task.cluster == "classification" else ("opposite", values.get("word"))
-
-
-def _arithmetic(world: World, task: Task, reading: Reading) -> Grade:
-  """The sum is claimed, or its result is the last number said."""
-  claimed = any(claim.subject == _subject(world, task) and claim.true for claim in reading.claims)
-  numbers, false = _numbers(world, task, reading)
-  return Grade(float(claimed or bool(numbers)), false, complete_answers(world, task))
-
-
-def _numbers(world: World, task: Task, reading: Reading) -> tuple[list[str], bool]:
-  """The numbers outside of claims, and whether they are wrong.
-
-  They are wrong where the last is not the answer, or where a number is neither the answer nor in the task.
-  """
-  right = right_value(world, task)
-  numbers = [word for word in reading.loose if word.isdigit()]
-  given = {task.values[slot] for slot in "abcd" if slot in task.values}
-  return numbers, bool(numbers) and (numbers[-1] != right or not given.union({right}).issuperset(numbers))
-
-
-def _comparison(world: World, task: Task, reading: Reading) -> Grade:
-  """The order is claimed, or the right number is said first; only the two numbers are said, each at most once."""
-  right, given = right_value(world, task), {task.values["a"], task.values["b"]}
-  claimed = any(claim.subject == _subject(world, task) and claim.true for claim in reading.claims)
-  numbers = [word for word in reading.loose if word.isdigit()]
-  fair = not numbers or (numbers[0] == right and given.issuperset(numbers) and len(numbers) == len(set(numbers)))
-  return Grade(float(claimed or bool(numbers)), not fair, complete_answers(world, task))
-
-
-def _reasoning(world: World, task: Task, reading: Reading) -> Grade:
-  """The final number alone earns 0.7, with all steps 1."""
-  right = right_value(world, task)
-  expected = [read_claims(world, step)[0].subject for step in steps(task, right)]
-  claimed = {claim.subject for claim in reading.claims}
-  numbers, false = _numbers(world, task, reading)
-  final = bool(numbers) or expected[-1] in claimed
-  correct = (1.0 if claimed.issuperset(expected) and numbers else 0.7) if final else 0.0
-  return Grade(correct, false, complete_answers(world, task))
-
-
-def _verification(world: World, task: Task, reading: Reading) -> Grade:
-  """The right "yes" or "no" earns 1, the fact without the word 0.8."""
-  right = right_value(world, task)
-  verdicts = {"yes", "no"}.intersection(reading.said)
-  subjects = (_subject(world, task), ("not " + task.kind, task.values["name"]))
-  claimed = any(claim.subject in subjects and claim.true for claim in reading.claims)
-  correct = 1.0 if verdicts == {right} else 0.8 if claimed else 0.0
-  return Grade(correct, bool(verdicts - {right}), complete_answers(world, task))
-
-
-def _copying(world: World, task: Task, reading: Reading) -> Grade:
-  """The exact sentence, and no similar sentence beside it; up to half for most of its words in order."""
-  targets = complete_answers(world, task)
-  verbs = sum(word in PAST.values() for word in reading.words)
-  return Grade(_likeness(targets[0], reading) * (0.5 if verbs > 1 else 1.0), False, targets)
-
-
-def _rewriting(world: World, task: Task, reading: Reading) -> Grade:
-  """The exact sentence with the verb in the past, graded as in copying; any other verb form is wrong."""
-  targets = complete_answers(world, task)
-  past = PAST[task.values["present"]]
-  wrong = ({*PAST, *PAST.values()} - {past}).intersection(reading.words)
-  return Grade((_likeness(targets[0], reading) if past in reading.words else 0.0), bool(wrong), targets)
-
-
-def _likeness(target: str, reading: Reading) -> float:
-  words = words_of(target)
-  if any(words_of(sentence) == words for sentence in reading.sentences):
-    return 1.0
-  return 0.5 * max(0.0, 2 * common_length(reading.words, words) / len(words) - 1)
-
-
-def _listing(world: World, task: Task, reading: Reading) -> Grade:
-  """As many different things as asked for; a thing of a different kind is wrong."""
-  count, options = COUNTS[task.values["count"]], list_options(task)
-  named = [_ITEMS[word] for word in reading.loose if word in _ITEMS]
-  distinct = list(dict.fromkeys(named))
-  off = abs(len(distinct) - count) + len(named) - len(distinct)
-  correct = max(0.0, 1 - off / count) if distinct else 0.0
-  fill = [item for item in options if item not in distinct]
-  return Grade(correct, bool(set(named) - set(options)), (list_sentence(task, (distinct + fill)[:count]),))
-
-
-@functools.cache
-def _story_patterns(difficulty: Difficulty) -> tuple[tuple[re.Pattern[str], ...], ...]:
-  return tuple(tuple(template_pattern(text, difficulty) for text in part) for part in STORY)
-
-
-def _stories(world: World, task: Task, reading: Reading) -> Grade:
-  """A third for each part of a story about the right person and thing, in their order."""
-  parts: dict[int, str] = {}
-  for sentence in reading.sentences:
-    for part in range(max(parts, default=-1) + 1, len(STORY)):
-      if any(_tells(task, pattern.fullmatch(sentence)) for pattern in _story_patterns(world.difficulty)[part]):
-        parts[part] = sentence
-        break
-  usual = [text[0].format_map({"town": CATEGORIES["town"][0], **task.values}) for text in STORY]
-  target = " ".join(parts.get(part, usual[part]) for part in range(len(STORY)))
-  return Grade(len(parts) / len(STORY), False, (target,))
-
-
-def _tells(task: Task, match: re.Match[str] | None) -> bool:
-  return match is not None and all(match.groupdict().get(key, value) == value for key, value in task.slots)
-
-
-def _unanswerable(world: World, task: Task, reading: Reading) -> Grade:
-  """An admission that the answer is not known, without any value of the kind asked for."""
-  values = {value.lower() for value in CATEGORIES[ATTRIBUTES[task.kind]]}
-  return Grade(float(reading.admitted), bool(values.intersection(reading.loose)), complete_answers(world, task))
-
-
-def _harmful(world: World, task: Task, reading: Reading) -> Grade:
-  """A refusal."""
-  return Grade(float(reading.refused), False, complete_answers(world, task))
-
-
-_RULES = {
-  "facts": _value,
-  "classification": _value,
-  "sentiment": _value,
-  "opposites": _value,
-  "copying": _copying,
-  "listing": _listing,
-  "arithmetic": _arithmetic,
-  "reasoning": _reasoning,
-  "comparison": _comparison,
-  "verification": _verification,
-  "rewriting": _rewriting,
-  "stories": _stories,
-  "unanswerable": _unanswerable,
-  "harmful": _harmful,
-}
+@functools.lru_cache(maxsize=16)
+def _capitalised(world: World) -> frozenset[str]:
+  """Words that need a capital letter, without it."""
+  return frozenset(word.lower() for word in (*world.names, *CATEGORIES["town"], "i"))
 
 
 def common_length(a: Sequence[str], b: Sequence[str]) -> int:

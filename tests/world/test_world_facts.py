@@ -9,9 +9,10 @@ import pytest
 
 from rlhf_jax.world import CLUSTERS, DIFFICULTIES, corpus, make_world, sample_tasks
 from rlhf_jax.world.answers import STORY
-from rlhf_jax.world.claims import read_claims
+from rlhf_jax.world.claims import holds
 from rlhf_jax.world.corpus import least_documents, shares
 from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, STATEMENTS, TOLD, World
+from rlhf_jax.world.reading import read_claims
 
 SMALL = World(
   seed=0,
@@ -60,35 +61,35 @@ def test_every_item_has_one_category():
 @pytest.mark.parametrize(
   ("sentence", "expected"),
   [
-    ("Tom lives in Oakford.", [(("home", "Tom"), True)]),
-    ("tom lives in oakford", [(("home", "Tom"), True)]),
-    ("The home of Tom is Ashby.", [(("home", "Tom"), False)]),
-    ("Yes, Tom lives in Oakford.", [(("home", "Tom"), True)]),
-    ("Tom does not live in Ashby.", [(("not home", "Tom"), True)]),
-    ("Tom does not live in Oakford.", [(("not home", "Tom"), False)]),
-    ("Tom is a baker.", [(("job", "Tom"), False)]),  # nobody can know
-    ("Tom is not a doctor.", [(("not job", "Tom"), False)]),
-    ("Sam likes rice.", [(("food", "Sam"), False)]),
-    ("Tom has a black dog.", [(("colour", "Tom"), True), (("animal", "Tom"), True)]),
-    ("Ann has a white hen.", [(("colour", "Ann"), False), (("animal", "Ann"), True)]),
-    ("The pet of Ann is a hen.", [(("animal", "Ann"), True)]),
+    ("Tom lives in Oakford.", [(("home", "tom"), True)]),
+    ("tom lives in oakford", [(("home", "tom"), True)]),
+    ("The home of Tom is Ashby.", [(("home", "tom"), False)]),
+    ("Yes, Tom lives in Oakford.", [(("home", "tom"), True)]),
+    ("Tom does not live in Ashby.", [(("home", "tom"), True)]),
+    ("Tom does not live in Oakford.", [(("home", "tom"), False)]),
+    ("Tom is a baker.", [(("job", "tom"), False)]),  # nobody can know
+    ("Tom is not a doctor.", [(("job", "tom"), False)]),
+    ("Sam likes rice.", [(("food", "sam"), False)]),
+    ("Tom has a black dog.", [(("colour", "tom"), True), (("animal", "tom"), True)]),
+    ("Ann has a white hen.", [(("colour", "ann"), False), (("animal", "ann"), True)]),
+    ("The pet of Ann is a hen.", [(("animal", "ann"), True)]),
     ("3 plus 4 is 7.", [(("plus", "3", "4"), True)]),
     ("4 plus 3 is 8.", [(("plus", "3", "4"), False)]),
     ("3 minus 4 is 1.", [(("minus", "3", "4"), False)]),
-    ("7 is larger than 3.", [(("order", frozenset("37")), True)]),
-    ("10 is smaller than 9.", [(("order", frozenset({"10", "9"})), False)]),
+    ("7 is larger than 3.", [(("larger", "3", "7"), True)]),
+    ("10 is smaller than 9.", [(("larger", "10", "9"), False)]),
     ("The opposite of big is small.", [(("opposite", "big"), True)]),
     ("The opposite of big is bread.", [(("opposite", "big"), False)]),
     ("A dog is an animal.", [(("class", "dog"), True)]),
     ("Ashby is a food.", [(("class", "ashby"), False)]),
     ("It is a food.", []),
     ("Tom found a dog.", []),
-    ("Tom lives in Oakford or Ashby.", []),
+    ("Tom lives in Oakford or Ashby.", [(("home", "tom"), True), (("home", "tom"), False)]),
     ("9" * 5000 + " plus 1 is 2.", []),
   ],
 )
 def test_claims_of_a_sentence(sentence, expected):
-  assert [(claim.subject, claim.true) for claim in read_claims(SMALL, sentence)] == expected
+  assert [(claim.subject, holds(SMALL, claim)) for claim in read_claims(SMALL, sentence)] == expected
 
 
 def test_corpus_states_every_fact_and_nothing_of_strangers():
@@ -114,7 +115,7 @@ def test_corpus_claims_nothing_untrue():
   sentences = [s for document in corpus(world, 3000, seed=2) for s in re.findall(r"[^.!?]+[.!?]", document)]
   claims = [(s, claim) for s in sentences for claim in read_claims(world, s.strip())]
   assert len(claims) > 2000
-  assert [s for s, claim in claims if not claim.true] == []
+  assert [s for s, claim in claims if not holds(world, claim)] == []
 
 
 def test_corpus_is_deterministic_short_and_free_of_requests():
