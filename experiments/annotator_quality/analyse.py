@@ -2,8 +2,8 @@
 
   python experiments/annotator_quality/analyse.py --seeds 20 --out experiments/annotator_quality
 
-Each seed draws a world, 20 labellers of whom 6 are careless, biased or adversarial, and their rankings of four
-demonstrators' answers; three labellers rank each item. Screening sees the records alone.
+Each seed draws a world, 20 labellers of whom 7 are trusting, careless, biased or adversarial, and their rankings of
+four demonstrators' answers; three labellers rank each item. Screening sees the records alone.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlhf_jax.agreement.annotator_bias import habits
+from rlhf_jax.agreement.annotator_bias import habits, timing
 from rlhf_jax.agreement.consensus import dawid_skene, majority, noisy_bradley_terry
 from rlhf_jax.agreement.screening import SET_ASIDE, screen
 from rlhf_jax.agreement.tables import Table, judgement_table, pairs_of
@@ -24,10 +24,15 @@ from rlhf_jax.evaluation.statistics import mean_interval, wilson_interval
 from rlhf_jax.feedback.records import Item
 from rlhf_jax.world import gold_reward, make_labellers
 
-LABELLERS = {"expert": 1, "ordinary": 13, "careless": 2, "length_biased": 1, "position_biased": 1, "adversarial": 2}
+LABELLERS = {
+  "expert": 1, "ordinary": 12, "trusting": 1, "careless": 2, "length_biased": 1, "style_biased": 1,
+  "position_biased": 1, "adversarial": 1,
+}  # fmt: skip
 GOOD = ("expert", "ordinary")
 RIGHT_CHECKS = {  # kind of labeller -> checks that name its fault when they fail
+  "trusting": {"gold", "skill"},
   "careless": {"gold", "skill"},
+  "style_biased": {"gold", "skill"},
   "adversarial": {"gold", "skill"},
   "length_biased": {"length"},
   "position_biased": {"position"},
@@ -42,7 +47,7 @@ SETTINGS = {  # name -> (items for each labeller, share of gold items)
 
 
 def one_seed(seed: int, items_each: int, gold_share: float) -> dict:
-  """The advice for every labeller, with its failed checks, and the consensus' agreement with the gold order."""
+  """The advice for every labeller, failed checks, pace, and the consensus' agreement with gold."""
   labellers = make_labellers(LABELLERS)
   num_items = round(len(labellers) * items_each / JUDGES)
   annotators, items, judgements = simulate_judgements(
@@ -71,8 +76,9 @@ def one_seed(seed: int, items_each: int, gold_share: float) -> dict:
         "kind": kinds[verdict.annotator],
         "advice": verdict.advice,
         "failed": [check.name for check in verdict.checks if check.status == "fails"],
+        "pace": time.pace,
       }
-      for verdict in verdicts
+      for verdict, time in zip(verdicts, timing(table), strict=True)
     ],
     "accuracy": {
       "single judgements": _single_accuracy(table, gold),
@@ -82,7 +88,10 @@ def one_seed(seed: int, items_each: int, gold_share: float) -> dict:
 
 
 def summarise(runs: Sequence[dict]) -> dict:
-  """Precision and recall over all seeds with Wilson intervals, by kind, and the accuracies with t intervals."""
+  """Precision and recall over all seeds with Wilson intervals, by kind, and the accuracies with t intervals.
+
+  The pace of a kind is [median, 10 % quantile, 90 % quantile] over its labellers.
+  """
   people = [person for run in runs for person in run["labellers"]]
   bad = [person for person in people if person["kind"] not in GOOD]
   found = [person for person in people if person["advice"] == SET_ASIDE]
@@ -100,6 +109,7 @@ def summarise(runs: Sequence[dict]) -> dict:
     result["kinds"][kind] = {
       "set aside": _share(len(aside), len(own)),
       "watch": sum(person["advice"] == "watch" for person in own),
+      "pace": [round(float(x), 2) for x in np.quantile([person["pace"] for person in own], (0.5, 0.1, 0.9))],
     }
     if kind in RIGHT_CHECKS:
       named = sum(bool(RIGHT_CHECKS[kind] & set(person["failed"])) for person in aside)
