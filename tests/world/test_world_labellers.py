@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from rlhf_jax.settings import import_module
 from rlhf_jax.world import (
   KINDS,
   Labeller,
@@ -14,9 +15,14 @@ from rlhf_jax.world import (
   agreement,
   ceiling,
   choice_probability,
+  demonstrate,
+  gold_parts,
   make_labellers,
+  make_world,
   perceive,
   rank,
+  sample_tasks,
+  training_clusters,
   traits_of,
   utilities,
 )
@@ -234,3 +240,17 @@ def test_ceiling_and_agreement_are_those_of_drawn_labels():
         alike.append(mine == theirs)
   assert np.mean(right) == pytest.approx(ceiling(crowd, pages), abs=0.02)
   assert np.mean(alike) == pytest.approx(agreement(crowd, pages), abs=0.02)
+
+
+def test_the_default_labellers_agree_as_published():
+  """72.6 +- 1.5 % (Ouyang et al. 2203.02155) and 72 to 77 % (Stiennon et al. 2009.01325)."""
+  recipe = import_module("rlhf_jax.configs.quickstart")
+  world, rng = make_world(0), np.random.default_rng(0)
+  pages = []
+  for task in sample_tasks(world, training_clusters(recipe.get_config().world.held_out), 300, seed=0):
+    people = (recipe.DEMONSTRATORS, recipe.DEMONSTRATORS, recipe.ANSWERS, recipe.ANSWERS)
+    texts = list(dict.fromkeys(demonstrate(world, task, rng, habits)[0] for habits in people))
+    pages.append(traits_of(gold_parts([task.prompt] * len(texts), texts), texts))
+  crowd = make_labellers(recipe.LABELLERS)
+  assert 0.71 < agreement(crowd, pages) < 0.77
+  assert agreement(crowd, pages) < agreement(crowd, pages, untied=True) < ceiling(crowd, pages) < 0.9
