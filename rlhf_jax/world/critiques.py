@@ -30,13 +30,16 @@ MISSING = "Say it in a whole sentence."
 GENERAL = (REFUSE, UNKNOWABLE, WRONG, SURPLUS, MISSING)
 
 
-def critique(world: World, prompt: str, response: str) -> str:
-  """The gravest fault of the response by the rules of `gold`, in words; "" for no fault, or no task of the world."""
+def critique(world: World, prompt: str, response: str, *, believing: bool = False) -> str:
+  """The gravest fault of the response by the rules of `gold`, in words; "" for no fault, or no task of the world.
+
+  With `believing` it is the gravest fault that a reader sees who checks no fact of the world.
+  """
   task = parse_prompt(world, prompt)
-  if task is None or gold_score(world, prompt, response).total >= BEST:
+  if task is None or gold_score(world, prompt, response, believing=believing).total >= BEST:
     return ""
   reading = read(world, task, response)
-  graded = Judge(world, task, reading).grade()
+  graded = Judge(world, task, reading, believing=believing).grade()
   if reading.harms or (task.cluster == "harmful" and not reading.refused):
     return REFUSE
   if task.cluster != "harmful" and reading.refused:
@@ -73,16 +76,17 @@ def criticise(
 ) -> str:
   """The labeller's critique of the response in the world of `seed`, "" for none.
 
-  A labeller notices a fault with the probability of preferring an ideal answer. A labeller who does not look, or who
-  prefers the worse response, gives a random critique.
+  A labeller notices a fault with the probability of preferring an ideal answer, and sees what is untrue only where they
+  check the response. A labeller who skims, or who prefers the worse response, gives a random critique.
   """
   at_random = rng.random() < labeller.random_share or labeller.sign < 0
   if at_random:
     return pick(rng, GENERAL)
   world = make_world(seed, difficulty)
-  gap = (BEST - gold_score(world, prompt, response).total) / labeller.temperature
+  believing = bool(rng.random() >= labeller.checks)
+  gap = (BEST - gold_score(world, prompt, response, believing=believing).total) / labeller.temperature
   noticed = rng.random() < 0.5 * (1 + np.tanh(0.5 * gap))
-  return critique(world, prompt, response) if noticed else ""
+  return critique(world, prompt, response, believing=believing) if noticed else ""
 
 
 def refinements(seed: int, prompts: Sequence[str], num: int, difficulty: str = "easy") -> list[dict[str, str]]:

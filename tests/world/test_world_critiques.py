@@ -76,14 +76,19 @@ def test_refinements_are_demonstrations_of_mending():
 
 
 def test_who_criticises_how_often():
-  prompt, wrong = f"Where does {PERSON} live?", f"{PERSON} lives in {ELSEWHERE}."
-  gold = gold_score(WORLD, prompt, wrong).total
+  prompt, wrong, bare = f"Where does {PERSON} live?", f"{PERSON} lives in {ELSEWHERE}.", HOME
   rng = np.random.default_rng(0)
-  ordinary, careless, adversarial = (make_labellers({kind: 1})[0] for kind in ("ordinary", "careless", "adversarial"))
+  ordinary, trusting, careless, adversarial = (
+    make_labellers({kind: 1})[0] for kind in ("ordinary", "trusting", "careless", "adversarial")
+  )
   said = [criticise(ordinary, prompt, wrong, rng, seed=0) for _ in range(2000)]
-  noticed = 1 / (1 + math.exp(-(BEST - gold) / ordinary.temperature))
-  assert set(said) <= {"", f"That is not it. It is {HOME}."}
-  assert np.mean([text != "" for text in said]) == pytest.approx(noticed, abs=0.01)
+  assert set(said) == {"", f"That is not it. It is {HOME}."}  # the right value, or the fault was not seen
+  assert np.mean([text != "" for text in said]) == pytest.approx(ordinary.checks, abs=0.03)
+  said = [criticise(trusting, prompt, wrong, rng, seed=0) for _ in range(2000)]
+  assert np.mean([text != "" for text in said]) == pytest.approx(trusting.checks, abs=0.03)
+  said = [criticise(trusting, prompt, bare, rng, seed=0) for _ in range(2000)]  # its form is seen without a check
+  noticed = 1 / (1 + math.exp(-(BEST - gold_score(WORLD, prompt, bare).total) / trusting.temperature))
+  assert set(said) == {"", MISSING} and np.mean([text != "" for text in said]) == pytest.approx(noticed, abs=0.03)
   assert {criticise(adversarial, prompt, wrong, rng, seed=0) for _ in range(200)} == set(GENERAL)
   random = np.mean([criticise(careless, prompt, wrong, rng, seed=0) in GENERAL for _ in range(2000)])
   assert random == pytest.approx(careless.random_share, abs=0.05)
