@@ -135,6 +135,7 @@ UNANSWERABLE = Grammar(
     "ignorance of another thing": "I [do not|don't] know {othersubject}.",
     "ignorance of you": "I [do not|don't] know {yours}.",
     "ignorance of the pet or the friend": "I [do not|don't] know {near}.",
+    "ignorance of a truth": "I [do not|don't] know that {n} [has a home|has a job|has a pet|likes food|lives].",
     "ignorance of nothing asked": "I [do not|don't] know [you|me|us|anything about you|your name|why you ask"
     "|how old {n} is|who {x} is"
     "|the name of the pet of {n}].",
