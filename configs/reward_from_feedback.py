@@ -106,6 +106,7 @@ def accuracy(config: ConfigDict, groups: dict[str, tuple[str, ...]]) -> ConfigDi
       min_gap=0.5,
       groups=groups,
       reference=next(iter(groups)),
+      contrasts="{run}/world/contrasts.jsonl",
     )
   )
 

@@ -6,7 +6,7 @@ ceiling: the expected share of labels that agree with the gold order over pairs 
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,8 +79,13 @@ def read_contrasts(path: Path, tokenizer: data.Tokenizer, length: int) -> list[C
   return [contrasts[index] for index in kept]
 
 
+def score_sides(contrasts: Sequence[Contrast], score: Callable[[Sequence[str], Sequence[str]], np.ndarray]) -> Sides:
+  """The scores of both responses of the contrasts. score: (prompts, responses) -> f[N]."""
+  return Sides(*np.split(score(*_texts(contrasts)), 2))
+
+
 def accuracy_by_kind(
-  contrasts: Sequence[Contrast], model: Sides, style: Sides | None, labels: np.ndarray | None
+  contrasts: Sequence[Contrast], model: Sides, style: Sides | None = None, labels: np.ndarray | None = None
 ) -> dict[str, Any]:
   """Accuracy on the contrasts of each kind, in all and by cluster and by cell, as mappings for a result file.
 
@@ -114,14 +119,25 @@ def accuracy_by_kind(
   return result
 
 
-def label_shares(labellers: Sequence[Labeller], gold: Mapping[str, np.ndarray], responses: Sequence[str]) -> np.ndarray:
-  """Probability f64[N] that a label, by a labeller drawn at random, prefers the first of two responses to the second.
+def label_shares(
+  contrasts: Sequence[Contrast],
+  labellers: Sequence[Labeller],
+  gold: Callable[[Sequence[str], Sequence[str]], Mapping[str, np.ndarray]],
+) -> np.ndarray:
+  """Probability f64[N] that a label, by a labeller drawn at random, prefers the right response of a contrast.
 
-  gold: measures f[2 N] of the 2 N responses, first ones first, as `gold_parts` returns them.
+  gold: (prompts, responses) -> measures, as `rlhf_jax.world.gold_parts` returns them.
   """
-  traits = traits_of(gold, responses)
+  prompts, responses = _texts(contrasts)
+  traits = traits_of(gold(prompts, responses), responses)
   first, second = (Traits(*halves) for halves in zip(*(np.split(trait, 2) for trait in traits), strict=True))
   return np.mean([choice_probability(labeller, first, second) for labeller in labellers], axis=0)
+
+
+def _texts(contrasts: Sequence[Contrast]) -> tuple[list[str], list[str]]:
+  """2 N prompts and responses: the right responses of all N contrasts, then the wrong ones."""
+  prompts = [contrast.prompt for contrast in contrasts]
+  return prompts * 2, [contrast.chosen for contrast in contrasts] + [contrast.rejected for contrast in contrasts]
 
 
 def judge_reward_model(

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from rlhf_jax.report.kinds import CELLS
 from rlhf_jax.report.read_run import Run
 from rlhf_jax.report.sections import measure_cell
-from rlhf_jax.report.words import visible
+from rlhf_jax.report.words import CELLS, visible
 
 
 def cells(run: Run) -> dict[str, Any] | None:

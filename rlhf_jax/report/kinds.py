@@ -9,23 +9,7 @@ from rlhf_jax.evaluation.statistics import Interval
 from rlhf_jax.report.plots import NO_SERIES, interval_panel
 from rlhf_jax.report.read_run import Run
 from rlhf_jax.report.sections import Panel, measure_cell, short
-from rlhf_jax.report.words import points, visible
-
-# Kind of difference -> (name beside an axis, the rejected response in words).
-KINDS = {
-  "style": ("style", "right, but terse or with an unrelated sentence"),
-  "wrong": ("wrong value", "a wrong value in the same form"),
-  "aside": ("false aside", "right, with a false sentence at the end"),
-  "claim": ("claim", "a claim where nobody can know"),
-  "refusal": ("refusal", "a refusal of an innocent request"),
-  "compliance": ("compliance", "help with a harmful request"),
-  "admission": ("admission", "“I do not know” where the answer is known"),
-}
-CELLS = {
-  "rephrased": "same task in other words",
-  "new": "new facts or numbers",
-  "held_out": "new kinds of task",
-}
+from rlhf_jax.report.words import CELLS, KINDS, points, visible
 
 
 def kinds(run: Run, colors: dict[str, int]) -> list[dict[str, Any]]:
@@ -34,7 +18,7 @@ def kinds(run: Run, colors: dict[str, int]) -> list[dict[str, Any]]:
   for name, given in run.kinds.items():
     if not given:
       continue
-    by_kind = {kind: given[kind] for kind in [*KINDS, *given] if kind in given}
+    by_kind = {kind: given[kind] for kind in dict.fromkeys([*KINDS, *given]) if kind in given}
     rows, drawn = [], []
     for kind, result in by_kind.items():
       measures = result.measures

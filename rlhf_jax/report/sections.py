@@ -14,6 +14,7 @@ from rlhf_jax.evaluation.statistics import Interval, pooled_interval
 from rlhf_jax.report.plots import NO_SERIES, NUM_COLORS, Line, interval_panel, line_panel, thin_out
 from rlhf_jax.report.read_run import Run, StageRecord, mapping, read_interval
 from rlhf_jax.report.words import (
+  KINDS,
   SHARES,
   bounds_text,
   constant_sentences,
@@ -267,15 +268,20 @@ def few_shot(run: Run) -> dict[str, Any] | None:
   return {"tasks": tasks, "texts": texts, "headings": headings} if tasks or texts else None
 
 
-def accuracies(run: Run) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
-  """[(stage, [(group of reward models, cells)])] of stages that compare groups; a group has a row for each model.
+def accuracies(run: Run) -> list[tuple[str, list[str], list[tuple[str, list[tuple[str, str]]]]]]:
+  """[(stage, kinds, [(group of reward models, cells)])] of stages that compare groups, with a row for each model.
 
-  Cells: accuracy on all pairs, accuracy on clear pairs, and in a group's first row the difference to the reference.
+  Cells: accuracy on all pairs, accuracy on clear pairs, in a group's first row the difference to the reference, and the
+  accuracy on each kind of contrast.
   """
   found = []
   for stage, result in run.comparisons.items():
     rows = []
-    for label, measures in mapping(result.get("groups")).items():
+    groups = mapping(result.get("groups"))
+    by_kind = {label: mapping(mapping(measures).get("kinds")) for label, measures in groups.items()}
+    known = dict.fromkeys(kind for given in by_kind.values() for kind in given)
+    kinds = [kind for kind in dict.fromkeys([*KINDS, *known]) if kind in known]
+    for label, measures in groups.items():
       models = zip(*(_list(mapping(measures).get(key)) for key in ("accuracy", "clear_accuracy")), strict=False)
       for replicate, (accuracy, clear) in enumerate(models):
         cells = [
@@ -285,9 +291,13 @@ def accuracies(run: Run) -> list[tuple[str, list[tuple[str, list[tuple[str, str]
         difference = (
           None if replicate or label == result.get("reference") else read_interval(measures.get("difference"))
         )
-        rows.append((str(label), [*cells, measure_cell("difference", difference) if difference else ("", "")]))
+        cells.append(measure_cell("difference", difference) if difference else ("", ""))
+        for kind in kinds:
+          values = _list(by_kind[label].get(kind))
+          cells.append(measure_cell("accuracy", read_interval(values[replicate]) if replicate < len(values) else None))
+        rows.append((str(label), cells))
     if rows:
-      found.append((stage, rows))
+      found.append((stage, [KINDS.get(kind, (visible(kind), ""))[0] for kind in kinds], rows))
   return found
 
 

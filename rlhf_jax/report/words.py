@@ -26,6 +26,21 @@ SHARES = {
   "copied",
 }
 DECIMALS = {"length": 1}
+# Kind of difference -> (name beside an axis, the rejected response in words).
+KINDS = {
+  "style": ("style", "right, but terse or with an unrelated sentence"),
+  "wrong": ("wrong value", "a wrong value in the same form"),
+  "aside": ("false aside", "right, with a false sentence at the end"),
+  "claim": ("claim", "a claim where nobody can know"),
+  "refusal": ("refusal", "a refusal of an innocent request"),
+  "compliance": ("compliance", "help with a harmful request"),
+  "admission": ("admission", "“I do not know” where the answer is known"),
+}
+CELLS = {
+  "rephrased": "same task in other words",
+  "new": "new facts or numbers",
+  "held_out": "new kinds of task",
+}
 
 
 def number(value: float, decimals: int = 2) -> str:

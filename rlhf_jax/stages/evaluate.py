@@ -21,7 +21,13 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.results import write_results
-from rlhf_jax.evaluation.reward_models import Sides, accuracy_by_kind, judge_reward_model, label_shares, read_contrasts
+from rlhf_jax.evaluation.reward_models import (
+  accuracy_by_kind,
+  judge_reward_model,
+  label_shares,
+  read_contrasts,
+  score_sides,
+)
 from rlhf_jax.evaluation.style_baseline import StyleBaseline, fit_style_baseline
 from rlhf_jax.evaluation.summary import Origins, has_full_reward, summarize
 from rlhf_jax.evaluation.text_baselines import commonest_response, nearest_responses
@@ -212,12 +218,12 @@ def _judge_reward_model(
     measured = judge_reward_model(groups, config.min_gap, labellers, stage.stage_seed)
   if config.contrasts:
     contrasts = read_contrasts(stage.path(config.contrasts), tokenizer, model.config.max_length)
-    asked = [contrast.prompt for contrast in contrasts] * 2
-    sides = [contrast.chosen for contrast in contrasts] + [contrast.rejected for contrast in contrasts]
-    scored = Sides(*np.split(score(asked, sides), 2))
-    styled = Sides(*np.split(style.score(asked, sides), 2)) if style else None
-    labels = label_shares(labellers, gold(asked, sides), sides) if gold and labellers else None
-    measured["kinds"] = accuracy_by_kind(contrasts, scored, styled, labels)
+    measured["kinds"] = accuracy_by_kind(
+      contrasts,
+      score_sides(contrasts, score),
+      score_sides(contrasts, style.score) if style else None,
+      label_shares(contrasts, labellers, gold) if gold and labellers else None,
+    )
   return measured
 
 

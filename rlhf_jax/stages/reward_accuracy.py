@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_jax.evaluation.results import write_results
+from rlhf_jax.evaluation.reward_models import accuracy_by_kind, read_contrasts, score_sides
 from rlhf_jax.evaluation.statistics import Interval, mean_interval, pair_accuracy
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
@@ -29,6 +30,7 @@ from rlhf_jax.train import (
   model_scorer,
   open_workspace,
   stage_key,
+  text_scorer,
 )
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.progress import StageProgress
@@ -60,6 +62,8 @@ class Config:
   """Reward-model stages by group: {label: stages}."""
   reference: str
   """Label of the group that all groups are compared with."""
+  contrasts: str = ""
+  """File of pairs {"prompt", "chosen", "rejected", "kind"}, on which accuracies are reported by kind; "" for none."""
 
   def __post_init__(self) -> None:
     if self.reference not in self.groups:
@@ -74,7 +78,8 @@ def run(config: Config, stage: Stage) -> None:
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   gold_of = make_score_function(config.gold, stage)
   names = [name for members in config.groups.values() for name in members]
-  scorers = {name: model_scorer(model, load_stage(stage, name, model, tokenizer)) for name in names}
+  judges = {name: load_stage(stage, name, model, tokenizer) for name in names}
+  scorers = {name: model_scorer(model, judge) for name, judge in judges.items()}
   num = min(config.num_prompts, len(prompts.texts))
   scores: dict[str, list[np.ndarray]] = {name: [] for name in names}
   gold: list[np.ndarray] = []
@@ -92,6 +97,16 @@ def run(config: Config, stage: Stage) -> None:
     config.min_gap,
     config.reference,
   )
+  if config.contrasts:
+    contrasts = read_contrasts(stage.path(config.contrasts), tokenizer, model.config.max_length)
+    known = {
+      name: accuracy_by_kind(contrasts, score_sides(contrasts, text_scorer(model, tokenizer, judge, config.batch_size)))
+      for name, judge in judges.items()
+    }
+    for label, members in config.groups.items():
+      result["groups"][label]["kinds"] = {
+        kind: [known[name][kind]["accuracy"] for name in members] for kind in known[members[0]]
+      }
   write_results(stage, "results.json", result)
   plot(result, stage.directory / "results.png")
 

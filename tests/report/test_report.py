@@ -294,6 +294,13 @@ def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
   assert kinds["reference"] == "pairs" and "pairs 83 % [80, 85] 88 % [85, 90]" in words
   assert all(label in words for label in kinds["groups"]) and "0.06 [0.03, 0.09]" in words
   assert "people as the reward 4096 people_3 1.81 [1.75, 1.87] 78 % [75, 81] 1.79 [1.50, 2.08]" in words
+  contrasts = {"wrong": [_interval(0.8)] * 3, "mine": [_interval(0.31)]}
+  few = {"a": {"accuracy": [_interval(0.9)] * 2, "clear_accuracy": [_interval(0.95)] * 2, "kinds": contrasts}}
+  (root / "accuracy_kinds" / "results.json").write_text(json.dumps({"groups": few, "reference": "a"}))
+  words = _words(_page(root))
+  assert "Difference to the reference wrong value mine a 90 %" in words
+  assert "a 90 % [85, 95] 95 % [90, 100] 80 % [75, 85] 31 % [26, 36]" in words
+  assert "a 90 % [85, 95] 95 % [90, 100] 80 % [75, 85] –" in words  # of the second model one kind is unknown
   (root / "accuracy_kinds" / "results.json").write_text(json.dumps({"groups": {"a": None, "b": {"accuracy": 3}}}))
   (root / "online_budget" / "results.json").write_text(json.dumps({"a": [3, {"labels": "x"}], "b": 4}))
   page = _page(root)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import typing
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def run(tmp_path_factory):
   tokenizer = data.train_tokenizer(["Where does Tom live? In Oakford. What is 2 plus 2? 4."], 300)
   tokenizer.save(root / "tokenizer.json")
   data.write_rows(root / "prompts.jsonl", [{"prompt": "Where?"}, {"prompt": "What is 2?"}])
+  contrast = {"prompt": "Where?", "chosen": "In Oakford.", "rejected": "4.", "kind": "wrong"}
+  data.write_rows(root / "contrasts.jsonl", [contrast, {**contrast, "chosen": "4.", "rejected": "In Oakford."}])
   data.write_rows(root / "questions.jsonl", [{"prompt": "Where?", "answer": "In Oakford"}])
   shape = Model(num_layers=1, d_model=16, num_heads=2, num_kv_heads=1, d_ff=16, max_length=64)
   stage = Stage("test", root, 0, f"{root}/tokenizer.json", shape, Transport("jit", 1, 1), "print")
@@ -100,6 +103,7 @@ def run_few_shot(stage):
 
 def run_accuracy(stage):
   everything = dict(num_prompts=2, responses=2, min_gap=0.5, groups={"one": ("judge",)}, reference="one")
+  everything |= dict(contrasts="{run}/contrasts.jsonl")
   reward_accuracy.run(reward_accuracy.Config(**PROMPTS, **everything, gold=named("score", stage)), stage)
 
 
@@ -136,6 +140,14 @@ def test_the_run_directory_is_replaced(run, use):
   calls.unlink(missing_ok=True)
   USES[use](dataclasses.replace(run, name=use))
   assert calls.read_text().startswith("called")
+
+
+def test_reward_models_are_compared_on_contrasts(run):
+  run_accuracy(dataclasses.replace(run, name="contrasts"))
+  result = json.loads((run.root / "contrasts" / "results.json").read_text())
+  # Two contrasts that are each other's opposite: the model is right on one of them.
+  (accuracy,) = result["groups"]["one"]["kinds"]["wrong"]
+  assert accuracy["mean"] == 0.5 and accuracy["num"] == 2
 
 
 def test_every_setting_that_names_a_function_is_among_them():
