@@ -242,15 +242,19 @@ def test_ceiling_and_agreement_are_those_of_drawn_labels():
   assert np.mean(alike) == pytest.approx(agreement(crowd, pages), abs=0.02)
 
 
-def test_the_default_labellers_agree_as_published():
-  """72.6 +- 1.5 % (Ouyang et al. 2203.02155) and 72 to 77 % (Stiennon et al. 2009.01325)."""
+STYLE = dict(ideal=0.15, terse=0.4, rambling=0.4, wrong=0.03, doubting=0.1, claiming=0.28, complying=0.42)
+
+
+@pytest.mark.parametrize("people", ["differ mostly in style", "write for the quickstart"])
+def test_the_default_labellers_agree_as_published(people):
+  """72.6 +- 1.5 % and 77.3 +- 1.3 % (Ouyang et al. 2203.02155), 73 +- 4 % (Stiennon et al. 2009.01325)."""
   recipe = import_module("rlhf_jax.configs.quickstart")
+  writers = [STYLE] * 4 if people == "differ mostly in style" else [recipe.DEMONSTRATORS, recipe.ANSWERS] * 2
   world, rng = make_world(0), np.random.default_rng(0)
   pages = []
   for task in sample_tasks(world, training_clusters(recipe.get_config().world.held_out), 300, seed=0):
-    people = (recipe.DEMONSTRATORS, recipe.DEMONSTRATORS, recipe.ANSWERS, recipe.ANSWERS)
-    texts = list(dict.fromkeys(demonstrate(world, task, rng, habits)[0] for habits in people))
+    texts = list(dict.fromkeys(demonstrate(world, task, rng, habits)[0] for habits in writers))
     pages.append(traits_of(gold_parts([task.prompt] * len(texts), texts), texts))
   crowd = make_labellers(recipe.LABELLERS)
-  assert 0.71 < agreement(crowd, pages) < 0.77
+  assert 0.71 < agreement(crowd, pages) < 0.78
   assert agreement(crowd, pages) < agreement(crowd, pages, untied=True) < ceiling(crowd, pages) < 0.9
