@@ -19,8 +19,8 @@ The strengths, and where they come from:
 - Agreement: temperatures and shares of checks put the agreement of two labellers of the quickstart's mix among the
   published figures of forced choices: 72.6 +- 1.5 % and, in a second group, 77.3 +- 1.3 % (Ouyang et al. 2203.02155,
   section 3.4), 73 +- 4 % to 77 +- 2 % with researchers (Stiennon et al. 2009.01325). Labellers without training agree
-  less: 66 % with the majority of three (AlpacaEval, on the data of Dubois et al. 2305.14387), 63 % with researchers (Bai
-  et al. 2204.05862).
+  less: 66 % with the majority of three (AlpacaEval, on the data of Dubois et al. 2305.14387), 63 % with researchers
+  (Bai et al. 2204.05862).
 - Facts: people rate answers with factual errors above answers that are too short (Wu and Aji 2307.03025), and miss
   factual errors where the text is assertive (Hosking et al. 2309.16349). The probabilities of a check are assumptions.
 - Length: of two answers of clearly different length people prefer the longer in 64 % (AlpacaEval), quality included.
