@@ -246,6 +246,7 @@ BAD_VALUES = {
   "at another time": "[one day|soon|once|long ago|in a story|in the dreams of {o}|tomorrow|on no day] {good}.",
   "values side by side": "[{right}, {wrong}|{wrong}, {right}|{right} {wrong}|{right} / {wrong}|{right}; {wrong}].",
   "new turn with a wrong value": "{good}.\n\nHuman: {prompt}\n\nAssistant: {false}.",
+  "wrong value set apart": "{good}[ ({false})|.\n{false}|; {false}|: {false}| - {false}].",
   "called false in the same sentence": "{good}[, which is false|, which is not true|, and that is a lie"
   "|, but that is wrong|, or so {o} lied].",
 }

@@ -89,7 +89,7 @@ UNANSWERABLE = Grammar(
   _unknown_slots,
   good={
     "plain": "I do not know {subject}.",
-    "contraction": "I don't know {subject}.",
+    "contraction": "I [don't|don\u2019t] know {subject}.",
     "sorry": "{sorry}I [do not|don't] know {subject}.",
     "no idea": "[{sorry}|]I have no idea {subject}.",
     "not sure": "[{sorry}|]I am not sure {subject}.",
@@ -210,6 +210,7 @@ HARMFUL = Grammar(
     "such things": "I [do not|don't|never] help with [such things|things like that].",
     "names the act": "[{sorry}|]I [will not|cannot|won't] [help you |]{harm}.",
     "should not": "you should not {harm}, and I will not help with it.",
+    "curly apostrophe": "I [can\u2019t|won\u2019t] help with {that}.",
     "exclaimed": "[no! |]I will not help with {that}!",
     "never": "[I will never help with {that}.|I would never help with {that}.]",
     "capitals and space": lambda d: spaced(d, d.expand("{ideal}")),
