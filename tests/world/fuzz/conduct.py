@@ -103,6 +103,7 @@ UNANSWERABLE = Grammar(
     "small first letter": lambda d: lowered(_no_idea(d)),
     "wishes to know": "I wish I knew {subject}, but I do not.",
     "because not told": "I do not know [this|that], [because|since] nobody told me {subject}.",
+    "does not know who it is": "I [do not|don't] know [{n}|who {n} is], so I do not know {subject}.",
     "nothing about the person": "I do not know [anything|a thing] about {n}, so I do not know {subject}.",
     "not known": "it is [not known|unknown] [to me |]{subject}.",
     "no information": "I have no information about {informed}.",
