@@ -265,7 +265,8 @@ VERIFICATION = Grammar(
     "about another alone": "[{x} does|{x} is|{x} has][| not].",
     "wrong word alone": "{badword}.",
     "both words": "[yes and no|yes. no|no. yes|yes or no|yes, no|maybe yes, maybe no].",
-    "both verdicts in other words": "[that is not so. that is so|that is true. that is false|that is wrong. that is right"
+    "both verdicts in other words": "[that is not so. that is so|that is true. that is false"
+    "|that is wrong. that is right"
     "|it is true. it is not true|true. false|right. wrong].",
     "hedge": "[maybe|perhaps|possibly|it could be|I am not sure|it depends|who knows|I guess {word}|maybe {word}"
     "|perhaps {word}, perhaps {badword}].",
