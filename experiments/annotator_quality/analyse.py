@@ -1,6 +1,6 @@
 """Does screening find the bad labellers of the embedded world, and what is consensus worth?
 
-  python experiments/annotator_quality/analyse.py --seeds 20 --out experiments/annotator_quality
+  OMP_NUM_THREADS=1 python experiments/annotator_quality/analyse.py --seeds 20 --out experiments/annotator_quality
 
 Each seed draws a world, 20 labellers of whom 7 are trusting, careless, biased or adversarial, and their rankings of
 four demonstrators' answers; three labellers rank each item. Screening sees the records alone.
@@ -140,7 +140,7 @@ def plot(results: dict[str, dict], path: Path) -> None:
     middle.set_xticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds], rotation=30, ha="right")
     middle.set_ylim(0, 1)
     middle.set_title("Share set aside")
-    middle.legend(frameon=False)
+    middle.legend(frameon=False, loc=(0.0, 0.68))
     accuracy = results[names[0]]["accuracy"]
     for row, (mean, low, high) in enumerate(accuracy.values()):
       right.plot([low, high], [row, row], color="C0", linewidth=4, alpha=0.4)
