@@ -1,6 +1,6 @@
 """Does screening find the bad labellers of the embedded world, and what is consensus worth?
 
-  OMP_NUM_THREADS=1 python experiments/annotator_quality/analyse.py --seeds 20 --out experiments/annotator_quality
+  python experiments/annotator_quality/analyse.py --seeds 20 --out experiments/annotator_quality
 
 Each seed draws a world, 20 labellers of whom 7 are trusting, careless, biased or adversarial, and their rankings of
 four demonstrators' answers; three labellers rank each item. Screening sees the records alone.
