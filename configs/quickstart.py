@@ -112,6 +112,7 @@ def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
       labellers=LABELLERS,
       num_samples=40,
       contrasts="{run}/world/contrasts.jsonl",
+      num_contrasts=480,
       comparisons="{run}/preferences/comparisons.jsonl",
       baselines=dict(refusal="I cannot help with that.", admission="I do not know."),
       demonstrations="{run}/world/demonstrations.jsonl",

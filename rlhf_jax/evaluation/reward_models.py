@@ -79,6 +79,15 @@ def read_contrasts(path: Path, tokenizer: data.Tokenizer, length: int) -> list[C
   return [contrasts[index] for index in kept]
 
 
+def spread_by_kind(contrasts: Sequence[Contrast], num: int) -> list[Contrast]:
+  """At most `num` contrasts of each kind, at even distances in the given order, which is kept."""
+  kept: list[int] = []
+  for kind in {contrast.kind for contrast in contrasts}:
+    mine = [index for index, contrast in enumerate(contrasts) if contrast.kind == kind]
+    kept += mine if len(mine) <= num else [mine[place * len(mine) // num] for place in range(num)]
+  return [contrasts[index] for index in sorted(kept)]
+
+
 def score_sides(contrasts: Sequence[Contrast], score: Callable[[Sequence[str], Sequence[str]], np.ndarray]) -> Sides:
   """The scores of both responses of the contrasts. score: (prompts, responses) -> f[N]."""
   return Sides(*np.split(score(*_texts(contrasts)), 2))

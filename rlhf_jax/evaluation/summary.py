@@ -93,7 +93,7 @@ def _by_cell(
 
   {cell: {"prompts": number, "models": {name: {"gold", "full"}}, "baselines": the same, "copied", "clusters": {cluster:
   {"prompts": number, "models": {name: mean gold reward}}}}}. "full" is the share of answers with the reward
-  `full_gold`, left out for 0.
+  `full_gold`, left out for 0. "copied" stands in each cluster too.
   """
   cells, clusters = np.array(origins.cells), np.array(origins.clusters)
   result: dict[str, Any] = {}
@@ -105,18 +105,19 @@ def _by_cell(
       for name in entry[group] if full_gold else ():
         earned = has_full_reward(found[name]["gold"][inside], full_gold)
         entry[group][name]["full"] = wilson_interval(earned.sum(), len(earned))._asdict()
-    if copied is not None:
-      entry["copied"] = wilson_interval(copied[inside].sum(), int(inside.sum()))._asdict()
-    entry["clusters"] = {
-      cluster: {
-        "prompts": int((inside & (clusters == cluster)).sum()),
-        "models": _gold_means({**answers, **baselines}, inside & (clusters == cluster)),
-      }
-      for cluster in dict.fromkeys(clusters[inside].tolist())
-      if cluster
-    }
+    entry |= _copied(copied, inside)
+    entry["clusters"] = {}
+    for cluster in dict.fromkeys(clusters[inside].tolist()):
+      mine = inside & (clusters == cluster)
+      means = {"prompts": int(mine.sum()), "models": _gold_means({**answers, **baselines}, mine)}
+      entry["clusters"] |= {cluster: means | _copied(copied, mine)} if cluster else {}
     result[cell] = entry
   return result
+
+
+def _copied(copied: np.ndarray | None, chosen: np.ndarray) -> dict[str, Any]:
+  """{"copied": share of the chosen prompts that a similar demonstration answers}, or nothing where that is unknown."""
+  return {} if copied is None else {"copied": wilson_interval(copied[chosen].sum(), int(chosen.sum()))._asdict()}
 
 
 def _gold_means(answers: Answers, chosen: np.ndarray) -> dict[str, Any]:

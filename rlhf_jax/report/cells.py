@@ -1,8 +1,9 @@
 """The part of the report on cells of prompts: what models and baselines earn on prompts old and new."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from rlhf_jax.report.read_run import Run
+from rlhf_jax.report.read_run import Cell, Run
 from rlhf_jax.report.sections import measure_cell
 from rlhf_jax.report.words import CELLS, visible
 
@@ -28,9 +29,15 @@ def cells(run: Run) -> dict[str, Any] | None:
     "copied": [measure_cell("copied", cell.copied) if cell.copied else None for cell in run.cells.values()],
     "names": models,
     "clusters": [
-      (cluster, CELLS.get(name, visible(name)), [measure_cell("gold", found.get(model)) for model in models])
+      (cluster, CELLS.get(name, visible(name)), _by_cluster(cell, cluster, models))
       for cluster in dict.fromkeys(cluster for cell in run.cells.values() for cluster in cell.clusters)
       for name, cell in run.cells.items()
-      if (found := cell.clusters.get(cluster))
+      if cell.clusters.get(cluster)
     ],
   }
+
+
+def _by_cluster(cell: Cell, cluster: str, models: Sequence[str]) -> list[tuple[str, str]]:
+  """Gold reward of each model, and the share of prompts that a similar demonstration answers."""
+  found = [measure_cell("gold", cell.clusters[cluster].get(model)) for model in models]
+  return [*found, measure_cell("copied", cell.copied_clusters.get(cluster))]

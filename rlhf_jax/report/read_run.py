@@ -59,6 +59,7 @@ class Cell(NamedTuple):
   models: dict[str, dict[str, Interval]]  # model or baseline -> "gold", "full" -> interval
   copied: Interval | None  # share of the prompts on which a similar demonstration has an ideal answer
   clusters: dict[str, dict[str, Interval]]  # cluster -> model or baseline -> gold reward
+  copied_clusters: dict[str, Interval]  # cluster -> as `copied`
 
 
 class Kind(NamedTuple):
@@ -204,6 +205,7 @@ def _read_cell(found: Any) -> Cell:
     {str(name): _intervals(measures) for group in groups for name, measures in group.items()},
     read_interval(mapping(found).get("copied")),
     {str(cluster): _intervals(mapping(entry).get("models")) for cluster, entry in clusters.items()},
+    _intervals({cluster: mapping(entry).get("copied") for cluster, entry in clusters.items()}),
   )
 
 

@@ -27,6 +27,7 @@ from rlhf_jax.evaluation.reward_models import (
   label_shares,
   read_contrasts,
   score_sides,
+  spread_by_kind,
 )
 from rlhf_jax.evaluation.style_baseline import StyleBaseline, fit_style_baseline
 from rlhf_jax.evaluation.summary import Origins, has_full_reward, summarize
@@ -95,6 +96,8 @@ class Config:
   contrasts: str = ""
   """File of pairs {"prompt", "chosen", "rejected", "kind"} (see `rlhf_jax.evaluation.reward_models.read_contrasts`), on
   which the reward model's accuracy is reported by kind of difference; "" for none."""
+  num_contrasts: int = 0
+  """Number of contrasts of each kind, spread evenly over the file; 0 for all."""
   comparisons: str = ""
   """File of the comparisons that the reward model was trained on, from which the style baseline learns; "" for no
   style baseline."""
@@ -218,6 +221,7 @@ def _judge_reward_model(
     measured = judge_reward_model(groups, config.min_gap, labellers, stage.stage_seed)
   if config.contrasts:
     contrasts = read_contrasts(stage.path(config.contrasts), tokenizer, model.config.max_length)
+    contrasts = spread_by_kind(contrasts, config.num_contrasts) if config.num_contrasts else contrasts
     measured["kinds"] = accuracy_by_kind(
       contrasts,
       score_sides(contrasts, score),

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from rlhf_jax.data import DataError, train_tokenizer, write_rows
-from rlhf_jax.evaluation.reward_models import Contrast, Sides, accuracy_by_kind, judge_reward_model, read_contrasts
+from rlhf_jax.evaluation.reward_models import (
+  Contrast,
+  Sides,
+  accuracy_by_kind,
+  judge_reward_model,
+  read_contrasts,
+  spread_by_kind,
+)
 from rlhf_jax.world import make_labellers
 
 
@@ -75,6 +82,14 @@ def test_accuracy_by_kind_counts_ties_as_half():
   assert wrong["cells"]["new"]["accuracy"]["num"] == 2
   assert kinds["refusal"]["accuracy"]["mean"] == 0.0 and kinds["refusal"]["style"]["mean"] == 1.0
   assert kinds["refusal"]["gap"]["mean"] == -1.0
+
+
+def test_contrasts_are_taken_evenly_over_the_file():
+  many = [Contrast(f"p{i}", "a", "b", "wrong", "", "") for i in range(10)]
+  one = Contrast("q", "a", "no", "refusal", "", "")
+  found = spread_by_kind([*many[:3], one, *many[3:]], 5)
+  assert [contrast.prompt for contrast in found] == ["p0", "p2", "q", "p4", "p6", "p8"]
+  assert spread_by_kind(many, 10) == spread_by_kind(many, 99) == many
 
 
 def test_the_two_pairs_of_a_prompt_are_one_observation():

@@ -56,5 +56,6 @@ def test_cells_count_prompts_and_full_rewards():
   np.testing.assert_allclose(new["baselines"]["look-up"]["full"]["mean"], 1 / 3)
   np.testing.assert_allclose(new["copied"]["mean"], 1 / 3)
   assert cells["rephrased"]["copied"]["mean"] == 1.0
+  assert {name: entry["copied"]["mean"] for name, entry in new["clusters"].items()} == {"x": 0.0, "y": 0.5}
   assert {name: entry["prompts"] for name, entry in new["clusters"].items()} == {"x": 1, "y": 2}
   np.testing.assert_allclose(new["clusters"]["y"]["models"]["look-up"]["mean"], 1.0)

@@ -79,6 +79,7 @@ def _judged():
   both = {"gold": _interval(1.11), "full": _interval(0.64)}
   cell = {"prompts": 480, "models": {"ppo": both}, "baselines": {"look-up": both}, "copied": _interval(0.47)}
   cell["clusters"] = {"facts": {"prompts": 40, "models": {"ppo": _interval(1.23), "look-up": _interval(0.5)}}}
+  cell["clusters"]["facts"]["copied"] = _interval(0.33)
   evaluation["cells"] = {"rephrased": cell, "mine": {"prompts": 5, "models": {}, "baselines": {}, "clusters": {}}}
   measures = {
     "accuracy": _interval(0.81),
@@ -361,7 +362,7 @@ def test_cells_of_prompts_are_a_table(tmp_path):
   assert "same task in other words 480 prompts mine 5 prompts" in words
   assert "ppo 1.11 [1.06, 1.16] 64 % [59, 69] – –" in words
   assert "best of 20 similar demonstrations 47 % [42, 52]" in words
-  assert "facts same task in other words 1.23 [1.18, 1.28] 0.50 [0.45, 0.55]" in words
+  assert "facts same task in other words 1.23 [1.18, 1.28] 0.50 [0.45, 0.55] 33 % [28, 38]" in words
   words = _words(_page(_write_run(tmp_path / "run", evaluation=_evaluation())))
   assert "Old and new prompts" not in words and "Baselines" not in words and "What reward_model knows" not in words
 
