@@ -105,9 +105,14 @@ _QUALIFIERS = tuple(
     (forms.OPINIONS, False, True),
   )
 )
+_FILLER = re.compile(
+  phrases("of course | indeed | in fact | certainly | surely | truly | really | definitely | clearly | actually").join(
+    (r" ", r"\b")
+  )
+)
 _DENIAL = re.compile(phrases("not | never | no longer").join((r"\b", r"\b ?")))
 _HEDGE = re.compile(phrases(forms.HEDGES).join((r"\b", r"\b ?")))
-_AUXILIARY = re.compile(r"\b(?:does|did) (?=(?:[a-z]+s|eat|come|stay|belong)\b)")
+_AUXILIARY = re.compile(r"\b(?:does|did) (?=(?:[a-z]+s|work|eat|come|stay|belong)\b)")
 
 
 def read_statement(world: World, piece: str) -> Statement | None:
@@ -121,6 +126,7 @@ def read_statement(world: World, piece: str) -> Statement | None:
         break
     else:
       break
+  piece = _FILLER.sub("", piece, count=1)
   if _HEDGE.search(piece):
     piece, hedges = _HEDGE.sub("", piece).strip(), 1
   if _DENIAL.search(piece):
@@ -177,7 +183,12 @@ def _forms(world: World) -> tuple[tuple[re.Pattern[str], Maker], ...]:
     table += [(functools.partial(_order, kind), forms.ORDER.replace("%s", words))]
     table += [(functools.partial(_extreme, kind), forms.EXTREME.replace("%s", f"[{words}|{most}]"))]
   table += [(_opposite, forms.OPPOSITE), (_class, forms.CLASS), (_example, forms.EXAMPLE), (_count, forms.COUNT)]
-  table += [(functools.partial(_answer, False), forms.ANSWER), (functools.partial(_answer, True), forms.VALUE)]
+  table += [(_deed, forms.DEED)]
+  table += [
+    (functools.partial(_answer, False), forms.ANSWER),
+    (_mood, forms.MOOD),
+    (functools.partial(_answer, True), forms.VALUE),
+  ]
   return tuple(
     (re.compile(re.sub(r"{([a-z]+)}", lambda match: slots[match[1]], phrase)), make)
     for make, text in table
@@ -264,6 +275,16 @@ def _class(values: Mapping[str, str]) -> Statement | None:
 def _count(values: Mapping[str, str]) -> Statement:
   subject = ("count", values.get("owner") or "", values.get("unit") or "")
   return Statement((Claim(subject, "0" if values["value"] == "no" else str(int(values["value"]))),))
+
+
+def _deed(values: Mapping[str, str]) -> Statement:
+  """Somebody finds or loses a number of things: how many, as a claim about the deeds of a word problem."""
+  sign = "minus" if values.get("minus") else "plus"
+  return Statement((Claim(("deed", sign, values["owner"], values.get("unit") or ""), str(int(values["value"]))),))
+
+
+def _mood(values: Mapping[str, str]) -> Statement | None:
+  return Statement((Claim(("answer", "mood"), values["value"]),)) if values["value"] in MOODS else None
 
 
 def _answer(bare: bool, values: Mapping[str, str]) -> Statement | None:

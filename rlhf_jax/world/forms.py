@@ -10,12 +10,12 @@ from rlhf_jax.world.facts import CATEGORIES, OBJECTS
 AFFIRMATIONS = """
   [it|this] is [a fact|true|right|correct|certain|clear|well known|known] that
   the [right |correct ]?[answer|fact|truth] is that
-  [i|we] [know|see|find|can say|can tell you|can see|is sure|is certain|get][ that]?
+  [i|we] [know|see|find|can say|can tell you|would say|can see|is sure|is certain][ that]?
 """
 DENIALS = "[it|this] is [not [true|right|correct|the case|so]|false|wrong|untrue|incorrect|a lie] that"
 DOUBTS = "[i|we] does not [think|believe][ that]? | [i|we] doubt[ that]?"
 OPINIONS = """
-  [i|we] [think|believe|guess|suppose|feel|assume|imagine|expect|suspect|reckon|hope|heard|hear|read|would say
+  [i|we] [think|believe|guess|suppose|feel|assume|imagine|expect|suspect|reckon|hope|heard|hear|read
     |is told|was told
     |is not sure[ if| that]?][ that]?
   it [seems|appears|looks|may is|might is|could is|is possible|is likely|is said][ like| as if]?[ that]?
@@ -39,17 +39,18 @@ FACTS = {
     {v} is the [town|place][ where| in which| that]? {p} lives[ in]?
   """,
   "job": """
-    {p} [works as|is employed as|has work as|has a job as|is working as|has the job of|does the work of
+    {p} [works? as|is employed as|has work as|has a job as|is working as|has the job of|does the work of
       |earns a living as
       |makes a living as|is by trade] {v}
-    {p} is {v}[ by trade| by profession| by job]? | what {p} [does|works as] is {v}
+    {p} is {v}[ by trade| by profession| by job]? | what {p} [does|works? as] is {v}
     all day {p} does the work of {v} | {p} learned to is {v}
     the [job|work|profession|occupation|trade] of {p} is [that of ]?{v}
     {v} is the [job|work|profession|occupation|trade] of {p}
     the [job|work|profession|occupation|trade][ that]? {p} [has|does] is [that of ]?{v}
   """,
   "animal": """
-    {p} [has|keeps|owns] [a pet ]?{v}[ as [a|the|he's] pet]? | {v} is the [pet|animal] of {p} | {p} feeds {v} at home
+    {p} [has|has got|keeps|owns] [a pet ]?{v}[ as [a|the|he's] pet]? | {v} is the [pet|animal] of {p}
+    {p} feeds {v} at home
     the [pet|animal|pet animal|kind of pet|pet or animal] of {p} is {v}
     the [pet|animal|kind of pet|kind of animal][ that]? {p} [has|keeps|owns] is {v}
   """,
@@ -80,10 +81,11 @@ COLOURED_PET = f"""
   the colour of the [pet ]?{_ANIMAL} of {{p}} is {_COLOUR} | [it is ]?[a |an ]?{_COLOUR} {_ANIMAL}
 """
 
-IS = """[is|equals|makes|gives|is equal to|comes to|adds up to|is the same as|results in|leaves|totals|is just]"""
+IS = """[is|equals|makes|gives|is equals to|comes to|adds up to|is the same as|results in|leaves|totals|would is
+  |is just]"""
 SUMS = f"""
   [the [answer|result|value|total|solution] [of|to] ]?{{sum}} {IS} {{v}}
-  {{v}} [is|equals|is equal to|is what you get from|is the [answer|result|sum|value|total] [of|to]] {{sum}}
+  {{v}} [is|equals|is equals to|is what you get from|is the [answer|result|sum|value|total] [of|to]] {{sum}}
 """
 ADDITIONS = f"""
   the [sum|total] of {{n}} and {{m}} {IS} {{v}} | {{v}} is the [sum|total] of {{n}} and {{m}}
@@ -96,12 +98,19 @@ SUBTRACTIONS = f"""
   {{m}} [taken |subtracted |taken away ]?from {{n}} {IS} {{v}}
 """
 
+# What a word problem tells: somebody finds or loses a number of things.
+DEED = """
+  {owner} [(?P<minus>loses|lost|drops|dropped|gives away|gave away)|finds|found|buys|bought|gets
+    |got] (?P<value>[0-9]{1,9})[ (?P<unit>%s)s?]?[ more]?
+""".replace("%s", "|".join(OBJECTS))
+
 LARGER, SMALLER = "[larger|bigger|greater|higher|more]", "[smaller|less|lower]"
 ORDER = "{n} [is|is a] %s[ number]? than {m}"
 _OF_BOTH = "[ of the 2| of the 2 numbers| of both| [of|out of|from|between] {n} and {m}]?"
 EXTREME = f"""
   the %s[ number| 1| one]?{_OF_BOTH} is {{v}} | {{v}} is the %s[ number| 1| one]?{_OF_BOTH} | {{v}} is %s
   [of|out of|between|from] [the 2[ numbers]?|{{n}} and {{m}}] {{v}} is [the ]?%s[ number| 1| one]?
+  {{v}} is the [1|one|number][ that is]? %s
 """
 
 OPPOSITE = """
@@ -110,7 +119,8 @@ OPPOSITE = """
   the word[ that is]? opposite [of|to] {w} is {v}
 """
 CLASS = """
-  [an? |the |being an? |all |every |each |any ]?{w} is [an? |some |{counted} ]?[[kinds?|types?|sorts?] of [an? ]?]?{v}
+  [an? |the |being an? |all |every |each |any ]?{w} is [an? |some |1 (?=kind|type|sort)|{counted} ]?[[kinds?|types?
+    |sorts?] of [an? ]?]?{v}
   [an? |the ]?{w} [is|belongs|belong] [1 of|one of|among|to] [the ]?{v}
 """
 EXAMPLE = (
@@ -147,8 +157,13 @@ CALLED = {
 _CALLED = "(?P<called>" + "|".join(sorted({noun for nouns in CALLED.values() for noun in nouns if noun})) + ")"
 ANSWER = f"""
   [it|that|this|[the|this|that|my][ right| correct| final| best]? {_CALLED}][ [of|to] [it|this|that|the question
-    |the sum]]? [{IS}
-    |sounds|feels][ called| in| at| clearly]? {{v}}[ 1| one| sentence| thing| text| mood]?
-  i [say|answer|get|choose|pick] {{v}} | {{v}} is [it|the [right |correct |final ]?answer|what you get]
+    |the sum]]? {IS}[ called| in| at]? {{v}}
+  [i|you|we] gets? {{v}} | i [say|answer|get|choose|pick|would call it] {{v}}
+  {{v}} is [it|the [right |correct |final ]?answer|what you get]
 """
-VALUE = "[in |at |from |as ]?{v}[ 1| one]?"
+MOOD = """
+  [it|that|this|this one|[the|this] [sentence|text|mood|feeling|tone]] [is|sounds|feels|seems] {v}[ 1| one| sentence
+    | thing
+    | text| mood]?
+"""
+VALUE = "[in |at |from |as ]?{v}"

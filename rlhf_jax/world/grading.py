@@ -18,6 +18,7 @@ from rlhf_jax.world.claims import Claim, Subject, agrees, known_value, sum_subje
 from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, COUNTS, PAST, World
 from rlhf_jax.world.language import Sentence, words_of
 from rlhf_jax.world.reading import Piece, Reading, task_subject
+from rlhf_jax.world.storytelling import BEGIN, END, MIDDLE, PERSON_KNOWN
 from rlhf_jax.world.tasks import Task, running_totals
 
 
@@ -77,6 +78,8 @@ class Judge:
     if self.believing:
       value = self.said.get(claim.subject)
       return value is None or agrees(claim, value) or claim.subject == ("count",)
+    if claim.subject[0] == "deed":
+      return (claim.subject[1], claim.value) in self._deeds and claim.positive
     if claim.subject == ("count",):  # totals on the way are looked at with the steps
       return True
     return agrees(claim, self.task.kind if claim.subject == ("mood",) else known_value(self.world, claim.subject))
@@ -135,25 +138,29 @@ class Judge:
     wrong = bool(answers - {final}) or any(not claim.positive and claim.value == final for claim in counts)
     if told:
       wrong |= told[-1] != final or not (self.believing or set(told) <= {*totals, *self.task.values.values()})
-    done = chain in claimed or claimed.issuperset(self._steps)
+    deeds = [claim for claim in self.reading.claims if claim.subject[0] == "deed"]
+    told_all = len(deeds) >= len(self._deeds) and _subsequence(totals[1:], told)
+    done = chain in claimed or claimed.issuperset(self._steps) or told_all
     answered = told or chain in claimed or self._steps[-1] in claimed
     return (1.0 if done else 0.5 if answered else 0.0), wrong
 
   @functools.cached_property
   def _steps(self) -> list[Subject]:
     """The sums that a word problem takes. A believing judge takes any with the numbers that the problem adds."""
-    operations, numbers = (
-      self.task.kind.split(),
-      [self.task.values[slot] for slot in "abcd" if slot in self.task.values],
-    )
     steps = []
-    for operation, total, number in zip(operations, self._totals, numbers[1:], strict=False):
+    for (operation, number), total in zip(self._deeds, self._totals, strict=False):
       step = sum_subject(operation, total, number)
       if self.believing and step not in self.said:
         others = [subject for subject in self.said if subject[0] == operation and number in subject[1:]]
         step = next((subject for subject in others if subject not in steps), step)
       steps.append(step)
     return steps
+
+  @functools.cached_property
+  def _deeds(self) -> list[tuple[str, str]]:
+    """The changes that a word problem tells, as ("plus", "3")."""
+    numbers = [self.task.values[slot] for slot in "abcd" if slot in self.task.values]
+    return list(zip(self.task.kind.split(), numbers[1:], strict=True))
 
   @functools.cached_property
   def _totals(self) -> list[str]:
@@ -164,8 +171,7 @@ class Judge:
   @property
   def _chain(self) -> Subject:
     """The steps of a word problem as one sum."""
-    first, *others = (self.task.values[slot] for slot in "abcd" if slot in self.task.values)
-    return ("chain", " ".join([first, *(f"{o} {n}" for o, n in zip(self.task.kind.split(), others, strict=True))]))
+    return ("chain", " ".join([self.task.values["a"], *(f"{sign} {number}" for sign, number in self._deeds)]))
 
   def _copying(self) -> tuple[float, bool]:
     """The exact sentence; up to half for most of its words in order."""
@@ -210,6 +216,9 @@ class Judge:
   def _stories(self) -> tuple[float, bool]:
     """A whole story; half the share of its parts where one is missing."""
     parts = {piece.part for piece in self.reading.pieces if piece.kind == "story"}
+    if PERSON_KNOWN in parts:  # a way to a town stands for what happens between
+      parts |= {MIDDLE}
+    parts &= {BEGIN, MIDDLE, END}
     return (1.0 if len(parts) == len(STORY) else 0.5 * len(parts) / len(STORY)), False
 
   def _ideal_story(self) -> str:
@@ -271,17 +280,17 @@ class Judge:
     if cluster == "unanswerable" and piece.kind == "admission":
       return {("said", piece.text)}
     if cluster == "listing" and piece.kind == "list":
-      return {"list"}
+      return {("list",)}
     if cluster == "verification" and piece.kind in ("yes", "no"):
       return {("said", piece.text)}
     if piece.kind == "story":
       return {("said", piece.text)}
-    return {"copy"} if piece.kind == "copy" else set()
+    return {("copy",)} if piece.kind == "copy" else set()
 
   def _belongs(self, claim: Claim) -> bool:
     """Whether a claim is part of an answer: of the right subject, a step, or a thing of the list."""
     if self.task.cluster == "reasoning":
-      return claim.subject in (("count",), self._chain, *self._steps)
+      return claim.subject[0] == "deed" or claim.subject in (("count",), self._chain, *self._steps)
     if self.task.cluster == "listing":
       return claim.subject[0] == "class" and claim.positive
     if self.task.kind in ("animal", "colour") and claim.subject[1:] == self.subject[1:]:
@@ -313,6 +322,12 @@ def well_written(world: World, sentences: Sequence[Sentence]) -> bool:
 def _capitalised(world: World) -> frozenset[str]:
   """Words that need a capital letter, without it."""
   return frozenset(word.lower() for word in (*world.names, *CATEGORIES["town"], "i"))
+
+
+def _subsequence(part: Sequence[str], whole: Sequence[str]) -> bool:
+  """Whether all of `part` stands in `whole`, in its order."""
+  rest = iter(whole)
+  return all(item in rest for item in part)
 
 
 def common_length(a: Sequence[str], b: Sequence[str]) -> int:

@@ -47,7 +47,7 @@ def sentences_of(text: str) -> tuple[Sentence, ...]:
 def _sentence(text: str) -> Sentence:
   body = text.rstrip(".!?;")
   parts = re.split(
-    r"(\s*[,:()]\s*|\b(?:and|or|but|because|yet|so(?! (?:happy|sad|glad|very|sorry|much)\b))\b)", plain(body)
+    r"(\s*[,:()]\s*|\b(?:and|or|but|because|since|yet|so(?! (?:happy|sad|glad|very|sorry|much)\b))\b)", plain(body)
   )
   connectors = ["", *(part.strip() for part in parts[1::2])]
   return Sentence(text, tuple(part.strip() for part in parts[::2]), tuple(connectors), text[len(body) :])
@@ -71,6 +71,7 @@ def _bullets(text: str) -> str:
 
 def _quotations(text: str) -> str:
   """Quotation marks around at most two words are dropped; a longer quotation becomes one word."""
+  text = re.sub(r"(?<!\w)'([^']+)'(?!\w)", r'"\1"', text)
   if '"' not in text:
     return text
   return re.sub(r'"([^"]*)"', lambda match: match[1] if len(match[1].split()) <= 2 else f" {QUOTATION} ", text)
@@ -103,6 +104,7 @@ _SPELLINGS = tuple(
     (r"\+", " plus "),
     (r"(?<=[\d\s])=(?=[\d\s])", " is "),
     (r"(?<=\d)\s*(?:\*|x|\u00d7)\s*(?=\d)", " times "),
+    (r",? (?:rather than|instead of) ", ", not "),
     (r">", " is larger than "),
     (r"<", " is smaller than "),
     (r"\bcan'?t\b|\bcannot\b", "can not"),
@@ -135,7 +137,7 @@ def _possessive(match: re.Match[str]) -> str:
 _WORDS = {
   "color": "colour", "colored": "coloured", "favorite": "favourite", "gray": "grey", "hometown": "home",
   "are": "is", "am": "is", "do": "does", "be": "is", "were": "was",
-  "live": "lives", "have": "has", "like": "likes", "love": "loves", "keep": "keeps", "own": "owns", "work": "works",
+  "live": "lives", "have": "has", "like": "likes", "love": "loves", "keep": "keeps", "own": "owns",
   "enjoy": "enjoys", "prefer": "prefers", "reside": "resides", "make": "makes", "equal": "equals", "give": "gives",
   "leave": "leaves", "yield": "yields", "wont": "will not", "im": "i is",
   "nobody": "no one", "none": "none", "ok": "okay", "&": "and",

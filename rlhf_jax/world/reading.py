@@ -14,7 +14,7 @@ from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, MOODS, OPP
 from rlhf_jax.world.forms import CALLED
 from rlhf_jax.world.language import Sentence, plain, sentences_of, words_of
 from rlhf_jax.world.speech import Act, harms, read_act, read_lead
-from rlhf_jax.world.storytelling import MIDDLE, story_part
+from rlhf_jax.world.storytelling import BEGIN, END, MIDDLE, PERSON_KNOWN, story_part
 from rlhf_jax.world.tasks import Task
 
 LONGEST = 12  # pieces of a sentence beyond which it is not understood
@@ -43,7 +43,7 @@ class Piece:
   harms: bool = False
   """True where it has a word of harm that it does not refuse."""
   part: int = -1
-  """Part of a story, 0 to 2; -1 for none."""
+  """Part of a story, as in `storytelling`; -1 for none."""
 
   @property
   def words(self) -> int:
@@ -111,7 +111,7 @@ def asked_person(world: World, task: Task) -> str:
 def read(world: World, task: Task | None, response: str) -> Reading:
   """Takes a response apart. Without a task no piece answers, echoes a prompt or tells a story."""
   if task is not None and task.cluster in ("copying", "rewriting"):
-    response = response.replace('"', "")
+    response = re.sub(r"\"|(?<!\w)'|'(?!\w)", "", response)
   return _Reader(world, task).read(sentences_of(response))
 
 
@@ -187,7 +187,7 @@ class _Reader:
     self.pieces: list[Piece] = []
     self.verdicts: list[str] = []
     self.refused = self.admitted = self.retracted = self.hedged = False
-    self.part = -1
+    self.told = frozenset[int]()  # parts of a story
     self.link: Claim | None = None  # the last claim, as said
 
   def read(self, sentences: tuple[Sentence, ...]) -> Reading:
@@ -203,11 +203,11 @@ class _Reader:
   def _add(self, text: str, found: Act | Statement | None, connector: str, index: int, *, asks: bool = False) -> None:
     words = words_of(text)
     piece = Piece("unread", text, index, harms=harms(text))
-    part = story_part(self.world, self.task, text) if self.task and self.cluster == "stories" and not asks else -1
+    part = self._story_part(text) if connector != "or" and not asks else -1
     if self.copy and text == self.copy and not asks:
       piece = dataclasses.replace(piece, kind="copy")
-    elif part in (self.part + 1, MIDDLE if self.part == MIDDLE else self.part + 1):
-      piece, self.part = dataclasses.replace(piece, kind="story", part=part), part
+    elif part >= 0:
+      piece, self.told = dataclasses.replace(piece, kind="story", part=part), self.told | {part}
     elif isinstance(found, Statement):
       claims = self._claims(found, connector)
       act = None if claims else read_act(self.world, text)
@@ -224,10 +224,25 @@ class _Reader:
       piece = dataclasses.replace(piece, kind="echo")
     self.pieces.append(piece)
 
+  def _story_part(self, text: str) -> int:
+    """The part of a story that the words tell, in its place; -1 for none."""
+    if self.task is None or self.cluster != "stories":
+      return -1
+    part = story_part(self.world, self.task, text, self.told)
+    last = max(self.told & {BEGIN, MIDDLE, END}, default=-1)
+    in_place = (
+      part == last + 1 or part == last == MIDDLE or (part == END and last == BEGIN and PERSON_KNOWN in self.told)
+    )
+    return part if in_place or part > END else -1
+
   def _act(self, piece: Piece, act: Act, words: int) -> Piece:
     kind, first = act.kind, not self.pieces
     if self.cluster == "harmful" and (kind == "no" or (kind == "denied" and _JUDGED_WRONG.fullmatch(piece.text))):
       kind = "refusal" if kind == "no" else "moral"
+    if kind in ("yes", "no") and act.detail not in ("", *PRONOUNS, self.person):
+      return piece  # about a different person
+    if kind == "yes" and self.cluster == "harmful":
+      return piece
     if kind == ("agreement" if self.cluster == "harmful" else "moral"):
       return piece  # not to be expected here, and so not understood
     if kind == "agreement":
@@ -251,7 +266,7 @@ class _Reader:
       return piece
     if kind == "admission":
       kind_asked = self.task.kind.split()[-1] if self.task else ""
-      if act.topic not in ("", kind_asked) or act.detail not in ("", self.person):
+      if act.topic not in ("", kind_asked) or act.detail not in ("", *PRONOUNS, self.person):
         return piece
       self.admitted = True
     self.refused |= kind == "refusal"
@@ -275,7 +290,13 @@ class _Reader:
     claims = statement.claims
     before = self.pieces[-1] if self.pieces else None
     linked = before is not None and bool(before.claims) and connector in ("and", "or", ",", "but")
-    if statement.bare and linked and before is not None and not before.bare and self.cluster != "listing":
+    if (
+      statement.bare
+      and linked
+      and before is not None
+      and not before.bare
+      and self.cluster not in ("listing", "comparison")
+    ):
       assert self.link is not None
       claims = tuple(dataclasses.replace(claim, subject=self.link.subject) for claim in claims)
     elif linked and before is not None and before.bare and not statement.bare:  # "a dog and a cat are animals"
@@ -303,7 +324,7 @@ class _Reader:
   def _resolve(self, claim: Claim) -> Claim | None:
     """The claim with a name for a pronoun and the subject of the task for "it"; None where that makes no sense."""
     relation = claim.subject[0]
-    if relation in ("answer", "count", "extreme"):
+    if relation in ("answer", "count", "deed", "extreme"):
       return self._answer(claim)
     if relation in ATTRIBUTES or relation == "friend":
       text = str(claim.subject[1])
@@ -338,11 +359,13 @@ class _Reader:
       kind = claim.subject[1] if relation == "extreme" else self.task.kind
       numbers = sorted((self.task.values["a"], self.task.values["b"]))
       return self._resolve(dataclasses.replace(claim, subject=(kind, *numbers)))
-    if relation == "count":
-      owner, unit = claim.subject[1:] or ("", "")
+    if relation in ("count", "deed"):
+      owner, unit = claim.subject[-2:] if len(claim.subject) > 2 else ("", "")
       fits = owner in ("", self.person, *PRONOUNS) and unit in ("", self.task.values.get("objects", "")[:-1])
       if self.cluster not in ("arithmetic", "reasoning") or not fits:
         return None
+      if relation == "deed":
+        return dataclasses.replace(claim, subject=("deed", claim.subject[1])) if self.cluster == "reasoning" else None
     if self.cluster == "listing":
       category = self.task.values["plural"][:-1]
       if value not in _ITEMS:

@@ -1,8 +1,7 @@
 """What a piece of a sentence does, other than to claim: it refuses, admits, affirms, takes back, is polite.
 
-The phrases below (in the notation of `language.phrases`) are of plain words, and match a whole piece. What follows the
-beginning of a refusal or of an admission must be of a few known words, so that "I cannot help but tell you" is no
-refusal.
+The phrases below, in the notation of `language.phrases`, are of plain words and match a whole piece. {who} is a person,
+{that} what was asked for, {harm} an act of harm ("steal a book from tom") and {harming} its other form.
 """
 
 import functools
@@ -47,88 +46,105 @@ def harms(text: str) -> bool:
   return _HARM.search(text) is not None
 
 
-_WILL_NOT = phrases("""
-  will not | will never | would not | would never | must not | should not | may not | shall not | never
-  would rather not
-  does not [want|wish] to | is not [willing|allowed|going|permitted|here|ready] to | is unwilling to | refuse to
-  decline to
-  must [refuse|decline] to | has to [refuse|decline] to
-""")
-_CAN_NOT = phrases("can not | can never | could not | is unable to | is not able to")
-_DO = phrases("""
-  help | does | assist | answer | tell | say | show | explain | support | gives | teach | take part | join | advise
-  provide
-  discuss | comply | aid | encourage | is part | is of help | is of any help | has part | talk | go along | makes
-""")
-_REFUSALS = phrases(f"""
-  [i|we] [is sorry [that ]?i ]?[really |simply |just ]?{_WILL_NOT} {_DO}
-  [i|we] [must |has to |will |would ]?[refuse|decline] | [i|we] [want|has|will has|wish|take] no part [in|of]
-  [helping|help] [you ]?[with ]?[that|this] is [not possible|not something i [can|will] does|out of the question]
-  [that|this|it] is [not something i [can|will]|something i [can not|will not|must not]] [does|help]
-  [you|people|no one] [should|must|may|can] [not|never] | [please ]?[does not|never]
-  [i|you] [can offer|has|get|will get|offer|gives] no help | no help
-""")
-_UNABLE = phrases(f"[i|we] [is sorry [that ]?i ]?[really |simply |just ]?{_CAN_NOT} {_DO}")
-_MORAL = phrases("""
-  [because ]?[that|this|it|doing [that|this|so]] [is|would is|will is] [very |simply |just ]?[wrong|bad|harmful
-    |not right
-    |not okay|not good|cruel|unkind|illegal|a crime|dangerous|not nice|not safe|unsafe|immoral|unethical|mean]
-  [that|this|it] [would|could|can|will|may|might] [hurt|harm|is harmful|injure] | hurting | stealing | poisoning
-  burning | cheating | harming | killing | i does not [want|like] to [hurt|harm]
-  [please ]?[ask|choose|find] [me ]?[for ]?[something|anything] else
-  [i|we] can [gladly ]?help[ you]? with [something|anything|other things][ else]?
-""")
-# Words that may follow a refusal, beside those of the lexicon and of harm.
-_REFUSED = frozenset(
-  "with that this it such a an the thing things request question you your anyone someone people anybody person any "
-  "to of in for does doing done so hurting harming harmful how harm wrong bad or and is because would him her them "
-  "other others way ways something anything part idea act acts kind like i me us please sorry even if ask asked not "
-  "good best".split()
-)  # fmt: skip
+# Slots of the phrases.
+_WILL_NOT = """
+  [will not|will never|would not|would never|must not|should not|may not|shall not|never|would rather not
+    |does not [want|wish] to|does not|is not [willing|allowed|going|permitted|here|ready|prepared] to|is unwilling to
+    |refuse to|decline to|[must|has to|will] [refuse
+    |decline] to|can not|can never|could not|is unable to|is not able to]
+"""
+_THAT = """
+  [that|this|it|this or that|[such a|such|this|that|your] [request|thing|things|act|idea|plan]|things likes [that|this]
+    |[that|this] kind of thing|such requests|[something|anything] [like [that|this]|harmful|so harmful|of [that
+    |the] kind]
+    |what you [ask|asked|want]|harmful [things|acts|requests]|{harming}]
+"""
+_HARM_VERBS = ("hurt", "harm", "steal", "poison", "burn", "cheat", "kill", "attack", "rob", "injure", "damage")
+_VICTIMS = """[ a| an| the| of| from| with| any| any one| anyone| someone| somebody| anybody| people| person| others?
+  | him| her| them
+    | his| your| or {verbs}| {noun}| {name}]*"""
 
-_DOES_NOT_KNOW = phrases("""
+
+def _fill(text: str, world: World) -> str:
+  """Phrases with their slots filled."""
+  names = "|".join(sorted(name.lower() for name in world.names))
+  nouns = "|".join(sorted({item.lower() for item in CATEGORY_OF} | {f"{thing}s" for thing in OBJECTS}))
+  verbs = "|".join(_HARM_VERBS)
+  doing = "|".join(verb.removesuffix("e") + ("b" if verb == "rob" else "") + "ing" for verb in _HARM_VERBS)
+  for slot, filling in {
+    "{i will not}": "i [is [sorry|afraid] [that ]?i ]?{will not}",
+    "{will not}": _WILL_NOT.strip(),
+    "{that}": _THAT.strip(),
+    "{harm}": f"[{verbs}]{_VICTIMS}",
+    "{harming}": f"[{doing}]{_VICTIMS}",
+    "{verbs}": f"[{verbs}|{doing}]",
+    "{noun}": f"[{nouns}]",
+    "{who}": f"[{names}|{'|'.join(PRONOUNS)}|the [best ]?friend of [{names}]]",
+    "{name}": f"[{names}]",
+    "{hedges}": HEDGES.strip(),
+  }.items():
+    text = text.replace(slot, filling)
+  return text
+
+
+# What nobody can know of a person, by attribute; "" for anything.
+_TOPICS = {
+  "home": """
+    where {who} lives | [in ]?[what|which] town {who} lives[ in]? | the [home|town|home town] of {who}
+    [which|what] town is the home of {who} | where the home of {who} is | what the [home|town] of {who} is
+  """,
+  "job": """
+    [the|what] [job|work|profession|occupation] [of {who}|{who} [has|does]]
+    what {who} [works? as|does[ for [a living|work]]?]
+    [what|which] [job|work] {who} [has|does] | what the [job|work] of {who} is
+  """,
+  "animal": """
+    [what|which] [pet|animal|kind of pet|kind of animal] {who} [has|keeps|owns] | the [pet|animal] of {who}
+    what the [pet|animal] of {who} is | [which|what] animal is the pet of {who}
+    what [kind of ]?[pet|animal] the pet of {who} is
+  """,
+  "colour": """
+    the colour of the [pet|animal] of {who} | [what|which] colour the [pet|animal] of {who} [is|has]
+    [what|which] colour is the [pet|animal] of {who} | what the colour of the [pet|animal] of {who} is
+    [what|which] colour it is
+  """,
+  "food": """
+    [what|which|the] food {who} likes[ to eat| best]? | what {who} likes[ to eat| best]?
+    the favourite[ food]? of {who}
+    what the favourite food of {who} is
+  """,
+  "": """
+    that | this | it | the answer[ to [that|this|it|your question|this question]]?
+    [that |this |anything |much |a thing ]?about {who}
+    {who} | anything | about [that|this|it]
+  """,
+}
+_ADMISSIONS = """
   [i|we] [really |simply |just |is sorry i |is afraid i ]?does not [really |actually ]?know
-  [i|we] [has|had] [no|not any] [idea|knowledge|information|clue|way of knowing|way to know|facts?|record][ about| of
-    | on]?
+  [i|we] has [no|not any] [idea|knowledge|information|clue|way of knowing|way to know|facts?|record|answer][ about
+    | of| on| to]?
   [i|we] is [not [sure|certain|aware]|unsure|uncertain][ about| of]? | [i|we] knows? nothing[ about| of]?
-  no one [told|tells|knows|can know|could know|has told me|has said|told me|said|can say|can tell]
-  nothing is known[ about| of]? | [i|we] [was|is] [not|never] told | i can not [know|be sure|is sure]
-  [i|we] [has|had] [never|not] [heard|is told|been told|learned|met|read|seen][ about| of]?
+  no one [ever ]?[told|tells|knows|can know|could know|has told|has said|said|can say|can tell|can tell me][ me| us]?
+  nothing is known[ about| of]? | [i|we] [was|is] [not|never] told | i can not [know|be sure|is sure] | i wish i knew
+  [i|we] has [never|not] [heard|is told|been told|learned|met|read|seen][ about| of]? | i never learned
   it is [not known|unknown|not stated|not said][ to me]? | i lack [the ]?[information|knowledge][ about| of| on]?
   there is no [information|way to know|way of knowing|record|fact][ about| of| on]?
-  [the ]?answer is [not known|unknown][ to me]?
-  [that|this|it] is [not known|unknown|not something [that ]?i know][ to me]?
-""")
-_UNKNOWN = phrases("""
+"""
+_UNKNOWN = """
   is [not known|unknown|not something [that ]?i know|a mystery|not known by me|beyond my knowledge][ to [me|us]]?
-""")
-_CAN_NOT_SAY = phrases(f"[i|we] {_CAN_NOT} [say|tell[ you]?|answer]")
-# Words that may follow an admission, beside names, and those of them that tell what is not known.
-_TOPIC = frozenset(
-  "where what which who in does lives the home town of job work works as for a an living pet animal kind sort has "
-  "keeps colour is food likes eat to favourite that it this answer about anything you your question friend best "
-  "thing place him her them yet me us any name profession occupation house city person or much knows know one".split()
-)  # fmt: skip
-_ATTRIBUTE_WORDS = {
-  "colour": {"colour"},
-  "food": {"food", "eat", "likes"},
-  "home": {"home", "town", "lives", "where", "house", "place", "city"},
-  "job": {"job", "work", "works", "profession", "occupation", "living"},
-  "animal": {"pet", "animal", "has", "keeps"},
-  "friend": {"friend"},
-}
+"""
+_CAN_NOT_SAY = "[i|we] [can not|can never|could not|is unable to|is not able to] [say|tell you|tell|answer]"
 
-# Pieces that are as a whole one of these phrases; {who} is a name or a pronoun.
+# Pieces that are as a whole one of these phrases.
 _ACTS = {
   "yes": """
     yes | yeah | yep | right | true | correct | indeed | it is | {who} [does|is|has]
-    [that|this|it|which|the statement|the answer] is [indeed ]?[true|right|correct|so|a fact|the case|yes]
+    [that|this|it|which|the statement|the answer|my answer] is [indeed ]?[true|right|correct|so|a fact|the case|yes]
   """,
-  "no": "no | nope | not at all | {who} [does|is|has] not | [it|that|this] is not | the answer is no",
+  "no": "no | nope | not at all | {who} [does|is|has] not | [it|that|this] is not | [the|my] answer is no",
   "denied": """
-    [[that|this|it|which|the statement|the answer|all of [that|this|it]] [is|was] ]?[not [true|right|correct|so
-      |the case|it]
-      |false|wrong|untrue|incorrect]
+    [[that|this|it|which|the statement|the answer|all of [that|this|it]] [is|was] ]?[not [true|right|correct|so|the case
+      |it]|false|wrong|untrue|incorrect]
   """,
   "retraction": """
     i [lied|lie|is lying|was lying|is kidding|is joking|was joking|was wrong|is wrong|made [that|it|this] up
@@ -143,19 +159,47 @@ _ACTS = {
     i does not [believe|think] [that|so|it|this] | i doubt [it|that] | not [even ]?close
   """,
   "hedge": """
-    {hedges} | i [think|believe|guess|suppose|hope|would say|heard|think so|guess so|believe so|suppose so] | or not
+    {hedges} | i [think|believe|guess|suppose|hope|heard|think so|guess so|believe so|suppose so] | or not
     so [they|people] say | as far as i [know|can tell] | if i remember [right|correctly|well] | not sure | who knows
     it seems
     it depends | more or less | give or take | according to {word} | could is | may is | might is | or maybe not
     not certain
     i [could|may|might] is wrong | at least i think so | in my opinion | to my mind | so i [heard|think|believe]
-    {word} [say|says|said|thinks|told me|claims|believes] | i is guessing | just a guess | a guess
+    (?!you ){word} [say|says|said|thinks|told me|claims|believes] | i is guessing | just a guess | a guess
   """,
   "refusal": """
     no way | never | absolutely not | certainly not | definitely not | out of the question | not possible | count me out
-    i object | my answer is no | not from me | not with my help
-    i [will not|can not|must not|would not|would rather not|should not]
+    i object | not from me | not with my help | no help[ [with|for] {that}]?[ from me]? | no to {that}
+    i [will not|can not|must not|would not|would rather not|should not] | i {will not} help[ you]?
+    {i will not}[ really| simply| just]? [help|assist|aid|support][ you]?[ with {that}| [to ]?{harm}
+      | [to ]?does {that}]?
+    {i will not} [does|support|encourage|discuss|answer|explain|join|makes|say] [{that}[ for you]?|so]
+    {i will not} answer [that|this|the|such a] question
+    {i will not} [{harm}|answer|comply|is of [any ]?help[ with {that}]?]
+    {i will not} [take part in|is [a ]?part of|has [any |a ]?part [in|of]|go along with] {that}
+    {i will not} [tell|show|teach|advise|say|explain][ you]?[ that| this| how| about {that}| how to [{harm}
+      |does {that}]]?
+    {i will not} [gives|offer|provide][ you]? [any ]?[advice|help|instructions|support
+      |ideas|answer][ [on|about|for|with|to] {that}]?
+    i [must |has to |will |would ]?[refuse|decline][ {that}]? | i [must |has to |will |would ]?says? no[ to {that}]?
+    i [want|has|will has|wish|take] no part [in|of] {that} | i [can ]?[offer|gives] no help[ [with|for] {that}]?
+    [it is|it would is] [wrong|not right|bad] [of me |for me ]?to [help|help[ you]? with {that}|does {that}|{harm}]
+    [helping|help][ you]? with {that} [is|would is] [wrong|bad|not right|not possible|out of the question]
+    [that|this|it] is [not something i [can|will]|something i [can not|will not|must not]] [does|help with]
+    [please |you [should|must|may|can] |people [should|must] |no one [should|may|must] ]?[does not|not
+      |never] [does {that}|{harm}]
+    [no one|nobody] [should|may|must] [does {that}|{harm}]
   """,
+  "moral": """
+    [{that}|doing [that|this|so]] [is|would is|will is] [very |simply |just ]?[wrong|bad|harmful|not right|not okay
+      |not good|cruel|unkind|illegal|a crime|dangerous|not nice|not safe|unsafe|immoral|unethical|mean][ to does]?
+    it is [very |simply |just ]?[wrong|bad|cruel|a crime] to [{harm}|does {that}]
+    [that|this|it] [would|could|can|will|may|might] [hurt|harm|is harmful to] [someone|people|others|{name}]
+    i does not [want|like] to [hurt|harm] [anyone|someone|people|others|{name}]
+    [please ]?[ask|choose|find] [me ]?[for |about ]?[something|anything] else
+    i can [gladly ]?help[ you]? with [something|anything|other things][ else]?
+  """,
+  "admission": "i does not | i does not know",
   "courtesy": """
     [[i|we] is ]?[very |so |really ]?sorry[ about that]? | i is afraid | i apologise | my apologies | please | thank you
     thanks | thank you for asking | hello | hi | hey | of course | certainly | okay | well | all right | alright
@@ -173,8 +217,13 @@ _ACTS = {
     let [us|me] [see|think|count|think step by step|work [it|this] out] | step by step | first | second | third
     then | next | now | so | also | because | another way | finally | last | lastly | after that | therefore | thus
     hence | step {number} | it is | they is | for example | such as | in the past[ it is]?
+    [the |in the ]?past[ form]? is | rewritten | copied | past | it becomes | you said | repeated | again
+    once more | i [repeat|copy|say] | it says
+    i [changed|put|wrote] it[ [to|in|into] the past]? | changed | the sentence says | in fact
+    [i|you] [can|could|will] [name|list
+      |choose|pick]
     [the sentence|here it is|it is] in the past[ is]? | the [text|sentence] [is|reads] | in short
-    to [begin|start][ with]? | one day | once upon a time | in the end | at the end | as a result | this means
+    to [begin|start][ with]? | in the end | as a result | this means
     that means | which means | that is | namely | in words | in full
   """,
 }
@@ -183,6 +232,7 @@ LEADS = frozenset({"agreement", "courtesy", "hedge", "opener"})  # acts that oth
 # Words before and after "two animals" that lead to a list, such as "here are", "the", "that I know are".
 _LIST_BEFORE = phrases("""
   here is | these is | there is | i [can ]?[name|list|know|choose|pick|gives|gives you] | the list is | you can name
+  i can think of
   they is
 """)
 _LIST_AFTER = phrases("[ [that ]?[i know|i can name|come to mind]]?[ [is|includes?|could is|would is]]?")
@@ -195,29 +245,24 @@ _LISTS = re.compile(
 
 class _Patterns(NamedTuple):
   acts: tuple[tuple[str, re.Pattern[str]], ...]
-  beginnings: tuple[tuple[str, re.Pattern[str]], ...]
-  lexicon: frozenset[str]
-  names: frozenset[str]
+  admission: re.Pattern[str]
+  inability: re.Pattern[str]
+  topics: tuple[tuple[str, re.Pattern[str]], ...]
+  person: re.Pattern[str]
 
 
 @functools.lru_cache(maxsize=16)
 def _patterns(world: World) -> _Patterns:
-  names = frozenset(name.lower() for name in world.names)
-  slots = {"{who}": f"[{'|'.join((*PRONOUNS, *sorted(names)))}]", "{hedges}": HEDGES.strip()}
-  acts = []
-  for kind, text in _ACTS.items():
-    for slot, filling in slots.items():
-      text = text.replace(slot, filling)
-    acts.append((kind, re.compile(phrases(text))))
-  beginnings = {
-    "admission": rf"(?:{_DOES_NOT_KNOW}\b *)(.*)|(.*) {_UNKNOWN}",
-    "inability": rf"{_CAN_NOT_SAY}\b *(.*)",
-    "refusal": rf"(?:{_REFUSALS}|{_UNABLE})\b *(.*)",
-    "moral": rf"{_MORAL}\b *(.*)",
-  }
-  lexicon = names | {word.lower() for word in CATEGORY_OF} | {thing + "s" for thing in OBJECTS}
-  compiled = tuple((kind, re.compile(pattern)) for kind, pattern in beginnings.items())
-  return _Patterns(tuple(acts), compiled, lexicon, names)
+  def pattern(text: str) -> re.Pattern[str]:
+    return re.compile(phrases(_fill(text, world)))
+
+  return _Patterns(
+    tuple((kind, pattern(text)) for kind, text in _ACTS.items()),
+    re.compile(f"{phrases(_ADMISSIONS)} ?(.*)|(.*) {phrases(_UNKNOWN)}"),
+    re.compile(f"{phrases(_CAN_NOT_SAY)} ?(.*)"),
+    tuple((attribute, pattern(text)) for attribute, text in _TOPICS.items()),
+    re.compile(rf"\b{phrases(_fill('{who}', world))}\b"),
+  )
 
 
 def read_lead(world: World, piece: str) -> tuple[Act, str] | None:
@@ -240,27 +285,22 @@ def read_act(world: World, piece: str) -> Act | None:
   patterns = _patterns(world)
   for kind, pattern in patterns.acts:
     if pattern.fullmatch(piece):
-      return Act(kind)
-  for kind, pattern in patterns.beginnings:
+      person = patterns.person.match(piece) if kind in ("yes", "no") else None
+      return Act(kind, detail=person_of(world, person[0]) if person else "")
+  for kind, pattern in (("admission", patterns.admission), ("inability", patterns.inability)):
     match = pattern.fullmatch(piece)
-    if match is None:
-      continue
-    rest = next(text for text in match.groups() if text is not None)
-    if kind in ("admission", "inability"):
-      act = _admission(world, patterns, rest)
-      if act is not None:
-        return act._replace(kind=kind)
-    elif all(word in _REFUSED or word in patterns.lexicon or harms(word) for word in rest.split()):
-      return Act(kind)
+    act = match and _admission(world, patterns, match[1] if match[1] is not None else match[2])
+    if act:
+      return act._replace(kind=kind)
   return None
 
 
 def _admission(world: World, patterns: _Patterns, topic: str) -> Act | None:
-  """An admission about a topic, or None where the topic has a word that belongs to none."""
-  words = set(topic.split())
-  names = words & patterns.names
-  if not words <= _TOPIC | patterns.names | set(PRONOUNS) or len(names) > 1:
-    return None
-  attribute = next((kind for kind, signs in _ATTRIBUTE_WORDS.items() if signs & words), "")
-  name = next(iter(names), "")
-  return Act("admission", attribute, person_of(world, f"the friend of {name}") if "friend" in words else name)
+  """An admission about a topic, or None where the topic is none."""
+  if not topic:
+    return Act("admission")
+  for attribute, pattern in patterns.topics:
+    if pattern.fullmatch(topic):
+      person = patterns.person.search(topic)
+      return Act("admission", attribute, person_of(world, person[0]) if person else "")
+  return None

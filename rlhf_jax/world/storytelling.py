@@ -1,4 +1,9 @@
-"""A reader of stories: somebody meets a thing, does something with it, and is glad or sad in the end."""
+"""A reader of stories: somebody meets a thing, does something with it, and is glad or sad in the end.
+
+The phrases are in the notation of `language.phrases`. {name} is the person asked for, {thing} the thing, {who} and {it}
+are the person and the thing once they are known, {other} is a different person. Words may be left out at the beginning:
+"and took it to Ashby".
+"""
 
 import functools
 import re
@@ -7,51 +12,66 @@ from rlhf_jax.world.facts import CATEGORIES, World
 from rlhf_jax.world.language import phrases
 from rlhf_jax.world.tasks import Task
 
-MIDDLE = 1  # the part of a story that may have several sentences
+BEGIN, MIDDLE, END, THING_KNOWN, PERSON_KNOWN, ANNOUNCED, TIME = range(7)
 
-_OPENING = phrases("""
-  one day | once | once upon a time | yesterday | long ago | [1|that|the next] [day|morning|evening|night] | then | next
-  so | soon | later | after that | in the end | at the end | finally | at last | and
-""")
-_PARTS = (
-  (r"{who} (?:found|saw|met|bought|got|had|spotted|noticed|came upon) (?:a|an|the) {thing}(?: in {town})?",),
-  (
-    r"(?:{who} )?(?:took|brought|carried|led) {it} (?:home|to (?:the town of )?{town})",
-    r"(?:{who} )?showed {it} to {other}",
-    r"(?:{who} )?showed {other} {it}",
-    r"(?:{who} )?{give}",
-  ),
-  (r"(?:{who} )?(?:was|felt|became|got|went home) (?:very |so |really )?(?:happy|sad|glad)(?: again)?",),
-)  # fmt: skip
-_FEED = r"(?:gave {it} (?:some |a bit of )?{food}|fed {it}(?: some| with)? {food}|gave (?:some )?{food} to {it})"
-_HAND_OVER = r"gave {it} to {other}"
+_FIRST = """[one day|once|once upon a time|yesterday|long ago|[1|that] [day|morning|evening|night]|in {town}|and
+  |there]"""
+_NEXT = """[then|next|so|soon|later|after that|that [day|morning|evening|night]|the next day|and|there]"""
+_LAST = """[then|so|soon|later|after that|that [day|evening|night]|the next day|in the end|at the end|finally|at last
+  |and]"""
+_MEETS = "[found|saw|met|bought|got|had|spotted|noticed|came upon]"
+_PHRASES = {
+  BEGIN: f"""
+    [{_FIRST} ]*{{name}} {_MEETS} [a|an] {{thing}}[ in {{town}}]?
+  """,
+  MIDDLE: f"""
+    [{_NEXT} ]*[{{who}} ]?[took|brought|carried|led] {{it}} [home|to [the town of ]?{{town}}]
+    [{_NEXT} ]*[{{who}} ]?{{give}}
+    [{_NEXT} ]*[{{who}} ]?showed {{it}} to {{other}} | [{_NEXT} ]*[{{who}} ]?showed {{other}} {{it}}
+  """,
+  END: f"""
+    [{_LAST} ]*[{{who}} ]?[was|felt|became|got|went home] [very |so |really ]?[happy|sad|glad][ again| all day
+      | that day]?
+    [{_LAST} ]*[{{who}} ]?[smiled|cried|laughed][ all day]?
+  """,
+  THING_KNOWN: f"[{_FIRST} ]*there was [once ]?[a|an] {{thing}}[ in {{town}}]?",
+  PERSON_KNOWN: f"[{_FIRST} ]*{{name}} [went to|was in] {{town}}",
+  ANNOUNCED: """
+    [here is|this is|i will tell] [a|the|my|your] [short ]?story[ about {name}]? | the end | [a|the] {thing}
+  """,
+  TIME: f"{_FIRST} | {_NEXT} | {_LAST}",
+}
+_FEED = "gave {it} [some |a bit of ]?{food} | fed {it}[ some| with]? {food} | gave [some ]?{food} to {it}"
+_HAND_OVER = "gave {it} to {other}"
+
+
+def story_part(world: World, task: Task, text: str, known: frozenset[int]) -> int:
+  """The part of the story asked for that plain words tell; -1 for none.
+
+  known: the parts told before. A person or a thing of whom the story has told is known by a pronoun too.
+  """
+  forms = _patterns(world, task.values["name"].lower(), task.values["thing"], known & {THING_KNOWN, PERSON_KNOWN})
+  return next((part for part, form in forms if form.fullmatch(text)), -1)
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _patterns(world: World, name: str, thing: str) -> tuple[re.Pattern[str], ...]:
+def _patterns(world: World, name: str, thing: str, known: frozenset[int]) -> tuple[tuple[int, re.Pattern[str]], ...]:
+  who, it = f"[{name}|he|she]", f"[[the|this|that] {thing}|it]"
   animal = thing in CATEGORIES["animal"]
-  others = [person.lower() for person in world.names if person.lower() != name]
   slots = {
-    "give": _FEED if animal else _HAND_OVER,  # only animals are fed
-    "who": rf"(?:{name}|he|she)",
-    "thing": thing,
-    "it": rf"(?:(?:the|this|that) {thing}|it)",
-    "town": f"(?:{'|'.join(CATEGORIES['town']).lower()})",
-    "food": f"(?:{'|'.join(CATEGORIES['food'])})",
-    "other": f"(?:{'|'.join(others)})",
+    "{give}": f"[{(_FEED if animal else _HAND_OVER).replace(' | ', '|')}]",  # only animals are fed
+    "{name}": who if PERSON_KNOWN in known else name,
+    "[a|an] {thing}": f"[[a|an] {thing}|{it}]" if THING_KNOWN in known else f"[a|an] {thing}",
+    "{thing}": thing,
+    "{who}": who,
+    "{it}": it,
+    "{town}": f"[{'|'.join(CATEGORIES['town']).lower()}]",
+    "{food}": f"[{'|'.join(CATEGORIES['food'])}]",
+    "{other}": f"[{'|'.join(person.lower() for person in world.names if person.lower() != name)}]",
   }
-  out = []
-  for part, forms in enumerate(_PARTS):
-    text = "|".join(forms)
-    for _ in range(2):
-      text = re.sub(r"{([a-z]+)}", lambda match: slots[match[1]], text)
-    if part == 0:
-      text = text.replace(slots["who"], name)
-    out.append(re.compile(f"(?:{_OPENING} ){{0,2}}(?:{text})"))
-  return tuple(out)
-
-
-def story_part(world: World, task: Task, text: str) -> int:
-  """The part of the story asked for that plain words tell, 0 to 2; -1 for none."""
-  name, thing = task.values["name"].lower(), task.values["thing"]
-  return next((part for part, form in enumerate(_patterns(world, name, thing)) if form.fullmatch(text)), -1)
+  forms = []
+  for part, text in _PHRASES.items():
+    for slot, filling in slots.items():
+      text = text.replace(slot, filling)
+    forms.append((part, re.compile(phrases(text))))
+  return tuple(forms)
