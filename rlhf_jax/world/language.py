@@ -47,7 +47,8 @@ def sentences_of(text: str) -> tuple[Sentence, ...]:
 def _sentence(text: str) -> Sentence:
   body = text.rstrip(".!?;")
   parts = re.split(
-    r"(\s*[,:()]\s*|\b(?:and|or|but|because|since|yet|so(?! (?:happy|sad|glad|very|sorry|much)\b))\b)", plain(body)
+    r"(\s*[,:()]\s*|\b(?:and|or|but|because|since|yet|(?<!is )(?<!not )so(?= \w)(?! (?:happy|sad|glad|very|sorry|much)\b))\b)",
+    plain(body),
   )
   connectors = ["", *(part.strip() for part in parts[1::2])]
   return Sentence(text, tuple(part.strip() for part in parts[::2]), tuple(connectors), text[len(body) :])

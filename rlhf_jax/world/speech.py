@@ -116,7 +116,7 @@ _TOPICS = {
   "": """
     that | this | it | the answer[ to [that|this|it|your question|this question]]?
     [that |this |anything |much |a thing ]?about {who}
-    {who} | anything | about [that|this|it]
+    {who} | who {who} is | anything | about [that|this|it]
   """,
 }
 _ADMISSIONS = """
