@@ -44,12 +44,15 @@ def sentences_of(text: str) -> tuple[Sentence, ...]:
   return tuple(_sentence(part.strip()) for part in parts if part.strip())
 
 
+_CONNECTORS = re.compile(
+  r"(\s*[,:()]\s*|\b(?:and|or|but|because|since|yet"
+  r"|(?<!is )(?<!not )so(?= \w)(?! (?:happy|sad|glad|very|sorry|much)\b))\b)"
+)
+
+
 def _sentence(text: str) -> Sentence:
   body = text.rstrip(".!?;")
-  parts = re.split(
-    r"(\s*[,:()]\s*|\b(?:and|or|but|because|since|yet|(?<!is )(?<!not )so(?= \w)(?! (?:happy|sad|glad|very|sorry|much)\b))\b)",
-    plain(body),
-  )
+  parts = _CONNECTORS.split(plain(body))
   connectors = ["", *(part.strip() for part in parts[1::2])]
   return Sentence(text, tuple(part.strip() for part in parts[::2]), tuple(connectors), text[len(body) :])
 

@@ -50,24 +50,26 @@ def story_part(world: World, task: Task, text: str, known: frozenset[int]) -> in
 
   known: the parts told before. A person or a thing of whom the story has told is known by a pronoun too.
   """
-  forms = _patterns(world, task.values["name"].lower(), task.values["thing"], known & {THING_KNOWN, PERSON_KNOWN})
+  name, thing = task.values["name"].lower(), task.values["thing"]
+  text = " ".join({name: "hero", thing: "item"}.get(word, word) for word in text.split())
+  forms = _patterns(world, thing in CATEGORIES["animal"], known & {THING_KNOWN, PERSON_KNOWN})
   return next((part for part, form in forms if form.fullmatch(text)), -1)
 
 
-@functools.lru_cache(maxsize=1 << 12)
-def _patterns(world: World, name: str, thing: str, known: frozenset[int]) -> tuple[tuple[int, re.Pattern[str]], ...]:
-  who, it = f"[{name}|he|she]", f"[[the|this|that] {thing}|it]"
-  animal = thing in CATEGORIES["animal"]
+@functools.lru_cache(maxsize=64)
+def _patterns(world: World, animal: bool, known: frozenset[int]) -> tuple[tuple[int, re.Pattern[str]], ...]:
+  """The phrases of each part, where the person is called "hero" and the thing "item"."""
+  who, it = "[hero|he|she]", "[[the|this|that] item|it]"
   slots = {
     "{give}": f"[{(_FEED if animal else _HAND_OVER).replace(' | ', '|')}]",  # only animals are fed
-    "{name}": who if PERSON_KNOWN in known else name,
-    "[a|an] {thing}": f"[[a|an] {thing}|{it}]" if THING_KNOWN in known else f"[a|an] {thing}",
-    "{thing}": thing,
+    "{name}": who if PERSON_KNOWN in known else "hero",
+    "[a|an] {thing}": f"[[a|an] item|{it}]" if THING_KNOWN in known else "[a|an] item",
+    "{thing}": "item",
     "{who}": who,
     "{it}": it,
     "{town}": f"[{'|'.join(CATEGORIES['town']).lower()}]",
     "{food}": f"[{'|'.join(CATEGORIES['food'])}]",
-    "{other}": f"[{'|'.join(person.lower() for person in world.names if person.lower() != name)}]",
+    "{other}": f"[{'|'.join(world.names).lower()}]",
   }
   forms = []
   for part, text in _PHRASES.items():
