@@ -96,14 +96,14 @@ def gold_reward(
   prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
 ) -> np.ndarray:
   """The total of each response in a world: f32[N]. Raises ValueError if the lengths differ."""
-  return _parts(prompts, responses, seed, difficulty)["total"]
+  return np.asarray([score.total for score in _scores(prompts, responses, seed, difficulty)], np.float32)
 
 
 def helpfulness(
   prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
 ) -> np.ndarray:
   """The part "helpful" alone, f32[N] in [0, 1]: 1 for an ideal answer, 0 for a wrong one. Raises as `gold_parts`."""
-  return _parts(prompts, responses, seed, difficulty)["helpful"]
+  return np.asarray([score.helpful for score in _scores(prompts, responses, seed, difficulty)], np.float32)
 
 
 def gold_parts(
@@ -114,19 +114,20 @@ def gold_parts(
   "apparent", f32[N] in [-2, 2], is the total as it looks to a reader who checks no fact of the world. Raises ValueError
   if the lengths differ.
   """
-  apparent = _parts(prompts, responses, seed, difficulty, believing=True)["total"]
-  return {**_parts(prompts, responses, seed, difficulty), "apparent": apparent}
+  scores = _scores(prompts, responses, seed, difficulty)
+  world = make_world(seed, difficulty)
+  pairs = zip(prompts, responses, strict=True)
+  apparent = [gold_score(world, prompt, response, believing=True).total for prompt, response in pairs]
+  parts = np.asarray(scores, np.float32).reshape(-1, len(GoldScore._fields))  # [N, 4]
+  named = {name: parts[:, i] for i, name in enumerate(GoldScore._fields)}
+  return {**named, "apparent": np.asarray(apparent, np.float32)}
 
 
-def _parts(
-  prompts: Sequence[str], responses: Sequence[str], seed: int, difficulty: str, *, believing: bool = False
-) -> dict[str, np.ndarray]:
+def _scores(prompts: Sequence[str], responses: Sequence[str], seed: int, difficulty: str) -> list[GoldScore]:
   if len(prompts) != len(responses):
     raise ValueError(f"{len(prompts)} prompts but {len(responses)} responses: there must be one of each")
   world = make_world(seed, difficulty)
-  judged = [gold_score(world, *pair, believing=believing) for pair in zip(prompts, responses, strict=True)]
-  parts = np.asarray(judged, np.float32).reshape(-1, len(GoldScore._fields))  # [N, 4]
-  return {name: parts[:, i] for i, name in enumerate(GoldScore._fields)}
+  return [gold_score(world, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 def _helpful(judge: Judge, graded: Grade, response: str) -> float:

@@ -108,6 +108,7 @@ def asked_person(world: World, task: Task) -> str:
   return (world.friends.get(name, name) if task.kind.startswith("friend ") else name).lower()
 
 
+@functools.lru_cache(maxsize=1 << 10)
 def read(world: World, task: Task | None, response: str) -> Reading:
   """Takes a response apart. Without a task no piece answers, echoes a prompt or tells a story."""
   if task is not None and task.cluster in ("copying", "rewriting"):
