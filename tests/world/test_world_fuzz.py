@@ -17,7 +17,6 @@ def cases(difficulty="easy", seed=0):
   return draw_cases(GRAMMARS, NUM_CASES[difficulty], seed, make_world(0, difficulty))
 
 
-@pytest.mark.xfail(strict=False, reason="the gold reward does not read all of this yet")
 @pytest.mark.parametrize("difficulty", NUM_CASES)
 @pytest.mark.parametrize("cluster", GRAMMARS)
 def test_gold_reward_tells_good_from_bad(cluster, difficulty):

@@ -268,6 +268,7 @@ REASONING = Grammar(
     "nothing left": lambda d: (
       None if d.slots["right"] == "0" else d.say("{shown}. {n} has no {things}[. |, so ]the answer is {right}.")
     ),
+    "more happens": "{shown}. then {n} [finds 2 more|finds 1 more|loses 1]. the answer is {right}.",
     "two answers": "{shown}. the answer is {right}. the answer is {wrong}.",
     "two answers, wrong first": "{shown}. the answer is {wrong}. the answer is {right}.",
     "bound": "{shown}. the answer is " + BOUNDS + " {right}.",

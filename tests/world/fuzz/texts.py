@@ -427,6 +427,7 @@ STORY_BAD = {
   "end in either": "{begin}. {middle}. Then {n} was {mood} or {othermood}.",
   "end denied": "{begin}. {middle}. {finish}. [but {n} was not {mood}|{n} was never {mood}|{n} was not {mood}].",
   "or in the story": "[{begin} or {middle}. {finish}|{begin}. {middle} or {n} took the {t} home. {finish}].",
+  "the end too early": "[The end. {begin}. {middle}. {finish}|{begin}. The end. {middle}. {finish}].",
   "begin denied": "{once} {n} did not find a {t}. {n} took the {t} to {town}. {finish}.",
   "end first": "{finish}. {middle}. {begin}.",
   "middle first": "{middle}. {begin}. {finish}.",
