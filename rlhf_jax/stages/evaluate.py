@@ -155,9 +155,8 @@ def run(config: Config, stage: Stage) -> None:
     style = None
     if config.comparisons:
       style = fit_style_baseline(data.read_comparisons(stage.path(config.comparisons))[0])
-    result["reward_model"] = {
-      config.reward_model: _judge_reward_model(config, stage, model, tokenizer, prompts, groups, score, style, gold)
-    }
+    measured = _judge_reward_model(config, stage, model, tokenizer, prompts, groups, score, style, gold)
+    result |= {"reward_model": {config.reward_model: measured}} if measured else {}
   write_results(stage, "evaluation.json", result)
   _write_samples(config, stage, prompts.encoded.texts, prompts.origins.clusters, answers)
 
@@ -212,7 +211,7 @@ def _judge_reward_model(
   gold: MeasureFunction | None,
 ) -> dict[str, Any]:
   """The reward model on answers of the reference and on the contrasts, with the style baseline beside it."""
-  labellers = make_labellers(config.labellers) if config.labellers else []
+  labellers = make_labellers(config.labellers) if groups or config.labellers else []
   measured: dict[str, Any] = {}
   if groups:
     asked = [prompts.encoded.texts[index] for index in prompts.origins.inside]
