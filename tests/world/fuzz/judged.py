@@ -9,7 +9,7 @@ from fuzz.grammar import Case
 MOST_BAD = 1.0
 LEAST_GOOD = 1.5
 
-# (cluster or "*", good, kind) -> why the gold reward may judge such answers otherwise
+# (cluster, good, kind) -> why the gold reward may judge such answers otherwise
 EXCEPTIONS: dict[tuple[str, bool, str], str] = {
   ("stories", False, "the end too early"): 'the phrase "The end." has no place of its own: it is read as a courtesy',
   ("reasoning", False, "more happens"): "a gain or loss after the steps is read as a repetition of the problem",
@@ -35,7 +35,7 @@ def failures(cases: Sequence[Case], totals: Sequence[float]) -> list[Failure]:
 
 def excepted(case: Case) -> bool:
   """Whether the kind of the case is in the table of exceptions."""
-  return (case.cluster, case.good, case.kind) in EXCEPTIONS or ("*", case.good, case.kind) in EXCEPTIONS
+  return (case.cluster, case.good, case.kind) in EXCEPTIONS
 
 
 def report(cases: Sequence[Case], failed: Sequence[Failure], examples: int = 3) -> str:
