@@ -58,6 +58,7 @@ CLASSIFICATION = Grammar(
     "alternatives": "[{it} is|it is] [either |]{aright} or {awrong}.",
     "alternatives, wrong first": "[{it} is|it is] [either |]{awrong} or {aright}.",
     "two values": "{it} is [{aright} and {awrong}|both {aright} and {awrong}|{awrong} and {aright}].",
+    "three values": "{it} is {awrong}, {aright} [or|and] {athird}.",
     "neither": "{it} is neither {aright} nor {awrong}.",
     "not right but wrong": "{it} is not {aright} but {awrong}.",
     "wrong, not right": "{it} is {awrong}, not {aright}.",
