@@ -30,7 +30,7 @@ HEDGES = """
 
 FACTS = {
   "home": """
-    {p} [lives|is living|resides|stays|has [a|the|he's] home|is at home|makes [a|the] home] in [the town of ]?{v}
+    {p} [lives|is living|resides|stays|has [a|the|he's] home|is at home|makes [a|the] home] in [the town [of ]?]?{v}
     {p} has [a|the] house in {v} | you can find {p} at home in {v}
     {p} [is|comes?] from {v} | {p} calls {v} home | where {p} lives is {v}
     the [home|home town|town|house|place|residence][ town]? of {p} is [in |at |called ]?[the town [of ]?]?{v}
@@ -89,7 +89,7 @@ SUMS = f"""
 """
 ADDITIONS = f"""
   the [sum|total] of {{n}} and {{m}} {IS} {{v}} | {{v}} is the [sum|total] of {{n}} and {{m}}
-  {{n}} and {{m}}[ together| in all]? {IS} {{v}}
+  {{n}} and {{m}}[ together| in all]? {IS} {{v}} | [you|we] gets? {{v}} [if|when] [you|we] add {{n}} [and|to] {{m}}
   [if you |when you ]?[add|adding|putting] {{n}} [and|to|with] {{m}}[ together]? [you get|{IS}] {{v}}
 """
 SUBTRACTIONS = f"""
