@@ -156,10 +156,13 @@ def test_given_texts_are_scored_like_sampled_ones(chain, workspace):
 def test_comparisons_are_readable(chain):
   comparisons, skips = data.read_comparisons(chain / "preferences" / "comparisons.jsonl")
   assert 40 < len(comparisons) <= SIZES["preferences"]["num_prompts"] and not skips
+  settings = json.loads((chain / "config.json").read_text())["preferences"]
+  most = settings["responses"] + settings["num_written"]
   prompts = set(data.read_prompts(chain / "world" / "prompts.jsonl")[0])
   for comparison in comparisons:
     assert comparison.prompt in prompts and comparison.annotator
-    assert len(set(comparison.responses)) == len(comparison.ranks) == 2 and 0 in comparison.ranks
+    assert len(set(comparison.responses)) == len(comparison.ranks) and 0 in comparison.ranks
+    assert 2 <= len(comparison.responses) <= most
 
 
 def test_the_reward_model_is_normalised(chain, workspace):
