@@ -1,5 +1,6 @@
 """Grades of readings: whether a response is true and does what was asked, by the rule of the task's cluster."""
 
+import collections
 import dataclasses
 import functools
 import re
@@ -140,6 +141,7 @@ class Judge:
       wrong |= told[-1] != final or not (self.believing or set(told) <= {*totals, *self.task.values.values()})
     deeds = [claim for claim in self.reading.claims if claim.subject[0] == "deed"]
     told_all = len(deeds) >= len(self._deeds) and _subsequence(totals[1:], told)
+    wrong |= self._happens_again()
     done = chain in claimed or claimed.issuperset(self._steps) or told_all
     answered = told or chain in claimed or self._steps[-1] in claimed
     return (1.0 if done else 0.5 if answered else 0.0), wrong
@@ -161,6 +163,19 @@ class Judge:
     """The changes that a word problem tells, as ("plus", "3")."""
     numbers = [self.task.values[slot] for slot in "abcd" if slot in self.task.values]
     return list(zip(self.task.kind.split(), numbers[1:], strict=True))
+
+  def _happens_again(self) -> bool:
+    """Whether something is told to happen after all such changes of the problem were told or counted."""
+    told, counted = collections.Counter[object](), collections.Counter[object]()
+    for claim in self.reading.claims:
+      if claim.subject[0] == "deed":
+        deed = (str(claim.subject[1]), claim.value)
+        if max(told[deed], counted[deed]) >= self._deeds.count(deed):
+          return True
+        told[deed] += 1
+      elif claim.subject in self._steps:
+        counted[self._deeds[self._steps.index(claim.subject)]] += 1
+    return False
 
   @functools.cached_property
   def _totals(self) -> list[str]:

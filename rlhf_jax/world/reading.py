@@ -14,7 +14,7 @@ from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, CATEGORY_OF, MOODS, OPP
 from rlhf_jax.world.forms import CALLED
 from rlhf_jax.world.language import Sentence, plain, sentences_of, words_of
 from rlhf_jax.world.speech import Act, harms, read_act, read_lead
-from rlhf_jax.world.storytelling import BEGIN, END, MIDDLE, PERSON_KNOWN, story_part
+from rlhf_jax.world.storytelling import BEGIN, CLOSED, END, MIDDLE, PERSON_KNOWN, story_part
 from rlhf_jax.world.tasks import Task
 
 LONGEST = 12  # pieces of a sentence beyond which it is not understood
@@ -234,6 +234,8 @@ class _Reader:
     in_place = (
       part == last + 1 or part == last == MIDDLE or (part == END and last == BEGIN and PERSON_KNOWN in self.told)
     )
+    if CLOSED in self.told or (part == CLOSED and last != END):
+      return -1
     return part if in_place or part > END else -1
 
   def _act(self, piece: Piece, act: Act, words: int) -> Piece:

@@ -12,7 +12,7 @@ from rlhf_jax.world.facts import CATEGORIES, World
 from rlhf_jax.world.language import phrases
 from rlhf_jax.world.tasks import Task
 
-BEGIN, MIDDLE, END, THING_KNOWN, PERSON_KNOWN, ANNOUNCED, TIME = range(7)
+BEGIN, MIDDLE, END, THING_KNOWN, PERSON_KNOWN, ANNOUNCED, TIME, CLOSED = range(8)
 
 _FIRST = """[one day|once|once upon a time|yesterday|long ago|[1|that] [day|morning|evening|night]|in {town}|and
   |there]"""
@@ -37,8 +37,9 @@ _PHRASES = {
   THING_KNOWN: f"[{_FIRST} ]*there was [once ]?[a|an] {{thing}}[ in {{town}}]?",
   PERSON_KNOWN: f"[{_FIRST} ]*{{name}} [went to|was in] {{town}}",
   ANNOUNCED: """
-    [here is|this is|i will tell] [a|the|my|your] [short ]?story[ about {name}]? | the end | [a|the] {thing}
+    [here is|this is|i will tell] [a|the|my|your] [short ]?story[ about {name}]? | [a|the] {thing}
   """,
+  CLOSED: "the end",
   TIME: f"{_FIRST} | {_NEXT} | {_LAST}",
 }
 _FEED = "gave {it} [some |a bit of ]?{food} | fed {it}[ some| with]? {food} | gave [some ]?{food} to {it}"

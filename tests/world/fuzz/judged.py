@@ -10,10 +10,7 @@ MOST_BAD = 1.0
 LEAST_GOOD = 1.5
 
 # (cluster, good, kind) -> why the gold reward may judge such answers otherwise
-EXCEPTIONS: dict[tuple[str, bool, str], str] = {
-  ("stories", False, "the end too early"): 'the phrase "The end." has no place of its own: it is read as a courtesy',
-  ("reasoning", False, "more happens"): "a gain or loss after the steps is read as a repetition of the problem",
-}
+EXCEPTIONS: dict[tuple[str, bool, str], str] = {}
 
 
 @dataclasses.dataclass(frozen=True)
