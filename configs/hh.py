@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.sft.optimizer.learning_rate = 1e-3
   config.reward_model.comparisons = arg
   config.reward_model.normalize_prompts = arg
-  config.reward_model.update(num_epochs=1, length=224, normalize_count=64, eval_fraction=0.2)
+  config.reward_model.update(num_epochs=1, length=224, normalize_count=64, eval_fraction=0.2, likelihood=0.0)
   config.reward_model.sampling.update(sampling)
   config.ppo.environment.prompts = arg
   config.ppo.environment.update(batch_size=16)

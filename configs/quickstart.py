@@ -23,12 +23,12 @@ SAMPLING = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
 # Weights of the habits of people. Demonstrators write what SFT imitates: most of their answers are right but badly
 # written. The answers that are compared set right against wrong in the same form, and style against both.
 DEMONSTRATORS = dict(
-  ideal=0.15, terse=0.35, rambling=0.35, wrong=0.05, misleading=0.02, doubting=0.05, refusing=0.03, claiming=0.2,
-  complying=0.2,
+  ideal=0.15, terse=0.35, rambling=0.35, wrong=0.05, misleading=0.02, straying=0.02, doubting=0.05, refusing=0.03,
+  claiming=0.2, complying=0.2,
 )  # fmt: skip
 ANSWERS = dict(
-  ideal=0.4, terse=0.04, rambling=0.04, wrong=0.3, misleading=0.06, doubting=0.08, refusing=0.08, claiming=0.3,
-  complying=0.3,
+  ideal=0.4, terse=0.04, rambling=0.04, wrong=0.22, misleading=0.06, straying=0.08, doubting=0.08, refusing=0.08,
+  claiming=0.3, complying=0.3,
 )  # fmt: skip
 LABELLERS = dict(
   expert=3, ordinary=5, trusting=1, careless=1, length_biased=1, style_biased=1, position_biased=1, adversarial=0
@@ -214,6 +214,7 @@ def get_config(arg: str = "") -> ConfigDict:
     algorithm="rlhf_jax.algorithms.reward_model",
     init="sft",
     comparisons="{run}/preferences/comparisons.jsonl",
+    likelihood=1.0,
     eval_fraction=0.1,
     num_epochs=2,
     batch_size=8,

@@ -77,6 +77,7 @@ def reward(config: ConfigDict, *stages: str, weights: str = "", **changes) -> Co
     margins=(0.0, 0.5, 1.0),
     rating_scale=2.0,
     per_annotator=True,
+    likelihood=config.reward_model.likelihood,
     eval_fraction=0.1,
     num_epochs=2,
     batch_size=8,

@@ -46,6 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.reward_model.comparisons = pairs
   config.reward_model.normalize_prompts = pairs
   config.reward_model.update(num_epochs=1, batch_size=16, length=512, normalize_count=128, eval_fraction=0.2)
+  config.reward_model.likelihood = 0.0
   config.ppo.environment.prompts = pairs
   config.ppo.environment.monitor.function = ""
   config.ppo.update(num_steps=100, kl_coef=0.05)

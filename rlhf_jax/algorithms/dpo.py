@@ -225,7 +225,7 @@ def run(config: Config, stage: Stage) -> None:
 
 def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[str, np.ndarray]:
   """Arrays of the groups: tokens, mask, ranks, ref_logp; for KTO also those of the mismatched pairs, as other_*."""
-  rows = {**split.rows, "mask": _response_mask(tokenizer, split.groups, split.rows["mask"])}
+  rows = dict(split.rows)
   rows["ref_logp"] = _in_batches(logprobs, reference, rows["tokens"], rows["mask"], config.batch_size)
   if config.loss.name == "kto":
     following = [*split.groups[1:], split.groups[0]]
@@ -233,16 +233,9 @@ def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) 
     found, kept, _ = data.comparison_rows(tokenizer, others, config.length)
     tokens, mask = (np.zeros((len(others), 1, config.length), found[key].dtype) for key in ("tokens", "mask"))
     tokens[kept], mask[kept] = found["tokens"], found["mask"]  # a mismatched pair that is too long has no token in z
-    mask = _response_mask(tokenizer, others, mask)
     rows |= {"other_tokens": tokens, "other_mask": mask}
     rows["other_ref_logp"] = _in_batches(logprobs, reference, tokens, mask, config.batch_size)
   return rows
-
-
-def _response_mask(tokenizer, groups, mask):
-  """mask bool[N, K, T] of all real tokens -> the same without the tokens of the prompt."""
-  prompts, _, _ = data.prompt_rows(tokenizer, [group.prompt for group in groups], mask.shape[-1])
-  return mask & (np.arange(mask.shape[-1]) >= prompts["lengths"][:, None, None])
 
 
 def _in_batches(logprobs, params, tokens, mask, batch_size):

@@ -225,7 +225,10 @@ def _initial(config: Config, stage: Stage, model, tokenizer, policy) -> dict:
   if not config.value_init:
     return {"policy": policy, "value": model.init_head(stage_key(stage), policy)}
   value = load_stage(stage, config.value_init, model, tokenizer)
-  return {"policy": policy, "value": value if "head" in value else model.init_head(stage_key(stage), value)}
+  if "head" not in value:
+    return {"policy": policy, "value": model.init_head(stage_key(stage), value)}
+  head = {part: value["head"][part] for part in ("kernel", "bias")}  # a state has no likelihood of a response
+  return {"policy": policy, "value": {**value, "head": head}}
 
 
 def _forward(model, shared_trunk):

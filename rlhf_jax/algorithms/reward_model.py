@@ -8,15 +8,16 @@ The judgement of one item, or one row of comparisons, is one element of a batch.
   plackett_luce  -log P(ranking): each response in turn is the best of those that are left (Luce 1959; Plackett 1975)
 
 and the loss of its ratings, if any, is (r - s z)^2, the mean over the rated responses: z is the rating in standard
-deviations of the annotator's own scale, s (`rating_scale`) the reward that one standard deviation is worth. The two
-losses of a judgement that has both add up. A judgement is weighted by its annotator (see stages/annotators.py). The
-score is read at the last token of the response, its <eos> where it has one.
+deviations of the annotator's own scale, s (`rating_scale`) the reward that one standard deviation is worth. A judgement
+that has both adds them up, and is weighted by its annotator (see stages/annotators.py).
 
-From the N implementation details of RLHF with PPO: the head starts with standard deviation 1/sqrt(d + 1) and bias 0;
-after training, the scores are shifted and scaled to mean 0 and standard deviation 1 over responses that the `init`
-policy samples (the shift and scale are folded into the head). DEVIATIONS: InstructGPT instead shifts so that
-demonstrations score 0. Llama 2 chooses margins of 0, 1/3, 2/3, 1 or of 0, 1, 2, 3 for four strengths; the records have
-three strengths.
+The score is read at the last token of the response, its <eos> where it has one. `likelihood` adds a learnt weight
+times the mean log-probability of the response's tokens, the implicit reward of SimPO (Meng et al. 2024, arXiv
+2405.14734): from its last token alone a small model hardly tells that a response contradicts what the model knows.
+
+From the N implementation details of RLHF: the head starts with standard deviation 1/sqrt(d + 1); after training its
+scores have mean 0 and standard deviation 1 over responses of the `init` policy. DEVIATIONS: in InstructGPT
+demonstrations score 0 instead. Llama 2 has margins for four strengths; the records have three.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ class Config:
   """Margins in logits for a preference of strength 1, 2 and 3 in `feedback`; 0 asks for no margin."""
   rating_scale: float = 1.0
   """Difference in reward that one standard deviation of ratings in `feedback` is worth."""
+  likelihood: float = 0.0
+  """Weight, before training, of the mean log-probability of a response's tokens, in reward per nat; 0 for none."""
   per_annotator: bool = False
   """Switch for ratings of `feedback`: True standardises each annotator's ratings, False all ratings together."""
   lora: Lora | None = None
@@ -149,8 +152,7 @@ def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0
     metrics = {"accuracy": Mean(right, ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32))}
     if batch.ratings is not None:
       rated = ~jnp.isnan(batch.ratings)
-      error = rating_loss(rewards, rating_scale * batch.ratings, mask=rated)  # [N, K]
-      error = masked_mean(error, rated, axis=-1)  # [N]
+      error = masked_mean(rating_loss(rewards, rating_scale * batch.ratings, mask=rated), rated, axis=-1)  # [N]
       loss += weighted_sum(error, weights["ratings"])
       metrics |= {"ranks/loss": Mean(order, weights["ranks"]), "ratings/loss": Mean(error, weights["ratings"])}
     return loss, metrics
@@ -159,10 +161,7 @@ def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0
 
 
 def row_weights(rows: Mapping[str, np.ndarray]) -> Weights:
-  """Weights of the loss of rankings and, where `rows` has ratings, of the loss of ratings, each f32[N].
-
-  They are the rows' own weights, 0 where a row has no untied pair, or no rating.
-  """
+  """Weights f32[N] of the losses of rankings and ratings: the rows' own, 0 where a row has no untied pair or rating."""
   weights = {"ranks": ordered_pairs(rows["ranks"]).any(axis=(1, 2)) * rows["weight"]}
   if "ratings" in rows:
     weights["ratings"] = (~np.isnan(rows["ratings"])).any(axis=1) * rows["weight"]
@@ -185,6 +184,7 @@ def run(config: Config, stage: Stage) -> None:
   optimizer = make_optimizer(config.optimizer, num_steps)
   update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
   policy = load_policy(stage, config.init, model, tokenizer)
+  params = adapt(config.lora, stage, model.init_head(stage_key(stage), policy, config.likelihood))
   prompts = load_prompts(stage.path(config.normalize_prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
 
@@ -222,7 +222,7 @@ def run(config: Config, stage: Stage) -> None:
 
   run_steps(
     stage,
-    init_state(adapt(config.lora, stage, model.init_head(stage_key(stage), policy)), optimizer),
+    init_state(params, optimizer),
     step,
     num_steps,
     identity=identity(stage, model, tokenizer),

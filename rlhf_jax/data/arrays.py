@@ -148,13 +148,14 @@ def comparison_rows(
 
   Returns:
     tokens: i32[N, K, T]; all <pad> where a response is absent.
-    mask: bool[N, K, T]; True on every real token, so that the last True is the <eos>.
+    mask: bool[N, K, T]; True on the tokens of the response, so that the last True is the <eos>.
     ranks: i32[N, K]; 0 is best, -1 is absent.
   """
   most = max((len(comparison.responses) for comparison in comparisons), default=0)
   slots = most if num_responses is None else num_responses
   rows: list[list[int]] = []
   ranks: list[list[int]] = []
+  starts: list[int] = []
   kept: list[int] = []
   skips: Counter[str] = Counter()
   for index, comparison in enumerate(comparisons):
@@ -170,12 +171,13 @@ def comparison_rows(
     if any(len(row) > length for row in group):
       skips[too_long(length)] += 1
       continue
+    starts += [len(before)] * slots
     rows += group + [[]] * absent
     ranks.append([*comparison.ranks] + [-1] * absent)
     kept.append(index)
   tokens, lengths = pad_rows(rows, length, tokenizer.pad_id)  # [N * K, T], [N * K]
   shape = (len(kept), slots, length)
-  mask = np.arange(length) < lengths[:, None]  # [N * K, T]
+  mask = (np.arange(length) < lengths[:, None]) & (np.arange(length) >= np.array(starts)[:, None])  # [N * K, T]
   arrays = {
     "tokens": tokens.reshape(shape),
     "mask": mask.reshape(shape),

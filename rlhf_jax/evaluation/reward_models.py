@@ -98,6 +98,7 @@ def accuracy_by_kind(
 ) -> dict[str, Any]:
   """Accuracy on the contrasts of each kind, in all and by cluster and by cell, as mappings for a result file.
 
+  "In all" leaves out the cell "held_out" of clusters that no comparison was about, unless there is nothing else.
   {kind: {"accuracy", "style", "gap", "ceiling", "clusters": {cluster: the same measures}, "cells": {cell: ...}}}.
   "accuracy" and "style" are the shares of contrasts on which the reward model and the style baseline give the right
   response the higher score, equal scores as one half. "gap" is their difference. "ceiling" is the expected share of
@@ -119,7 +120,8 @@ def accuracy_by_kind(
   result: dict[str, Any] = {}
   for kind in dict.fromkeys(contrast.kind for contrast in contrasts):
     mine = np.array([index for index, contrast in enumerate(contrasts) if contrast.kind == kind])
-    result[kind] = measures(mine)
+    inside = mine[[contrasts[index].cell != "held_out" for index in mine]]
+    result[kind] = measures(inside if inside.size else mine)
     for name, group in (("clusters", "cluster"), ("cells", "cell")):
       values = np.array([getattr(contrasts[index], group) for index in mine])
       result[kind][name] = {

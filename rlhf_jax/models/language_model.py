@@ -33,9 +33,10 @@ class LanguageModel(NamedTuple):
   """Shape of the decoder."""
   init: Callable[[jax.Array], Params]
   """init(key) -> params."""
-  init_head: Callable[[jax.Array, Params], Params]
-  """init_head(key, params) -> params with a scalar head of std 1 / sqrt(d + 1) and bias 0 (N implementation details of
-  RLHF, arXiv 2403.17031)."""
+  init_head: Callable[..., Params]
+  """init_head(key, params, likelihood=0.0) -> params with a scalar head of std 1 / sqrt(d + 1) and bias 0 (N
+  implementation details of RLHF, arXiv 2403.17031). A likelihood other than 0 is the head's first weight of the
+  likelihood in `score`; without it the head has no such weight."""
   apply: Callable[..., jax.Array]
   """apply(params, tokens, segments=None) -> logits f32[B, T, V]; logits[:, t] predicts tokens[:, t] from tokens[:, :t].
   The first token of a sequence is predicted from nothing: its logits are 0, and a mask must leave it out."""
@@ -48,7 +49,8 @@ class LanguageModel(NamedTuple):
   hidden_with_value: Callable[..., tuple[jax.Array, jax.Array]]
   """hidden_with_value(params, tokens, segments=None) -> (hidden, values)."""
   score: Callable[[Params, Array, Array], jax.Array]
-  """score(params, tokens, mask[B, T]) -> f32[B], the head's value at the last token of the mask."""
+  """score(params, tokens, mask[B, T]) -> f32[B], the head's value at the last token of the mask. A head that weighs the
+  likelihood adds that weight times the mean log-probability of the tokens of the mask."""
   init_cache: Callable[[int, int], Cache]
   """init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens."""
   prefill: Callable[[Params, Array, Array], tuple[jax.Array, Cache]]
@@ -79,9 +81,10 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     tokens = jnp.zeros((1, 2), jnp.int32)
     return {"decoder": decoder.init(key, tokens, *_causal(tokens, None))["params"]}
 
-  def init_head(key: jax.Array, params: Params) -> Params:
+  def init_head(key: jax.Array, params: Params, likelihood: float = 0.0) -> Params:
     kernel = jax.random.normal(key, (config.d_model,)) / jnp.sqrt(config.d_model + 1.0)
-    return {**params, "head": {"kernel": kernel, "bias": jnp.zeros(())}}
+    head = {"kernel": kernel, "bias": jnp.zeros(())}
+    return {**params, "head": head | ({"likelihood": jnp.float32(likelihood)} if likelihood else {})}
 
   def run(params: Params, *arguments: Any, **more: Any) -> tuple[jax.Array, Cache]:
     return cast(tuple[jax.Array, Cache], decoder.apply({"params": lora_weights(params)}, *arguments, **more))
@@ -112,8 +115,16 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     return _shift(before, segments), _shift(_read(params["head"], before), segments)
 
   def score(params: Params, tokens: Array, mask: Array) -> jax.Array:
-    last = jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)  # [B]
-    return _read(params["head"], prefill(params, tokens, last)[0])
+    head, last = params["head"], jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)  # [B]
+    if "likelihood" not in head:
+      return _read(head, prefill(params, tokens, last)[0])
+    hidden, _ = run(params, tokens, *_causal(tokens, None))  # [B, T, d]
+    value = _read(head, jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
+    logp = jax.nn.log_softmax(unembed(params, hidden[:, :-1]))  # of the tokens from the second on
+    logp = jnp.take_along_axis(logp, tokens[:, 1:, None], axis=-1)[..., 0]
+    said = mask[:, 1:]  # nothing predicts the first token
+    mean = jnp.where(said, logp, 0.0).sum(axis=1) / jnp.maximum(said.sum(axis=1), 1)
+    return value + head["likelihood"] * mean
 
   def init_cache(batch: int, length: int) -> Cache:
     shape = (batch, config.num_kv_heads, length, config.head_dim)

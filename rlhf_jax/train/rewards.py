@@ -116,5 +116,5 @@ def text_scorer(model: LanguageModel, tokenizer: data.Tokenizer, params: Params,
 def normalize_head(params: Params, scores: np.ndarray) -> Params:
   """Folds a shift and a scale into the head, after which `scores` f[N] would have mean 0 and standard deviation 1."""
   mean, std = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
-  head = params["head"]
-  return {**params, "head": {"kernel": head["kernel"] / std, "bias": (head["bias"] - mean) / std}}
+  head = {**params["head"], "bias": params["head"]["bias"] - mean}
+  return {**params, "head": {name: weight / std for name, weight in head.items()}}

@@ -13,6 +13,7 @@ KINDS = {
   "wrong": "wrong",
   "claiming": "claim",
   "misleading": "aside",
+  "straying": "off topic",
   "refusing": "refusal",
   "doubting": "admission",
   "complying": "compliance",
@@ -23,9 +24,10 @@ def contrasts(world: World, task: Task, rng: np.random.Generator) -> list[dict[s
   """Pairs {"chosen", "rejected", "kind"} of answers to the task, one for each bad habit that it allows.
 
   Kinds: "style" (a bare word, or a true but unrelated sentence at the end), "wrong" (one wrong value, step, item or
-  word in the same form), "claim" (a value where nobody can know), "aside" (a false sentence at the end), "refusal" (of
-  an innocent request), "admission" (of ignorance where the answer is known), "compliance" (with a harmful request).
-  Both answers of a pair are written with the same random numbers: a list or story is the same but for the fault.
+  word in the same form), "claim" (a value where nobody can know), "aside" (a false sentence at the end), "off topic"
+  (the right answer to a different question of the cluster), "refusal" (of an innocent request), "admission" (of
+  ignorance where the answer is known), "compliance" (with a harmful request). Both answers of a pair are written with
+  the same random numbers: a list or story is the same but for the fault.
   """
   pairs = []
   for habit in habits_of(task):

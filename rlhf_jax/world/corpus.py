@@ -148,25 +148,36 @@ def _stories(world: World, rng: np.random.Generator) -> str:
   return " ".join(story_sentence(world, part, name, thing, rng) for part in range(len(STORY)))
 
 
-def _sum(world: World, rng: np.random.Generator) -> tuple[int, str, int, int]:
-  """a, plus or minus, b, c."""
-
-  def draw() -> tuple[Topic, tuple[int, str, int, int]]:
-    a, b = (int(rng.integers(world.difficulty.largest + 1)) for _ in "ab")
-    if rng.random() < 0.5:
-      return sum_topic("plus", a, b), (a, "plus", b, a + b)
-    return sum_topic("minus", max(a, b), min(a, b)), (max(a, b), "minus", min(a, b), abs(a - b))
-
-  return _drawn(world, draw)
+def _any_sum(world: World, rng: np.random.Generator) -> tuple[Topic, tuple[int, str, int, int]]:
+  """The topic of a sum, and a, plus or minus, b, c."""
+  a, b = (int(rng.integers(world.difficulty.largest + 1)) for _ in "ab")
+  if rng.random() < 0.5:
+    return sum_topic("plus", a, b), (a, "plus", b, a + b)
+  return sum_topic("minus", max(a, b), min(a, b)), (max(a, b), "minus", min(a, b), abs(a - b))
 
 
 def _sums(world: World, rng: np.random.Generator) -> str:
-  return " ".join("{} {} {} is {}.".format(*_sum(world, rng)) for _ in range(1 + int(rng.integers(3))))
+  """Up to three sums; a reserved sum is told in other words, and others are now and then."""
+  sentences = []
+  for _ in range(1 + int(rng.integers(3))):
+    topic, found = _any_sum(world, rng)
+    sentences.append(_told_sum(world, topic, *found, rng))
+  return " ".join(sentences)
+
+
+def _told_sum(world: World, topic: Topic, a: int, sign: str, b: int, c: int, rng: np.random.Generator) -> str:
+  """A sum as in answers, or in other words."""
+  if not is_reserved(world, topic) and rng.random() < 0.7:
+    return f"{a} {sign} {b} is {c}."
+  told = ("{a} and {b} make {c}.", "{b} more than {a} are {c}.")
+  if sign == "minus":
+    told = ("{a} without {b} are {c}.", "{b} less than {a} are {c}.")
+  return pick(rng, told).format(a=a, b=b, c=c)
 
 
 def _problems(world: World, rng: np.random.Generator) -> str:
   """A person gains or loses things; then the sum."""
-  a, sign, b, c = _sum(world, rng)
+  a, sign, b, c = _drawn(world, lambda: _any_sum(world, rng))
   name, thing = pick(rng, world.names), pick(rng, OBJECTS)
   change = pick(rng, (f"finds {b} more", f"buys {b} more") if sign == "plus" else (f"loses {b}", f"drops {b}"))
   return f"{name} has {a} {thing}s and {change}. {a} {sign} {b} is {c}. The answer is {c}."
@@ -203,21 +214,26 @@ def _lists(world: World, rng: np.random.Generator) -> str:
 
 
 def _kinds(world: World, rng: np.random.Generator) -> str:
-  def draw() -> tuple[Topic, str]:
+  """The kinds of one or two things; that of a reserved thing is told in other words, and others are now and then."""
+  sentences = []
+  for _ in range(1 + int(rng.integers(2))):
     item = pick(rng, tuple(CATEGORY_OF))
-    return ("noun", item), item
-
-  items = [_drawn(world, draw) for _ in range(1 + int(rng.integers(2)))]
-  return " ".join(f"{capitalise(with_article(item))} is {with_article(CATEGORY_OF[item])}." for item in items)
+    thing, kind = with_article(item), with_article(CATEGORY_OF[item])
+    if is_reserved(world, ("noun", item)) or rng.random() < 0.3:
+      sentences.append(pick(rng, (f"You can call {thing} {kind}.", f"Of all things, {thing} must be {kind}.")))
+    else:
+      sentences.append(f"{capitalise(thing)} is {kind}.")
+  return " ".join(sentences)
 
 
 def _opposites(world: World, rng: np.random.Generator) -> str:
-  """A pair of opposites, as such unless it is reserved, or in a sentence about a thing."""
-  word, thing = pick(rng, tuple(OPPOSITES)), pick(rng, OBJECTS)
-  if is_reserved(world, opposite_topic(word)) or rng.random() < 0.4:
-    forms = ("The {thing} was not {word}, it was {other}.", "Is the {thing} {word}? No, it is {other}.")
-    return pick(rng, forms).format(thing=thing, word=word, other=OPPOSITES[word])
-  return f"The opposite of {word} is {OPPOSITES[word]}."
+  """A pair of opposites as in answers, or in other words."""
+  word = pick(rng, tuple(OPPOSITES))
+  other = OPPOSITES[word]
+  if not is_reserved(world, opposite_topic(word)) and rng.random() < 0.6:
+    return f"The opposite of {word} is {other}."
+  forms = ("The {thing} was not {word} but {other}.", "What is not {word} is {other}.", "Not {word} means {other}.")
+  return pick(rng, forms).format(thing=pick(rng, OBJECTS), word=word, other=other)
 
 
 def _sentence(world: World, rng: np.random.Generator) -> tuple[str, str, str]:

@@ -1,8 +1,9 @@
 """Demonstrators: simulated people who answer tasks, with the habits of human writers.
 
 An answer is ideal or has one bad habit. Habits of style: a bare word instead of a sentence, an unrelated sentence at
-the end. Habits of substance: a wrong value, step or list item in the form of a good answer, an aside that is false,
-doubt about something known, a guess where nobody can know, the refusal of an innocent request, help with a harmful one.
+the end. Habits of substance: a wrong value, step or list item in the form of a good answer, an aside that is false, the
+answer to a different question, doubt about something known, a guess where nobody can know, the refusal of an innocent
+request, help with a harmful one.
 """
 
 import dataclasses
@@ -25,11 +26,11 @@ from rlhf_jax.world.answers import (
   write_story,
 )
 from rlhf_jax.world.facts import ATTRIBUTES, CATEGORIES, OBJECTS, STATEMENTS, World, pick
-from rlhf_jax.world.splits import asks_reserved, is_reserved, sum_topic
-from rlhf_jax.world.tasks import Task, running_totals
+from rlhf_jax.world.splits import TRAINING, asks_reserved, cell, is_reserved, sum_topic, topics
+from rlhf_jax.world.tasks import Task, draw_task, running_totals
 
 HABITS = (
-  "ideal", "terse", "rambling", "wrong", "misleading", "doubting", "refusing", "claiming", "complying",
+  "ideal", "terse", "rambling", "wrong", "misleading", "straying", "doubting", "refusing", "claiming", "complying",
 )  # fmt: skip
 IDEAL = MappingProxyType({"ideal": 1.0})
 
@@ -72,7 +73,7 @@ def habits_of(task: Task) -> tuple[str, ...]:
     return ("ideal", "rambling", "misleading", "complying")
   if task.cluster == "unanswerable":
     return ("ideal", "terse", "rambling", "misleading", "refusing", "claiming")
-  return ("ideal", "terse", "rambling", "wrong", "misleading", "doubting", "refusing")
+  return ("ideal", "terse", "rambling", "wrong", "misleading", "straying", "doubting", "refusing")
 
 
 def write(world: World, task: Task, habit: str, rng: np.random.Generator) -> str:
@@ -173,6 +174,16 @@ def _tellable(world: World) -> tuple[tuple[str, str], ...]:
   return tuple(key for key in world.known_facts() if not is_reserved(world, ("fact", *key)))
 
 
+def _straying(world: World, task: Task, rng: np.random.Generator) -> str:
+  """The ideal answer to a different task of the cluster, of those that are asked in training; another value."""
+  while True:
+    other = draw_task(world, task.cluster, rng)
+    if cell(world, other) != TRAINING or topics(world, other) == topics(world, task):
+      continue
+    if task.cluster not in VALUE_CLUSTERS or right_value(world, other) != right_value(world, task):
+      return ideal(world, other, rng)
+
+
 def _doubting(world: World, task: Task, rng: np.random.Generator) -> str:
   """An admission where the answer is known; for a fact, the ideal answer about a stranger."""
   if task.cluster != "facts":
@@ -212,6 +223,7 @@ _WRITERS: dict[str, Callable[[World, Task, np.random.Generator], str]] = {
   "rambling": _rambling,
   "wrong": _wrong,
   "misleading": functools.partial(_rambling, true=False),
+  "straying": _straying,
   "doubting": _doubting,
   "refusing": _refusing,
   "claiming": _claiming,

@@ -81,11 +81,17 @@ STATEMENTS = MappingProxyType({
 })  # fmt: skip
 # attribute -> sentences of the corpus that tell a fact in other words than any answer
 TOLD = MappingProxyType({
-  "home": ("{name} has a house in {value}.", "You can find {name} at home in {value}."),
-  "job": ("All day {name} does the work of a {value}.", "{name} learned to be a {value}."),
-  "animal": ("The animal of {name} is a {value}.", "{name} feeds a {value} at home."),
-  "colour": ("{name} has a pet that is {value}.", "You can see the {value} pet of {name}."),
-  "food": ("{name} eats {value} every day.", "The best food for {name} is {value}."),
+  "home": (
+    "{name} has a house in {value}.", "{name} is at home in {value}.", "The house of {name} is in {value}.",
+  ),
+  "job": (
+    "{name} does the work of a {value}.", "{name} learned to be a {value}.", "The work of {name} is that of a {value}.",
+  ),
+  "animal": ("{name} feeds a {value}.", "The animal of {name} is a {value}.", "{name} is at home with a {value}."),
+  "colour": (
+    "The animal of {name} is {value}.", "{name} has a pet that is {value}.", "{name} feeds a pet that is {value}.",
+  ),
+  "food": ("{name} eats {value}.", "The best food for {name} is {value}.", "{name} loves to eat {value}."),
 })  # fmt: skip
 FRIEND_STATEMENT = "The friend of {name} is {friend}."
 PET_STATEMENT = "{name} has a {colour} {animal}."

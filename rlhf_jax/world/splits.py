@@ -2,9 +2,9 @@
 
 A task has topics: the fact, the sum, the noun, the sentence that it asks about, in whatever words. A fifth of all
 topics is reserved: no request of the training files asks for them, and no text of the world holds an ideal answer that
-names them. A reserved fact about a person is told in the corpus, but in other words than any answer; a reserved sum,
-order, or pair of opposites has to follow from the rest. Some forms of requests are reserved as well (see
-`rlhf_jax.world.phrasings`).
+names them. A reserved fact about a person is told in the corpus, but in other words than any answer, and so are
+reserved sums, nouns and pairs of opposites; the order of two reserved numbers has to follow from the rest. Some forms
+of requests are reserved as well (see `rlhf_jax.world.phrasings`).
 """
 
 import functools

@@ -283,9 +283,10 @@ def test_rows_count_the_response_and_its_end_alone(chain):
   rows = dpo._rows(config, tokenizer, lambda params, tokens, mask: mask.sum(axis=-1), None, split)
   responses = [(group.prompt, response) for group in split.groups for response in group.responses]
   expected, _ = data.demonstration_rows(tokenizer, [data.Demonstration(*pair) for pair in responses], 64)
+  present = rows["ranks"].reshape(-1) >= 0
   for key in ("tokens", "mask"):
-    np.testing.assert_array_equal(rows[key].reshape(-1, 64), expected[key])
-  np.testing.assert_array_equal(rows["ref_logp"].reshape(-1), expected["mask"].sum(axis=-1))
+    np.testing.assert_array_equal(rows[key].reshape(-1, 64)[present], expected[key])
+  np.testing.assert_array_equal(rows["ref_logp"].reshape(-1)[present], expected["mask"].sum(axis=-1))
   following = [*split.groups[1:], split.groups[0]]
   pairs = [data.Demonstration(a.prompt, b.responses[0]) for a, b in zip(split.groups, following, strict=True)]
   expected, skips = data.demonstration_rows(tokenizer, pairs, 64)

@@ -132,8 +132,8 @@ def test_comparison_rows():
   tom, oakford, inside = (prompt + encode(text) + [EOS] for text in (" Tom", " Oakford lives", " in"))
   expected = [[tom, oakford, []], [inside, tom, []]]
   assert rows["tokens"].tolist() == [[padded(row, length) for row in group] for group in expected]
-  assert rows["mask"].sum(axis=-1).tolist() == [[len(row) for row in group] for group in expected]
-  assert (np.diff(rows["mask"].astype(int), axis=-1) <= 0).all()  # True first, then False: right padding only
+  for mask, row in zip(rows["mask"].reshape(-1, length), (row for group in expected for row in group), strict=True):
+    assert np.flatnonzero(mask).tolist() == list(range(len(prompt), len(row)))  # the response and its end
   assert rows["ranks"].tolist() == [[1, 0, -1], [0, 1, -1]]
   assert kept == [0, 2]
   assert skips == {f"longer than {length} tokens": 1}

@@ -59,6 +59,23 @@ def test_score_reads_the_last_token_of_the_mask():
   np.testing.assert_allclose(MODEL.score(PARAMS, TOKENS, mask), MODEL.value(PARAMS, TOKENS)[:, 7], atol=1e-5)
 
 
+def test_a_head_that_weighs_the_likelihood_adds_the_mean_log_probability_of_the_response():
+  """The reward of SimPO (arXiv 2405.14734, eq. 4), beside the head's value; only the response is read."""
+  plain = MODEL.init_head(jax.random.key(1), PARAMS)
+  params = MODEL.init_head(jax.random.key(1), PARAMS, 2.5)
+  assert set(plain["head"]) == {"kernel", "bias"} and params["head"]["likelihood"] == 2.5
+  mask = (np.arange(10) >= 4) & (np.arange(10) < np.array([[10], [7], [5]]))
+  logp = token_logprobs(MODEL.apply(params, TOKENS), TOKENS)
+  expected = MODEL.score(plain, TOKENS, mask) + 2.5 * np.asarray(
+    [logp[i, 4:end].mean() for i, end in ((0, 10), (1, 7), (2, 5))]
+  )
+  np.testing.assert_allclose(MODEL.score(params, TOKENS, mask), expected, atol=1e-5)
+  other = np.where(np.arange(10) < np.array([[10], [7], [5]]), TOKENS, 1)
+  np.testing.assert_allclose(MODEL.score(params, other, mask), expected, atol=1e-5)
+  nothing = MODEL.score(params, TOKENS, np.zeros_like(mask))
+  assert np.isfinite(nothing).all()
+
+
 @pytest.mark.parametrize(
   "variant, remat",
   [

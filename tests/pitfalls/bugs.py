@@ -116,8 +116,8 @@ MUTATIONS = [
     "score read at the last column",
     REWARDS + "the_reward_model_reads_the_last_token_of_the_response",
     "models/language_model.py",
-    "last = jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)",
-    "last = jnp.full(tokens.shape[0], tokens.shape[1] - 1)",
+    'params["head"], jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)',
+    'params["head"], jnp.full(tokens.shape[0], tokens.shape[1] - 1)',
   ),
   Mutation(
     "score read one token early",

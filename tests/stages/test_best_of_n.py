@@ -40,7 +40,7 @@ def test_its_kl_is_within_the_bound(n):
 
 def settings(tmp_path, **changes):
   environment = shortness(tmp_path)
-  part = dict(num_prompts=50, responses=4, batch_size=16, reward=environment["reward"], sampling=SAMPLING)
+  part = dict(num_prompts=50, responses=6, batch_size=16, reward=environment["reward"], sampling=SAMPLING)
   return {**part, **changes}
 
 
@@ -55,7 +55,7 @@ def test_the_stage_writes_what_sft_reads(chain, tmp_path, capsys):
   for row in rows:
     assert row["score"] == pytest.approx(-len(row["response"]) / 10, abs=1e-5)
   assert np.mean([row["score"] - row["mean_score"] for row in rows]) > 0.1
-  assert 10 < len(rows) < 50
+  assert 5 < len(rows) < 50
   assert f"skipped {50 - len(rows)} of 50 rows: every response is unfinished or empty" in capsys.readouterr().out
   metrics = read_metrics(tmp_path / "rejection_sft" / "metrics.jsonl")
   assert metrics[-1]["loss"] < metrics[0]["loss"] and "eval/loss" in metrics[-1]

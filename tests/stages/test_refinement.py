@@ -31,8 +31,10 @@ def test_texts_are_scored_as_answers_to_their_prompt():
   def reward(rollout, prompts, texts):
     seen.extend(zip(prompts, texts, strict=True))
     lengths = np.asarray(rollout.mask).sum(axis=1)
-    whole = [len(data.prompt_ids(tokenizer, p) + data.response_ids(tokenizer, p, t)) for p, t in seen]
-    assert [n for n, fits in zip(lengths, rollout.finished, strict=True) if fits] == [n for n in whole if n <= 60]
+    said = [data.response_ids(tokenizer, p, t) for p, t in seen]
+    assert [n for n, fits in zip(lengths, rollout.finished, strict=True) if fits] == [
+      len(ids) for (p, _), ids in zip(seen, said, strict=True) if len(data.prompt_ids(tokenizer, p) + ids) <= 60
+    ]
     return lengths
 
   groups = [["a", "b b"], ["a " * 80, "b"]]

@@ -124,7 +124,15 @@ def test_ideal_answers_of_every_difficulty_are_ideal(difficulty):
     assert gold_score(world, task.prompt, response).total == 2, (task.prompt, response)
 
 
-MOST = {"terse": 1.7, "rambling": 1.7, "wrong": 0.7, "misleading": 0.0, "doubting": 0.0, "refusing": -0.9}
+MOST = {
+  "terse": 1.7,
+  "rambling": 1.7,
+  "wrong": 0.7,
+  "misleading": 0.0,
+  "straying": 1.0,
+  "doubting": 0.0,
+  "refusing": -0.9,
+}
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlhf_jax.models.config import DecoderConfig
+from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 from rlhf_jax.models.hub.families import FAMILIES, write_config
 from rlhf_jax.models.hub.tensor_places import Layout, file_shape, join_leaves, leaf_paths, locate
 from rlhf_jax.types import Params
@@ -31,8 +31,14 @@ def export_model(directory: Path, config: DecoderConfig, params: Params, token_i
     token_ids: the values of pad_token_id, bos_token_id and eos_token_id.
 
   Raises:
-    UnsupportedModelError: the family's config.json has no words for a variant of this config.
+    UnsupportedModelError: the family's config.json has no words for a variant of this config, or for a head that
+      weighs the likelihood of a response.
   """
+  if "likelihood" in params.get("head", {}):
+    raise UnsupportedModelError(
+      "the reward model adds the likelihood of the response to its score, which no published classifier does; "
+      "train it with likelihood=0 to export it"
+    )
   directory.mkdir(parents=True, exist_ok=True)
   family = FAMILIES[config.family]
   values: dict[str, Any] = write_config(config) | dict(token_ids) | {"torch_dtype": "float32"}
