@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.pipeline.run import Step, is_done, plan
+from rlhf_jax.pipeline.run import parse_shared
 from rlhf_jax.settings import ConfigError, nearest
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import load_stage, open_workspace, policy_of
@@ -86,16 +86,20 @@ def is_run(directory: Path) -> bool:
 
 
 def open_run(directory: Path) -> FinishedRun:
-  """The finished stages of a run, also of one that was made before version 0.2.
+  """The finished stages of a run, as they were recorded: an older version of this project may have made it.
 
   Raises:
-    ConfigError: `directory` is no run directory, or its config does not fit this version.
+    ConfigError: `directory` is no run directory, or its model or transport does not fit this version.
   """
   if not is_run(directory):
     raise ConfigError(f"{directory} is no run directory: it has no config.json with the stages of a run")
-  steps = plan(json.loads((directory / "config.json").read_text()), directory.absolute())
-  return FinishedRun(directory, {step.stage.name: step.stage for step in steps if _has_model(step)})
-
-
-def _has_model(step: Step) -> bool:
-  return is_done(step) and (step.stage.directory / "checkpoints").is_dir()
+  config = json.loads((directory / "config.json").read_text())
+  model, transport = parse_shared(config)
+  stages: dict[str, Stage] = {}
+  for name in config["stages"]:
+    done = directory / name / "done.json"
+    if done.exists() and (directory / name / "checkpoints").is_dir():
+      seed = config.get("seeds", {}).get(name, config["seed"])
+      fingerprint = json.loads(done.read_text())["fingerprint"]
+      stages[name] = Stage(name, directory.absolute(), seed, config["tokenizer"], model, transport, fingerprint)
+  return FinishedRun(directory, stages)

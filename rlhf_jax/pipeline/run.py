@@ -97,9 +97,7 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
   config = current_names(config)
   _check_keys(config)
   stages = tuple(config["stages"])
-  kind: type[Model] | type[ImportedModel] = ImportedModel if "path" in config["model"] else Model
-  model = parse(kind, config["model"], "model")
-  transport = parse(Transport, config["transport"], "transport")
+  model, transport = parse_shared(config)
   steps: list[Step] = []
   fingerprints: dict[str, str] = {}
   tokenizer = stages_read(read_references(config["tokenizer"], "tokenizer"))
@@ -126,6 +124,12 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
     stage = Stage(name, Path(workdir), seed, config["tokenizer"], model, transport, fingerprints[name])
     steps.append(Step(module, parsed, given, references, stage))
   return steps
+
+
+def parse_shared(config: Mapping[str, Any]) -> tuple[Model | ImportedModel, Transport]:
+  """The settings of a config that all stages share. Raises ConfigError."""
+  kind: type[Model] | type[ImportedModel] = ImportedModel if "path" in config["model"] else Model
+  return parse(kind, config["model"], "model"), parse(Transport, config["transport"], "transport")
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:

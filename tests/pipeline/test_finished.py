@@ -91,6 +91,16 @@ def test_a_run_from_before_the_move_is_asked_exported_reported_and_continued(old
   assert json.loads((old_run / "config.json").read_text())["evaluation"]["algorithm"] == "rlhf_jax.stages.evaluate"
 
 
+def test_a_run_whose_settings_this_version_does_not_know_is_asked(old_run, capsys):
+  """The world of version 0.2.0 had a key less and a key more; the models of its runs are what they were."""
+  config = json.loads((old_run / "config.json").read_text())
+  del config["world"]["demonstrators"], config["preferences"]["written"]
+  config["world"]["demonstrator_flaw"] = 0.85
+  (old_run / "config.json").write_text(json.dumps(config))
+  assert main(["sample", str(old_run), "Where does Tom live?", "--max-new-tokens", "4"]) == 0
+  assert [line.split("|")[0].strip() for line in capsys.readouterr().out.splitlines()] == ["pretrain", "sft", "ppo"]
+
+
 def test_every_old_name_has_a_module_today(chain):
   """A name that is moved once more needs its line in the table moved too."""
   from rlhf_jax.settings import import_function, import_module
