@@ -20,10 +20,10 @@ from ml_collections import ConfigDict
 from rlhf_jax.configs import quickstart
 
 PAGES = {
-  "pairs": dict(responses=2, kinds=("ranks",)),
-  "rankings": dict(responses=4, kinds=("ranks",)),
-  "ratings": dict(responses=4, kinds=("ratings",)),
-  "single_ratings": dict(responses=1, kinds=("ratings",)),
+  "pairs": dict(responses=1, num_written=1, kinds=("ranks",)),
+  "rankings": dict(responses=2, num_written=2, kinds=("ranks",)),
+  "ratings": dict(responses=2, num_written=2, kinds=("ratings",)),
+  "single_ratings": dict(responses=1, num_written=0, kinds=("ratings",)),
 }
 KINDS = {
   "pairs": ("pairs",),
@@ -40,6 +40,7 @@ def judgements(config: ConfigDict, page: str, num: int, judges: int, **changes) 
     algorithm="rlhf_jax.stages.judgements",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
+    written="{run}/world/answers.jsonl",
     num_items=num // judges,
     judges=judges,
     batch_size=64,

@@ -33,6 +33,7 @@ from rlhf_jax.train import (
   Sampling,
   load_policy,
   load_prompts,
+  load_written,
   make_critic,
   make_measure_function,
   make_sampler,
@@ -64,7 +65,11 @@ class Config:
   num_items: int
   """Number of items."""
   responses: int
-  """Number of responses sampled for each item, K; equal texts are shown once."""
+  """Number of responses sampled for each item; equal texts are shown once."""
+  written: str
+  """File of demonstrations with answers of people to the prompts, which are judged beside the policy's; "" for none."""
+  num_written: int
+  """Number of written answers of each item, taken from the file in turn."""
   judges: int
   """Number of labellers, or of people, who judge each item."""
   batch_size: int
@@ -91,14 +96,19 @@ class Config:
       )
     if unknown := [kind for kind in self.kinds if kind not in OPINIONS]:
       raise ValueError(f"kinds has {unknown[0]!r}: choose from {', '.join(OPINIONS)}")
-    if "ranks" in self.kinds and self.responses < 2:
-      raise ValueError("kinds has 'ranks', which needs responses >= 2")
+    if "ranks" in self.kinds and self.num_shown < 2:
+      raise ValueError("kinds has 'ranks', which needs responses and num_written of 2 or more together")
     if self.labellers and not (self.kinds or self.critic.function):
       raise ValueError("kinds is empty and critic is '': simulated labellers would have nothing to say")
     if not self.gold.function and (self.labellers or self.gold_share):
       raise ValueError("gold.function is '', but simulated labellers and a gold_share need one")
     if self.labellers and self.judges > sum(self.labellers.values()):
       raise ValueError(f"judges={self.judges} of {sum(self.labellers.values())} labellers cannot judge an item each")
+
+  @property
+  def num_shown(self) -> int:
+    """Number of responses of an item, K, where all are different."""
+    return self.responses + (self.num_written if self.written else 0)
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -146,6 +156,7 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[Traits
   prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   gold = make_measure_function(config.gold, stage) if config.gold.function else None
+  written = load_written(stage.path(config.written), config.num_written) if config.written else None
   sampling = {**dataclasses.asdict(config.sampling), "seed": stage.stage_seed}
   num_gold = round(config.gold_share * config.num_items)
   items: list[Item] = []
@@ -162,18 +173,21 @@ def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[Traits
           report_skips(stage.name, skips, asked)
           return items, pages
         asked += 1
-        distinct = [text for text in dict.fromkeys(responses[start : start + config.responses]) if text]
-        if len(distinct) < min(2, config.responses):
+        # The row number gives items with the same texts different ids.
+        sampled = {"checkpoint": config.policy, "sampling": sampling, "row": asked}
+        sources = {text: sampled for text in responses[start : start + config.responses] if text}
+        for text in written(texts[start]) if written else ():
+          sources.setdefault(text, {"file": config.written, "row": asked})
+        distinct = list(sources)
+        if len(distinct) < min(2, config.num_shown):
           skips["all responses are the same text, or empty"] += 1
           continue
-        # The row number gives items with the same texts different ids.
-        source = {"checkpoint": config.policy, "sampling": sampling, "row": asked}
         ranks = None
         if gold:
           pages.append(traits_of(gold([texts[start]] * len(distinct), distinct), distinct))
           if len(items) < num_gold and len(distinct) > 1:
             ranks = dense_ranks(pages[-1].total[None])[0].tolist()
-        items.append(make_item(texts[start], [Response(text, source) for text in distinct], ranks))
+        items.append(make_item(texts[start], [Response(*found) for found in sources.items()], ranks))
       step += 1
       progress.update(len(items), {})
       if asked > PATIENCE * config.num_items:

@@ -22,6 +22,7 @@ from rlhf_jax.train import (
   Sampling,
   load_policy,
   load_prompts,
+  load_written,
   make_measure_function,
   make_sampler,
   open_workspace,
@@ -77,7 +78,7 @@ def run(config: Config, stage: Stage) -> None:
   gold = make_measure_function(config.gold, stage)
   labellers = make_labellers(config.labellers)
   num_prompts = min(config.num_prompts, len(prompts.texts))
-  written = _written(config, stage, prompts.texts[:num_prompts])
+  written = load_written(stage.path(config.written), config.num_written) if config.written else None
   rows: list[dict[str, Any]] = []
   judged = collections.Counter[str]()
   skips: collections.Counter[str] = collections.Counter()
@@ -86,7 +87,8 @@ def run(config: Config, stage: Stage) -> None:
       _, batch = prompts.take(indices)
       _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
       for offset, index in enumerate(indices[:kept]):
-        group = [*responses[offset * config.responses : (offset + 1) * config.responses], *written[index]]
+        group = responses[offset * config.responses : (offset + 1) * config.responses]
+        group += written(prompts.texts[index]) if written else []
         rng = np.random.default_rng((stage.stage_seed, index))
         row = _judge(prompts.texts[index], group, gold, labellers, judged, rng)
         if row is None:
@@ -99,25 +101,6 @@ def run(config: Config, stage: Stage) -> None:
   if not rows:
     raise data.DataError(f"{stage.name}: {config.policy} gave no prompt two different responses to compare")
   data.write_rows(stage.directory / "comparisons.jsonl", rows)
-
-
-def _written(config: Config, stage: Stage, prompts: Sequence[str]) -> list[list[str]]:
-  """The written answers to each prompt; a prompt that recurs takes the next ones."""
-  if not config.written:
-    return [[] for _ in prompts]
-  answers: dict[str, list[str]] = collections.defaultdict(list)
-  for row in data.read_demonstrations(stage.path(config.written))[0]:
-    answers[row.prompt].append(row.response)
-  found = []
-  for prompt in prompts:
-    taken, answers[prompt] = answers[prompt][: config.num_written], answers[prompt][config.num_written :]
-    if len(taken) < config.num_written:
-      raise data.DataError(
-        f"{stage.path(config.written)}: has too few answers to {prompt!r}; each time that it is asked takes "
-        f"num_written={config.num_written}"
-      )
-    found.append(taken)
-  return found
 
 
 def _judge(

@@ -19,7 +19,7 @@ from rlhf_jax.train.loop import Interrupted, run_steps
 from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
-from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts
+from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts, load_written
 from rlhf_jax.train.rewards import Reward, make_scorer, model_scorer, normalize_head, text_scorer
 from rlhf_jax.train.sampler import Sampling, make_sampler
 from rlhf_jax.train.update import LossFn, Update, batch_sharding, init_state, make_mesh, make_update, place
@@ -60,6 +60,7 @@ __all__ = [
   "load_imported",
   "load_policy",
   "load_prompts",
+  "load_written",
   "load_stage",
   "make_critic",
   "make_environment",

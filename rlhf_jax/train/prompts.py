@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,27 @@ def load_prompts(path: Path, tokenizer: data.Tokenizer, max_prompt_tokens: int) 
   texts, skips = data.read_prompts(path)
   report_skips(str(path), skips, len(texts) + sum(skips.values()))
   return encode_prompts(texts, tokenizer, max_prompt_tokens, str(path))
+
+
+def load_written(path: Path, num: int) -> Callable[[str], list[str]]:
+  """`take(prompt) -> num texts`, answers that people wrote: each time the next of a prompt's, in turn.
+
+  path: file of demonstrations with the answers.
+
+  Raises:
+    data.DataError: the file cannot be read, or (when called) holds fewer than `num` answers to the prompt.
+  """
+  answers: dict[str, collections.deque[str]] = collections.defaultdict(collections.deque)
+  for row in data.read_demonstrations(path)[0]:
+    answers[row.prompt].append(row.response)
+
+  def take(prompt: str) -> list[str]:
+    if len(answers[prompt]) < num:
+      raise data.DataError(
+        f"{path}: has {len(answers[prompt])} answers to {prompt!r}, and num_written={num} are wanted"
+      )
+    taken = [answers[prompt][i] for i in range(num)]
+    answers[prompt].rotate(-num)
+    return taken
+
+  return take

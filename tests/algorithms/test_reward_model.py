@@ -161,7 +161,7 @@ def test_mistakes_are_named():
   section = recipe("reward_from_feedback", "pairs")["judgements_pairs"]
   for changes, message in (
     (dict(kinds=("stars",)), "kinds has 'stars': choose from ranks, ratings"),
-    (dict(responses=1), "'ranks', which needs responses >= 2"),
+    (dict(responses=1, num_written=0), "'ranks', which needs responses and num_written of 2"),
     (dict(kinds=()), "simulated labellers would have nothing to say"),
     (dict(judges=50), "judges=50 of 13 labellers cannot judge an item each"),
   ):

@@ -82,7 +82,16 @@ def run_environment(stage, reward=NONE, monitor=NONE):
 
 
 def run_judgements(stage, gold, critic=NONE):
-  everything = dict(num_items=2, responses=2, judges=1, kinds=("ranks",), gold_share=0.0, labellers={"expert": 1})
+  everything = dict(
+    num_items=2,
+    responses=2,
+    written="",
+    num_written=0,
+    judges=1,
+    kinds=("ranks",),
+    gold_share=0.0,
+    labellers={"expert": 1},
+  )
   judgements.run(judgements.Config(**PROMPTS, **everything, critic=critic, gold=gold), stage)
 
 
