@@ -144,10 +144,10 @@ def test_given_texts_are_scored_like_sampled_ones(chain, workspace):
   score = text_scorer(model, tokenizer, judge, batch_size=2)
   found = score([*prompts, prompts[0]], [*responses, responses[0]])
   for prompt, response, value in zip(prompts, responses, found, strict=False):
-    ids = data.prompt_ids(tokenizer, prompt) + data.response_ids(tokenizer, prompt, response)
-    assert ids[-1] == tokenizer.eos_id
-    tokens = np.array([ids])
-    assert model.score(judge, tokens, np.ones_like(tokens, bool))[0] == pytest.approx(value, abs=1e-5)
+    before, said = data.prompt_ids(tokenizer, prompt), data.response_ids(tokenizer, prompt, response)
+    assert said[-1] == tokenizer.eos_id
+    mask = np.arange(len(before + said)) >= len(before)
+    assert model.score(judge, np.array([before + said]), mask[None])[0] == pytest.approx(value, abs=1e-5)
   assert found[2] == found[0] != found[1]
   with pytest.raises(data.DataError, match="1 of 1 texts cannot be scored: longer than 64 tokens"):
     score(prompts, ["Tom lives in Ashby.", "word " * 200])
