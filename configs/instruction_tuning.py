@@ -9,10 +9,9 @@ One base model is tuned on few and many clusters of tasks, with and without rati
 
 Time: 12 to 15 minutes on two CPU cores.
 
-Result: two seeds, 95 % intervals: accuracy on held-out clusters is 7 points [-6, 20] higher after tuning on 12 clusters
-than on 1, too little to be sure; with the steps before the answer a model solves 28 to 72 points more of the word
-problems than with the answer alone.
-experiments/instruction_tuning has the details.
+Result: in the world of version 0.2.0, two seeds, 95 % intervals: accuracy on held-out clusters is 7 points [-6, 20]
+higher after tuning on 12 clusters than on 1, too little to be sure; with the steps before the answer a model solves 28
+to 72 points more of the word problems than with the answer alone. experiments/instruction_tuning has the details.
 """
 
 from ml_collections import ConfigDict

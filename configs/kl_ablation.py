@@ -8,9 +8,9 @@ against the KL to the reference.
 
 Time: about 7 minutes on two busy CPU cores after the quickstart.
 
-Result: one seed: without the penalty the proxy reward ends higher, at 1.53 [1.51, 1.54] instead of 0.90 [0.85, 0.94],
-and the gold reward (-2 to 2) far lower, at -0.72 [-0.81, -0.64] instead of 1.80 [1.74, 1.87]: over-optimisation.
-experiments/kl_ablation has the details.
+Result: in the world of version 0.2.0, one seed: without the penalty the proxy reward ends higher, at 1.53 [1.51, 1.54]
+instead of 0.90 [0.85, 0.94], and the gold reward (-2 to 2) far lower, at -0.72 [-0.81, -0.64] instead of 1.80 [1.74,
+1.87]: over-optimisation. experiments/kl_ablation has the details.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ The quickstart up to its stage `pretrain`: next-token prediction on documents th
 
 Time: 40 seconds on two idle CPU cores, 80 on two busy ones.
 
-Result: one seed: a loss of 0.91 nats per token on held-out text.
+Result: one seed: a loss of 1.02 nats per token on held-out text.
 """
 
 from ml_collections import ConfigDict

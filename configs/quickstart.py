@@ -8,8 +8,9 @@ preferences, reward_model, ppo and evaluation. Most other recipes continue in th
 
 Time: 3 minutes on two idle CPU cores, 7 on two busy ones.
 
-Result: over seeds 0, 1 and 2 and repetitions of seed 0, a mean gold reward (-2 to 2) of 1.1 to 1.2 after SFT and of
-1.6 to 1.9 after PPO, whose answers beat those of SFT on 72 to 80 % of the prompts.
+Result: over seeds 0, 1 and 2, a mean gold reward (-2 to 2) of 0.7 after SFT and of 1.1 to 1.2 after PPO, whose answers
+beat those of SFT on 68 to 71 % of the prompts. On known tasks in other words PPO has 1.7, on new facts and numbers 0.5
+to 0.8. The reward model tells a right answer from a wrong value in the same form on 86 to 89 % of the pairs.
 experiments/quickstart has the intervals.
 """
 

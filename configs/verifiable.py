@@ -9,8 +9,9 @@ the run directory of the quickstart only these stages are new.
 
 Time: 3 minutes on one busy CPU core after the quickstart.
 
-Result: one seed: 52 % [49, 56] of the problems after RL, 38 % [35, 42] before, and 98 % [96, 98] for the quickstart's
-SFT model: RL helps, and cheap demonstrations help more. experiments/verifiable has the details.
+Result: in the world of version 0.2.0, one seed: 52 % [49, 56] of the problems after RL, 38 % [35, 42] before, and 98 %
+[96, 98] for the quickstart's SFT model: RL helps, and cheap demonstrations help more. experiments/verifiable has the
+details.
 """
 
 from ml_collections import ConfigDict
