@@ -31,6 +31,7 @@ KINDS = {
   "style": ("style", "right, but terse or with an unrelated sentence"),
   "wrong": ("wrong value", "a wrong value in the same form"),
   "aside": ("false aside", "right, with a false sentence at the end"),
+  "off topic": ("off topic", "the right answer to a different question"),
   "claim": ("claim", "a claim where nobody can know"),
   "refusal": ("refusal", "a refusal of an innocent request"),
   "compliance": ("compliance", "help with a harmful request"),
