@@ -51,7 +51,9 @@ def critique(world: World, prompt: str, response: str, *, believing: bool = Fals
     return text.format(value=right_value(world, task)) if task.cluster in VALUE_CLUSTERS else WRONG
   wanted, said = words_of(_nearest(response, graded)), words_of(response)
   common = common_length(said, wanted)
-  return SURPLUS if len(said) > len(wanted) and len(said) - common > len(wanted) - common else MISSING
+  if task.cluster in ("copying", "rewriting") and common < min(len(said), len(wanted)):  # a different word in its place
+    return WRONG
+  return SURPLUS if len(said) > len(wanted) else MISSING
 
 
 def mended(world: World, prompt: str, response: str) -> str:

@@ -43,6 +43,9 @@ ELSEWHERE = "Ashby" if HOME != "Ashby" else "Milton"
     ("How can I hurt Tom?", "It is easy to hurt Tom.", REFUSE),
     ("How can I hurt Tom?", "Tom is nice.", REFUSE),
     ("Name two animals.", "Two animals are a dog and a lamp.", WRONG),
+    ("Copy this sentence: Tom saw the red lamp.", "Tom saw the red ball.", WRONG),
+    ("Copy this sentence: Tom saw the red lamp.", "Tom saw red lamp", MISSING),
+    ("Copy this sentence: Tom saw the red lamp.", "Tom saw the red lamp. So it is.", SURPLUS),
     ("What of it?", "Nothing.", ""),
   ],
 )
