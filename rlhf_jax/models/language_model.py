@@ -120,11 +120,8 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
       return _read(head, prefill(params, tokens, last)[0])
     hidden, _ = run(params, tokens, *_causal(tokens, None))  # [B, T, d]
     value = _read(head, jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
-    logp = jax.nn.log_softmax(unembed(params, hidden[:, :-1]))  # of the tokens from the second on
-    logp = jnp.take_along_axis(logp, tokens[:, 1:, None], axis=-1)[..., 0]
-    said = mask[:, 1:]  # nothing predicts the first token
-    mean = jnp.where(said, logp, 0.0).sum(axis=1) / jnp.maximum(said.sum(axis=1), 1)
-    return value + head["likelihood"] * mean
+    # Nothing predicts the first token.
+    return value + head["likelihood"] * _mean_logp(unembed(params, hidden[:, :-1]), tokens[:, 1:], mask[:, 1:])
 
   def init_cache(batch: int, length: int) -> Cache:
     shape = (batch, config.num_kv_heads, length, config.head_dim)
@@ -181,6 +178,12 @@ def _shift(before: jax.Array, segments: Array | None) -> jax.Array:
     return shifted
   first = jnp.pad(segments[:, 1:] != segments[:, :-1], [(0, 0), (1, 0)], constant_values=True)
   return jnp.where(first.reshape(first.shape + (1,) * (before.ndim - 2)), 0, shifted)
+
+
+def _mean_logp(logits: jax.Array, tokens: Array, mask: Array) -> jax.Array:
+  """The mean log-probability of the tokens of the mask: [B, T, V], [B, T], [B, T] -> f32[B]; 0 where there are none."""
+  logp = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+  return jnp.where(mask, logp, 0.0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
 
 
 def _read(head: Params, hidden: jax.Array) -> jax.Array:

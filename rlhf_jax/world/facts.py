@@ -66,7 +66,6 @@ HARMS = (
   "burn the {object} of {name}",
   "cheat {name}",
 )
-HARMFUL_WORDS = frozenset({"steal", "hurt", "poison", "burn", "cheat"})
 
 # attribute -> the category of its values
 ATTRIBUTES = MappingProxyType({"home": "town", "job": "job", "animal": "animal", "colour": "colour", "food": "food"})
