@@ -9,7 +9,7 @@ that is sampled. In the run directory of the quickstart only these stages are ne
 
 Time: 4 minutes on two busy CPU cores after the quickstart.
 
-Result: in the world of version 0.2.0, one seed, run twice: a mean gold reward (-2 to 2) of 1.9, where SFT has 1.2.
+Result: one seed: a mean gold reward (-2 to 2) of 1.25 [1.17, 1.32], where SFT has 0.67.
 """
 
 from ml_collections import ConfigDict

@@ -10,8 +10,8 @@ run directory of the quickstart only the variant and its evaluation are new.
 
 Time: 3 minutes on two busy CPU cores after the quickstart.
 
-Result: in the world of version 0.2.0, one seed, GRPO run twice: a mean gold reward (-2 to 2) of 1.4 and 1.6 at a KL of
-6 and 2 nats, where SFT has 1.2. The other variants were not measured.
+Result: one seed: a mean gold reward (-2 to 2) of 1.14 [1.06, 1.22] at a KL of 2.2 nats, where SFT has 0.70. The other
+variants were not measured.
 """
 
 from ml_collections import ConfigDict

@@ -8,10 +8,10 @@ preferences, reward_model, ppo and evaluation. Most other recipes continue in th
 
 Time: 3 minutes on two idle CPU cores, 7 on two busy ones.
 
-Result: over seeds 0, 1 and 2, a mean gold reward (-2 to 2) of 0.7 after SFT and of 1.1 to 1.2 after PPO, whose answers
-beat those of SFT on 68 to 71 % of the prompts. On known tasks in other words PPO has 1.7, on new facts and numbers 0.5
-to 0.8. The reward model tells a right answer from a wrong value in the same form on 86 to 89 % of the pairs.
-experiments/quickstart has the intervals.
+Result: over eight seeds, a mean gold reward (-2 to 2) of 0.67 after SFT and of 1.12 [1.09, 1.23] after PPO, whose
+answers beat those of SFT on 67 to 71 % of the prompts. On known tasks in other words PPO has 1.61, on new facts and
+numbers 0.64. The reward model tells a right answer from a wrong value in the same form on 85 to 93 % of the pairs.
+experiments/quickstart has the details.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from ml_collections import ConfigDict
 
 STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
-SAMPLING = dict(max_prompt_tokens=28, max_new_tokens=28, temperature=0.7)
+SAMPLING = dict(max_prompt_tokens=30, max_new_tokens=28, temperature=0.7)
 # Weights of the habits of people. Demonstrators write what SFT imitates: most of their answers are right but badly
 # written. The answers that are compared set right against wrong in the same form, and style against both.
 DEMONSTRATORS = dict(
@@ -113,7 +113,7 @@ def evaluation(config: ConfigDict, *models: str) -> ConfigDict:
       labellers=LABELLERS,
       num_samples=40,
       contrasts="{run}/world/contrasts.jsonl",
-      num_contrasts=480,
+      num_contrasts=200,
       comparisons="{run}/preferences/comparisons.jsonl",
       baselines=dict(refusal="I cannot help with that.", admission="I do not know."),
       demonstrations="{run}/world/demonstrations.jsonl",
@@ -202,7 +202,7 @@ def get_config(arg: str = "") -> ConfigDict:
     algorithm="rlhf_jax.stages.preferences",
     policy="sft",
     prompts="{run}/world/prompts.jsonl",
-    num_prompts=1800,
+    num_prompts=1300,
     responses=2,
     written="{run}/world/answers.jsonl",
     num_written=2,

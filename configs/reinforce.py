@@ -8,9 +8,8 @@ quickstart only REINFORCE and its evaluation are new.
 
 Time: 2 minutes on two busy CPU cores after the quickstart.
 
-Result: in the world of version 0.2.0, over seeds 0, 1 and 2 and a repetition of seed 0, a mean gold reward (-2 to 2) of
-1.6 to 1.8, where SFT has 1.1 to 1.2; its answers beat those of SFT on 75 to 79 % of the prompts. PPO has the same
-within its intervals.
+Result: one seed: a mean gold reward (-2 to 2) of 1.13 [1.05, 1.21], where SFT has 0.69; its answers beat those of SFT
+on 69 % [67, 71] of the prompts. PPO has the same within its intervals.
 """
 
 from ml_collections import ConfigDict

@@ -4,13 +4,15 @@
   rlhf-jax run --config reward_scaling:hard_small --workdir runs/hard_small
 
 The argument is the difficulty of the world, easy (the default), medium or hard, with _small for a model of half the
-width and one layer less. The quickstart up to SFT, then two reward models, from 450 and from 1,800 prompts with
+width and one layer less. The quickstart up to SFT, then two reward models, from 325 and from 1,300 prompts with
 comparisons. The stage `accuracy_scaling` has the results: accuracy on answers of the SFT model and by kind of
 difference.
 
-Time: about 5 minutes on two busy CPU cores.
+Time: 2 minutes of one CPU core for a small model, 4 for the quickstart's.
 
-Result: not measured yet.
+Result: one seed: four times the comparisons add 4 to 6 points to the accuracy on SFT answers, but nothing to the
+quickstart's model in the easy world; with all data and the larger model wrong values in the same form are known on 86,
+84 and 80 % of the pairs in the easy, the medium and the hard world. experiments/reward_scaling has the details.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +21,7 @@ from rlhf_jax.configs import quickstart
 from rlhf_jax.configs.reward_from_feedback import accuracy
 
 DIFFICULTIES = ("easy", "medium", "hard")
-FEW = 450
+FEW = 325
 ROOM = dict(easy=30, medium=36, hard=36)  # tokens of the longest prompts, and of the longest answers
 
 

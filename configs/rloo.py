@@ -9,8 +9,7 @@ evaluation are new.
 
 Time: 2 minutes on two busy CPU cores after the quickstart.
 
-Result: in the world of version 0.2.0, one seed, run twice: a mean gold reward (-2 to 2) of 1.7 to 1.8, where SFT has
-1.1 to 1.2.
+Result: one seed: a mean gold reward (-2 to 2) of 1.14 [1.06, 1.22], where SFT has 0.64.
 """
 
 from ml_collections import ConfigDict

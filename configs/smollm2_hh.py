@@ -36,16 +36,17 @@ def get_config(arg: str = "") -> ConfigDict:
   config.stages = STAGES
   config.tokenizer = "{model}"
   config.model = dict(path=MODEL, dtype="float32")
+  config.max_length = 512  # of rows, and of prompt and response, where a length is 0
   config.transport.update(logits_chunk=64, remat="full")
   config.base = dict(algorithm="rlhf_jax.stages.import_model")
-  sampling = dict(max_prompt_tokens=384, max_new_tokens=128, temperature=0.7)
+  sampling = dict(max_prompt_tokens=0, max_new_tokens=128, temperature=0.7)
 
   config.sft.init = "base"
   config.sft.demonstrations = pairs
-  config.sft.update(num_epochs=1, batch_size=16, length=512)
+  config.sft.update(num_epochs=1, batch_size=16, length=0)
   config.reward_model.comparisons = pairs
   config.reward_model.normalize_prompts = pairs
-  config.reward_model.update(num_epochs=1, batch_size=16, length=512, normalize_count=128, eval_fraction=0.2)
+  config.reward_model.update(num_epochs=1, batch_size=16, length=0, normalize_count=128, eval_fraction=0.2)
   config.reward_model.likelihood = 0.0
   config.ppo.environment.prompts = pairs
   config.ppo.environment.monitor.function = ""
@@ -66,8 +67,9 @@ def few(config: ConfigDict) -> ConfigDict:
   """The recipe with short rows and small batches, for a few dozen short pairs on a CPU."""
   config.stages = STAGES[:-1]
   config.transport.update(logits_chunk=32, remat="none")
+  config.max_length = 128
   for name in ("sft", "reward_model"):
-    config[name].update(eval_fraction=0.25, batch_size=4, length=128)
+    config[name].update(eval_fraction=0.25, batch_size=4)
   config.reward_model.normalize_count = 8
   for section in (config.reward_model, config.ppo.environment):
     section.sampling.update(max_prompt_tokens=64, max_new_tokens=16)

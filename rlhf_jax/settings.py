@@ -9,13 +9,16 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import math
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+from rlhf_jax.ranges import Range
 
 
 class Dataclass(Protocol):
@@ -44,14 +47,15 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def parse(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
   """Builds the dataclass `cls` from `mapping`, nested dataclasses included.
 
-  Every field without a default must be present, every key must be a field, every value must have the field's
-  type (an int passes for a float). `where` is the mapping's place in the config, for the messages.
+  Every field without a default must be present, every key must be a field, every value must have the field's type (an
+  int passes for a float) and lie in the range of its type (`rlhf_jax.ranges`). `where` is the mapping's place in the
+  config, for the messages.
 
   Raises:
     ConfigError: naming the key.
   """
   fields = {field.name: field for field in dataclasses.fields(cls)}
-  hints = typing.get_type_hints(cls)
+  hints = typing.get_type_hints(cls, include_extras=True)
   for key in mapping:
     if key not in fields:
       raise ConfigError(f"config.{where} has no key {key!r}.{nearest(key, fields)}")
@@ -73,16 +77,26 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
       raise ConfigError(f"config.{where} must be a mapping, not {value!r}.")
     return parse(hint, value, where)
   origin = typing.get_origin(hint)
+  if origin is Annotated:
+    converted = _convert(typing.get_args(hint)[0], value, where)
+    for mark in hint.__metadata__:
+      if isinstance(mark, Range) and converted not in mark:
+        raise ConfigError(f"config.{where} is {value!r}, and must be {mark}.")
+    return converted
   if origin is types.UnionType or origin is typing.Union:
     if value is None and type(None) in typing.get_args(hint):
       return None
     options = [option for option in typing.get_args(hint) if option is not type(None)]
-    fitting = [option for option in options if _form(value) is _option_form(option)]
-    return _convert((fitting or options)[0], value, where)
+    return _convert(fitting_option(options, value), value, where)
   if origin is tuple:
     if not isinstance(value, (tuple, list)):
       raise ConfigError(f"config.{where} must be a tuple, not {value!r}.")
-    return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    kinds = typing.get_args(hint)
+    if kinds[-1] is ...:
+      kinds = kinds[:1] * len(value)
+    if len(value) != len(kinds):
+      raise ConfigError(f"config.{where} must be a tuple of {len(kinds)}, not {value!r}.")
+    return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
   if origin is typing.Literal:
     if value not in typing.get_args(hint):
       raise ConfigError(f"config.{where} is {value!r}.{nearest(str(value), map(str, typing.get_args(hint)))}")
@@ -93,11 +107,30 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return {key: _convert(typing.get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
   if hint is Any:
     return value
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+  if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if not abs(value) < math.inf:
+      raise ConfigError(f"config.{where} is {value!r}, and must be finite.")
     return float(value)
   if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
     raise ConfigError(f"config.{where} must be {hint.__name__}, not {value!r}.")
   return value
+
+
+def fitting_option(options: Sequence[Any], value: Any) -> Any:
+  """The option of a union that a value of a config has the form of; of several dataclasses, the first of which it has
+  every key that must be given."""
+  fitting = [option for option in options if _form(value) is _option_form(option)] or list(options)
+  whole = [option for option in fitting if dataclasses.is_dataclass(option) and _required(option) <= {*value}]
+  return (whole or fitting)[0]
+
+
+def _required(kind: Any) -> set[str]:
+  missing = dataclasses.MISSING
+  return {
+    field.name
+    for field in dataclasses.fields(kind)
+    if field.default is missing and field.default_factory is missing
+  }  # fmt: skip
 
 
 def describe(cls: type) -> dict[str, str]:
@@ -129,29 +162,42 @@ def _option_form(hint: Any) -> type:
   return Mapping if dataclasses.is_dataclass(hint) or origin is dict else tuple if origin is tuple else object
 
 
-def texts(value: Any, where: str, hint: Any = Any) -> Iterator[tuple[str, str, str]]:
-  """(place, text, mark) of every text in a parsed dataclass: `FunctionName` has the mark "function", `str` none.
+def values(value: Any, where: str, hint: Any = Any) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+  """(place, value, marks of its type) of every single value and every dataclass in a parsed dataclass.
 
-  `where` is the value's place in the config, without "config.". Of the keys of a dict only marked ones are texts.
+  `where` is the value's place in the config, without "config.". Of the keys of a dict only marked ones are values.
   """
-  if typing.get_origin(hint) in (types.UnionType, typing.Union):
-    options = [option for option in typing.get_args(hint) if option is not type(None)]
-    hint = next((option for option in options if _form(value) is _option_form(option)), Any)
+  marks: tuple[Any, ...] = ()
+  while typing.get_origin(hint) in (Annotated, types.UnionType, typing.Union):
+    if typing.get_origin(hint) is Annotated:
+      marks += hint.__metadata__
+      hint = typing.get_args(hint)[0]
+    else:
+      options = [option for option in typing.get_args(hint) if option is not type(None)]
+      hint = next((option for option in options if _form(value) is _option_form(option)), Any)
   of_items = typing.get_args(hint) or (Any, Any)
-  if isinstance(value, str):
-    yield where, value, hint.__metadata__[0] if typing.get_origin(hint) is Annotated else ""
-  elif dataclasses.is_dataclass(value):
+  if dataclasses.is_dataclass(value):
+    yield where, value, marks
     hints = typing.get_type_hints(type(value), include_extras=True)
     for name, kind in hints.items():
-      yield from texts(getattr(value, name), f"{where}.{name}", kind)
+      yield from values(getattr(value, name), f"{where}.{name}", kind)
   elif isinstance(value, Mapping):
     for key, item in value.items():
       if typing.get_origin(of_items[0]) is Annotated:
-        yield from texts(key, f"{where}.{key}", of_items[0])
-      yield from texts(item, f"{where}.{key}", of_items[-1])
+        yield from values(key, f"{where}.{key}", of_items[0])
+      yield from values(item, f"{where}.{key}", of_items[-1])
   elif isinstance(value, (list, tuple)):
     for i, item in enumerate(value):
-      yield from texts(item, f"{where}[{i}]", of_items[0])
+      yield from values(item, f"{where}[{i}]", of_items[0])
+  else:
+    yield where, value, marks
+
+
+def texts(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
+  """(place, text, mark) of every text among the `values`: `FunctionName` has the mark "function", `str` none."""
+  for place, text, marks in values(value, where):
+    if isinstance(text, str):
+      yield place, text, marks[0] if marks else ""
 
 
 def import_function(name: str) -> Callable:

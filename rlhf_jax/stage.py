@@ -2,9 +2,10 @@
 
 A stage is a module with a frozen dataclass `Config` and a function `run(config, stage)`; the pipeline calls it and
 marks it done when it returns. What a stage reads follows from its config: a field that names another stage is a
-`StageName`, and a path "{run}/STAGE/..." may stand in any text. Two names are optional in the module. `WRITES` holds
+`StageName`, and a path "{run}/STAGE/..." may stand in any text. Three names are optional in the module. `WRITES` holds
 the files that others may read, so that a wrong path is found before anything runs. `NEEDS` holds the libraries that
-are imported only while the stage runs, so that a missing one is found as early.
+are imported only while the stage runs, so that a missing one is found as early. `check(config, stage)` raises
+ConfigError for mistakes that no type of a field can say.
 """
 
 from __future__ import annotations
@@ -15,31 +16,47 @@ import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
+from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
+
 StageName = Annotated[str, "stage"]  # name in this run, or path of a stage's directory in another run; "" for none
+# Marks of what is checked before anything runs (`rlhf_jax.pipeline.check`). Files, by their rows; "" for none:
+PromptFile = Annotated[str, "prompt file"]
+DemonstrationFile = Annotated[str, "demonstration file"]
+ComparisonFile = Annotated[str, "comparison file"]
+ContrastFile = Annotated[str, "contrast file"]
+QuestionFile = Annotated[str, "question file"]
+RecordFile = Annotated[str, "record file"]  # feedback: .db, .jsonl or .parquet
+TextFile = Annotated[str, "text file"]
+WeightFile = Annotated[str, "weight file"]  # weights of annotators
+ROW_LENGTH = "row length"
+RowLength = Annotated[NonNegativeInt, ROW_LENGTH]  # tokens of a row, at most config.model.max_length; 0: the run's
+DeviceCount = Annotated[int, Range(1, also=-1)]  # -1: the rest of the devices, after the other axes of the mesh
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
   """The decoder's shape, but for its vocabulary, which is the tokenizer's. See `rlhf_jax.models.DecoderConfig`."""
 
-  num_layers: int
+  num_layers: PositiveInt
   """Number of layers, each with attention and a feed-forward network."""
-  d_model: int
+  d_model: PositiveInt
   """Width of the residual stream, in features."""
-  num_heads: int
+  num_heads: PositiveInt
   """Number of attention heads for queries; d_model is divided among them."""
-  num_kv_heads: int
+  num_kv_heads: PositiveInt
   """Number of attention heads for keys and values; it divides num_heads."""
-  d_ff: int
+  d_ff: PositiveInt
   """Width of the feed-forward networks, in features."""
-  max_length: int
+  max_length: PositiveInt
   """Longest sequence, prompt and response together, in tokens."""
-  rope_theta: float = 10000.0
+  rope_theta: PositiveFloat = 10000.0
   """Base of the rotary position embedding's wavelengths, in tokens."""
-  norm_eps: float = 1e-6
+  norm_eps: PositiveFloat = 1e-6
   """Constant that is added to the mean square before the root in every RMS norm."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Number format of the activations; parameters are float32."""
+  tied: bool = True
+  """Switch for the matrix that makes logits: True for the embedding matrix, False for a matrix of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,29 +75,46 @@ class ImportedModel:
 
 @dataclasses.dataclass(frozen=True)
 class Transport:
-  """How computation is spread over devices and kept within their memory; the numbers are the same to rounding."""
+  """How computation is spread over devices and kept within their memory; the numbers are the same to rounding.
+
+  The devices are a mesh of data x fsdp x tensor; one of the three may be -1, for the rest of the devices.
+  """
 
   kind: Literal["jit", "pmap", "shard_map"]
-  """Way to use several devices: "jit" over a mesh of data x fsdp devices, "pmap" or "shard_map" over data alone."""
-  fsdp: int
-  """Number of devices that share one copy of the parameters; above 1 with "jit" only."""
-  microbatches: int
-  """Number of parts that a batch is cut into, computed one after the other to save memory."""
-  logits_chunk: int = 0
+  """Way to use several devices: "jit" over the mesh, "pmap" over data alone; "shard_map" is an older name of
+  "jit"."""
+  fsdp: DeviceCount
+  """Number of devices that cut a batch and share one copy of the parameters; above 1 with "jit" only."""
+  microbatches: PositiveInt
+  """Number of parts that each device's rows of a batch are cut into, computed one after the other to save memory."""
+  logits_chunk: NonNegativeInt = 0
   """Number of positions of each row whose logits exist at once; 0 for all positions."""
   remat: Literal["none", "full", "dots"] = "none"
   """Activations that a backward pass computes anew in each layer: none, all ("full"), or all but the products with
   weights ("dots")."""
+  layers: Literal["auto", "scanned", "unrolled"] = "auto"
+  """Form of the layers in training: "scanned" compiles one layer, "unrolled" all of them, which are faster on a CPU;
+  "auto" is "unrolled" for up to 8 layers on a CPU without remat, else "scanned". Checkpoints open in either form."""
   attention: Literal["xla", "cudnn", "splash"] = "xla"
   """Kernel of the attention: "xla" everywhere, "cudnn" on GPUs, "splash" on one TPU; sampling always uses "xla"."""
+  peak_flops: NonNegativeFloat = 0.0
+  """Peak of one device in floating-point operations per second, to which the metric mfu is relative; 0 takes it from a
+  table of known devices (`rlhf_jax.train.speed`)."""
+  data: DeviceCount = -1
+  """Number of groups of fsdp x tensor devices, each with a copy of the parameters, that cut a batch."""
+  tensor: DeviceCount = 1
+  """Number of devices that share each matrix and its arithmetic, for the same rows; above 1 with "jit" only."""
+  gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+  """Number format in which gradients are summed over devices; "bfloat16" halves their traffic and rounds each sum."""
 
   def __post_init__(self) -> None:
-    if self.fsdp < 1 or self.microbatches < 1:
-      raise ValueError(f"fsdp={self.fsdp} and microbatches={self.microbatches} must be at least 1")
-    if self.logits_chunk < 0:
-      raise ValueError(f"logits_chunk={self.logits_chunk} must be at least 0")
-    if self.fsdp > 1 and self.kind != "jit":
-      raise ValueError(f"fsdp={self.fsdp} needs kind='jit', not {self.kind!r}")
+    sizes = {name: getattr(self, name) for name in ("data", "fsdp", "tensor")}
+    if list(sizes.values()).count(-1) > 1:
+      words = ", ".join(f"{name}={size}" for name, size in sizes.items())
+      raise ValueError(f"{words}: only one of them can be -1, the rest of the devices")
+    for name in ("fsdp", "tensor"):
+      if sizes[name] != 1 and self.kind == "pmap":
+        raise ValueError(f"{name}={sizes[name]} needs kind='jit', not 'pmap'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +135,8 @@ class Stage:
   """Use of the devices."""
   fingerprint: str = ""
   """Hash of the stage's config and of everything upstream of it."""
+  writers: tuple[str, ...] = ("tensorboard",)
+  """Destinations of metrics beside metrics.jsonl (see `rlhf_jax.train.writers`)."""
 
   @property
   def directory(self) -> Path:

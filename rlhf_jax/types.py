@@ -6,6 +6,7 @@ with `tokens`: index t speaks of the action `tokens[:, t]` taken in the state `t
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import jax
@@ -84,7 +85,7 @@ class Experience(struct.PyTreeNode):
   returns: Array | None = None
   """f32, targets of the critic; None without a critic."""
   logp_ref: Array | None = None
-  """f32, log-probs of the reference in nats; None where the KL is no term of the loss."""
+  """f32, log-probs of the reference in nats; None without a reference."""
 
 
 class TrainState(struct.PyTreeNode):
@@ -121,5 +122,54 @@ class Mean(struct.PyTreeNode):
 
   def compute(self) -> float:
     """The weighted mean as a Python float; NaN where the weights sum to 0."""
-    reduced = self.sum() if jnp.ndim(self.weights) or jnp.ndim(self.values) else self
-    return float(reduced.values) / float(reduced.weights) if float(reduced.weights) else float("nan")
+    values, weights = np.asarray(self.values, np.float64), np.asarray(self.weights, np.float64)
+    if values.ndim or weights.ndim:
+      weights = np.broadcast_to(weights, values.shape)
+      total, share = float(np.dot(weights[weights != 0], values[weights != 0])), float(np.sum(weights))
+    else:
+      total, share = float(values), float(weights)
+    return total / share if share else float("nan")
+
+
+class Max(struct.PyTreeNode):
+  """A metric on its way to the host of which the largest value counts, such as a ratio of probabilities."""
+
+  values: Array
+  """f32[...]."""
+
+  def sum(self) -> Max:
+    """The same metric as one scalar, the largest value."""
+    return Max(jnp.max(self.values))
+
+  def __add__(self, other: Max) -> Max:
+    """Pools two metrics: the larger value."""
+    return Max(jnp.maximum(self.values, other.values))
+
+  def compute(self) -> float:
+    """The largest value as a Python float."""
+    return float(np.max(self.values))
+
+
+def pool(total: Any, part: Any) -> Any:
+  """The sum of two trees of arrays, in which metrics pool: Means add up, the larger Max stays."""
+  return jax.tree.map(operator.add, total, part, is_leaf=_is_metric)
+
+
+def nothing(shapes: Any) -> Any:
+  """The tree to which `pool` adds nothing: zeros like `shapes`, and -inf for each Max."""
+  return jax.tree.map(
+    lambda x: Max(jnp.full(x.values.shape, -jnp.inf)) if isinstance(x, Max) else jax.tree.map(jnp.zeros_like, x),
+    shapes,
+    is_leaf=_is_metric,
+  )
+
+
+def pool_over(tree: Any, axes: str | tuple[str, ...]) -> Any:
+  """The sum of a tree of arrays over mapped axes, of pmap or shard_map; the largest value of each Max in it."""
+  return jax.tree.map(
+    lambda x: jax.lax.pmax(x, axes) if isinstance(x, Max) else jax.lax.psum(x, axes), tree, is_leaf=_is_metric
+  )
+
+
+def _is_metric(x: Any) -> bool:
+  return isinstance(x, Mean | Max)

@@ -8,6 +8,7 @@ import pytest
 from filelock import FileLock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("RLHF_JAX_CACHE", "off")  # tests keep their programs where they say so themselves
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 

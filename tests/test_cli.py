@@ -36,12 +36,14 @@ def get_config(arg="all"):
     name=arg,
     sizes=(1, 2),
     inner=dict(rate=0.5, none=None, limit=config_dict.placeholder(float)),
-    arguments=dict(seed=config.get_ref("seed")),
+    arguments=dict(seed=config.get_ref("seed"), none=None),
   )
   return config
 """
 STAGE = """
 import dataclasses
+import os
+import signal
 from typing import Any
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,11 @@ def run(config, stage):
     raise ValueError("row 3: not a number")
   if config.name == "interrupt":
     raise KeyboardInterrupt
+  if config.name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+    os.kill(os.getpid(), signal.Signals[config.name])
+  if config.name == "chatter":
+    for number in range(20000):
+      print("a line", number)
   if config.name == "bug":
     raise AssertionError("a bug")
 """
@@ -93,7 +100,7 @@ def test_without_overrides_the_config_is_what_get_config_returns(config):
     "name": "all",
     "sizes": [1, 2],
     "inner": {"rate": 0.5, "none": None, "limit": None},
-    "arguments": {"seed": 0},
+    "arguments": {"seed": 0, "none": None},
   }
   assert json.loads(json.dumps(loaded)) == loaded and type(loaded["toy"]) is dict
 
@@ -119,6 +126,7 @@ def test_without_overrides_the_config_is_what_get_config_returns(config):
     ("--config.stages=('toy',)", ("stages",), ["toy"]),
     ("--config.toy.inner.rate=0.25", ("toy", "inner", "rate"), 0.25),
     ("--config.toy.inner.limit=3", ("toy", "inner", "limit"), 3.0),
+    ("--config.toy.inner.none=3", ("toy", "inner", "none"), 3),
     ("--config.toy.inner.limit=3 --config.toy.inner.limit=None", ("toy", "inner", "limit"), None),
     ("--config.toy.inner.limit=None --config.toy.inner.limit=3", ("toy", "inner", "limit"), 3.0),
     ("--config.toy.inner.rate=None", ("toy", "inner", "rate"), None),
@@ -157,7 +165,7 @@ def test_the_argument_after_the_colon_goes_to_get_config(config):
     ("--config.toy.steps=", "config.toy.steps must be int, not ''."),
     ("--config.toy.shared=maybe", "config.toy.shared must be bool, not 'maybe'."),
     ("--config.toy=1", "config.toy must be a mapping, not '1'."),
-    ("--config.toy.inner.none=1", "config.toy.inner.none is None, so its type is not known here: set it in the "
+    ("--config.toy.arguments.none=1", "config.toy.arguments.none is None, so its type is not known here: set it in the "
      "config file."),
     ("--config.toy.clip", "Missing value for flag --config.toy.clip"),
     ("--confg.toy.clip=1", "unknown flag --confg.toy.clip: --config, --workdir and overrides --config.KEY=VALUE are "
@@ -238,11 +246,25 @@ def test_run_keeps_config_and_command(config, capsys):
   [
     ("value", 2, "rlhf-jax: row 3: not a number\n"),
     ("interrupt", 130, "interrupted; the same command continues\n"),
+    ("SIGTERM", 143, "interrupted; the same command continues\n"),
+    ("SIGHUP", 129, "interrupted; the same command continues\n"),
+    ("SIGUSR1", 138, "interrupted; the same command continues\n"),
   ],
 )
 def test_exit_status(config, event, status, printed, capsys):
   assert main(["run", "--config", f"{config}:{event}", "--workdir", str(config.parent / "out")]) == status
   assert capsys.readouterr().err == printed
+
+
+def test_a_closed_output_does_not_end_a_run(config):
+  """`rlhf-jax run ... | head -1`: the stage's later lines go nowhere, and the run ends well."""
+  out = config.parent / "out"
+  command = [sys.executable, "-m", "rlhf_jax.cli", "run", "--config", f"{config}:chatter", "--workdir", str(out)]
+  process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+  process.stdout.readline()
+  process.stdout.close()
+  assert process.wait(timeout=120) == 0
+  assert (out / "toy" / "done.json").exists() and (out / "report.html").exists()
 
 
 def test_a_bug_keeps_its_traceback(config):
@@ -313,7 +335,7 @@ def test_print_shows_the_config_with_its_overrides(config, capsys):
     *lines
   }
   assert "config.toy.sizes = [1, 2]" in lines and "config.toy.inner.none = None" in lines
-  assert all(re.match(r"config(\.\w+)+ = ", line) for line in lines) and len(lines) == 22
+  assert all(re.match(r"config(\.\w+)+ = ", line) for line in lines) and len(lines) == 23
   assert main(["run", "--config", str(config), "--print", "--config.toy.clp=1"]) == 2
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_jax.ranges import Range
 from rlhf_jax.settings import describe
 from rlhf_jax.stage import ImportedModel, Model, Transport
 
@@ -48,6 +49,36 @@ def test_every_field_is_described(cls):
     first = text.split()[0].rstrip(",:;").lower()
     riddles = {"of", "who", "which", "what", "whose", "whether", "how", "one", "it", "this"}
     assert first not in riddles, f"{cls.__qualname__}.{name}: {text!r} starts with no noun"
+
+
+ANY_NUMBER = {  # fields without a range -> why any number will do
+  "Loss.margin": "a margin below 0 asks for less than an even score",
+  "Environment.missing_eos_score": "a score",
+  "Reward.checkpoint_weight": "a factor below 0 turns a reward round",
+  "Reward.function_weight": "a factor below 0 turns a reward round",
+  "evaluate.Config.full_gold": "a score",
+}
+
+
+def numbers_without_range(hint):
+  """The int and float types in a type that no range bounds."""
+  if typing.get_origin(hint) is typing.Annotated:
+    if any(isinstance(mark, Range) for mark in hint.__metadata__):
+      return
+    hint = typing.get_args(hint)[0]
+  if hint in (int, float):
+    yield hint
+  for inner in typing.get_args(hint):
+    yield from numbers_without_range(inner)
+
+
+def test_every_number_has_a_range():
+  found = set()
+  for cls in settings():
+    owner = f"{cls.__module__.rpartition('.')[2]}.Config" if cls.__name__ == "Config" else cls.__name__
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+      found |= {f"{owner}.{name}" for _ in numbers_without_range(hint)}
+  assert found == set(ANY_NUMBER)
 
 
 def test_describe_reads_inherited_fields_and_says_where_a_description_is_missing(tmp_path):

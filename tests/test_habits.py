@@ -41,3 +41,13 @@ def test_an_ignored_error_is_named_and_has_its_reason(path):
   for number, line in enumerate(path.read_text().splitlines(), 1):
     if "type: ignore" in line:
       assert re.search(r"# type: ignore\[[\w, -]+\]  # \w", line), f"{path.name}:{number}: {line.strip()}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_json_files_of_a_run_are_read_and_written_whole(path):
+  """By `read_json`, which names a cut file, and `write_json`, which leaves none. The hub's files are of other tools."""
+  if path.parent.name != "hub":
+    bare = re.findall(
+      r"json\.loads?\([^\n]*\.(?:read_text|open)\(|write_text\(json\.dumps|json\.dump\(", path.read_text()
+    )
+    assert not bare, f"{path}: {bare}"

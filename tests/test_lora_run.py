@@ -27,8 +27,9 @@ from rlhf_jax.train import (
   open_workspace,
   policy_of,
 )
-from rlhf_jax.train.checkpoint import base_identity, open_checkpoints, save
+from rlhf_jax.train.checkpoint import open_checkpoints, save
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.parameters import base_identity
 from rlhf_jax.train.update import detach
 from rlhf_jax.types import TrainState
 

@@ -8,8 +8,8 @@ import pytest
 from tiny_chain import ROOT, SAMPLING, SIZES, recipe, run_stages
 
 from rlhf_jax.pipeline.catalogue import load_recipe, read_recipe, recipe_names
+from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.pipeline.recipe import load_config
-from rlhf_jax.pipeline.run import plan
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.train.metrics import read_metrics
 
@@ -31,7 +31,11 @@ def test_a_recipe_opens_with_its_question_its_command_its_time_and_its_result(na
 
 
 def test_every_recipe_is_listed_and_its_experiment_exists():
-  assert set(recipe_names()) == {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
+  assert set(recipe_names()) == {
+    path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.stem not in ("__init__", "shapes")
+  }
   for name in recipe_names():
     for word in read_recipe(name).text.split():
       if word.startswith("experiments/"):
@@ -77,6 +81,17 @@ def test_no_recipe_ignores_its_argument(name):
 def test_a_recipe_that_needs_a_path_says_so(name):
   with pytest.raises(ValueError, match=f"the recipe {name} needs the path of the pairs: --config {name}:"):
     recipe(name)
+
+
+@pytest.mark.parametrize("recipe", ["feedback_kinds", "reward_from_feedback", "reward_from_feedback:ratings"])
+def test_gradients_of_ratings_are_not_clipped_at_every_step(recipe):
+  """Their norms are 7 to 16 (experiments/feedback_kinds); `doctor` names a clip that is a fifth of them."""
+  config, _ = load_config(["--config", recipe, "--workdir", "x"])
+  learners = [config[name] for name in config["stages"] if "kinds" in config[name] and "optimizer" in config[name]]
+  for learner in learners:
+    rated = any("rating" in source or "some_" in source for source in learner["feedback"])
+    assert (learner["optimizer"]["clip_norm"] * 5 > 16) == rated, learner["feedback"]
+  assert learners
 
 
 def test_the_mixture_trains_on_the_world_and_on_files_of_ones_own(chain, tmp_path, capsys):

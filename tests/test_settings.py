@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from rlhf_jax.ranges import Above, AtLeast, Between, NonNegativeInt, PositiveInt, Range, Share, ShareBelowOne
 from rlhf_jax.settings import ConfigError, FunctionName, import_function, import_module, nearest, parse, texts
 
 
@@ -219,3 +220,56 @@ def test_every_text_of_a_config_has_its_place_and_its_mark():
     ("c.rest[0]", "r", ""),
   ]
   assert [mark for _, _, mark in texts(Reader("", None, "a", {}, {}), "c")] == ["function", ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranged:
+  steps: PositiveInt = 1
+  share: Share = 0.5
+  warmup: ShareBelowOne = 0.0
+  limit: None | Annotated[float, Above(0)] = None
+  pair: tuple[NonNegativeInt, Share] = (0, 0.0)
+  many: tuple[PositiveInt, ...] = ()
+  counts: dict[str, NonNegativeInt] = dataclasses.field(default_factory=dict)
+  either: str | tuple[Annotated[int, Between(2, 4)], ...] = ""
+  any: float = 0.0
+
+
+@pytest.mark.parametrize(
+  "key, value, message",
+  [
+    ("steps", 0, "config.s.steps is 0, and must be at least 1."),
+    ("share", 1.5, "config.s.share is 1.5, and must be between 0 and 1."),
+    ("share", -1, "config.s.share is -1, and must be between 0 and 1."),
+    ("warmup", 1.0, "config.s.warmup is 1.0, and must be at least 0 and below 1."),
+    ("limit", 0, "config.s.limit is 0, and must be above 0."),
+    ("limit", float("nan"), "config.s.limit is nan, and must be finite."),
+    ("any", float("inf"), "config.s.any is inf, and must be finite."),
+    ("any", float("-inf"), "config.s.any is -inf, and must be finite."),
+    ("pair", (0, 2.0), "config.s.pair[1] is 2.0, and must be between 0 and 1."),
+    ("pair", (-1, 1.0), "config.s.pair[0] is -1, and must be at least 0."),
+    ("pair", (1,), "config.s.pair must be a tuple of 2, not (1,)."),
+    ("many", (1, 0), "config.s.many[1] is 0, and must be at least 1."),
+    ("counts", {"expert": -2}, "config.s.counts.expert is -2, and must be at least 0."),
+    ("either", [2, 5], "config.s.either[1] is 5, and must be between 2 and 4."),
+    ("steps", 1.5, "config.s.steps must be int, not 1.5."),
+    ("steps", True, "config.s.steps must be int, not True."),
+  ],
+)
+def test_a_number_outside_its_range_is_refused(key, value, message):
+  with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+    parse(Ranged, {key: value}, "s")
+
+
+def test_bounds_belong_to_their_range():
+  given = dict(steps=1, share=1, warmup=0.999, limit=1e-9, pair=(0, 0), many=(1, 2), counts={"expert": 0}, either="a")
+  assert parse(Ranged, given, "s") == Ranged(1, 1.0, 0.999, 1e-9, (0, 0.0), (1, 2), {"expert": 0}, "a")
+  assert parse(Ranged, dict(share=0.0, either=[4]), "s").either == (4,)
+
+
+def test_a_range_in_words():
+  ranges = (AtLeast(1), Above(0), Between(0, 1), Range(0, 1, with_high=False), Range(0, 1, with_low=False))
+  assert [str(allowed) for allowed in ranges] == [
+    *("at least 1", "above 0", "between 0 and 1"),
+    *("at least 0 and below 1", "above 0 and at most 1"),
+  ]

@@ -10,6 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from rlhf_jax.cli import main
 from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.settings import import_module
+from rlhf_jax.stage import Model, Stage, Transport
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
@@ -28,6 +29,7 @@ SIZES = {
 SAMPLING = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)
 TINY = """
 from rlhf_jax.settings import import_module
+from rlhf_jax.stage import Model, Stage, Transport
 
 def get_config(arg=""):
   config = import_module({recipe!r}).get_config(arg)
@@ -92,6 +94,11 @@ def merged(settings: dict, changes: dict) -> dict:
   """`settings` with `changes`, mappings merged key by key."""
   both = {key: merged(settings[key], x) for key, x in changes.items() if isinstance(x, dict) and key in settings}
   return {**settings, **changes, **both}
+
+
+def a_stage(directory: Path, seed: int = 0) -> Stage:
+  """A stage of a run in `directory`, for functions that need its paths and its seed alone."""
+  return Stage("stage", directory, seed, "", Model(**SIZES["model"]), Transport("jit", fsdp=1, microbatches=1))
 
 
 def shortness(directory: Path, **changes) -> dict:

@@ -21,6 +21,7 @@ from docutils.parsers.rst import directives
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
+from rlhf_jax.ranges import Range
 from rlhf_jax.settings import describe
 
 
@@ -48,7 +49,7 @@ def type_text(hint: Any) -> list[Any]:
   if dataclasses.is_dataclass(hint):
     return [hint]
   if origin is typing.Annotated:
-    return [{"stage": "stage", "function": "function"}[inner[1]]]
+    return [*type_text(inner[0]), f" {inner[1]}"] if isinstance(inner[1], Range) else [inner[1]]
   if origin in (types.UnionType, typing.Union):
     parts = [part for option in inner for part in (" or ", *type_text(option))]
     return parts[1:]

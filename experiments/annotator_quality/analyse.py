@@ -19,10 +19,12 @@ from rlhf_jax.agreement.annotator_bias import habits, timing
 from rlhf_jax.agreement.consensus import dawid_skene, majority, noisy_bradley_terry
 from rlhf_jax.agreement.screening import SET_ASIDE, screen
 from rlhf_jax.agreement.tables import Table, judgement_table, pairs_of
+from rlhf_jax.data import write_text
 from rlhf_jax.evaluation.simulated_judgements import simulate_judgements
 from rlhf_jax.evaluation.statistics import mean_interval, wilson_interval
 from rlhf_jax.feedback.records import Item
 from rlhf_jax.world import gold_reward, make_labellers
+from rlhf_jax.writing import write_figure
 
 LABELLERS = {
   "expert": 1, "ordinary": 12, "trusting": 1, "careless": 2, "length_biased": 1, "style_biased": 1,
@@ -151,7 +153,7 @@ def plot(results: dict[str, dict], path: Path) -> None:
     for axes in (left, middle, right):
       axes.spines[["top", "right"]].set_visible(False)
       axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    write_figure(path, figure)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -170,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results[name] = summarise([one_seed(seed, *SETTINGS[name]) for seed in seeds])
     print(name, json.dumps(results[name], indent=1))
     results = {setting: results[setting] for setting in SETTINGS if setting in results}
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    write_text(path, json.dumps(results, indent=2) + "\n")
   plot(results, options.out / "results.png")
 
 

@@ -22,7 +22,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from rlhf_jax.data import write_text
 from rlhf_jax.evaluation.statistics import mean_interval
+from rlhf_jax.writing import write_figure
 
 MEASURES = {"likelihood": "acc", "generate": "score"}
 BASE = "pretrain (text)"
@@ -173,7 +175,7 @@ def plot(results: Mapping[str, Any], directory: Path) -> list[Path]:
         axes.grid(alpha=0.3)
         axes.set_ylim(0, 1)  # accuracy, helpfulness and shares of problems; a t interval that reaches beyond is cut
       paths.append(directory / f"{name}.png")
-      figure.savefig(paths[-1], dpi=110, metadata={"Software": None})
+      write_figure(paths[-1], figure)
   return paths
 
 
@@ -259,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   options = parser.parse_args(argv)
   results = collect(options.runs)
   options.out.mkdir(parents=True, exist_ok=True)
-  (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+  write_text(options.out / "results.json", json.dumps(results, indent=1) + "\n")
   plot(results, options.out)
   print(tables(results))
 

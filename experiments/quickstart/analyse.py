@@ -3,7 +3,8 @@
   python experiments/quickstart/analyse.py runs/seed_* --out experiments/quickstart
 
 Writes `results.json`, the figures of each run and over the runs, and prints the tables of the record. A figure over the
-runs is the mean of their means, with the lowest and the highest of them.
+runs is the mean of their means, with the lowest and the highest of them. Other algorithms that were run in one of the
+directories have a row each, with intervals (95 %) over prompts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rlhf_jax.data import write_text
 
 Figure = dict[str, float]
 MODELS = ("gold", "apparent", "proxy", "win_rate", "kl")
@@ -49,6 +52,21 @@ def over_runs(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, d
     },
     "kinds": {kind: figures([*judged, "kinds", kind], by_kind) for kind in kinds},
   }
+
+
+def other_algorithms(run: Path) -> dict[str, dict[str, Figure]]:
+  """{stage: {"reference", "gold", "win_rate", "proxy", "kl"}} of each evaluation RUN/STAGE_evaluation.
+
+  reference is the gold reward of the reference in that evaluation, which samples it anew.
+  """
+  found = {}
+  for path in sorted(run.glob("*_evaluation/evaluation.json")):
+    models = json.loads(path.read_text())["models"]
+    stage = path.parent.name.removesuffix("_evaluation")
+    if stage in models:
+      measures = {key: models[stage][key] for key in ("gold", "win_rate", "proxy", "kl")}
+      found[stage] = {"reference": models["sft"]["gold"], **measures}
+  return found
 
 
 def means(figures: Any) -> Any:
@@ -93,9 +111,13 @@ def main() -> None:
   evaluations = {run.name: json.loads((run / "evaluation" / "evaluation.json").read_text()) for run in arguments.runs}
   figures = over_runs(list(evaluations.values()))
   each = {name: means(over_runs([evaluation])) for name, evaluation in evaluations.items()}
-  (arguments.out / "results.json").write_text(json.dumps({"over_runs": figures, "runs": each}, indent=1) + "\n")
+  others = {run.name: found for run in arguments.runs if (found := other_algorithms(run))}
+  results = {"over_runs": figures, "runs": each, "algorithms": others}
+  write_text(arguments.out / "results.json", json.dumps(results, indent=1) + "\n")
   for name, rows in figures.items():
     print(f"{name}, {len(evaluations)} runs\n\n{table(rows)}\n")
+  for name, rows in others.items():
+    print(f"algorithms, {name}\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":

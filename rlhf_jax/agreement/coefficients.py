@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import scipy.stats
 
-from rlhf_jax.agreement.intervals import wilson_bounds
+from rlhf_jax.intervals import wilson_bounds
 
 LEVEL = 0.95  # level of confidence intervals
 

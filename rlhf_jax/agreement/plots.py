@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.screening import KEEP, SET_ASIDE, WATCH
+from rlhf_jax.writing import write_figure
 
 MOST = 60  # annotators in a plot at most; the least reliable are shown
 COLORS = {SET_ASIDE: "#c0392b", WATCH: "#d68910", KEEP: "#2471a3"}
@@ -53,7 +54,7 @@ def plot_annotators(findings: Findings, path: Path) -> None:
     _legend(figure, findings)
     for panel in axes:
       _dress(panel)
-    _save(figure, path)
+    write_figure(path, figure)
 
 
 def plot_pairs(findings: Findings, path: Path) -> None:
@@ -80,7 +81,7 @@ def plot_pairs(findings: Findings, path: Path) -> None:
       panel.set_yticks(range(len(people)), names, fontsize=7)
       panel.set_title(title, fontsize=9)
       figure.colorbar(image, ax=panel, shrink=0.8)
-    _save(figure, path)
+    write_figure(path, figure)
 
 
 def plot_items(findings: Findings, path: Path) -> None:
@@ -95,7 +96,7 @@ def plot_items(findings: Findings, path: Path) -> None:
     axes.set_ylabel("items")
     axes.set_title(f"Disagreement in {len(known)} items with two judgements or more", fontsize=9)
     _dress(axes)
-    _save(figure, path)
+    write_figure(path, figure)
 
 
 def _legend(figure: Figure, findings: Findings) -> None:
@@ -107,7 +108,3 @@ def _legend(figure: Figure, findings: Findings) -> None:
 def _dress(axes: Axes) -> None:
   axes.spines[["top", "right"]].set_visible(False)
   axes.grid(alpha=0.3)
-
-
-def _save(figure: Figure, path: Path) -> None:
-  figure.savefig(path, dpi=110, metadata={"Software": None})

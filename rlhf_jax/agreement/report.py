@@ -16,7 +16,7 @@ from rlhf_jax.agreement.coefficients import Estimate
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.plots import plot_annotators, plot_items, plot_pairs
 from rlhf_jax.data import write_rows
-from rlhf_jax.data.files import write_bytes
+from rlhf_jax.writing import write_bytes
 
 
 def write_findings(findings: Findings, directory: str | Path) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from rlhf_jax.data import prompt_text
 from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes, ranked_pairs
 from rlhf_jax.feedback.records import UNDONE, UNKNOWN_TIME, Annotator, Item, Judgement, current
 
@@ -115,7 +116,7 @@ def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judg
     expert=np.array([person.expert for person in annotators], bool),
     num_skips=np.array([skips[name] for name in people], np.int64),
     items=tuple(numbers),
-    prompts=tuple(item.prompt for item in items),
+    prompts=tuple(prompt_text(item.prompt) for item in items),
     num_words=np.array(words, np.float64).reshape(-1, size),
     gold=np.array(gold, np.int64).reshape(-1, size),
     annotator=np.array([people[judgement.annotator] for judgement, _ in used], np.int64),

@@ -20,9 +20,8 @@ its <eos> (IPO is often run on means, a different loss), for orpo and simpo mean
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,26 +29,32 @@ import numpy as np
 from flax import struct
 
 from rlhf_jax import data
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss, token_logprobs
+from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, weighted_sum
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.stage import RowLength, Stage, StageName, Transport
 from rlhf_jax.train import (
+  Functions,
+  Loop,
   Lora,
   LossFn,
   Optimizer,
   adapt,
+  by_rows,
   check_length,
+  count_tokens,
   identity,
   init_state,
-  jit,
   load_policy,
-  make_optimizer,
-  make_update,
+  make_functions,
   open_workspace,
   run_steps,
 )
 from rlhf_jax.train.comparisons import ComparisonSet, load_comparisons, pair_weights
 from rlhf_jax.train.heldout import fixed_batches, pooled_metrics
+from rlhf_jax.train.processes import host
+from rlhf_jax.train.row_sources import ComparisonRows
 from rlhf_jax.types import Array, Mean, Params, TrainState
 
 OPTIONS = {"dpo": ("label_smoothing",), "kto": ("desirable_weight", "undesirable_weight"), "simpo": ("margin",)}
@@ -63,20 +68,18 @@ class Loss:
 
   name: Literal["dpo", "ipo", "kto", "orpo", "simpo"]
   """Name of the loss, as listed at the head of the module."""
-  beta: float
+  beta: PositiveFloat
   """Coefficient of the KL (dpo, kto), the paper's tau (ipo) or lambda (orpo), or scale of the rewards (simpo)."""
-  label_smoothing: float | None = None
+  label_smoothing: Share | None = None
   """Share of labels assumed to be flipped (dpo), between 0 and 1; None is 0."""
-  desirable_weight: float | None = None
+  desirable_weight: NonNegativeFloat | None = None
   """Weight of desirable responses (kto); None is 1."""
-  undesirable_weight: float | None = None
+  undesirable_weight: NonNegativeFloat | None = None
   """Weight of undesirable responses (kto); None is 1."""
   margin: float | None = None
   """Margin between the scaled mean log-probs of chosen and rejected (simpo), in logits; None is 0."""
 
   def __post_init__(self):
-    if self.beta <= 0:
-      raise ValueError(f"beta={self.beta} must be above 0")
     for key in {key for keys in OPTIONS.values() for key in keys} - set(OPTIONS.get(self.name, ())):
       if getattr(self, key) is not None:
         raise ValueError(f"{key} has no effect on the loss {self.name!r}: leave it out")
@@ -88,7 +91,7 @@ class Loss:
     return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """Settings of direct preference optimisation."""
 
@@ -96,24 +99,26 @@ class Config:
   """Module that carries out the stage."""
   init: StageName
   """Stage whose policy is the start and the reference."""
-  comparisons: str
+  comparisons: ComparisonRows
   """File of rows with ranked responses (see `rlhf_jax.data.read_comparisons`)."""
-  eval_fraction: float
-  """Share of the prompts held out for evaluation, between 0 and 1."""
-  num_epochs: int
+  eval_fraction: Share
+  """Share of the prompts held out for evaluation, between 0 and 1; 0 for no evaluation."""
+  num_epochs: PositiveInt
   """Number of passes over the training groups."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of groups in an optimiser step."""
-  length: int
+  length: RowLength = 0
   """Number of tokens of prompt and response; a group with a longer response is skipped and counted."""
   loss: Loss
   """Loss and its settings."""
   optimizer: Optimizer
   """Settings of the optimiser."""
-  evaluate_every: int
+  evaluate_every: Annotated[NonNegativeInt, EVALUATION]
   """Number of steps between evaluations; 0 evaluates at the end only."""
-  checkpoint_every: int
+  checkpoint_every: Annotated[PositiveInt, NEUTRAL]
   """Number of steps between checkpoints; there is always one at the end."""
+  loop: Loop = Loop()
+  """Settings of checkpoints, of an early end and of numbers that are not finite."""
   lora: Lora | None = None
   """Settings of the adapters that are trained; None trains all parameters."""
 
@@ -146,8 +151,7 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
     is_pair = weights > 0
     if settings.name in REFERENCE_FREE:
       score = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1)
-      loss_of = REFERENCE_FREE[settings.name]
-      loss = loss_of(score[:, :, None], score[:, None, :], mask=is_pair, **settings.options)
+      loss = REFERENCE_FREE[settings.name](score[:, :, None], score[:, None, :], mask=is_pair, **settings.options)
     else:
       loss = _reference_loss(settings, logp, batch, is_pair)  # [N, K, K]
       score = logp - batch.ref_logp
@@ -156,6 +160,8 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
     metrics = {
       "accuracy": Mean((jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap)) + 1) / 2, pairs),
       "margin": Mean(settings.beta * gap, pairs),
+      "reward/chosen": Mean(settings.beta * jnp.broadcast_to(score[:, :, None], gap.shape), pairs),
+      "reward/rejected": Mean(settings.beta * jnp.broadcast_to(score[:, None, :], gap.shape), pairs),
       "kl/forward": Mean(batch.ref_logp - logp, jnp.any(batch.mask, axis=-1).astype(jnp.float32)),
     }
     if settings.name == "kto":
@@ -175,21 +181,26 @@ def _reference_loss(settings, logp, batch, is_pair):
   return loss_of(chosen, rejected, ref_chosen, ref_rejected, mask=is_pair, **settings.options)
 
 
+def build(config: Config, model: LanguageModel, transport: Transport, num_steps: int) -> Functions:
+  """(optimizer, update, measure): the compiled functions of a run of num_steps."""
+  return make_functions(make_loss(model.apply, config.loss), config.optimizer, num_steps, transport)
+
+
 def run(config: Config, stage: Stage) -> None:
   """Trains on the comparisons for num_epochs."""
   tokenizer, model = open_workspace(stage)
   check_length(model, config.length)
+  logprobs = by_rows(lambda *rows: response_logprobs(model.apply, *rows), stage.transport)
+  splits = load_comparisons(config.comparisons, stage, tokenizer, config.length, config.eval_fraction)
   reference = load_policy(stage, config.init, model, tokenizer)
-  logprobs = jit(functools.partial(response_logprobs, model.apply))
-  splits = load_comparisons(stage.path(config.comparisons), tokenizer, config.length, config.eval_fraction, stage.seed)
-  train, held_out = (_rows(config, tokenizer, logprobs, reference, split) for split in splits)
+  train, held_out = (_rows(config, tokenizer, jax.jit(logprobs), reference, split) for split in splits)
+  del reference  # its log-probs are all that is read of it
   num_steps = max(config.num_epochs * len(train["tokens"]) // config.batch_size, 1)
-  loss_fn, optimizer = make_loss(model.apply, config.loss), make_optimizer(config.optimizer, num_steps)
-  update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
+  optimizer, update, measure = build(config, model, stage.transport, num_steps)
 
-  @jit
+  @jax.jit
   def mismatch_kl(params, tokens, mask, ref_logp):
-    return masked_mean(response_logprobs(model.apply, params, tokens, mask) - ref_logp, jnp.any(mask, axis=-1))
+    return masked_mean(logprobs(params, tokens, mask) - ref_logp, jnp.any(mask, axis=-1))
 
   def batch_of(params, rows, indices, present):
     chosen = data.take(rows, indices)
@@ -201,26 +212,22 @@ def run(config: Config, stage: Stage) -> None:
 
   def step(state: TrainState, index: int):
     indices = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
-    return update(state, *batch_of(state.params, train, indices, np.ones(len(indices), bool)))
+    state, metrics = update(state, *batch_of(state.params, train, indices, np.ones(len(indices), bool)))
+    return state, {**metrics, "tokens/trained": count_tokens(train["mask"][indices])}
 
   def evaluate(state: TrainState):
     def measured(rows, present):
       batch, weights = batch_of(state.params, held_out, rows, present)
-      groups, (loss, metrics) = (weights > 0).any(axis=(1, 2)).sum(), measure(state.params, batch, weights)
-      return {"loss": Mean(groups * loss, groups), **metrics}
+      groups, metrics = (weights > 0).any(axis=(1, 2)).sum(), measure(state.params, batch, weights)
+      return {**metrics, "loss": Mean(groups * metrics["loss"].values, groups)}
 
     return pooled_metrics(measured, len(held_out["tokens"]), config.batch_size)
 
   run_steps(
-    stage,
-    init_state(adapt(config.lora, stage, reference), optimizer),
-    step,
-    num_steps,
-    identity=identity(stage, model, tokenizer),
-    checkpoint_every=config.checkpoint_every,
-    evaluate=evaluate,
-    evaluate_every=config.evaluate_every,
-  )
+    stage, init_state(adapt(config.lora, stage, load_policy(stage, config.init, model, tokenizer)), optimizer), step,
+    num_steps, identity=identity(stage, model, tokenizer), checkpoint_every=config.checkpoint_every, loop=config.loop,
+    evaluate=evaluate if len(held_out["tokens"]) else None, evaluate_every=config.evaluate_every,
+  )  # fmt: skip
 
 
 def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[str, np.ndarray]:
@@ -228,16 +235,16 @@ def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) 
   rows = dict(split.rows)
   rows["ref_logp"] = _in_batches(logprobs, reference, rows["tokens"], rows["mask"], config.batch_size)
   if config.loss.name == "kto":
-    following = [*split.groups[1:], split.groups[0]]
+    following = [*split.groups[1:], *split.groups[:1]]
     others = [data.Comparison(a.prompt, b.responses[:1], (0,)) for a, b in zip(split.groups, following, strict=True)]
-    found, kept, _ = data.comparison_rows(tokenizer, others, config.length)
+    found, kept, _ = data.comparison_rows(tokenizer, others, config.length, 1)
     tokens, mask = (np.zeros((len(others), 1, config.length), found[key].dtype) for key in ("tokens", "mask"))
-    tokens[kept], mask[kept] = found["tokens"], found["mask"]  # a mismatched pair that is too long has no token in z
+    tokens[kept], mask[kept] = found["tokens"], found["mask"] & (len(others) > 1)  # z has no long pair, and no own one
     rows |= {"other_tokens": tokens, "other_mask": mask}
     rows["other_ref_logp"] = _in_batches(logprobs, reference, tokens, mask, config.batch_size)
   return rows
 
 
 def _in_batches(logprobs, params, tokens, mask, batch_size):
-  rows = [batch.rows for batch in fixed_batches(len(tokens), batch_size)]
-  return np.concatenate([np.asarray(logprobs(params, tokens[i], mask[i])) for i in rows])[: len(tokens)]
+  found = [host(logprobs(params, tokens[b.rows], mask[b.rows])) for b in fixed_batches(len(tokens), batch_size)]
+  return np.concatenate(found or [np.zeros(tokens.shape[:-1], np.float32)])[: len(tokens)]

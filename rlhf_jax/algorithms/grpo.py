@@ -31,29 +31,36 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import (
   group_normalize,
   kl_estimate,
   logprobs_and_entropy,
   ppo_policy_objective,
   sequence_ratio_objective,
-  token_logprobs,
 )
+from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
+  Functions,
   LossFn,
+  Metrics,
   PolicyConfig,
+  Watch,
   adapt,
   check_minibatches,
+  experience_metrics,
+  frozen,
   identity,
   init_state,
-  jit,
   load_policy,
   make_environment,
+  make_logprobs,
   make_optimizer,
   make_update,
   open_workspace,
+  policy_metrics,
   run_epochs,
   run_steps,
 )
@@ -71,26 +78,24 @@ class Config(PolicyConfig):
   """Switch for dividing advantages by the standard deviation of their group."""
   weights: Literal["sequence", "token", "constant"]
   """Weights of tokens in the loss: equal for each response, equal for each token, or constant."""
-  clip: tuple[float, float]
+  clip: tuple[NonNegativeFloat, NonNegativeFloat]
   """Distances below and above 1 that the probability ratio is clipped to."""
   ratio: Literal["token", "sequence"]
   """Ratio of probabilities: one for each token, or their geometric mean over the response."""
-  kl_coef: float
+  kl_coef: NonNegativeFloat
   """Coefficient of the KL term in the loss, in units of advantage per nat; 0 for none."""
   kl_kind: Literal["k2", "k3"]
   """Estimator of the KL term."""
-  epochs: int
+  epochs: PositiveInt
   """Number of passes over each rollout, the paper's mu."""
-  minibatches: int
+  minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
     if samples < 2:
       raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: a group of one has nothing to compare")
-    if len(self.clip) != 2 or min(self.clip) < 0:
-      raise ValueError(f"clip={self.clip} must be (low, high), both >= 0")
-    check_minibatches(self.epochs, self.minibatches, self.environment.batch_size * samples)
+    check_minibatches(self.minibatches, self.environment.batch_size * samples)
 
 
 def make_loss(
@@ -109,9 +114,7 @@ def make_loss(
     kl = kl_estimate(logp, batch.logp_ref, kind=kl_kind, mask=batch.mask)  # [B, T]
     tokens = batch.mask.astype(jnp.float32)
     return weighted_sum(kl_coef * kl - objective, weights), {
-      "policy/clip_fraction": Mean(clipped, tokens),
-      "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), tokens),
-      "policy/entropy": Mean(entropy, tokens),
+      **policy_metrics(logp, batch.logp, entropy, batch.mask, tokens, clipped),
       "kl/loss": Mean(kl, tokens),
     }
 
@@ -120,19 +123,18 @@ def make_loss(
 
 def make_experience(
   rollout: Rollout, logp_ref: jax.Array, scores: jax.Array, *, samples_per_prompt: int, normalize_std: bool
-) -> tuple[Experience, dict[str, Mean]]:
+) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
   centred = group_normalize(groups) if normalize_std else groups - jnp.mean(groups, axis=1, keepdims=True)
   advantages = jnp.broadcast_to(centred.reshape(-1, 1), mask.shape)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
-  alike = jnp.all(groups == groups[:, :1], axis=1).astype(jnp.float32)
-  metrics = {
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref)
+  return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
-    "reward/groups_alike": Mean(alike, jnp.ones_like(alike)),
+    **experience_metrics(experience),
   }
-  return Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref), metrics
 
 
 def token_shares(kind: str, max_new_tokens: int) -> Callable[[jax.Array], jax.Array]:
@@ -142,12 +144,9 @@ def token_shares(kind: str, max_new_tokens: int) -> Callable[[jax.Array], jax.Ar
   return {"sequence": sequence_weights, "token": token_weights}[kind]
 
 
-def run(config: Config, stage: Stage) -> None:
-  """Optimises the policy of `init` for num_steps rollouts."""
-  tokenizer, model = open_workspace(stage)
+def build(config: Config, model: LanguageModel, transport: Transport, num_updates: int) -> Functions:
+  """(optimizer, update, experience_of): the compiled functions of a run of num_updates."""
   sampling = config.environment.sampling
-  episodes = make_environment(config.environment, stage, model, tokenizer)
-  reference = load_policy(stage, config.init, model, tokenizer)
   loss_fn = make_loss(
     model.apply,
     clip=config.clip,
@@ -156,15 +155,30 @@ def run(config: Config, stage: Stage) -> None:
     kl_kind=config.kl_kind,
     temperature=sampling.temperature,
   )
-  optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
-  update = make_update(loss_fn, optimizer, stage.transport)
+  optimizer = make_optimizer(config.optimizer, num_updates)
+  update = make_update(loss_fn, optimizer, transport)
 
-  @jit
+  logprobs = make_logprobs(model.apply, sampling.temperature, transport)
+
+  @jax.jit
   def experience_of(reference, rollout, scores):
-    logits = model.apply(reference, rollout.tokens) / sampling.temperature
-    logp_ref = token_logprobs(logits, rollout.tokens, mask=rollout.mask)
+    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
     samples = config.environment.samples_per_prompt
     return make_experience(rollout, logp_ref, scores, samples_per_prompt=samples, normalize_std=config.normalize_std)
+
+  return optimizer, update, experience_of
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Optimises the policy of `init` for num_steps rollouts."""
+  tokenizer, model = open_workspace(stage)
+  sampling = config.environment.sampling
+  episodes = make_environment(config.environment, stage, model, tokenizer)
+  reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
+  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
+  num_updates = config.num_steps * config.epochs * config.minibatches
+  optimizer, update, experience_of = build(config, model, stage.transport, num_updates)
+  shares = token_shares(config.weights, sampling.max_new_tokens)
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
@@ -173,18 +187,21 @@ def run(config: Config, stage: Stage) -> None:
       update,
       state,
       experience,
-      token_shares(config.weights, sampling.max_new_tokens),
+      shares,
       epochs=config.epochs,
       minibatches=config.minibatches,
       seed=(stage.stage_seed, index),
     )
+    watch.record(index, batch, experience)
     return state, {**batch.metrics, **metrics, **pooled, "kl/coef": config.kl_coef}
 
   run_steps(
     stage,
-    init_state(adapt(config.lora, stage, reference), optimizer),
+    init_state(adapt(config.lora, stage, load_policy(stage, config.init, model, tokenizer)), optimizer),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every,
+    loop=config.loop,
+    **watch.hooks,
   )

@@ -33,6 +33,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.objectives import (
   adaptive_kl_coef,
   gae,
@@ -40,25 +41,32 @@ from rlhf_jax.objectives import (
   logprobs_and_entropy,
   ppo_policy_objective,
   shaped_rewards,
-  token_logprobs,
   value_loss,
 )
+from rlhf_jax.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import token_weights, weighted_sum, whiten
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.stage import Stage, StageName, Transport
 from rlhf_jax.train import (
+  Functions,
   LossFn,
+  Metrics,
   PolicyConfig,
+  Watch,
   adapt,
+  by_rows,
   check_minibatches,
+  experience_metrics,
+  frozen,
   identity,
   init_state,
-  jit,
   load_policy,
   load_stage,
   make_environment,
+  make_logprobs,
   make_optimizer,
   make_update,
   open_workspace,
+  policy_metrics,
   run_epochs,
   run_steps,
   stage_key,
@@ -70,27 +78,27 @@ from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 class Config(PolicyConfig):
   """Settings of PPO, beside those of every `PolicyConfig`."""
 
-  kl_coef: float
+  kl_coef: NonNegativeFloat
   """Coefficient of the KL penalty, in units of reward per nat; 0 for no penalty."""
-  kl_target: float
+  kl_target: NonNegativeFloat
   """KL of a sequence, in nats, that the coefficient is adapted to; 0 keeps the coefficient fixed."""
-  kl_horizon: float
+  kl_horizon: PositiveFloat
   """Number of episodes over which the coefficient adapts; larger is slower."""
-  discount: float
+  discount: Share
   """Discount of rewards per token, between 0 and 1; 1 for none."""
-  lam: float
+  lam: Share
   """Lambda of generalised advantage estimation, between 0 (one-step) and 1 (Monte Carlo)."""
-  clip: float
+  clip: NonNegativeFloat
   """Half-width of the interval around 1 that the probability ratio is clipped to; 0.2 in the paper."""
-  value_clip: float
+  value_clip: NonNegativeFloat
   """Half-width of the interval around the old value that the new value is clipped to, in units of reward."""
-  value_coef: float
+  value_coef: NonNegativeFloat
   """Weight of the value error in the loss."""
-  entropy_coef: float
+  entropy_coef: NonNegativeFloat
   """Weight of the entropy bonus in the loss, in units of advantage per nat; 0 for none."""
-  epochs: int
+  epochs: PositiveInt
   """Number of passes over each rollout."""
-  minibatches: int
+  minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
   whiten_rewards: bool
   """Switch for scaling the rewards of a rollout to variance 1, their mean kept."""
@@ -102,10 +110,8 @@ class Config(PolicyConfig):
   """Stage whose parameters the value function starts from; "" starts from the policy's with a fresh head."""
 
   def __post_init__(self):
-    if self.clip < 0 or self.value_clip < 0:
-      raise ValueError(f"clip={self.clip} and value_clip={self.value_clip} must be >= 0")
     episodes = self.environment.batch_size * self.environment.samples_per_prompt
-    check_minibatches(self.epochs, self.minibatches, episodes)
+    check_minibatches(self.minibatches, episodes)
 
 
 def make_loss(
@@ -124,19 +130,15 @@ def make_loss(
     assert batch.values is not None and batch.returns is not None, "an experience of PPO has values and returns"
     value_error = value_loss(values, batch.values, batch.returns, clip=value_clip, mask=batch.mask)
     loss = weighted_sum(-objective + value_coef * value_error - entropy_coef * entropy, weights)
-    return loss, {
-      "policy/clip_fraction": Mean(clipped, weights),
-      "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), weights),
-      "policy/entropy": Mean(entropy, weights),
-      "value/loss": Mean(value_error, weights),
-    }
+    metrics = policy_metrics(logp, batch.logp, entropy, batch.mask, weights, clipped)
+    return loss, {**metrics, "value/loss": Mean(value_error, weights)}
 
   return loss_fn
 
 
 def make_experience(
   rollout: Rollout, logp_ref: jax.Array, values: jax.Array, scores: jax.Array, kl_coef: jax.Array, config: Config
-) -> tuple[Experience, dict[str, Mean]]:
+) -> tuple[Experience, Metrics]:
   """Advantages and returns of a rollout, and metrics; whitens over the whole rollout.
 
   logp_ref, the reference's log-probs, and values are f32[B, T]; scores f32[B]; kl_coef a scalar.
@@ -151,84 +153,82 @@ def make_experience(
   if config.whiten_advantages:
     advantages = whiten(advantages, mask)
   sequence_kl = jnp.sum(kl, axis=1)
-  metrics = {
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, logp_ref)
+  return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(kl_coef, jnp.ones(())),
-    "value/mean": Mean(values, mask.astype(jnp.float32)),
+    **experience_metrics(experience),
   }
-  return Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns), metrics
+
+
+def build(config: Config, model: LanguageModel, transport: Transport, num_updates: int) -> Functions:
+  """(optimizer, update, experience_of): the compiled functions of a run of num_updates."""
+  temperature = config.environment.sampling.temperature
+  apply, values_of = _forward(model, config.shared_trunk)
+  loss_fn = make_loss(
+    apply, clip=config.clip, value_clip=config.value_clip, value_coef=config.value_coef,
+    entropy_coef=config.entropy_coef, temperature=temperature,
+  )  # fmt: skip
+  optimizer = make_optimizer(config.optimizer, num_updates)
+  update = make_update(loss_fn, optimizer, transport)
+
+  logprobs = make_logprobs(model.apply, temperature, transport)
+  values_of = by_rows(values_of, transport)
+
+  @jax.jit
+  def experience_of(params, reference, rollout, scores, kl_coef):
+    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
+    return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
+
+  return optimizer, update, experience_of
 
 
 def run(config: Config, stage: Stage) -> None:
   """Optimises the policy of `init` for num_steps rollouts."""
   tokenizer, model = open_workspace(stage)
-  temperature = config.environment.sampling.temperature
   episodes = make_environment(config.environment, stage, model, tokenizer)
-  reference = load_policy(stage, config.init, model, tokenizer)
-  params = _initial(config, stage, model, tokenizer, reference)
-  apply, values_of = _forward(model, config.shared_trunk)
-  loss_fn = make_loss(
-    apply,
-    clip=config.clip,
-    value_clip=config.value_clip,
-    value_coef=config.value_coef,
-    entropy_coef=config.entropy_coef,
-    temperature=temperature,
-  )
-  optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
-  update = make_update(loss_fn, optimizer, stage.transport)
+  reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
+  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
+  num_updates = config.num_steps * config.epochs * config.minibatches
+  optimizer, update, experience_of = build(config, model, stage.transport, num_updates)
 
-  @jit
-  def experience_of(params, reference, rollout, scores, kl_coef):
-    logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
-    return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
+  @jax.jit
+  def next_kl_coef(kl_coef, sequence_kl: Mean):
+    kl, settings = sequence_kl.sum(), {"target": config.kl_target, "horizon": config.kl_horizon}
+    return adaptive_kl_coef(kl_coef, kl.values / kl.weights, len(sequence_kl.values), **settings)
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params["policy"], index)
     experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, state.extra["kl_coef"])
     state, pooled = run_epochs(
-      update,
-      state,
-      experience,
-      token_weights,
-      epochs=config.epochs,
-      minibatches=config.minibatches,
+      update, state, experience, token_weights, epochs=config.epochs, minibatches=config.minibatches,
       seed=(stage.stage_seed, index),
-    )
+    )  # fmt: skip
+    watch.record(index, batch, experience)
     if config.kl_target > 0:
-      kl = metrics["kl/reference"].sum()
-      kl_coef = adaptive_kl_coef(
-        state.extra["kl_coef"],
-        kl.values / kl.weights,
-        len(batch.scores),
-        target=config.kl_target,
-        horizon=config.kl_horizon,
-      )
-      state = state.replace(extra={"kl_coef": kl_coef})
+      state = state.replace(extra={"kl_coef": next_kl_coef(state.extra["kl_coef"], metrics["kl/reference"])})
     return state, {**batch.metrics, **metrics, **pooled}
 
   extra = {"kl_coef": jnp.asarray(config.kl_coef, jnp.float32)}
   run_steps(
-    stage,
-    init_state(adapt(config.lora, stage, params), optimizer, extra),
-    step,
-    config.num_steps,
-    identity=identity(stage, model, tokenizer),
-    checkpoint_every=config.checkpoint_every,
-  )
+    stage, init_state(adapt(config.lora, stage, _initial(config, stage, model, tokenizer)), optimizer, extra), step,
+    config.num_steps, identity=identity(stage, model, tokenizer), checkpoint_every=config.checkpoint_every,
+    loop=config.loop, **watch.hooks,
+  )  # fmt: skip
 
 
-def _initial(config: Config, stage: Stage, model, tokenizer, policy) -> dict:
+def _initial(config: Config, stage: Stage, model, tokenizer) -> dict:
   """The parameters of policy and value function before the first step."""
+  policy = load_policy(stage, config.init, model, tokenizer)
   if config.shared_trunk:
     return {"policy": model.init_head(stage_key(stage), policy)}
-  if not config.value_init:
-    return {"policy": policy, "value": model.init_head(stage_key(stage), policy)}
-  value = load_stage(stage, config.value_init, model, tokenizer)
-  if "head" not in value:
-    return {"policy": policy, "value": model.init_head(stage_key(stage), value)}
-  head = {part: value["head"][part] for part in ("kernel", "bias")}  # a state has no likelihood of a response
-  return {"policy": policy, "value": {**value, "head": head}}
+  value = load_stage(stage, config.value_init, model, tokenizer) if config.value_init else policy
+  if "head" in value:
+    head = {part: value["head"][part] for part in ("kernel", "bias")}  # a state has no likelihood of a response
+    value = {**value, "head": head}
+  else:
+    value = model.init_head(stage_key(stage), value)
+  return {"policy": policy, "value": only_scored(value)}
 
 
 def _forward(model, shared_trunk):

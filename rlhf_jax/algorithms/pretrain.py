@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
-import jax
+import numpy as np
 
 from rlhf_jax.data.mixture import Mixture
+from rlhf_jax.data.sources import Source
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import lm_loss
+from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeFloat, NonNegativeInt, PositiveInt
 from rlhf_jax.reduce import token_weights, weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import RowLength, Stage, TextFile, Transport
 from rlhf_jax.train import (
+  Functions,
+  Loop,
   LossFn,
   Optimizer,
   check_length,
+  count_tokens,
   identity,
   init_state,
-  jit,
+  make_measure,
   make_optimizer,
   make_update,
   open_workspace,
@@ -29,36 +36,43 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.batches import load_texts
+from rlhf_jax.train.row_sources import TextRows
 from rlhf_jax.types import Batch, Mean, TrainState
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """Settings of pretraining."""
 
   algorithm: str
   """Module that carries out the stage."""
-  text: str | Mixture
-  """File of plain text, or of rows whose dialogues are used; or mixture of texts and demonstrations (see
-  `rlhf_jax.data.mixture`), which needs an `eval_text`."""
-  eval_text: str
+  text: TextFile | Source | Mixture
+  """File of plain text, or of rows {text} or dialogues, or a source of them, read at once; or mixture of texts and
+  demonstrations, read as they are needed (see `rlhf_jax.data.mixture`), which needs an `eval_text`."""
+  eval_text: TextRows
   """File of the held-out text; "" holds out the last rows of `text`."""
-  eval_rows: int
-  """Number of rows held out for evaluation."""
-  num_steps: int
+  eval_rows: NonNegativeInt
+  """Number of rows held out for evaluation; 0 for no evaluation."""
+  num_steps: Annotated[PositiveInt, STEPS]
   """Number of optimiser steps."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of rows in an optimiser step."""
-  length: int
+  length: RowLength = 0
   """Number of tokens in a row."""
-  z_loss: float
+  z_loss: NonNegativeFloat
   """Weight of the penalty log(Z)^2, Z the normaliser of the softmax (arXiv 2204.02311, section 5); 0 for none."""
   optimizer: Optimizer
   """Settings of the optimiser."""
-  evaluate_every: int
+  evaluate_every: Annotated[NonNegativeInt, EVALUATION]
   """Number of steps between evaluations; 0 evaluates at the end only."""
-  checkpoint_every: int
+  checkpoint_every: Annotated[PositiveInt, NEUTRAL]
   """Number of steps between checkpoints; there is always one at the end."""
+  loop: Loop = Loop()
+  """Settings of checkpoints, of an early end and of numbers that are not finite."""
+
+  def __post_init__(self) -> None:
+    if isinstance(self.text, Mixture) and not self.eval_text:
+      raise ValueError("text is a mixture, so eval_text must name its own rows")
 
 
 def make_loss(apply: Callable, *, z_loss: float) -> LossFn:
@@ -70,6 +84,14 @@ def make_loss(apply: Callable, *, z_loss: float) -> LossFn:
     return weighted_sum(error, weights), {}
 
   return loss_fn
+
+
+def build(config: Config, model: LanguageModel, transport: Transport, num_steps: int) -> Functions:
+  """(optimizer, update, measure): the compiled functions of a run of num_steps."""
+  loss_fn = make_loss(model.apply, z_loss=config.z_loss)
+  optimizer = make_optimizer(config.optimizer, num_steps)
+  update = make_update(loss_fn, optimizer, transport)
+  return optimizer, update, make_measure(make_loss(model.apply, z_loss=0.0), transport)
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -86,20 +108,17 @@ def run(config: Config, stage: Stage) -> None:
     batch_size=config.batch_size,
     num_steps=config.num_steps,
   )
-  loss_fn = make_loss(model.apply, z_loss=config.z_loss)
-  optimizer = make_optimizer(config.optimizer, config.num_steps)
-  update = make_update(loss_fn, optimizer, stage.transport)
+  optimizer, update, measure = build(config, model, stage.transport, config.num_steps)
   held_out = Batch(**batches.held_out)
 
-  @jit
-  def evaluate(params):
-    loss, _ = make_loss(model.apply, z_loss=0.0)(params, held_out, token_weights(held_out.mask))
-    return {"loss": Mean(loss, jax.numpy.ones(()))}
+  def evaluate(state: TrainState):
+    found = measure(state.params, held_out, token_weights(held_out.mask))
+    return {"loss": Mean(found["loss"].values, np.ones(()))}
 
   def step(state: TrainState, index: int):
     batch, position = batches.take(state.extra, index)
     state, metrics = update(state, batch, token_weights(batch.mask))
-    return state.replace(extra=position), metrics
+    return state.replace(extra=position), {**metrics, "tokens/trained": count_tokens(batch.mask)}
 
   run_steps(
     stage,
@@ -108,7 +127,8 @@ def run(config: Config, stage: Stage) -> None:
     config.num_steps,
     identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every,
-    evaluate=lambda state: evaluate(state.params),
+    loop=config.loop,
+    evaluate=evaluate if len(held_out.tokens) else None,
     evaluate_every=config.evaluate_every,
   )
   batches.report()

@@ -16,12 +16,14 @@ several epochs and clipping are PPO's and have no counterpart here.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.objectives import (
   discounted_returns,
   kl_estimate,
@@ -29,23 +31,31 @@ from rlhf_jax.objectives import (
   logprobs_and_entropy,
   reinforce_objective,
   shaped_rewards,
-  token_logprobs,
   value_loss,
 )
+from rlhf_jax.ranges import NonNegativeFloat, Share
 from rlhf_jax.reduce import weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
+  Functions,
   LossFn,
+  Metrics,
   PolicyConfig,
+  Watch,
   adapt,
+  by_rows,
+  experience_metrics,
+  frozen,
   identity,
   init_state,
-  jit,
+  learner_counts,
   load_policy,
   make_environment,
+  make_logprobs,
   make_optimizer,
   make_update,
   open_workspace,
+  policy_metrics,
   run_steps,
   stage_key,
 )
@@ -60,13 +70,13 @@ class Config(PolicyConfig):
 
   baseline: Baseline
   """Baseline that is subtracted from the return, as listed at the head of the module."""
-  moving_decay: float
+  moving_decay: Share
   """Decay of the moving mean per step, between 0 and 1; only the baseline moving_mean uses it."""
-  kl_coef: float
+  kl_coef: NonNegativeFloat
   """Coefficient of the KL penalty, in units of reward per nat; 0 for no penalty."""
-  value_coef: float
+  value_coef: NonNegativeFloat
   """Weight of the value error in the loss; only the baseline value uses it."""
-  entropy_coef: float
+  entropy_coef: NonNegativeFloat
   """Weight of the entropy bonus in the loss, in units of advantage per nat; 0 for none."""
 
   def __post_init__(self):
@@ -85,7 +95,7 @@ def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temper
     logits = logits / temperature
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     per_token = -reinforce_objective(logp, batch.advantages, mask=batch.mask) - entropy_coef * entropy
-    metrics = {"policy/entropy": Mean(entropy, batch.mask.astype(jnp.float32))}
+    metrics = policy_metrics(logp, batch.logp, entropy, batch.mask, batch.mask.astype(jnp.float32))
     if batch.values is not None and batch.returns is not None:
       value_error = value_loss(values, batch.values, batch.returns, mask=batch.mask)
       per_token += value_coef * value_error
@@ -102,10 +112,10 @@ def make_experience(
   scores: jax.Array,
   moving_mean: jax.Array,
   *,
-  kl_coef: float,
+  kl_coef: NonNegativeFloat,
   baseline: Baseline,
   samples_per_prompt: int,
-) -> tuple[Experience, dict[str, Mean]]:
+) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T] of a rollout, and metrics. Pure.
 
   logp_ref, the reference's log-probs, is f32[B, T]; values f32[B, T], for the value baseline only; scores f32[B];
@@ -115,44 +125,45 @@ def make_experience(
   kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
   sequence_kl = jnp.sum(kl, axis=1)
   returns = scores - kl_coef * sequence_kl  # [B]
-  metrics = {
-    "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
-    "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),
-    "reward/return": Mean(returns, jnp.ones_like(returns)),
-  }
+  to_go = None
   if baseline == "value":
     assert values is not None, "the value baseline needs values"
     to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)
-    return Experience(rollout.tokens, mask, rollout.logp, to_go - values, values, to_go), metrics
-  if baseline == "leave_one_out":
-    advantages = leave_one_out(returns.reshape(-1, samples_per_prompt)).reshape(-1)
+    advantages = to_go - values  # [B, T]
+  elif baseline == "leave_one_out":
+    advantages = leave_one_out(returns.reshape(-1, samples_per_prompt)).reshape(-1, 1)
   else:
-    advantages = returns - (moving_mean if baseline == "moving_mean" else 0.0)
-  return Experience(rollout.tokens, mask, rollout.logp, jnp.broadcast_to(advantages[:, None], mask.shape)), metrics
+    advantages = (returns - (moving_mean if baseline == "moving_mean" else 0.0))[:, None]
+  advantages = jnp.broadcast_to(advantages, mask.shape)
+  critic = {} if to_go is None else {"values": values, "returns": to_go}
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, logp_ref=logp_ref)
+  return experience, {
+    "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
+    "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),
+    "reward/return": Mean(returns, jnp.ones_like(returns)),
+    **experience_metrics(experience),
+  }
 
 
-def run(config: Config, stage: Stage) -> None:
-  """Optimises the policy of `init` for num_steps updates."""
-  tokenizer, model = open_workspace(stage)
+def build(config: Config, model: LanguageModel, transport: Transport, num_updates: int) -> Functions:
+  """(optimizer, update, experience_of): the compiled functions of a run of num_updates."""
   temperature = config.environment.sampling.temperature
   with_value = config.baseline == "value"
-  episodes = make_environment(config.environment, stage, model, tokenizer)
-  reference = load_policy(stage, config.init, model, tokenizer)
-  params = {"policy": reference}
-  if with_value:
-    params["value"] = model.init_head(stage_key(stage), reference)
 
   def apply(params, tokens):
     return model.apply(params["policy"], tokens), (model.value(params["value"], tokens) if with_value else None)
 
   loss_fn = make_loss(apply, value_coef=config.value_coef, entropy_coef=config.entropy_coef, temperature=temperature)
-  optimizer = make_optimizer(config.optimizer, config.num_steps)
-  update = make_update(loss_fn, optimizer, stage.transport)
+  optimizer = make_optimizer(config.optimizer, num_updates)
+  update = make_update(loss_fn, optimizer, transport)
 
-  @jit
+  logprobs = make_logprobs(model.apply, temperature, transport)
+  values_of = by_rows(model.value, transport)
+
+  @jax.jit
   def experience_of(params, reference, rollout, scores, moving_mean):
-    logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
-    values = model.value(params["value"], rollout.tokens) if with_value else None
+    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
+    values = values_of(params["value"], rollout.tokens) if with_value else None
     return make_experience(
       rollout,
       logp_ref,
@@ -164,22 +175,45 @@ def run(config: Config, stage: Stage) -> None:
       samples_per_prompt=config.environment.samples_per_prompt,
     )
 
+  return optimizer, update, experience_of
+
+
+def run(config: Config, stage: Stage) -> None:
+  """Optimises the policy of `init` for num_steps updates."""
+  tokenizer, model = open_workspace(stage)
+  episodes = make_environment(config.environment, stage, model, tokenizer)
+  reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
+  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
+
+  def initial():
+    policy = load_policy(stage, config.init, model, tokenizer)
+    return {"policy": policy} | (
+      {"value": only_scored(model.init_head(stage_key(stage), policy))} if config.baseline == "value" else {}
+    )
+
+  optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps)
+
   def step(state: TrainState, index: int):
     batch = episodes(state.params["policy"], index)
     moving = state.extra["moving_mean"]  # NaN until there is a batch to start from
     moving = jnp.where(jnp.isnan(moving), jnp.mean(batch.scores), moving)
     experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, moving)
     weights = experience.mask / len(batch.scores)  # a mean over sequences of their token sums
+    start = time.perf_counter()
     state, part = update(state, experience, weights)
+    counts = learner_counts(experience, start)
+    watch.record(index, batch, experience)
     mean_return = metrics["reward/return"].sum().values / len(batch.scores)
     moving = config.moving_decay * moving + (1 - config.moving_decay) * mean_return
-    return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **metrics, **part}
+    return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **metrics, **part, **counts}
 
   run_steps(
     stage,
-    init_state(adapt(config.lora, stage, params), optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}),
+    init_state(adapt(config.lora, stage, initial()), optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every,
+    loop=config.loop,
+    **watch.hooks,
   )

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,33 +32,37 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.feedback.records import OPINIONS
+from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss
+from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, ordered_pairs, weighted_sum
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.stage import RecordFile, RowLength, Stage, StageName, Transport, WeightFile
 from rlhf_jax.train import (
+  Functions,
+  Loop,
   Lora,
   LossFn,
   Optimizer,
   Sampling,
   adapt,
   check_length,
+  count_tokens,
   identity,
   init_state,
-  jit,
   load_policy,
   load_prompts,
-  make_optimizer,
+  make_functions,
   make_sampler,
-  make_update,
   model_scorer,
   normalize_head,
   open_workspace,
   run_steps,
   stage_key,
 )
-from rlhf_jax.train.comparisons import load_comparisons
+from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
 from rlhf_jax.train.judgements import load_judgements, read_weights, split_judgements
+from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Array, Mean, Params, Preferences, TrainState
 
 Score = Callable[[Params, Array, Array], jax.Array]
@@ -66,7 +70,7 @@ Weights = dict[str, np.ndarray]
 FEEDBACK_ONLY = ("kinds", "annotators", "margins", "rating_scale", "per_annotator")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """Settings of a reward model; `comparisons` or `feedback` is given, not both."""
 
@@ -74,44 +78,46 @@ class Config:
   """Module that carries out the stage."""
   init: StageName
   """Stage to start from; its policy also samples the responses that the scores are normalised on."""
-  eval_fraction: float
-  """Share of the prompts held out, between 0 and 1; their comparisons or judgements are evaluated on."""
-  num_epochs: int
+  eval_fraction: Share
+  """Share of the prompts held out, between 0 and 1, and their comparisons or judgements evaluated on; 0 for none."""
+  num_epochs: PositiveInt
   """Number of passes over the training rows."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of rows of comparisons, or of judgements, in an optimiser step."""
-  length: int
+  length: RowLength = 0
   """Number of tokens of prompt and response; a row with a longer response is skipped and counted."""
   optimizer: Optimizer
   """Settings of the optimiser."""
-  normalize_prompts: str
+  normalize_prompts: PromptRows
   """File of prompts, whose sampled responses have mean score 0 and standard deviation 1 after training."""
-  normalize_count: int
+  normalize_count: PositiveInt
   """Number of prompts taken from `normalize_prompts`, one response each; the file repeats where it has fewer."""
   sampling: Sampling
   """Settings of sampling these responses."""
-  evaluate_every: int
+  evaluate_every: Annotated[NonNegativeInt, EVALUATION]
   """Number of steps between evaluations; 0 evaluates at the end only."""
-  checkpoint_every: int
+  checkpoint_every: Annotated[PositiveInt, NEUTRAL]
   """Number of steps between checkpoints; there is always one at the end."""
-  comparisons: str = ""
+  comparisons: ComparisonRows = ""
   """File of rows with ranked responses (see `rlhf_jax.data.read_comparisons`); "" where `feedback` is given."""
-  feedback: tuple[str, ...] = ()
+  feedback: tuple[RecordFile, ...] = ()
   """Files of records, or of rows of `rlhf-jax convert --as` (.jsonl); () where `comparisons` is given."""
   kinds: tuple[str, ...] = ("ranks",)
   """Kinds of judgement in `feedback` that are learnt from: "ranks", "ratings" or both."""
-  annotators: str = ""
+  annotators: WeightFile = ""
   """File of rows {"annotator", "weight"} for the judgements of `feedback`; "" weighs all annotators alike."""
   ranking: Literal["pairs", "plackett_luce"] = "pairs"
   """Loss of a ranking, as described at the head of the module."""
-  margins: tuple[float, ...] = (0.0, 0.0, 0.0)
+  margins: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0, 0.0)
   """Margins in logits for a preference of strength 1, 2 and 3 in `feedback`; 0 asks for no margin."""
-  rating_scale: float = 1.0
+  rating_scale: PositiveFloat = 1.0
   """Difference in reward that one standard deviation of ratings in `feedback` is worth."""
-  likelihood: float = 0.0
+  likelihood: NonNegativeFloat = 0.0
   """Weight, before training, of the mean log-probability of a response's tokens, in reward per nat; 0 for none."""
   per_annotator: bool = False
   """Switch for ratings of `feedback`: True standardises each annotator's ratings, False all ratings together."""
+  loop: Loop = Loop()
+  """Settings of checkpoints, of an early end and of numbers that are not finite."""
   lora: Lora | None = None
   """Settings of the adapters that are trained; None trains all parameters."""
 
@@ -125,8 +131,6 @@ class Config:
         raise ValueError(f"{', '.join(idle)}: no effect on comparisons; leave out, or give the file as feedback")
     if not self.kinds or set(self.kinds) - set(OPINIONS):
       raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(OPINIONS)}, and nothing else")
-    if len(self.margins) != 3 or min(self.margins) < 0:
-      raise ValueError(f"margins={self.margins} must be three numbers >= 0, for the strengths 1, 2 and 3")
     if self.ranking == "plackett_luce" and any(self.margins):
       raise ValueError("margins have no effect on ranking='plackett_luce': set them to 0")
 
@@ -139,17 +143,16 @@ def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0
   """
 
   def loss_fn(params, batch: Preferences, weights):
-    groups, responses, length = batch.tokens.shape
-    flat = (groups * responses, length)
-    rewards = score(params, batch.tokens.reshape(flat), batch.mask.reshape(flat)).reshape(groups, responses)
+    flat = (-1, batch.tokens.shape[-1])  # [N K, T]
+    rewards = score(params, batch.tokens.reshape(flat), batch.mask.reshape(flat)).reshape(batch.ranks.shape)  # [N, K]
     if ranking == "pairs":
-      margin = 0.0 if batch.margin is None else batch.margin
-      order = pairwise_ranking_loss(rewards, batch.ranks, margin=margin)  # [N]
+      order = pairwise_ranking_loss(rewards, batch.ranks, margin=0.0 if batch.margin is None else batch.margin)  # [N]
     else:
       order = plackett_luce_loss(rewards, batch.ranks)  # [N]
-    right = (jnp.sign(rewards[:, :, None] - rewards[:, None, :]) + 1) / 2  # [N, K, K]; equal rewards count half
+    gap = rewards[:, :, None] - rewards[:, None, :]  # [N, K, K]
+    pairs = ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32)
     loss = weighted_sum(order, weights["ranks"])
-    metrics = {"accuracy": Mean(right, ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32))}
+    metrics = {"accuracy": Mean((jnp.sign(gap) + 1) / 2, pairs), "margin": Mean(gap, pairs)}  # equal counts half
     if batch.ratings is not None:
       rated = ~jnp.isnan(batch.ratings)
       error = masked_mean(rating_loss(rewards, rating_scale * batch.ratings, mask=rated), rated, axis=-1)  # [N]
@@ -168,10 +171,10 @@ def row_weights(rows: Mapping[str, np.ndarray]) -> Weights:
   return weights
 
 
-def sum_to_one(weights: Weights) -> Weights:
-  """The weights of a step, whose sum over the whole batch and both losses is 1."""
-  total = max(sum(w.sum() for w in weights.values()), 1e-30)
-  return {name: (w / total).astype(np.float32) for name, w in weights.items()}
+def build(config: Config, model: LanguageModel, transport: Transport, num_steps: int) -> Functions:
+  """(optimizer, update, measure): the compiled functions of a run of num_steps."""
+  loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale)
+  return make_functions(loss_fn, config.optimizer, num_steps, transport)
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -180,12 +183,8 @@ def run(config: Config, stage: Stage) -> None:
   check_length(model, config.length)
   train, held_out = _load(config, stage, tokenizer)
   num_steps = max(config.num_epochs * len(train["tokens"]) // config.batch_size, 1)
-  loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale)
-  optimizer = make_optimizer(config.optimizer, num_steps)
-  update, measure = make_update(loss_fn, optimizer, stage.transport), jit(loss_fn)
-  policy = load_policy(stage, config.init, model, tokenizer)
-  params = adapt(config.lora, stage, model.init_head(stage_key(stage), policy, config.likelihood))
-  prompts = load_prompts(stage.path(config.normalize_prompts), tokenizer, config.sampling.max_prompt_tokens)
+  optimizer, update, measure = build(config, model, stage.transport, num_steps)
+  prompts = load_prompts(config.normalize_prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
 
   def batch_of(rows, indices):
@@ -194,48 +193,47 @@ def run(config: Config, stage: Stage) -> None:
 
   def reported(metrics, weights):
     """The metrics without those that no row counts for, such as the accuracy where there are only ratings."""
-    counted = {f"{kind}/loss": weight.any() for kind, weight in weights.items()} | {"accuracy": weights["ranks"].any()}
+    counted = {f"{kind}/loss": weight.any() for kind, weight in weights.items()}
+    counted |= dict.fromkeys(("accuracy", "margin"), weights["ranks"].any())
     return {name: metric for name, metric in metrics.items() if counted.get(name, True)}
 
   def step(state: TrainState, index: int):
     rows = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
     batch, weights = batch_of(train, rows)
     state, metrics = update(state, batch, sum_to_one(weights))
-    if index + 1 == num_steps:  # inside the last step, so that a checkpoint of the last step is always normalised
-      state = state.replace(params=normalize(state.params))
-    return state, reported(metrics, weights)
+    return state, {**reported(metrics, weights), "tokens/trained": count_tokens(batch.mask)}
 
   def evaluate(state: TrainState):
     def measured(rows, present):
       batch, weights = batch_of(held_out, rows)
       batch = batch.replace(ranks=np.where(present[:, None], batch.ranks, -1))
       weights = {kind: np.where(present, weight, np.float32(0)) for kind, weight in weights.items()}
-      loss, metrics = measure(state.params, batch, weights)
-      return {"loss": Mean(loss, sum(weight.sum() for weight in weights.values())), **metrics}
+      return measure(state.params, batch, weights)
 
     return reported(pooled_metrics(measured, len(held_out["tokens"]), config.batch_size), row_weights(held_out))
 
-  def normalize(params: Params) -> Params:
+  def normalize(state: TrainState) -> TrainState:
+    policy = load_policy(stage, config.init, model, tokenizer)
     _, chosen = prompts.take(np.arange(config.normalize_count) % len(prompts.texts))
     rollout, _ = sample(policy, chosen, stage_key(stage))
-    return normalize_head(params, model_scorer(model, params)(rollout, (), ()))
+    scores = model_scorer(model, state.params, stage.transport)(rollout, (), ())
+    return state.replace(params=normalize_head(state.params, scores))
+
+  def initial():
+    policy = load_policy(stage, config.init, model, tokenizer)
+    return adapt(config.lora, stage, only_scored(model.init_head(stage_key(stage), policy, config.likelihood)))
 
   run_steps(
-    stage,
-    init_state(params, optimizer),
-    step,
-    num_steps,
-    identity=identity(stage, model, tokenizer),
-    checkpoint_every=config.checkpoint_every,
-    evaluate=evaluate,
-    evaluate_every=config.evaluate_every,
-  )
+    stage, init_state(initial(), optimizer), step, num_steps, identity=identity(stage, model, tokenizer),
+    checkpoint_every=config.checkpoint_every, loop=config.loop, evaluate=evaluate if len(held_out["tokens"]) else None,
+    evaluate_every=config.evaluate_every, finish=normalize,
+  )  # fmt: skip
 
 
 def _load(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> tuple[dict, dict]:
   """The rows to train on and to evaluate on: the arrays of `Preferences` by name, and "weight" f32[N]."""
   if config.comparisons:
-    sides = load_comparisons(stage.path(config.comparisons), tokenizer, config.length, config.eval_fraction, stage.seed)
+    sides = load_comparisons(config.comparisons, stage, tokenizer, config.length, config.eval_fraction)
     train, held_out = ({**side.rows, "weight": np.ones(len(side.groups), np.float32)} for side in sides)
     return train, held_out
   judged = load_judgements(

@@ -23,22 +23,30 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy, ppo_policy_objective, token_logprobs
+from rlhf_jax.models import LanguageModel
+from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy, ppo_policy_objective
+from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import weighted_sum
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
+  Functions,
   LossFn,
+  Metrics,
   PolicyConfig,
+  Watch,
   adapt,
   check_minibatches,
+  experience_metrics,
+  frozen,
   identity,
   init_state,
-  jit,
   load_policy,
   make_environment,
+  make_logprobs,
   make_optimizer,
   make_update,
   open_workspace,
+  policy_metrics,
   run_epochs,
   run_steps,
 )
@@ -49,22 +57,20 @@ from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 class Config(PolicyConfig):
   """Settings of RLOO, beside those of every `PolicyConfig`; environment.samples_per_prompt is the paper's K."""
 
-  kl_coef: float
+  kl_coef: NonNegativeFloat
   """Coefficient of the KL penalty, in units of reward per nat; 0 for no penalty."""
-  clip: float
+  clip: NonNegativeFloat
   """Half-width of the interval around 1 that the probability ratio of a whole sequence is clipped to."""
-  epochs: int
+  epochs: PositiveInt
   """Number of passes over each rollout."""
-  minibatches: int
+  minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
 
   def __post_init__(self):
-    if self.clip < 0:
-      raise ValueError(f"clip={self.clip} must be >= 0")
     samples = self.environment.samples_per_prompt
     if samples < 2:
       raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: there is nothing to leave one out of")
-    check_minibatches(self.epochs, self.minibatches, self.environment.batch_size * samples)
+    check_minibatches(self.minibatches, self.environment.batch_size * samples)
 
 
 def make_loss(apply: Callable, *, clip: float, temperature: float = 1.0) -> LossFn:
@@ -75,31 +81,29 @@ def make_loss(apply: Callable, *, clip: float, temperature: float = 1.0) -> Loss
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     log_p, log_p_old = jnp.sum(logp, axis=1), jnp.sum(batch.logp, axis=1, where=batch.mask)  # [B]
     objective, clipped = ppo_policy_objective(log_p, log_p_old, batch.advantages[:, 0], clip=clip)
-    tokens = batch.mask.astype(jnp.float32)
-    return weighted_sum(-objective, weights), {
-      "policy/clip_fraction": Mean(clipped, weights),
-      "policy/approx_kl": Mean(kl_estimate(batch.logp, logp, kind="k3", mask=batch.mask), tokens),
-      "policy/entropy": Mean(entropy, tokens),
-    }
+    metrics = policy_metrics(logp, batch.logp, entropy, batch.mask, batch.mask.astype(jnp.float32))
+    return weighted_sum(-objective, weights), {**metrics, "policy/clip_fraction": Mean(clipped, weights)}
 
   return loss_fn
 
 
 def make_experience(
   rollout: Rollout, logp_ref: jax.Array, scores: jax.Array, *, kl_coef: float, samples_per_prompt: int
-) -> tuple[Experience, dict[str, Mean]]:
+) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   returns = scores - kl_coef * sequence_kl
   advantages = leave_one_out(returns.reshape(-1, samples_per_prompt)).reshape(-1, 1)
   ones = jnp.ones_like(returns)
-  metrics = {
+  advantages = jnp.broadcast_to(advantages, mask.shape)
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref)
+  return experience, {
     "kl/reference": Mean(sequence_kl, ones),
     "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),
     "reward/return": Mean(returns, ones),
+    **experience_metrics(experience),
   }
-  return Experience(rollout.tokens, mask, rollout.logp, jnp.broadcast_to(advantages, mask.shape)), metrics
 
 
 def sequence_mean(mask: jax.Array) -> jax.Array:
@@ -107,21 +111,32 @@ def sequence_mean(mask: jax.Array) -> jax.Array:
   return jnp.full(len(mask), 1.0 / len(mask))
 
 
+def build(config: Config, model: LanguageModel, transport: Transport, num_updates: int) -> Functions:
+  """(optimizer, update, experience_of): the compiled functions of a run of num_updates."""
+  temperature = config.environment.sampling.temperature
+  loss_fn = make_loss(model.apply, clip=config.clip, temperature=temperature)
+  optimizer = make_optimizer(config.optimizer, num_updates)
+  update = make_update(loss_fn, optimizer, transport)
+
+  logprobs = make_logprobs(model.apply, temperature, transport)
+
+  @jax.jit
+  def experience_of(reference, rollout, scores):
+    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
+    samples = config.environment.samples_per_prompt
+    return make_experience(rollout, logp_ref, scores, kl_coef=config.kl_coef, samples_per_prompt=samples)
+
+  return optimizer, update, experience_of
+
+
 def run(config: Config, stage: Stage) -> None:
   """Optimises the policy of `init` for num_steps rollouts."""
   tokenizer, model = open_workspace(stage)
-  temperature = config.environment.sampling.temperature
   episodes = make_environment(config.environment, stage, model, tokenizer)
-  reference = load_policy(stage, config.init, model, tokenizer)
-  loss_fn = make_loss(model.apply, clip=config.clip, temperature=temperature)
-  optimizer = make_optimizer(config.optimizer, config.num_steps * config.epochs * config.minibatches)
-  update = make_update(loss_fn, optimizer, stage.transport)
-
-  @jit
-  def experience_of(reference, rollout, scores):
-    logp_ref = token_logprobs(model.apply(reference, rollout.tokens) / temperature, rollout.tokens, mask=rollout.mask)
-    samples = config.environment.samples_per_prompt
-    return make_experience(rollout, logp_ref, scores, kl_coef=config.kl_coef, samples_per_prompt=samples)
+  reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
+  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
+  num_updates = config.num_steps * config.epochs * config.minibatches
+  optimizer, update, experience_of = build(config, model, stage.transport, num_updates)
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
@@ -135,13 +150,16 @@ def run(config: Config, stage: Stage) -> None:
       minibatches=config.minibatches,
       seed=(stage.stage_seed, index),
     )
+    watch.record(index, batch, experience)
     return state, {**batch.metrics, **metrics, **pooled}
 
   run_steps(
     stage,
-    init_state(adapt(config.lora, stage, reference), optimizer),
+    init_state(adapt(config.lora, stage, load_policy(stage, config.init, model, tokenizer)), optimizer),
     step,
     config.num_steps,
     identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every,
+    loop=config.loop,
+    **watch.hooks,
   )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import functools
 import json
+import os
 import shlex
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf_jax.cli import parsers
-from rlhf_jax.pipeline.recipe import config_lines, load_config, load_population, run_parser
+from rlhf_jax.cli.failures import told
+from rlhf_jax.pipeline.recipe import config_lines, load_config, load_seeds, run_parser
 from rlhf_jax.settings import ConfigError
+from rlhf_jax.writing import write_bytes
+
+if TYPE_CHECKING:
+  from rlhf_jax.sweep.engines import Engine
 
 
 def _configs(arguments: list[str]) -> None:
@@ -30,27 +40,111 @@ def _configs(arguments: list[str]) -> None:
 
 def _run(arguments: list[str]) -> int:
   config, workdir = load_config(arguments)
-  seeds, vary = load_population(arguments)
-  if run_parser().parse_known_args(arguments)[0].print:
+  seeds = load_seeds(arguments)
+  settings = run_parser().parse_known_args(arguments)[0]
+  if settings.print:
     print("\n".join(config_lines(config)))
     return 0
-  from rlhf_jax.pipeline import (  # import jax: `--help`, typos and the annotation page should answer at once
-    members,
-    run,
-  )
-  from rlhf_jax.train import Interrupted
+  from rlhf_jax.pipeline import run  # imports jax: `--help`, typos and the annotation page should answer at once
+  from rlhf_jax.pipeline.check import check_run
+  from rlhf_jax.sweep import members
+  from rlhf_jax.train import job, processes
+  from rlhf_jax.train.signals import Interrupted, exit_on_signal
+
+  job.start(settings.coordinator, settings.process_count, settings.process_index)
+  if seeds and processes.several():
+    raise ConfigError("--seeds starts processes of its own, on this machine: start it once, without --process-count")
+  redo = [name for names in settings.redo for name in names.split(",")]
+  if settings.check:
+    check = functools.partial(members.check, seeds=seeds) if seeds else check_run
+    found = check(config, Path(workdir), redo=redo, accept_changes=settings.accept_changes)
+    if processes.leader():
+      print(found)
+    return 0
 
   command = shlex.join(["rlhf-jax", "run", *arguments])
   try:
-    if seeds or vary:
-      members.run(config, Path(workdir), seeds, vary, command)
-    else:
-      run.run(config, Path(workdir), command)
+    with exit_on_signal():
+      if seeds:
+        members.run(config, Path(workdir), seeds, command, redo, settings.accept_changes)
+      else:
+        run.run(config, Path(workdir), command, redo, settings.accept_changes)
   except Interrupted as stop:
-    print(f"{stop}; the same command continues there", file=sys.stderr)
-    return 130
-  print(f"The report is {Path(workdir) / 'report.html'}")
+    without = " without --redo" if redo else ""
+    if processes.leader():
+      print(f"{stop}; the same command{without} continues there", file=sys.stderr)
+    return 128 + stop.number
+  except BaseException as error:
+    if not processes.several():
+      raise
+    cause = processes.lost(error) or error
+    status = told(cause, processes.name())
+    if status is None:
+      traceback.print_exception(error)
+    job.end(cause, 1 if status is None else status)
+  if processes.leader():
+    print(f"The report is {Path(workdir) / 'report.html'}")
   return 0
+
+
+def _sweep(arguments: list[str]) -> int:
+  settings = parsers.sweep().parse_args(arguments)
+  from rlhf_jax.sweep import command
+  from rlhf_jax.sweep.cells import read_cells
+  from rlhf_jax.sweep.drive import SweepStopped
+
+  root = settings.workdir.absolute()
+  if settings.trials:
+    return _search(settings, root)
+  cells = read_cells(settings.file)
+  units, costs = command.prepare(cells, root)
+  if settings.dry_run or settings.check:
+    print(command.plan_text(cells, units, costs, root))
+    return 0
+  if settings.engine == "commands":
+    print(f"The command lines are in {command.hand_out(cells, units, root, settings.metric)}")
+    return 0
+  parameters = command.read_parameters(settings.slurm)
+  engine = command.choose_engine(settings.engine, root, settings.workers, costs, parameters)
+  try:
+    command.run_cells(cells, root, units, engine, settings.retries, settings.metric)
+  except SweepStopped as stop:
+    print("the sweep was stopped, and what ran has saved; the same command continues", file=sys.stderr)
+    return 128 + stop.number
+  print(f"The tables are {root / 'table.html'}, .csv, .parquet and .json, and {root / 'groups.csv'}")
+  return 0
+
+
+def _search(settings: argparse.Namespace, root: Path) -> int:
+  from rlhf_jax.sweep import command
+  from rlhf_jax.sweep.drive import SweepStopped
+  from rlhf_jax.sweep.engines import default_workers
+  from rlhf_jax.sweep.search import search
+
+  if settings.engine == "commands" or settings.dry_run or settings.check:
+    raise ConfigError("a search chooses its trials by the results of others: it has no plan to print or to hand out")
+  parameters = command.read_parameters(settings.slurm)
+  at_once = settings.workers or (1 if settings.engine == "inline" else default_workers(0))
+
+  def engine() -> Engine:
+    return command.choose_engine(settings.engine, root, at_once, {}, parameters)
+
+  plan = (settings.trials, settings.sampler, settings.prune)
+  try:
+    print(search(settings.file, root, *plan, engine, at_once, settings.retries))
+  except SweepStopped as stop:
+    print("the search was stopped, and what ran has saved; the same command continues", file=sys.stderr)
+    return 128 + stop.number
+  return 0
+
+
+def _compare(arguments: list[str]) -> None:
+  settings = parsers.compare().parse_args(arguments)
+  from rlhf_jax.sweep import command
+
+  rows = command.compare(settings.runs)
+  settings.out.mkdir(parents=True, exist_ok=True)
+  command.tell(rows, settings.out, settings.metric)
 
 
 def _sample(arguments: list[str]) -> None:
@@ -84,6 +178,41 @@ def _report(arguments: list[str]) -> None:
   print(write_report(settings.run))
 
 
+def _doctor(arguments: list[str]) -> int:
+  settings = parsers.doctor().parse_args(arguments)
+  from rlhf_jax.tools.doctor import diagnosis_text, examine
+
+  diagnosis = examine(settings.run)
+  print(diagnosis_text(diagnosis))
+  return 1 if diagnosis.faults else 0
+
+
+def _compile(arguments: list[str]) -> int:
+  settings, overrides = parsers.compile_pod().parse_known_args(arguments)
+  config, _ = load_config(["--config", settings.config, "--print", *overrides])
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the chips are not there
+  from rlhf_jax.tools.compile.chips import target
+  from rlhf_jax.tools.compile.compile import compile_config, search_config, write
+  from rlhf_jax.tools.compile.report import as_text
+
+  chips = target(settings.topology, settings.slices)
+  name = shlex.join([settings.config, *overrides])
+  only = [stage for stage in settings.stages.split(",") if stage]
+  if settings.search:
+    found, report = search_config(config, name, chips, only, settings.best, _tell)
+    print(found)
+  else:
+    report = compile_config(config, name, chips, only, _tell)
+  print(as_text(report))
+  if settings.out is not None:
+    write(report, settings.out)
+  return 0 if report.fits else 1
+
+
+def _tell(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
 def _collect(arguments: list[str]) -> None:
   settings = parsers.collect().parse_args(arguments)
   if (settings.run is None) != (settings.prompts is None) or not (settings.run or settings.responses or settings.gold):
@@ -96,7 +225,7 @@ def _collect(arguments: list[str]) -> None:
   skips: dict[Path | str | None, dict[str, int]] = {}
   existing = collect.read_responses(settings.responses) if settings.responses else {}
   gold, skips[settings.gold] = collect.read_gold(settings.gold) if settings.gold else ([], {})
-  prompts: list[str] = []
+  prompts: list[data.Prompt] = []
   policies: list[collect.Policy] = []
   if settings.run is not None:
     from rlhf_jax.tools.ask import open_policies
@@ -184,7 +313,7 @@ def _harness(arguments: list[str]) -> None:
   found = evaluate(model, tasks, settings.include, settings.shots, settings.chat, settings.limit)
   text = json.dumps(found, indent=2, default=str)
   if settings.out:
-    settings.out.write_text(text + "\n")
+    write_bytes(settings.out, f"{text}\n".encode())
   print(text)
 
 
@@ -196,7 +325,8 @@ def _completion(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-  "configs": _configs, "run": _run, "sample": _sample, "report": _report, "collect": _collect, "annotate": _annotate,
-  "convert": _convert, "agreement": _agreement, "export": _export, "tokenizer": _tokenizer, "harness": _harness,
-  "completion": _completion,
+  "configs": _configs, "run": _run, "sweep": _sweep, "compare": _compare, "sample": _sample,
+  "report": _report, "doctor": _doctor, "compile": _compile, "collect": _collect,
+  "annotate": _annotate, "convert": _convert, "agreement": _agreement, "export": _export, "tokenizer": _tokenizer,
+  "harness": _harness, "completion": _completion,
 }  # fmt: skip

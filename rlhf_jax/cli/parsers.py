@@ -7,9 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_jax.pipeline.recipe import run_parser
+from rlhf_jax.ranges import AtLeast, Range
 
 SHAPES = ("records", "dataset", "rankings", "pairs", "ratings", "critiques")
+ENGINES = ("inline", "local", "slurm", "commands")
+SAMPLERS = ("random", "sobol", "halton", "tpe")
 SHELLS = ("bash", "zsh", "fish")
+
+
+def _number(kind: type[int] | type[float], allowed: Range) -> Callable[[str], float]:
+  """A `type` of argparse: numbers of a range."""
+
+  def number(text: str) -> float:
+    value = kind(text)
+    if value not in allowed:
+      raise argparse.ArgumentTypeError(f"it is {text}, and must be {allowed}")
+    return value
+
+  number.__name__ = kind.__name__  # argparse names it where the text is no number
+  return number
+
+
+_TEMPERATURE, _COUNT = _number(float, AtLeast(0)), _number(int, AtLeast(1))
 
 
 def configs() -> argparse.ArgumentParser:
@@ -22,14 +41,61 @@ def configs() -> argparse.ArgumentParser:
   return parser
 
 
+def sweep() -> argparse.ArgumentParser:
+  """rlhf-jax sweep"""
+  parser = _parser("sweep", "Run the cells that sweep(add) of a file adds, and write a table of them.")
+  parser.add_argument(
+    "file",
+    type=Path,
+    metavar="FILE",
+    help="a .py file with sweep(add), where add(config) adds a cell, or with search(trial)",
+  )
+  parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the directory of the sweep; the same "
+                      "command continues there")  # fmt: skip
+  parser.add_argument("--engine", choices=ENGINES, default="local", help="inline: this process; local: processes of "
+                      "this machine (default); slurm: jobs of a cluster; commands: writes a command line for each "
+                      "run")  # fmt: skip
+  parser.add_argument("--workers", type=_COUNT, metavar="N", help="runs at a time (default: one a GPU, else one a core "
+                      "as far as the memory goes; any number of jobs of SLURM)")  # fmt: skip
+  parser.add_argument("--retries", type=_number(int, AtLeast(0)), default=2, metavar="K", help="how often a run that "
+                      "failed is tried again (default 2)")  # fmt: skip
+  parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="a parameter of jobs in "
+                      "submitit's names, as slurm_partition=gpu or timeout_min=600; may be repeated")  # fmt: skip
+  parser.add_argument("--trials", type=_COUNT, metavar="N", help="search: N trials of search(trial) of the file, whose "
+                      "objective is to be best")  # fmt: skip
+  parser.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="search: how trials are chosen (default tpe, "
+                      "which learns from earlier ones)")  # fmt: skip
+  parser.add_argument("--prune", action="store_true", help="search: stop trials early that fall behind, by successive "
+                      "halving on the objective's curve")  # fmt: skip
+  parser.add_argument("--dry-run", action="store_true", help="check every cell, show the plan, and end")
+  parser.add_argument("--check", action="store_true", help="the same as --dry-run")
+  _add_metric(parser)
+  return parser
+
+
+def compare() -> argparse.ArgumentParser:
+  """rlhf-jax compare"""
+  parser = _parser("compare", "Write tables of runs: what differs in their configs, and what they measured.")
+  parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or a sweep, which stands for its runs")
+  parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="the directory for the "
+                      "tables (default comparison)")  # fmt: skip
+  _add_metric(parser)
+  return parser
+
+
+def _add_metric(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--metric", action="append", default=[], metavar="STAGE/METRIC", help="a metric of the grouped "
+                      "table; may be repeated (default: up to six of the latest stages)")  # fmt: skip
+
+
 def sample() -> argparse.ArgumentParser:
   """rlhf-jax sample"""
   parser = _parser("sample", "Ask the models of a run, side by side.")
   parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run")
   parser.add_argument("prompt", nargs="?", help="a prompt; without it, prompts are read line by line")
-  parser.add_argument("--temperature", type=float, default=0.0, help="divisor of the logits; 0 takes the most probable "
-                      "token (default)")  # fmt: skip
-  parser.add_argument("--max-new-tokens", type=int, default=32, help="longest response in tokens (default 32)")
+  parser.add_argument("--temperature", type=_TEMPERATURE, default=0.0, help="divisor of the logits; 0 takes the most "
+                      "probable token (default)")  # fmt: skip
+  parser.add_argument("--max-new-tokens", type=_COUNT, default=32, help="longest response in tokens (default 32)")
   parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
   return parser
 
@@ -38,6 +104,40 @@ def report() -> argparse.ArgumentParser:
   """rlhf-jax report"""
   parser = _parser("report", "Write RUN/report.html anew.")
   parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run")
+  return parser
+
+
+def doctor() -> argparse.ArgumentParser:
+  """rlhf-jax doctor"""
+  parser = _parser(
+    "doctor",
+    "Look through the metrics, samples and results of a run for known causes of trouble, with the evidence and the "
+    "setting to change. Exit status 0: nothing found, 1: something found.",
+  )
+  parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run, finished or not")
+  return parser
+
+
+def compile_pod() -> argparse.ArgumentParser:
+  """rlhf-jax compile"""
+  parser = _parser(
+    "compile",
+    "Compile every program of a config for TPUs that are not there, on a machine without any: whether they fit, what "
+    "they send, and how fast they are by prediction. --config.KEY=VALUE sets keys as in `rlhf-jax run`. Exit status 0: "
+    "everything fits, 1: something does not.",
+  )
+  parser.add_argument("--config", required=True, metavar="NAME", help="a recipe, as of `rlhf-jax run`")
+  parser.add_argument("--topology", required=True, metavar="CHIPS", help="generation and shape of a slice: v5e:16x16, "
+                      "v5p:4x4x4, v6e:16x16, v4:4x4x4")  # fmt: skip
+  parser.add_argument(
+    "--slices", type=_COUNT, default=1, help="number of slices, between which only the axis data goes"
+  )
+  parser.add_argument("--stages", default="", help="comma-separated stages of the config (default all)")
+  parser.add_argument("--search", action="store_true", help="try mesh shapes, microbatches, remat and logits_chunk, "
+                      "and take the fastest by prediction that fits")  # fmt: skip
+  parser.add_argument("--best", type=_COUNT, default=3, help="number of uses of the chips that --search compiles at "
+                      "most (default 3)")  # fmt: skip
+  parser.add_argument("--out", type=Path, metavar="PATH", help="also write PATH.json and PATH.html")
   return parser
 
 
@@ -62,8 +162,8 @@ def collect() -> argparse.ArgumentParser:
   )
   parser.add_argument("--judgements", type=int, default=1, help="number of annotators for each item (default 1)")
   parser.add_argument("--num-prompts", type=int, help="number of prompts, from the start of --prompts; default all")
-  parser.add_argument("--temperature", type=float, default=1.0, help="divisor of the logits (default 1)")
-  parser.add_argument("--max-new-tokens", type=int, default=32, help="longest response in tokens (default 32)")
+  parser.add_argument("--temperature", type=_TEMPERATURE, default=1.0, help="divisor of the logits (default 1)")
+  parser.add_argument("--max-new-tokens", type=_COUNT, default=32, help="longest response in tokens (default 32)")
   parser.add_argument(
     "--seed", type=int, default=0, help="seed of the sampling, of the display orders and of the choice of gold items"
   )
@@ -157,9 +257,10 @@ def completion() -> argparse.ArgumentParser:
 
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
-  "configs": configs, "run": run_parser, "sample": sample, "report": report, "collect": collect, "annotate": annotate,
-  "convert": convert, "agreement": agreement, "export": export, "tokenizer": tokenizer, "harness": harness,
-  "completion": completion,
+  "configs": configs, "run": run_parser, "sweep": sweep, "compare": compare, "sample": sample,
+  "report": report, "doctor": doctor, "compile": compile_pod, "collect": collect,
+  "annotate": annotate, "convert": convert, "agreement": agreement, "export": export, "tokenizer": tokenizer,
+  "harness": harness, "completion": completion,
 }  # fmt: skip
 
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from rlhf_jax.data.dialogue import render_prompt
-from rlhf_jax.data.encoding import Encoded, prompt_ids, response_ids
-from rlhf_jax.data.row_formats import Comparison, Demonstration
+from rlhf_jax.data.dialogue import Prompt, render_prompt
+from rlhf_jax.data.encoding import Answered, Encoded, encode_answers, encode_prompts
+from rlhf_jax.data.records import Comparison, Demonstration
 from rlhf_jax.data.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]
+
+_ABSENT = Answered([], [], np.zeros(0, bool))  # a response that is not there
 
 _PIECE = 1 << 20  # characters that are tokenised at once
 _CUT = re.compile(r"(?<=\S)[ \t\r]*\n")
@@ -57,32 +59,25 @@ def cut_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[l
 
 
 def demonstration_rows(
-  tokenizer: Tokenizer, demonstrations: Sequence[Demonstration], length: int
+  tokenizer: Tokenizer, demonstrations: Sequence[Demonstration], length: int, notes: Counter[str] | None = None
 ) -> tuple[Arrays, Counter[str]]:
   """(arrays, {reason: how many demonstrations were skipped for it}).
 
-  A row is <bos> prompt response <eos>. Prompt and response are tokenised apart, so that the boundary between them is
-  where sampling puts it.
+  A row is a conversation in the chat form. Its first tokens are those of the prompt as sampling sees it. notes: counts
+  what happened to rows that were kept (see `rlhf_jax.data.encoding`).
 
   Returns:
     tokens: i32[N, T].
-    mask: bool[N, T]; True on the response and its <eos>, which the model must learn to emit.
+    mask: bool[N, T]; True on the response and the end of its turn, which the model must learn to emit.
   """
-  rows: list[list[int]] = []
-  starts: list[int] = []
+  rows: list[Answered] = []
   skips: Counter[str] = Counter()
-  for prompt, response in demonstrations:
-    before = prompt_ids(tokenizer, prompt)
-    row = before + response_ids(tokenizer, prompt, response)
-    if len(row) > length:
-      skips[too_long(length)] += 1
-      continue
-    rows.append(row)
-    starts.append(len(before))
-  tokens, lengths = pad_rows(rows, length, tokenizer.pad_id)  # [N, T], [N]
-  positions = np.arange(length)
-  mask = (positions >= np.asarray(starts, np.int32)[:, None]) & (positions < lengths[:, None])  # [N, T]
-  return {"tokens": tokens, "mask": mask}, skips
+  for found in encode_answers(tokenizer, demonstrations, notes):
+    if isinstance(found, str) or len(found.prompt) + len(found.response) > length:
+      skips[found if isinstance(found, str) else too_long(length)] += 1
+    else:
+      rows.append(found)
+  return _answer_arrays(rows, length, tokenizer.pad_id), skips
 
 
 def pack_rows(arrays: Mapping[str, np.ndarray], length: int, pad_id: int, lookback: int = 64) -> Arrays:
@@ -138,68 +133,87 @@ def pad_rows(rows: Sequence[Sequence[int] | np.ndarray], length: int, pad_id: in
 
 
 def comparison_rows(
-  tokenizer: Tokenizer, comparisons: Sequence[Comparison], length: int, num_responses: int | None = None
+  tokenizer: Tokenizer,
+  comparisons: Sequence[Comparison],
+  length: int,
+  num_responses: int | None = None,
+  notes: Counter[str] | None = None,
 ) -> tuple[Arrays, list[int], Counter[str]]:
   """(arrays, indices of the comparisons kept, {reason: how many were skipped for it}).
 
-  A row is <bos> prompt response <eos>, and slot k of a comparison holds `responses[k]`. The number of slots K is
-  `num_responses`, or for None the most responses that any comparison has. A comparison is skipped whole when one of its
-  ranked responses is too long, or when it has more responses than there are slots.
+  A row is a conversation as in `demonstration_rows`, and slot k of a comparison holds `responses[k]`. The number of
+  slots K is `num_responses`, or for None the most responses that any comparison has. A comparison is skipped whole when
+  one of its ranked responses is too long or refused by the chat template, or when it has more responses than there are
+  slots. notes: as in `demonstration_rows`.
 
   Returns:
     tokens: i32[N, K, T]; all <pad> where a response is absent.
-    mask: bool[N, K, T]; True on the tokens of the response, so that the last True is the <eos>.
+    mask: bool[N, K, T]; True on the tokens of the response, so that the last True is the end of its turn.
     ranks: i32[N, K]; 0 is best, -1 is absent.
   """
   most = max((len(comparison.responses) for comparison in comparisons), default=0)
   slots = most if num_responses is None else num_responses
-  rows: list[list[int]] = []
+  asked = [
+    (comparison.prompt, response)
+    for comparison in comparisons
+    for response, rank in zip(comparison.responses, comparison.ranks, strict=True)
+    if rank >= 0
+  ]
+  encoded = iter(encode_answers(tokenizer, asked, notes))
+  rows: list[Answered] = []
   ranks: list[list[int]] = []
-  starts: list[int] = []
   kept: list[int] = []
   skips: Counter[str] = Counter()
   for index, comparison in enumerate(comparisons):
+    group: list[Answered | str] = [next(encoded) if rank >= 0 else _ABSENT for rank in comparison.ranks]
+    reason = _problem(group, slots, length)
+    if reason:
+      skips[reason] += 1
+      continue
     absent = slots - len(comparison.responses)
-    if absent < 0:
-      skips[f"more than {slots} responses"] += 1
-      continue
-    before = prompt_ids(tokenizer, comparison.prompt)
-    group: list[list[int]] = [
-      before + response_ids(tokenizer, comparison.prompt, response) if rank >= 0 else []
-      for response, rank in zip(comparison.responses, comparison.ranks, strict=True)
-    ]
-    if any(len(row) > length for row in group):
-      skips[too_long(length)] += 1
-      continue
-    starts += [len(before)] * slots
-    rows += group + [[]] * absent
+    rows += [found for found in (*group, *[_ABSENT] * absent) if not isinstance(found, str)]
     ranks.append([*comparison.ranks] + [-1] * absent)
     kept.append(index)
-  tokens, lengths = pad_rows(rows, length, tokenizer.pad_id)  # [N * K, T], [N * K]
-  shape = (len(kept), slots, length)
-  mask = (np.arange(length) < lengths[:, None]) & (np.arange(length) >= np.array(starts)[:, None])  # [N * K, T]
-  arrays = {
-    "tokens": tokens.reshape(shape),
-    "mask": mask.reshape(shape),
-    "ranks": np.asarray(ranks, np.int32).reshape(shape[:2]),
-  }
-  return arrays, kept, skips
+  arrays = _answer_arrays(rows, length, tokenizer.pad_id)  # [N * K, T]
+  arrays = {name: array.reshape(len(kept), slots, length) for name, array in arrays.items()}
+  return {**arrays, "ranks": np.asarray(ranks, np.int32).reshape(len(kept), slots)}, kept, skips
 
 
-def prompt_rows(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> tuple[Arrays, list[int], Counter[str]]:
+def _problem(group: Sequence[Answered | str], slots: int, length: int) -> str:
+  if len(group) > slots:
+    return f"more than {slots} responses"
+  refused = next((found for found in group if isinstance(found, str)), "")
+  fits = all(len(found.prompt) + len(found.response) <= length for found in group if not isinstance(found, str))
+  return refused or ("" if fits else too_long(length))
+
+
+def _answer_arrays(rows: Sequence[Answered], length: int, pad_id: int) -> Arrays:
+  """tokens i32[N, T] of prompts with their responses, and mask bool[N, T] of what the assistant says in a response."""
+  tokens, _ = pad_rows([found.prompt + found.response for found in rows], length, pad_id)
+  mask = np.zeros(tokens.shape, bool)
+  for row, (prompt, response, said) in enumerate(rows):
+    mask[row, len(prompt) : len(prompt) + len(response)] = said
+  return {"tokens": tokens, "mask": mask}
+
+
+def prompt_rows(tokenizer: Tokenizer, prompts: Sequence[Prompt], length: int) -> tuple[Arrays, list[int], Counter[str]]:
   """(arrays, indices of the prompts kept, {reason: how many were skipped for it}).
 
-  A row is <bos> and the rendered prompt.
+  A row is the prompt in the chat form, with the generation prompt at its end.
 
   Returns:
     tokens: i32[N, P].
-    lengths: i32[N]; tokens before the padding, <bos> included.
+    lengths: i32[N]; tokens before the padding.
   """
-  encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-  kept = [index for index, row in enumerate(encoded) if len(row) <= length]
-  tokens, lengths = pad_rows([encoded[index] for index in kept], length, tokenizer.pad_id)
-  skips: Counter[str] = Counter({too_long(length): len(encoded) - len(kept)}) if len(kept) < len(encoded) else Counter()
-  return {"tokens": tokens, "lengths": lengths}, kept, skips
+  kept: dict[int, list[int]] = {}
+  skips: Counter[str] = Counter()
+  for index, found in enumerate(encode_prompts(tokenizer, prompts)):
+    if isinstance(found, str) or len(found) > length:
+      skips[found if isinstance(found, str) else too_long(length)] += 1
+    else:
+      kept[index] = found
+  tokens, lengths = pad_rows([*kept.values()], length, tokenizer.pad_id)
+  return {"tokens": tokens, "lengths": lengths}, [*kept], skips
 
 
 def take(arrays: Mapping[str, np.ndarray], indices: Sequence[int] | np.ndarray) -> Arrays:
@@ -228,10 +242,10 @@ def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.nd
   return indices
 
 
-def split_prompts(prompts: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_prompts(prompts: Sequence[Prompt], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
   """(training, held-out) indices, i64; a hash of prompt and seed holds out about `fraction` of the prompts.
 
-  Equal prompts, bare or rendered, are on the same side; a prompt stays on its side when other prompts are added.
+  Equal prompts are on the same side; a prompt stays on its side when other prompts are added.
 
   Raises:
     ValueError: `fraction` is not in [0, 1].
@@ -242,7 +256,7 @@ def split_prompts(prompts: Sequence[str], fraction: float, seed: int) -> tuple[n
   return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def is_held_out(prompt: str, fraction: float, seed: int) -> bool:
+def is_held_out(prompt: Prompt, fraction: float, seed: int) -> bool:
   """Whether `split_prompts` holds a prompt out, which depends on no other prompt."""
   digest = hashlib.sha256(f"{seed}:{render_prompt(prompt)}".encode()).digest()
   return int.from_bytes(digest[:8], "big") / 2**64 < fraction

@@ -1,112 +1,149 @@
 """Prompts and responses as token ids, in the project's chat form or in the form of a published model's chat template.
 
-Prompt and response are tokenised apart, so that the boundary between them is where sampling puts it; every earlier turn
-of the assistant in a prompt is tokenised apart too. Control tokens come from the template's own text alone: the same
-characters in the text of a user or a model are plain text.
+A conversation is rendered whole and tokenised whole, as transformers' `apply_chat_template` does it, and so is its
+prompt, which ends in the generation prompt, as sampling sees it. The response's tokens are the rest of the
+conversation's. Where the prompt's tokens are no beginning of the conversation's (a template that opens a think block
+for an answer, a token that spans the boundary), they stay as sampling sees them, the text that follows the prompt's is
+tokenised after them, and the row is counted.
+
+Control tokens come from the chat form's own text alone: the same characters in a message are plain text.
 """
 
-import functools
 import json
-import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data.dialogue import ASSISTANT, CHAT_TEMPLATE, is_dialogue, render_prompt, render_response, split_dialogue
-from rlhf_jax.data.files import DataError, write_bytes
+from rlhf_jax.data.chat_templates import TemplateRefusal
+from rlhf_jax.data.dialogue import CHAT_TEMPLATE, Dialogue, Prompt, Response, answer_message, is_trained, messages_of
+from rlhf_jax.data.files import DataError
+from rlhf_jax.data.rendering import Request, Text, answer_start, content_start, earlier_spans, render_dialogues
 from rlhf_jax.data.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-  import jinja2
-
-_MARK = "\ue000{}\ue001"  # private-use characters around a number: the place of a message's text in a rendered template
-_MARKS = re.compile("\ue000(\\d+)\ue001")
-_ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
+from rlhf_jax.writing import write_bytes
 
 # The tokens that a loss counts: those of the last answer, of all turns of the assistant, or every token but the first.
 LossTokens = Literal["last", "all", "everything"]
 Encoded = tuple[np.ndarray, np.ndarray]  # (ids i32[T], mask bool[T]) of an example; mask is True on the counted tokens
 
+Span = tuple[int, int]  # begin and end in a text
 
-class Piece(NamedTuple):
-  """A part of an example that is tokenised by itself."""
-
-  content: str | int
-  """Text, or the id of a control token."""
-  spoken: bool = False
-  """Whether the assistant writes it."""
+REJOINED = "its prompt is no beginning of its conversation in tokens, and its response is tokenised after the prompt"
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-  """The ids that a response follows: <bos> and the rendered prompt, or the prompt in the chat template.
+class Answered(NamedTuple):
+  """A prompt and a response to it as token ids."""
+
+  prompt: list[int]
+  """Ids that sampling starts from."""
+  response: list[int]
+  """Ids that follow them; the template may end a conversation with tokens behind the end of the turn."""
+  said: np.ndarray
+  """bool over the response's ids: those that the assistant writes, the end of its turn included."""
+
+  @property
+  def num_said(self) -> int:
+    """Number of the response's ids up to the end of its turn."""
+    return int(np.flatnonzero(self.said)[-1]) + 1
+
+  @property
+  def content(self) -> list[int]:
+    """The ids of the response without the end of its turn."""
+    return self.response[: self.num_said - 1]
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+  """The ids that a response follows: those of the prompt in the chat form, with the generation prompt at its end.
 
   Raises:
-    DataError: the chat template refuses the turns of the prompt.
+    DataError: the chat template refuses the prompt.
   """
-  return _ids(tokenizer, prompt_pieces(tokenizer, prompt))
-
-
-def response_ids(tokenizer: Tokenizer, prompt: str, response: str) -> list[int]:
-  """The ids of a response that follow those of `prompt_ids`, with <eos> at their end."""
-  return _ids(tokenizer, response_pieces(tokenizer, prompt, response))
-
-
-def encode_demonstrations(
-  tokenizer: Tokenizer, demonstrations: Sequence[tuple[str, str]], loss: LossTokens
-) -> list[Encoded]:
-  """(ids i32[T], mask bool[T]) of each (prompt, response), all tokenised at once; mask is True on the tokens of `loss`.
-
-  The ids are those of `prompt_ids` and then of `response_ids`, whatever `loss` is. Raises DataError as `prompt_ids`
-  does.
-  """
-  pairs = [
-    (prompt_pieces(tokenizer, prompt), response_pieces(tokenizer, prompt, response))
-    for prompt, response in demonstrations
-  ]
-  pieces = [piece for pair in pairs for part in pair for piece in part]
-  texts = tokenizer.encode_batch([piece.content for piece in pieces if isinstance(piece.content, str)])
-  encoded = iter(texts)
-  found = []
-  for pair in pairs:
-    ids: list[int] = []
-    mask: list[bool] = []
-    for part, is_response in zip(pair, (False, True), strict=True):
-      for content, spoken in part:
-        here = next(encoded) if isinstance(content, str) else [content]
-        ids += here
-        mask += [is_response or loss == "everything" or (loss == "all" and spoken)] * len(here)
-    mask[0] = False  # no token precedes it, from which it could be predicted
-    found.append((np.asarray(ids, np.int32), np.asarray(mask)))
+  (found,) = encode_prompts(tokenizer, [prompt])
+  if isinstance(found, str):
+    raise DataError(found)
   return found
 
 
-def prompt_pieces(tokenizer: Tokenizer, prompt: str) -> list[Piece]:
-  """The pieces of `prompt_ids`. Raises DataError."""
-  if tokenizer.chat_template:
-    roles, texts = zip(*_turns(prompt), strict=True)
-    return _template_pieces(tokenizer, _render(tokenizer, roles, True), roles, texts)
-  pieces = [Piece(tokenizer.bos_id)]
-  if not is_dialogue(prompt):
-    return [*pieces, Piece(render_prompt(prompt))]
-  text = ""
-  for role, said in split_dialogue(prompt)[:-1]:
-    if role == "Assistant":
-      pieces += [Piece(text + ASSISTANT), Piece(" " + said, True), Piece(tokenizer.eos_id, True)]
-      text = ""
-    else:
-      text += f"\n\n{role}: {said}"
-  return [*pieces, Piece(text + ASSISTANT)]
+def response_ids(tokenizer: Tokenizer, prompt: Prompt, response: Response) -> list[int]:
+  """The ids of a response that follow those of `prompt_ids`, the end of its turn included. Raises DataError."""
+  (found,) = encode_answers(tokenizer, [(prompt, response)])
+  if isinstance(found, str):
+    raise DataError(found)
+  return found.response
 
 
-def response_pieces(tokenizer: Tokenizer, prompt: str, response: str) -> list[Piece]:
-  """The pieces of `response_ids`. Raises DataError."""
-  if not tokenizer.chat_template:
-    return [Piece(render_response(response), True), Piece(tokenizer.eos_id, True)]
-  control, text = _lead(tokenizer, len(_turns(prompt)))
-  contents: tuple[int | str, ...] = (*control, text + response.strip(), tokenizer.eos_id)
-  return [Piece(content, True) for content in contents]
+def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt]) -> list[list[int] | str]:
+  """`prompt_ids` of many prompts; for a prompt that the chat template refuses, the reason."""
+  texts = render_dialogues(tokenizer, [Request(messages_of(prompt), True) for prompt in prompts])
+  ids = iter(_tokenise(tokenizer, [text for text in texts if isinstance(text, Text)]))
+  return [next(ids) if isinstance(text, Text) else _reason(text) for text in texts]
+
+
+def encode_answers(
+  tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, Response]], notes: Counter[str] | None = None
+) -> list[Answered | str]:
+  """(prompt, response) pairs as tokens; for a pair that the chat template refuses, the reason.
+
+  notes: counts the pairs whose prompt is no beginning of their conversation.
+  """
+  return [found if isinstance(found, str) else found[0] for found in _encode(tokenizer, pairs, notes)]
+
+
+def response_lengths(tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, Response]]) -> list[float]:
+  """The number of tokens of each response, the end of its turn included; inf where the chat template refuses it."""
+  return [float("inf") if isinstance(one, str) else one.num_said for one in encode_answers(tokenizer, pairs)]
+
+
+def encode_demonstrations(
+  tokenizer: Tokenizer,
+  demonstrations: Sequence[tuple[Prompt, Response]],
+  loss: LossTokens,
+  notes: Counter[str] | None = None,
+) -> list[Encoded | str]:
+  """(ids i32[T], mask bool[T]) of each (prompt, response); mask is True on the tokens of `loss`.
+
+  The ids are those of `prompt_ids` and then of `response_ids`, whatever `loss` is. For a demonstration that the chat
+  template refuses it is the reason. notes: as in `encode_answers`.
+  """
+  encoded = _encode(tokenizer, demonstrations, notes)
+  spoken = _turns(tokenizer, demonstrations, encoded, trained=True) if loss == "all" else {}
+  silent = _turns(tokenizer, demonstrations, encoded, trained=False) if loss != "last" else {}
+  result: list[Encoded | str] = []
+  for row, found in enumerate(encoded):
+    if isinstance(found, str):
+      result.append(found)
+      continue
+    prompt, response, said = found[0]
+    none, whole = np.zeros(len(prompt), bool), loss == "everything"
+    before = (spoken.get(row, none) | whole) & ~silent.get(row, none)
+    mask = np.concatenate([before, said | whole])
+    mask[0] = False  # no token precedes it, from which it could be predicted
+    result.append((np.asarray(prompt + response, np.int32), mask))
+  return result
+
+
+def _turns(
+  tokenizer: Tokenizer,
+  pairs: Sequence[tuple[Prompt, Response]],
+  encoded: Sequence[tuple[Answered, Text] | str],
+  trained: bool,
+) -> dict[int, np.ndarray]:
+  """{row: bool, True on the tokens of the prompt in turns of the assistant} of the rows that have such turns.
+
+  trained: whether they are the turns to train on, or those with the weight 0.
+  """
+  rows = {
+    row: (messages_of(prompt), found[1])
+    for row, ((prompt, _), found) in enumerate(zip(pairs, encoded, strict=True))
+    if not isinstance(found, str)
+    and any(turn.role == "assistant" and is_trained(turn) == trained for turn in messages_of(prompt))
+  }
+  prompts, texts = [prompt for prompt, _ in rows.values()], [text for _, text in rows.values()]
+  spans = earlier_spans(tokenizer, prompts, texts, trained)
+  starts = (_with_starts(tokenizer, text)[1] for text in texts)
+  return {row: _inside(begin, here) for row, begin, here in zip(rows, starts, spans, strict=True)}
 
 
 def export_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
@@ -122,97 +159,110 @@ def export_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
   write_bytes(directory / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False).encode())
 
 
-def _ids(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> list[int]:
-  ids: list[int] = []
-  for content, _ in pieces:
-    ids += tokenizer.encode(content) if isinstance(content, str) else [content]
-  return ids
-
-
-def _turns(prompt: str) -> list[tuple[str, str]]:
-  if not is_dialogue(prompt):
-    return [("user", prompt)]
-  return [(_ROLES[role], text) for role, text in split_dialogue(prompt)[:-1]]
-
-
-@functools.lru_cache(maxsize=256)
-def _lead(tokenizer: Tokenizer, num_turns: int) -> tuple[tuple[int, ...], str]:
-  """The control tokens and the text that the template puts between the end of a prompt and the response."""
-  roles = tuple(("user", "assistant")[i % 2] for i in range(num_turns))
-  roles = roles if roles[-1] == "user" else (*roles[1:], "user")
-  before, whole = _render(tokenizer, roles, True), _render(tokenizer, (*roles, "assistant"), False)
-  lead = whole[len(before) :].partition(_MARK.format(len(roles)))[0] if whole.startswith(before) else ""
-  if any(token in lead for token in tokenizer.control):
-    return tuple(_ids(tokenizer, _template_pieces(tokenizer, lead, (), ()))), ""
-  return (), lead
-
-
-@functools.lru_cache(maxsize=256)
-def _render(tokenizer: Tokenizer, roles: tuple[str, ...], add_generation_prompt: bool) -> str:
-  from jinja2 import TemplateError
-
-  messages = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(roles)]
-  try:
-    return _compile(tokenizer.chat_template).render(
-      messages=messages,
-      add_generation_prompt=add_generation_prompt,
-      bos_token=tokenizer.backend.id_to_token(tokenizer.bos_id),
-      eos_token=tokenizer.backend.id_to_token(tokenizer.eos_id),
-      pad_token=tokenizer.backend.id_to_token(tokenizer.pad_id),
-    )
-  except TemplateError as error:
-    raise DataError(f"the model's chat template refuses a dialogue of the turns {', '.join(roles)}: {error}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _compile(template: str) -> "jinja2.Template":
-  import jinja2
-  from jinja2.sandbox import ImmutableSandboxedEnvironment  # a template comes with the model and is foreign code
-
-  def raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-  environment = ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-  )
-  environment.filters["tojson"] = lambda value, **arguments: json.dumps(value, ensure_ascii=False, **arguments)
-  environment.globals["raise_exception"] = raise_exception
-  return environment.from_string(template)
-
-
-def _template_pieces(tokenizer: Tokenizer, text: str, roles: Sequence[str], contents: Sequence[str]) -> list[Piece]:
-  """The pieces of a rendered template, with `contents`, never read as control tokens, in the place of its marks.
-
-  A turn of the assistant is a piece of its own that begins where a response to the turns before it would; the <eos>
-  that follows it is spoken too.
-  """
-  pieces: list[Piece] = []
-  speaking = False
-  for number, part in enumerate(_control_pattern(tuple(tokenizer.control)).split(text)):
-    if number % 2:
-      index = tokenizer.control[part]
-      pieces.append(Piece(index, speaking and index == tokenizer.eos_id))
-      speaking = speaking and index != tokenizer.eos_id
+def _encode(
+  tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, Response]], notes: Counter[str] | None
+) -> list[tuple[Answered, Text] | str]:
+  """The tokens of each pair with its prompt's text, or the reason why the chat template refuses it."""
+  number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs))}
+  dialogues = [messages_of(prompt) for prompt in number]
+  wholes = [(*messages_of(prompt), answer_message(response)) for prompt, response in pairs]
+  requests = [Request(messages, True) for messages in dialogues] + [Request(messages, False) for messages in wholes]
+  rendered = render_dialogues(tokenizer, requests)
+  prompts, conversations = rendered[: len(number)], rendered[len(number) :]
+  apart = tokenizer.splits_before_spaces and not tokenizer.chat_template  # then the whole need not be tokenised again
+  texts: list[Text] = [text for text in prompts if isinstance(text, Text)]
+  for (prompt, _), whole in zip(pairs, conversations, strict=True):
+    before = prompts[number[prompt]]
+    if isinstance(before, Text) and isinstance(whole, Text):
+      texts.append(Text(whole.text[len(before.text) :], whole.guard, ()) if apart else whole)
+  ids = iter(_tokenise(tokenizer, texts))
+  prompt_tokens = [next(ids) if isinstance(text, Text) else [] for text in prompts]
+  found: list[tuple[Answered, Text] | str] = []
+  for place, ((prompt, _), whole) in enumerate(zip(pairs, conversations, strict=True)):
+    before, start_ids = prompts[number[prompt]], prompt_tokens[number[prompt]]
+    if not (isinstance(before, Text) and isinstance(whole, Text)):
+      found += [_reason(one) for one in (before, whole) if isinstance(one, TemplateRefusal)][:1]
       continue
-    start = 0
-    for mark in _MARKS.finditer(part):
-      turn = int(mark[1])
-      if roles[turn] != "assistant":
+    response, start = next(ids), len(before.text)
+    starts: list[int] | None = None
+    if not apart and response[: len(start_ids)] == start_ids:
+      response = response[len(start_ids) :]
+      if tokenizer.chat_template and whole.spans:
+        starts = [index - start for index in _with_starts(tokenizer, whole)[1][len(start_ids) :]]
+    elif not apart:
+      begin = _answer_start(tokenizer, wholes[place], before.text, whole.text)
+      if begin is None:
+        found.append("the chat template leaves no trace of where the answer begins")
         continue
-      _, lead = _lead(tokenizer, turn)
-      cut = mark.start() - len(lead) * part.endswith(lead, start, mark.start())
-      pieces += [Piece(part[start:cut]), Piece(part[cut : mark.end()], True)]
-      start, speaking = mark.end(), True
-    pieces.append(Piece(part[start:]))
-  filled = ((_fill(content, contents), spoken) for content, spoken in pieces)
-  return [Piece(content, spoken) for content, spoken in filled if content != ""]
+      start = begin
+      response, starts = _tokenise_after(tokenizer, Text(whole.text[start:], whole.guard, ()))
+      if notes is not None:
+        notes[REJOINED] += 1
+    spans = [(first - start, last - start) for first, last in whole.spans] if tokenizer.chat_template else []
+    found.append((_answered(tokenizer, start_ids, response, starts, spans), before))
+  return found
 
 
-def _fill(content: str | int, contents: Sequence[str]) -> str | int:
-  return content if isinstance(content, int) else _MARKS.sub(lambda mark: contents[int(mark[1])], content)
+def _answered(
+  tokenizer: Tokenizer, prompt: list[int], response: list[int], starts: list[int] | None, spans: Sequence[Span]
+) -> Answered:
+  """starts: index of the character at which each id of the response begins. spans: those of {% generation %} blocks."""
+  ends = [place for place, index in enumerate(response) if index in tokenizer.end_ids]
+  if not ends:  # a template without an end of a turn: without one the model would not learn to stop
+    response, ends = [*response, tokenizer.eos_id], [len(response)]
+  said = np.arange(len(response)) <= ends[0]
+  if starts is not None and spans:
+    said &= np.append(_inside(starts, spans), np.zeros(len(response) - len(starts), bool))
+    said[ends[0]] = True
+  return Answered(prompt, response, said)
 
 
-@functools.lru_cache(maxsize=8)
-def _control_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-  longest_first = sorted(names, key=len, reverse=True)
-  return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+def _answer_start(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, whole: str) -> int | None:
+  (before,) = render_dialogues(tokenizer, [Request(dialogue[:-1], False)])
+  said = whole[: content_start(tokenizer, dialogue, whole)]
+  return answer_start(tokenizer, said, prompt, before.text if isinstance(before, Text) else prompt)
+
+
+def _reason(refusal: TemplateRefusal) -> str:
+  return f"the chat template refuses it: {refusal}"
+
+
+def _tokenise(tokenizer: Tokenizer, texts: Sequence[Text]) -> list[list[int]]:
+  """The ids of texts whose control tokens are meant, all at once."""
+  try:
+    plain = [text.text for text in texts if not text.guard]
+    ids = iter([found.ids for found in tokenizer.parsing.encode_batch_fast(plain, add_special_tokens=False)])
+  except TypeError as error:
+    raise ValueError("cannot encode a text that is not a string of valid Unicode") from error
+  return [_with_starts(tokenizer, text)[0] if text.guard else next(ids) for text in texts]
+
+
+def _with_starts(tokenizer: Tokenizer, text: Text) -> tuple[list[int], list[int]]:
+  """The ids of a text without its guards, and the index of the character that each begins at."""
+  try:
+    found = tokenizer.parsing.encode(text.text, add_special_tokens=False)
+  except TypeError as error:
+    raise ValueError(f"cannot encode {text.text[:60]!r}: not a string of valid Unicode") from error
+  tokens = zip(found.ids, found.offsets, strict=True)
+  guarded = (text.text[begin:end] == text.guard for begin, end in found.offsets)
+  kept = [token for token, guard in zip(tokens, guarded, strict=True) if not (text.guard and guard)]
+  return [index for index, _ in kept], [begin for _, (begin, _) in kept]
+
+
+def _tokenise_after(tokenizer: Tokenizer, text: Text) -> tuple[list[int], list[int]]:
+  """`_with_starts` of a text that follows another: without what a vocabulary of SentencePiece puts before the first."""
+  for anchor in ("\n", ".", "a"):
+    alone = tokenizer.parsing.encode(anchor, add_special_tokens=False).ids
+    ids, starts = _with_starts(tokenizer, Text(anchor + text.text, text.guard, ()))
+    if ids[: len(alone)] == alone and all(start >= len(anchor) for start in starts[len(alone) :]):
+      return ids[len(alone) :], [start - len(anchor) for start in starts[len(alone) :]]
+  return _with_starts(tokenizer, text)
+
+
+def _inside(starts: Sequence[int], spans: Sequence[Span]) -> np.ndarray:
+  """bool over tokens that begin at these characters: those that begin in one of the spans."""
+  places = np.asarray(starts, np.int64)
+  found = np.zeros(len(places), bool)
+  for begin, end in spans:
+    found |= (places >= begin) & (places < end)
+  return found

@@ -10,16 +10,70 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from rlhf_jax.writing import write_bytes
 
 PathLike = str | os.PathLike[str]
 Row = dict[str, Any]  # {column: value}
 
+MAX_ROW = 64 << 20  # bytes of a line, or of an element of a JSON array: more is taken for a fault of the file
+# A .gz file may unpack to so many bytes, or else to so many times what was read of it. Deflate reaches a ratio of 1032,
+# texts hardly 20.
+UNPACKED_BYTES, UNPACKED_RATIO = 1 << 20, 100
 _CHUNK = 1 << 16  # bytes of a JSON array that are read at once
+_PACKED = 1 << 13  # bytes of a .gz file that are read at once
 
 
 class DataError(ValueError):
   """A fault of a data file that the user can repair: the message names file and line, what was found and what to do."""
+
+
+class EmptyFileError(DataError):
+  """A file holds nothing, which is no fault of one file among several."""
+
+
+class _Unpacked(io.RawIOBase):
+  """The bytes of a gzip stream, up to a bound: 1 MB that unpacks to 1 GB is no data but an attack, or a mistake.
+
+  `gzip` reads ahead (by 128 KB for every member of the stream, from Python 3.12 on), which may unpack to 1032 times as
+  much; the bound here is of the bytes that were unpacked.
+  """
+
+  def __init__(self, packed: BinaryIO, path: PathLike) -> None:
+    self.packed, self.path = packed, path
+    self.rest, self.used, self.done = b"", 0, 0  # bytes read and not unpacked; number of bytes unpacked; of the result
+    self.member: Any = None  # the decompressor of the current member of the stream
+
+  def readable(self) -> bool:
+    """Always."""
+    return True
+
+  def readinto(self, buffer: Any) -> int:
+    """Raises DataError beyond the bound, zlib.error and EOFError for a damaged and for a cut stream."""
+    piece = b""
+    while not piece:
+      data = self.rest or self.packed.read(_PACKED)
+      if self.member is None or self.member.eof:
+        if not data:
+          return 0
+        data = self.rest = data.lstrip(b"\0") if self.used else data  # zeros may stand behind a member
+        if not data:
+          continue
+        self.member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+      if not data:
+        raise EOFError
+      piece = self.member.decompress(data, len(buffer))
+      self.rest = self.member.unused_data if self.member.eof else self.member.unconsumed_tail
+      self.used += len(data) - len(self.rest)
+    self.done += len(piece)
+    if self.done > max(UNPACKED_BYTES, UNPACKED_RATIO * self.used):
+      raise DataError(
+        f"{self.path}: unpacks to more than {UNPACKED_RATIO} times its size; if that is meant, unpack it and name the "
+        "unpacked file"
+      )
+    buffer[: len(piece)] = piece
+    return len(piece)
 
 
 class RowError(DataError):
@@ -49,20 +103,26 @@ def read_text(path: PathLike) -> str:
 
 @contextlib.contextmanager
 def open_file(path: PathLike) -> Iterator[io.BufferedIOBase]:
-  """Opens a file of bytes; a `.gz` file is decompressed as it is read.
+  """Opens a file of bytes; one that is compressed by gzip, or named `.gz`, is decompressed as it is read.
 
   Raises:
-    DataError: here, or while the bytes are read: the file is missing, or its gzip stream is damaged or cut short.
+    DataError: here, or while the bytes are read: the file is missing, or its gzip stream is damaged or cut short, or
+      unpacks to more than UNPACKED_BYTES and more than UNPACKED_RATIO times its size.
   """
   try:
-    with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as file:
-      yield file
+    with open(path, "rb") as file:
+      yield io.BufferedReader(_Unpacked(file, path), _CHUNK) if _is_packed(path, file) else file
   except EOFError as error:
     raise DataError(f"{path}: the gzip stream ends early; copy or download the file again") from error
-  except (gzip.BadGzipFile, zlib.error) as error:
+  except zlib.error as error:
     raise DataError(f"{path}: not a valid gzip file ({error}); copy it again, or drop the .gz") from error
   except OSError as error:
     raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _is_packed(path: PathLike, file: io.BufferedReader) -> bool:
+  """Whether an open file is, or by its name should be, compressed by gzip, whose sign begins no text and no table."""
+  return Path(path).suffix == ".gz" or file.peek(2)[:2] == b"\x1f\x8b"
 
 
 def read_rows(path: PathLike) -> list[tuple[int, Row]]:
@@ -91,14 +151,14 @@ def stream_rows(path: PathLike, start: int = 0) -> Iterator[tuple[int, Row | Row
       rows = itertools.islice(_array_rows(file, path), start, None)
       yield from ((line, _checked(row, path, line)) for line, row in rows)
       return
-    for number, line in itertools.islice(_numbered_lines(file), start, None):
+    for number, line in itertools.islice(_numbered_lines(file, path), start, None):
       yield number, _line_row(line, path, number)
 
 
 def is_array(path: PathLike) -> bool:
   """Whether a JSON file holds one array, rather than one row a line. Raises DataError, also for an empty file."""
   with open_file(path) as file:
-    head = next((line for _, line in _numbered_lines(file)), None)
+    head = next((line for _, line in _numbered_lines(file, path)), None)
   if head is None:
     raise _empty(path)
   return head.lstrip().startswith(b"[")
@@ -110,7 +170,7 @@ def stream_lines(path: PathLike, start: int = 0) -> Iterator[tuple[int, str | Ro
   A line that is not UTF-8 gives its RowError. Raises DataError while the file is read.
   """
   with open_file(path) as file:
-    for number, line in itertools.islice(_numbered_lines(file), start, None):
+    for number, line in itertools.islice(_numbered_lines(file, path), start, None):
       try:
         yield number, line.rstrip(b"\r\n").decode()
       except UnicodeDecodeError as error:
@@ -120,7 +180,7 @@ def stream_lines(path: PathLike, start: int = 0) -> Iterator[tuple[int, str | Ro
 def count_lines(path: PathLike) -> int:
   """The number of rows of a file with one row a line: its lines that are not blank. Raises DataError."""
   with open_file(path) as file:
-    return sum(1 for line in file if line.strip())
+    return sum(1 for _ in _numbered_lines(file, path))
 
 
 def write_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -142,22 +202,26 @@ def write_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def write_json(path: PathLike, value: object) -> None:
   """Writes one JSON value, at once or not at all."""
-  write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+  write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_bytes(path: PathLike, data: bytes) -> None:
-  """Writes a whole file: first a temporary file beside it, then a rename, so that a reader never sees half of it."""
-  target = Path(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def read_json(path: PathLike) -> Any:
+  """The JSON value that a file holds.
+
+  Raises:
+    DataError: the file cannot be read, or it is no whole JSON value: it was cut, or edited by hand.
+  """
+  with open_file(path) as file:
+    data = file.read()
   try:
-    with open(temporary, "wb") as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, target)
-  finally:
-    temporary.unlink(missing_ok=True)
+    return json.loads(data.decode())
+  except (ValueError, RecursionError) as error:
+    raise DataError(f"{path} is not valid JSON ({error}): it is cut or damaged; restore it from a copy") from error
+
+
+def write_text(path: PathLike, text: str) -> None:
+  """Writes a text as UTF-8, at once or not at all."""
+  write_bytes(path, text.encode())
 
 
 def type_name(value: object) -> str:
@@ -175,16 +239,22 @@ def not_utf8(path: PathLike, line: int, byte: int) -> RowError:
   return RowError(message, "malformed")
 
 
+def _too_long(what: str) -> str:
+  return f"a {what} of more than {MAX_ROW >> 20} MB; split the file into rows, one JSON object a line"
+
+
 def _empty(path: PathLike) -> DataError:
-  return DataError(f"{path}: the file is empty; expected text")
+  return EmptyFileError(f"{path}: the file is empty; expected text")
 
 
-def _numbered_lines(file: io.BufferedIOBase) -> Iterator[tuple[int, bytes]]:
-  """(number from 1, bytes) of the lines that are not blank, without a byte order mark.
+def _numbered_lines(file: io.BufferedIOBase, path: PathLike) -> Iterator[tuple[int, bytes]]:
+  """(number from 1, bytes) of the lines that are not blank, without a byte order mark. Raises DataError.
 
   Lines end at a line feed alone: str.splitlines also cuts at U+2028 and U+0085, which JSON strings may hold unescaped.
   """
-  for number, line in enumerate(file, start=1):
+  for number, line in enumerate(iter(lambda: file.readline(MAX_ROW + 1), b""), start=1):
+    if len(line) > MAX_ROW:
+      raise DataError(f"{path}:{number}: {_too_long('line')}")
     line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
     if line.strip():
       yield number, line
@@ -197,7 +267,7 @@ def _line_row(line: bytes, path: PathLike, number: int) -> Row | RowError:
     return not_utf8(path, number, line[error.start])
   try:
     return _checked(json.loads(text), path, number)
-  except (json.JSONDecodeError, RecursionError) as error:
+  except (ValueError, RecursionError) as error:  # a ValueError alone for a number of more than 4,300 digits
     message = (
       f"{path}:{number}: not one JSON object ({error}), found {text[:60].rstrip()!r}; "
       f"repair or remove the line (a cut last line often means an interrupted copy)"
@@ -218,7 +288,7 @@ def _array_rows(file: io.BufferedIOBase, path: PathLike) -> Iterator[tuple[int, 
   try:
     unread.skip_sign("[")
     if unread.peek() == "]":
-      raise DataError(f"{path}: holds no rows; expected one JSON object a line, or an array of them")
+      raise EmptyFileError(f"{path}: holds no rows; expected one JSON object a line, or an array of them")
     while True:
       line = unread.line
       yield line, unread.decode_value()
@@ -235,6 +305,10 @@ def _array_rows(file: io.BufferedIOBase, path: PathLike) -> Iterator[tuple[int, 
     ) from error
   except RecursionError as error:
     raise DataError(f"{path}:{unread.line}: the row is nested too deeply to be read; remove it") from error
+  except DataError:
+    raise
+  except ValueError as error:  # a number of more than 4,300 digits
+    raise DataError(f"{path}:{unread.line}: the row is not valid JSON ({error}); repair or remove it") from error
 
 
 class _UnreadText:
@@ -288,6 +362,8 @@ class _UnreadText:
       except json.JSONDecodeError:
         if self.ended:
           raise
+        if len(self.text) > MAX_ROW:
+          raise DataError(f"{self.path}:{self.line}: {_too_long('row')}") from None
         self.read(max(len(self.text), _CHUNK))
         continue
       self.drop(end)

@@ -5,30 +5,44 @@ n examples has the weight min(n, cap) ** (1 / temperature). The order is the one
 it needs no random numbers that a resumed run would have to draw again.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from rlhf_jax.data.encoding import LossTokens
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.sources import Source
+from rlhf_jax.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Mixture:
-  """Several sources as one stream of examples, read while training takes them."""
+class Sources:
+  """Several sources, each with its share of the records that they give together."""
 
   sources: dict[str, Source]
-  """Sources by name; the names appear in messages, and the order in which a source is shuffled depends on its name."""
+  """Sources by name; the names appear in messages, and what is drawn from a source depends on its name."""
   mixing: Literal["examples", "weights"] = "examples"
   """Rule of the shares: "examples" is in proportion to rows times weight of a source, "weights" to its weight alone."""
-  cap: int = 0
+  cap: NonNegativeInt = 0
   """Number of rows of a source that count at most for its share; 0 for no cap."""
-  temperature: float = 1.0
+  temperature: PositiveFloat = 1.0
   """Temperature of the shares: rows count as rows ** (1 / temperature), so that above 1 small sources have more."""
-  window: int = 4096
+
+  def __post_init__(self) -> None:
+    if not self.sources:
+      raise ValueError("sources is empty; name at least one")
+
+
+@dataclass(frozen=True)
+class Mixture(Sources):
+  """Several sources as one stream of examples, read while training takes them."""
+
+  window: PositiveInt = 4096
   """Number of consecutive rows of a source that are shuffled together."""
   layout: Literal["packed", "bucketed", "padded"] = "packed"
   """Layout of a batch: "packed" puts as many examples into a row as fit, "bucketed" makes batches of examples of
@@ -36,12 +50,6 @@ class Mixture:
   loss: LossTokens = "last"
   """Tokens that the loss counts: "last" is the last answer, "all" every turn of the assistant, "everything" every token
   but the first."""
-
-  def __post_init__(self) -> None:
-    if not self.sources:
-      raise ValueError("sources is empty; name at least one")
-    if self.cap < 0 or self.window < 1 or not self.temperature > 0:
-      raise ValueError(f"cap={self.cap} must be >= 0, window={self.window} >= 1, temperature={self.temperature} > 0")
 
 
 class Share(NamedTuple):
@@ -57,7 +65,7 @@ class Share(NamedTuple):
   """Share of the mixture's examples that come from the source, between 0 and 1."""
 
 
-def mixture_shares(mixture: Mixture, rows: Sequence[int]) -> list[Share]:
+def mixture_shares(mixture: Sources, rows: Sequence[int]) -> list[Share]:
   """The share of each source; `rows` is their numbers of rows. Raises DataError for a source without rows."""
   for name, count in zip(mixture.sources, rows, strict=True):
     if not count:
@@ -86,6 +94,28 @@ def next_sources(fractions: np.ndarray, drawn: np.ndarray, count: int) -> np.nda
     order[i] = source = int(np.argmax(fractions * (position + i + 1) - drawn))
     drawn[source] += 1
   return order
+
+
+def mix(sources: Sources, records: Mapping[str, Sequence[T]], seed: int) -> list[T]:
+  """The records of all sources as one list, of as many as the sources hold, each up to the cap.
+
+  A source of which fewer records are wanted than it holds gives a random part of them, and one of which more are wanted
+  gives all of them again. Records of a source stay in their order, and at each place of the list the sources have their
+  shares. records: those of each source, by name. The draw depends on the seed and the source's name.
+
+  Raises:
+    DataError: a source has no records.
+  """
+  shares = mixture_shares(sources, [len(records[name]) for name in sources.sources])
+  fractions = np.array([share.fraction for share in shares])
+  order = next_sources(fractions, np.zeros(len(shares), np.int64), sum(share.counted for share in shares))
+  streams: list[Iterator[T]] = []
+  for number, name in enumerate(sources.sources):
+    whole, rest = divmod(int((order == number).sum()), len(records[name]))
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    part = np.sort(rng.choice(len(records[name]), rest, replace=False))
+    streams.append(iter([*records[name]] * whole + [records[name][i] for i in part]))
+  return [next(streams[number]) for number in order]
 
 
 def describe_shares(shares: Sequence[Share], num_examples: float) -> list[str]:

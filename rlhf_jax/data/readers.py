@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import glob
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from rlhf_jax.data.files import (
   DataError,
+  EmptyFileError,
   Row,
   RowError,
   count_lines,
@@ -28,6 +30,13 @@ from rlhf_jax.data.files import (
 SourceFormat = Literal["auto", "text", "lines", "tsv", "json", "parquet", "datasets", "datasets_streaming", "tfds"]
 LocatedRow = tuple[str, Row | RowError]  # "file:line" and the row there, or the error of a faulty row
 
+# Formats of published data sets, which a library reads.
+PUBLISHED = {"datasets": "datasets", "datasets_streaming": "datasets", "tfds": "tensorflow_datasets"}
+_SUFFIXES: dict[str, SourceFormat] = {
+  ".txt": "text", ".tsv": "tsv", ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json",
+}  # fmt: skip
+_JSON = re.compile(rb'\s*(\[\s*)?\{\s*["}]|\s*\[\s*\]')  # the beginning of an object, or of an array of objects
+_HEAD = 1 << 12  # bytes that tell the format of a file whose name does not
 TEXT_ROW_BYTES = 1 << 13  # bytes of a long text that make one row, to which the rest of the last line is added
 
 
@@ -54,36 +63,77 @@ def open_rows(path: str, format: SourceFormat = "auto", split: str = "train", su
   Raises:
     DataError: here, or while the rows are read: a file or data set is absent, empty or damaged.
   """
-  format = _format_of(path) if format == "auto" else format
-  published = {"datasets": _datasets, "datasets_streaming": _datasets_streaming, "tfds": _tfds}
-  if format in published:
-    return published[format](path, split, subset)
   names = sorted(glob.glob(path)) if glob.has_magic(path) and not Path(path).exists() else [path]
   if not names:
     raise DataError(f"{path}: no file has such a name; check the path")
-  files = [_open_file(name, format) for name in names]
+  formats = [format_of(name) if format == "auto" else format for name in names]
+  published = {"datasets": _datasets, "datasets_streaming": _datasets_streaming, "tfds": _tfds}
+  if formats[0] in published:
+    return published[formats[0]](path, split, subset)
+  files = [_open_file(name, format) for name, format in zip(names, formats, strict=True)]
   if len(files) == 1:
     return files[0]
-  return Rows(functools.partial(_chain, files), lambda: sum(file.count() for file in files))
+  files = [_shard(file) for file in files]
+  return Rows(functools.partial(_chain, path, files), lambda: sum(file.count() for file in files))
 
 
-def _format_of(path: str) -> SourceFormat:
-  directory = Path(path)
-  if directory.is_dir():
-    return "tfds" if (directory / "features.json").exists() else "datasets"
-  formats: dict[str, SourceFormat] = {".txt": "text", ".tsv": "tsv", ".parquet": "parquet"}
-  return formats.get(Path(path.removesuffix(".gz")).suffix, "json")
+def format_of(path: str) -> SourceFormat:
+  """The format of a file, of the files of a pattern or of a directory: by the last suffix of its name, under ".gz", and
+  where that is none of the known ones, by the first bytes of the file.
+
+  Raises:
+    DataError: the file is a table for spreadsheets, or cannot be read.
+  """
+  found = Path(path)
+  if found.is_dir():
+    return "tfds" if (found / "features.json").exists() else "datasets"
+  suffix = Path(path.removesuffix(".gz")).suffix.lower()
+  if suffix == ".csv":
+    raise DataError(f"{path}: a .csv is not read; write it as .tsv without quotes, or as .jsonl or .parquet")
+  if suffix in _SUFFIXES:
+    return _SUFFIXES[suffix]
+  return _format_of_content(path) if found.is_file() else "json"
 
 
-def _chain(files: list[_FileRows], start: int) -> Iterator[LocatedRow]:
+def _format_of_content(path: str) -> SourceFormat:
+  with open_file(path) as file:
+    head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf")
+  if head.startswith(b"PAR1"):
+    return "parquet"
+  return "json" if _JSON.match(head) else "text"
+
+
+def _shard(file: _FileRows) -> _FileRows:
+  """The rows of one file of several, which may be empty."""
+
+  def stream(start: int) -> Iterator[LocatedRow]:
+    with contextlib.suppress(EmptyFileError):
+      yield from file.stream(start)
+
+  @functools.cache
+  def count() -> int:
+    try:
+      return file.count()
+    except EmptyFileError:
+      return 0
+
+  return _FileRows(stream, count)
+
+
+def _chain(path: str, files: list[_FileRows], start: int) -> Iterator[LocatedRow]:
+  is_empty = not start
   for file in files:
     if start:
       count = file.count()
       if start >= count:
         start -= count
         continue
-    yield from file.stream(start)
+    for row in file.stream(start):
+      is_empty = False
+      yield row
     start = 0
+  if is_empty:
+    raise EmptyFileError(f"{path}: none of the {len(files)} files of this name holds a row")
 
 
 def _open_file(path: str, format: SourceFormat) -> _FileRows:
@@ -153,9 +203,9 @@ def _parquet(path: str) -> Iterator[Any]:
 
   with open_file(path) as file, tempfile.TemporaryFile() as copy:
     try:
-      if Path(path).suffix == ".gz":  # Parquet is read from its end, which a stream does not have
+      if not file.seekable():  # Parquet is read from its end, which a stream does not have
         shutil.copyfileobj(file, copy)
-      yield pyarrow.parquet.ParquetFile(copy if Path(path).suffix == ".gz" else file)
+      yield pyarrow.parquet.ParquetFile(file if file.seekable() else copy)
     except pyarrow.ArrowInvalid as error:
       raise DataError(f"{path}: not a whole Parquet file ({error}); copy or download it again") from error
 

@@ -3,12 +3,28 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from rlhf_jax.data.dialogue import ASSISTANT, HUMAN, SYSTEM, UnusableDialogue, join_dialogue, split_dialogue
 from rlhf_jax.data.files import Row, RowError, type_name
 
 T = TypeVar("T")
 
-_ROLES = {"user": "Human", "assistant": "Assistant", "system": "System"}
+MAX_INTEGER = (1 << 63) - 1
+
+# Keys that change what a row or a message means and cannot be honoured: why, or what to do instead.
+_MEDIA = dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), "models here read text alone")
+REFUSED_OF_ROW = {
+  **_MEDIA,
+  "functions": "give them as 'tools'",
+  "documents": "write them into the prompt",
+  "chat_template": "a chat template belongs to the tokenizer",
+  "chat_template_kwargs": "the chat template gets the same values for every row",
+  "margin": "every pair counts alike; strengths of preference are learnt from records of feedback",
+  "weight": "every row counts alike; a turn of the assistant may have a 'weight' of 0 or 1",
+}
+REFUSED_OF_MESSAGE = {
+  **_MEDIA,
+  "function_call": "give it as 'tool_calls'",
+  **dict.fromkeys(("train", "training"), "turns that are not trained on are marked by 'weight': 0"),
+}
 
 
 def schema_error(message: str) -> RowError:
@@ -17,13 +33,28 @@ def schema_error(message: str) -> RowError:
 
 
 def rename(row: Row, columns: Mapping[str, str], where: str) -> Row:
-  """The row with further columns: `columns` maps each new name to a column of the row, or to a path into its objects
-  and lists, such as "answers.text.0".
+  """The row with further columns: `columns` maps each new name to a column of the row, to a path into its objects and
+  lists, such as "answers.text.0", or to "", which leaves the column out.
 
   Raises:
     RowError: the row lacks one of these columns; the message names it and the columns that there are.
   """
-  return {**row, **{name: _lookup(row, path, name, where) for name, path in columns.items()}}
+  return {**row, **{name: _lookup(row, path, name, where) if path else None for name, path in columns.items()}}
+
+
+def check_keys(row: Row, refused: Mapping[str, str], where: str) -> None:
+  """Refuses the keys of `refused` ({key: reason}) that are not absent from a row or message. Raises RowError."""
+  if refused.keys().isdisjoint(row):
+    return
+  for name in row:
+    if name in refused and not is_absent(row[name]):
+      found = f"{where}: {name!r} changes what is meant and cannot be honoured, found {str(row[name])[:40]}"
+      raise schema_error(f"{found}: {refused[name]}; leave it out (of a source by columns={{{name!r}: ''}})")
+
+
+def is_absent(found: Any) -> bool:
+  """Whether a value of an optional key says nothing: null, or an empty text, list or object."""
+  return found is None or (isinstance(found, (str, list, dict)) and not found)
 
 
 def value(row: Row, column: str, kind: type[T], where: str) -> T:
@@ -37,6 +68,10 @@ def value(row: Row, column: str, kind: type[T], where: str) -> T:
     raise schema_error(f"{where}: {column!r} must be {kinds[kind]}, found {type_name(found)} ({str(found)[:40]})")
   if isinstance(found, str):
     _check_unicode(found, column, where)
+  if given is int and abs(found) > MAX_INTEGER:
+    raise schema_error(
+      f"{where}: {column!r} is an integer of {len(str(abs(found)))} digits, beyond what a number holds"
+    )
   return found
 
 
@@ -46,70 +81,14 @@ def elements(row: Row, column: str, kind: type[T], where: str) -> list[T]:
   return [value({f"{column}[{i}]": item}, f"{column}[{i}]", kind, where) for i, item in enumerate(values)]
 
 
-def prompt(row: Row, where: str) -> str:
-  """The column "prompt": a bare instruction, a dialogue up to the assistant's turn, or messages. Raises RowError."""
-  if isinstance(row.get("prompt"), list):
-    return messages(row, "prompt", where) + ASSISTANT
-  found = value(row, "prompt", str, where)
-  # Without this check such a dialogue is taken for a bare instruction and wrapped again, unnoticed.
-  if found.startswith((HUMAN, SYSTEM)) and not found.endswith(ASSISTANT):
-    raise schema_error(f"{where}: 'prompt' is a dialogue that ends in {found[-20:]!r}; end it in {ASSISTANT!r}")
-  return found
-
-
-def response(row: Row, column: str, where: str) -> str:
-  """A column with a bare answer, or with one message of the assistant. Raises RowError."""
-  if isinstance(row.get(column), list) and row[column] and isinstance(row[column][0], dict):
-    turns = elements(row, column, dict, where)
-    if len(turns) != 1 or turns[0].get("role") != "assistant":
-      raise schema_error(f"{where}: {column!r} beside a prompt must be one message of the assistant")
-    return value(turns[0], "content", str, f"{where}: {column}[0]")
-  found = value(row, column, str, where)
-  if found.startswith(HUMAN):
-    raise schema_error(f"{where}: {column!r} repeats the dialogue; give the answer alone or drop 'prompt'")
-  return found
-
-
-def dialogue(row: Row, column: str, where: str) -> str:
-  """A column with a whole dialogue, in the form of Anthropic's HH data or as messages. Raises RowError."""
-  if isinstance(row.get(column), list):
-    return messages(row, column, where)
-  found = value(row, column, str, where)
-  try:
-    split_dialogue(found)
-  except ValueError as error:
-    raise schema_error(f"{where}: {column!r} is {error}; for a bare answer add a 'prompt' column") from error
-  return found
-
-
-def messages(row: Row, column: str, where: str) -> str:
-  r"""A column of messages {role, content} as one dialogue.
-
-  Raises:
-    RowError: a message has no text, or its role is none of user, assistant and system.
-    UnusableDialogue: there are no messages, or a text holds the mark of a turn ("\n\nHuman:") and would become two
-    turns.
-  """
-  turns = []
-  for i, message in enumerate(elements(row, column, dict, where)):
-    place = f"{where}: {column}[{i}]"
-    role = value(message, "role", str, place)
-    if role not in _ROLES:
-      raise schema_error(f"{place}: 'role' must be {', '.join(_ROLES)}, found {role!r}")
-    turns.append((_ROLES[role], value(message, "content", str, place)))
-  if not turns:
-    raise UnusableDialogue("no messages")
-  try:
-    return join_dialogue(turns)
-  except UnusableDialogue:
-    raise
-  except ValueError as error:
-    raise schema_error(f"{where}: {column!r}: {error}") from error
-
-
 def annotator(row: Row, where: str) -> str:
   """The optional column "annotator"; "" where a row has none. Raises RowError."""
-  return value(row, "annotator", str, where) if "annotator" in row else ""
+  return optional_text(row, "annotator", where)
+
+
+def optional_text(row: Row, column: str, where: str) -> str:
+  """The text of a column that a row may lack or have as null; "" where it does. Raises RowError."""
+  return "" if row.get(column) is None else value(row, column, str, where)
 
 
 def listing(columns: Iterable[str]) -> str:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data.dialogue import is_dialogue
+from rlhf_jax.data.dialogue import Prompt
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.readers import LocatedRow
-from rlhf_jax.data.row_formats import STREAMED, Demonstration, RowFormats, Text
+from rlhf_jax.data.records import Demonstration, Text
+from rlhf_jax.data.row_formats import STREAMED, RowFormats
 from rlhf_jax.data.sources import Source, find_duplicates, leave_out, list_reasons, records_of
 from rlhf_jax.data.templates import Phrasings, fill, load_templates, with_examples
 
@@ -52,7 +53,9 @@ class _Item(NamedTuple):
 class SourceStream:
   """The stream of one source."""
 
-  def __init__(self, name: str, source: Source, *, seed: int, window: int, is_held_out: Callable[[str], bool]) -> None:
+  def __init__(
+    self, name: str, source: Source, *, seed: int, window: int, is_held_out: Callable[[Prompt], bool]
+  ) -> None:
     """Opens the source.
 
     Args:
@@ -163,11 +166,15 @@ class SourceStream:
     solved = [self._phrase(other, phrasing) for other in itertools.islice(others, shots)]
     if len(solved) < shots:
       raise DataError(f"{item.where}: shots={shots} needs as many other rows to train on, found {len(solved)}")
-    bare = [pair for pair in (record, *solved) if isinstance(pair, Demonstration) and not is_dialogue(pair.prompt)]
+    bare = [
+      (pair.prompt, pair.response)
+      for pair in (record, *solved)
+      if isinstance(pair, Demonstration) and isinstance(pair.prompt, str) and isinstance(pair.response, str)
+    ]
     if len(bare) <= shots:
       raise DataError(f"{item.where}: shots={shots} needs bare prompts, found a dialogue or a text")
-    asked, *examples = bare
-    return Demonstration(with_examples(asked.prompt, examples), asked.response)
+    (prompt, response), *examples = bare
+    return Demonstration(with_examples(prompt, examples), response)
 
   @functools.cached_property
   def _pool(self) -> list[_Item]:

@@ -5,6 +5,7 @@ dict(path="squad/*.parquet", columns=dict(prompt="question", response="answers.t
 dict(path="owner/name", format="datasets", split="train")
 """
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlhf_jax.data import row_formats
-from rlhf_jax.data.dialogue import UnusableDialogue, render_prompt, render_response
+from rlhf_jax.data.dialogue import Prompt, UnusableDialogue, render_prompt, render_response
 from rlhf_jax.data.files import DataError, PathLike, Row, RowError, read_text
-from rlhf_jax.data.readers import Rows, SourceFormat, open_rows
-from rlhf_jax.data.row_formats import Comparison, Critique, Demonstration, Ratings, RowFormats
+from rlhf_jax.data.readers import Rows, SourceFormat, format_of, open_rows
+from rlhf_jax.data.records import Comparison, Critique, Demonstration, Ratings, Unpaired
+from rlhf_jax.data.row_formats import RowFormats
 from rlhf_jax.data.row_values import rename, value
+from rlhf_jax.ranges import NonNegativeInt, PositiveFloat
 
 Skip = Literal["malformed", "schema", "duplicate", "unusable", "too_long"]
 
@@ -35,26 +38,24 @@ class Source:
   subset: str = ""
   """Subset, or configuration, of a data set; "" for a data set without subsets."""
   columns: dict[str, str] = field(default_factory=dict)
-  """Names for columns of the file, as {our name: name or path in the file}, such as {"response": "answers.text.0"}. The
-  name "id" marks the column by which duplicates are found."""
+  """Names for columns of the file, as {our name: name or path in the file}, such as {"response": "answers.text.0"}; ""
+  leaves the column of our name out. The name "id" marks the column by which duplicates are found."""
   templates: str | tuple[tuple[str, ...], ...] = ()
   """Phrasings of a row, as pairs (prompt, answer) of texts with columns in braces, or "zero_shot", "chain_of_thought"
   or "FILE:NAME" (see `rlhf_jax.data.templates`); () where a row is a demonstration already."""
-  shots: tuple[int, ...] = (0,)
+  shots: tuple[NonNegativeInt, ...] = (0,)
   """Numbers of solved examples in front of a prompt, of which one is drawn for each prompt; 0 for no examples."""
-  weight: float = 1.0
+  weight: PositiveFloat = 1.0
   """Weight of the source in a mixture, above 0: a factor beside its number of rows, or alone with mixing="weights"."""
-  rows: int = 0
+  rows: NonNegativeInt = 0
   """Number of rows, for a source in which they cannot be counted; 0 to count them."""
   skip: tuple[Skip, ...] = ("unusable", "too_long")
   """Faults for which a row is left out and counted: "malformed" (no UTF-8, no JSON), "schema" (wrong columns or types),
   "duplicate" (of an id), "unusable" (an empty answer, for instance), "too_long" (more tokens than a row holds)."""
 
   def __post_init__(self) -> None:
-    if self.weight <= 0 or self.rows < 0:
-      raise ValueError(f"weight={self.weight} must be above 0, and rows={self.rows} at least 0")
-    if not self.shots or min(self.shots) < 0:
-      raise ValueError(f"shots={self.shots} must be numbers of examples, each at least 0")
+    if not self.shots:
+      raise ValueError("shots is empty: name at least one number of examples, such as 0")
 
   def open(self) -> Rows:
     """The rows of the source, not yet read. Raises DataError."""
@@ -64,8 +65,9 @@ class Source:
 def read_demonstrations(source: PathLike | Source) -> tuple[list[Demonstration], Counter[str]]:
   """(demonstrations, {reason: how many were skipped for it}).
 
-  Accepts {prompt, response}, {messages}, Alpaca {instruction, input, output}, self-instruct {instruction, instances}
-  (one demonstration per instance), and the chosen side of comparisons: {prompt, chosen} or HH {chosen}.
+  Accepts {prompt, response} or {prompt, completion}, {messages}, ShareGPT {conversations}, Alpaca {instruction, output}
+  with an optional input, self-instruct {instruction, instances} (one demonstration per instance), {question, answer},
+  and the chosen side of comparisons: {prompt, chosen} or HH {chosen}. A row with the label false is skipped.
 
   Raises:
     DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.
@@ -73,45 +75,64 @@ def read_demonstrations(source: PathLike | Source) -> tuple[list[Demonstration],
   return read_records(source, row_formats.DEMONSTRATIONS)
 
 
-def read_corpus(path: PathLike) -> str:
-  """The text of a file to learn language from: plain text, or the rendered dialogues of rows (.json, .jsonl).
+def read_corpus(source: PathLike | Source) -> str:
+  """The text to learn language from: plain text, rows {text}, or the rendered dialogues of rows.
 
   Raises:
     DataError: as `read_text` and `read_demonstrations` do.
   """
-  if ".json" not in os.fspath(path):
-    return read_text(path)
-  demonstrations, _ = read_demonstrations(path)
-  return "".join(render_prompt(d.prompt) + render_response(d.response) for d in demonstrations)
+  if not isinstance(source, Source) and not _holds_rows(source):
+    return read_text(source)
+  text = "".join(stream_corpus(source))
+  if not text.strip():
+    raise DataError(f"{source.path if isinstance(source, Source) else source}: its rows hold no text")
+  return text
 
 
-def stream_corpus(path: PathLike) -> Iterator[str]:
-  """The text of `read_corpus` in pieces, of which memory holds one at a time; rows may have a column "text" instead.
+def stream_corpus(source: PathLike | Source) -> Iterator[str]:
+  """The text of `read_corpus` in pieces, of which memory holds one at a time.
 
   Raises:
     DataError: as `read_corpus`, while the text is read.
   """
-  is_rows = any(mark in os.fspath(path) for mark in (".json", ".parquet"))
-  source = Source(os.fspath(path), format="auto" if is_rows else "text")
+  if not isinstance(source, Source):
+    source = Source(os.fspath(source), format="auto" if _holds_rows(source) else "text")
   for where, row in source.open().stream(0):
-    if isinstance(row, dict) and "text" in row:
-      yield value(row, "text", str, where)
+    named = rename(row, source.columns, where) if isinstance(row, dict) else {}
+    if named.get("text") is not None:
+      yield value(named, "text", str, where)
     else:
       for prompt, response in records_of(source, where, row, row_formats.DEMONSTRATIONS, Counter()):
         yield render_prompt(prompt) + render_response(response)
+
+
+def _holds_rows(path: PathLike) -> bool:
+  return format_of(os.fspath(path)) in ("json", "parquet")
 
 
 def read_comparisons(source: PathLike | Source) -> tuple[list[Comparison], Counter[str]]:
   """(comparisons, {reason: how many were skipped for it}).
 
   Accepts {prompt, responses, ranks}, {prompt, chosen, rejected} and whole dialogues {chosen, rejected}, as HH texts or
-  as messages, all with an optional annotator, and OASST trees. In a tree each prompter's turn with two or more ranked
-  replies is one comparison under the dialogue so far, in which replies without a rank are absent.
+  as messages, ShareGPT's {conversations, chosen, rejected}, all with an optional annotator, summaries {info, summaries,
+  choice}, and OASST trees. In a tree each prompter's turn with two or more ranked replies is one comparison under the
+  dialogue so far, in which replies without a rank are absent.
 
   Raises:
     DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.
   """
   return read_records(source, row_formats.COMPARISONS)
+
+
+def read_unpaired(source: PathLike | Source) -> tuple[list[Unpaired], Counter[str]]:
+  """(single responses with their label, {reason: how many were skipped for it}).
+
+  Accepts the rows of `read_demonstrations`, but for comparisons, with a label true or false, and an optional annotator.
+
+  Raises:
+    DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.
+  """
+  return read_records(source, row_formats.UNPAIRED)
 
 
 def read_ratings(source: PathLike | Source) -> tuple[list[Ratings], Counter[str]]:
@@ -136,7 +157,7 @@ def read_critiques(source: PathLike | Source) -> tuple[list[Critique], Counter[s
   return read_records(source, row_formats.CRITIQUES)
 
 
-def read_prompts(source: PathLike | Source) -> tuple[list[str], Counter[str]]:
+def read_prompts(source: PathLike | Source) -> tuple[list[Prompt], Counter[str]]:
   """(prompts in the order of the file, {reason: how many were skipped for it}).
 
   Accepts {prompt} rows and every format of `read_demonstrations` and `read_comparisons`. A prompt that stands in the
@@ -159,6 +180,24 @@ def read_records(source: PathLike | Source, formats: RowFormats) -> tuple[list[A
     reasons = list_reasons(skips) or "they hold no such record"
     raise DataError(f"{source.path}: none of its rows is usable ({reasons}); check that this is the file you meant")
   return records, skips
+
+
+def check_rows(source: PathLike | Source, formats: RowFormats, count: int) -> None:
+  """Reads the first `count` rows of a source as `read_records` does. Raises DataError where that would."""
+  source = source if isinstance(source, Source) else Source(os.fspath(source))
+  for where, row in itertools.islice(source.open().stream(0), count):
+    for _ in records_of(source, where, row, formats, Counter()):
+      pass
+
+
+def renamed_rows(source: Source) -> Iterator[tuple[str, Row]]:
+  """("file:line", row with the columns of `source.columns`) of the rows that can be read. Raises DataError."""
+  for where, row in source.open().stream(0):
+    if isinstance(row, RowError):
+      if row.kind not in source.skip:
+        raise row
+      continue
+    yield where, rename(row, source.columns, where)
 
 
 def records_of(

@@ -15,10 +15,11 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 
 from rlhf_jax.data.arrays import Arrays, cut_texts, is_held_out, pack_rows, pad_rows, take, too_long
+from rlhf_jax.data.dialogue import answer_message, messages_of
 from rlhf_jax.data.encoding import Encoded, encode_demonstrations
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.mixture import Mixture, describe_shares, mixture_shares, next_sources
-from rlhf_jax.data.row_formats import Demonstration, Text
+from rlhf_jax.data.records import Demonstration, Text
 from rlhf_jax.data.source_stream import Cursor, Example, SourceStream
 from rlhf_jax.data.sources import leave_out
 from rlhf_jax.data.tokenizer import Tokenizer
@@ -63,6 +64,7 @@ class Stream:
     held_out = functools.partial(is_held_out, fraction=eval_fraction, seed=seed)
     self.mixture, self.tokenizer, self.length, self.batch_size = mixture, tokenizer, length, batch_size
     self.seed = seed
+    self.notes: Counter[str] = Counter()
     self.sources = [
       SourceStream(name, source, seed=seed, window=mixture.window, is_held_out=held_out)
       for name, source in mixture.sources.items()
@@ -114,7 +116,10 @@ class Stream:
       chosen += [(source, example) for example in found[: max(round(MAX_HELD_OUT * share.fraction), 1)]]
     encoded = self._encode(chosen)
     if not encoded:
-      raise DataError(f"no example of {', '.join(self.mixture.sources)} is held out and fits in {self.length} tokens")
+      raise DataError(
+        f"no example of {', '.join(self.mixture.sources)} is held out and fits in {self.length} tokens; make "
+        "eval_fraction greater, or 0 to train on every example without an evaluation"
+      )
     return pack_rows(self._pad(encoded), self.length, self.tokenizer.pad_id)
 
   def rows_per_example(self) -> float:
@@ -185,7 +190,7 @@ class Stream:
     """The demonstrations that fit into a row, and the rows of every text, which fills as many as it needs."""
     texts = [example.record.text for _, example in examples if isinstance(example.record, Text)]
     pairs = [example.record for _, example in examples if self._may_fit(example.record)]
-    encoded = iter(encode_demonstrations(self.tokenizer, pairs, self.mixture.loss))
+    encoded = iter(encode_demonstrations(self.tokenizer, pairs, self.mixture.loss, self.notes))
     cut = iter(cut_texts(self.tokenizer, texts, self.length))
     found: list[Encoded] = []
     for source, example in examples:
@@ -193,7 +198,9 @@ class Stream:
         found += next(cut)
         continue
       row = next(encoded) if self._may_fit(example.record) else None
-      if row and len(row[0]) <= self.length:
+      if isinstance(row, str):
+        leave_out(source.source, source.skips, example.where, row, "unusable")
+      elif row and len(row[0]) <= self.length:
         found.append(row)
       else:
         leave_out(source.source, source.skips, example.where, too_long(self.length), "too_long")
@@ -206,7 +213,8 @@ class Stream:
     """
     if not isinstance(record, Demonstration):
       return False
-    return sum(len(text.strip()) for text in record) <= self.length * self._widest
+    said = (*messages_of(record.prompt), answer_message(record.response))
+    return sum(len(message.content.strip()) for message in said) <= self.length * self._widest
 
   @functools.cached_property
   def _widest(self) -> int:

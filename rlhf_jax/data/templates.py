@@ -8,13 +8,13 @@ Some names in FLAN's files stand for a text that is made from a column of lists:
 column options, {numbered_X} and {X_newline} from the column X.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rlhf_jax.data.files import DataError, read_text, type_name
 from rlhf_jax.data.row_values import listing, schema_error
+from rlhf_jax.foreign_files import decode_json
 
 Template = tuple[str, str]
 
@@ -64,7 +64,7 @@ def load_templates(given: str | Sequence[Sequence[str]]) -> Phrasings:
   """
   found = _BUILT_IN.get(given) or _read(given) if isinstance(given, str) else given
   if not isinstance(found, (list, tuple)) or not found or not all(map(_is_pair, found)):
-    raise DataError(f"templates {given!r} must be pairs of texts (prompt, answer)")
+    raise DataError(f"templates {given!r:.200} must be pairs of texts (prompt, answer)")
   templates = tuple((prompt, answer) for prompt, answer in found)
   columns = dict.fromkeys(name for pair in templates for text in pair for name in _COLUMN.findall(text))
   return Phrasings(templates, tuple(columns))
@@ -86,11 +86,13 @@ def _read(name: str) -> Any:
   if not path:
     raise DataError(f"templates {name!r} must be {', '.join(_BUILT_IN)} or FILE:NAME")
   try:
-    named = json.loads(read_text(path))
-  except json.JSONDecodeError as error:
+    named = decode_json(read_text(path).encode())
+  except DataError:
+    raise
+  except ValueError as error:
     raise DataError(f"{path}: not JSON ({error})") from error
   named = named.get("PATTERNS", named) if isinstance(named, dict) else {}
-  if key not in named:
+  if not isinstance(named, dict) or key not in named:
     raise DataError(f"{path}: no templates for {key!r} among {listing(sorted(named))}")
   return named[key]
 

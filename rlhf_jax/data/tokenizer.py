@@ -1,6 +1,8 @@
 """Byte-level BPE that loses nothing: decode(encode(text)) == text, and no text spells a control token."""
 
+import functools
 import hashlib
+import itertools
 import json
 import re
 import unicodedata
@@ -11,15 +13,19 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from rlhf_jax.data.dialogue import CHAT_TEMPLATE
-from rlhf_jax.data.files import DataError, PathLike, read_text, write_bytes
+from rlhf_jax.data.chat_templates import TemplateFailure
+from rlhf_jax.data.dialogue import OWN_TEMPLATES
+from rlhf_jax.data.files import DataError, PathLike, read_text
 from rlhf_jax.data.published_tokenizer import (
   TokenizerParts,
+  check_ids,
   control_tokens,
   parse_backend,
   read_published,
   template_beside,
 )
+from rlhf_jax.data.turn_ends import listed_ends, template_end
+from rlhf_jax.writing import write_bytes
 
 SPECIALS = ("<pad>", "<bos>", "<eos>")
 
@@ -53,6 +59,35 @@ class Tokenizer:
   """Control tokens, which no text can spell, with their ids."""
   chat_template: str = field(default="", repr=False)
   """Jinja chat template of a published model; "" for the project's own chat form."""
+  named: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+  """Special tokens by the names that chat templates know: bos_token, eos_token, pad_token and so on."""
+  end_ids: tuple[int, ...] = field(default=(), repr=False, compare=False)
+  """Ids of the tokens that end a turn of the assistant, eos_id first (see `rlhf_jax.data.turn_ends`)."""
+
+  @functools.cached_property
+  def parsing(self) -> tokenizers.Tokenizer:
+    """The same tokenizer reading control tokens that a text spells, for texts whose control tokens are meant."""
+    parsing = tokenizers.Tokenizer.from_str(self.backend.to_str())
+    parsing.no_padding()
+    added = {token.content for token in parsing.get_added_tokens_decoder().values()}
+    parsing.add_special_tokens(
+      [tokenizers.AddedToken(name, normalized=False) for name in self.control if name not in added]
+    )
+    return parsing
+
+  @functools.cached_property
+  def end_tokens(self) -> tuple[str, ...]:
+    """The tokens that end a turn of the assistant."""
+    return tuple(filter(None, map(self.backend.id_to_token, self.end_ids)))
+
+  @functools.cached_property
+  def splits_before_spaces(self) -> bool:
+    """Whether a text ending in a sign and a text starting with a space and a sign or letter are tokenised apart.
+
+    That holds for the words of `train_tokenizer`: no token has a space behind another character.
+    """
+    parts = json.loads(self.backend.to_str())
+    return parts["normalizer"] is None and parts["pre_tokenizer"] == json.loads(_own_words())
 
   def encode(self, text: str) -> list[int]:
     """Token ids of the text, without <bos> or <eos>; "<eos>" spelled out is ordinary text.
@@ -73,8 +108,9 @@ class Tokenizer:
       raise ValueError("cannot encode a text that is not a string of valid Unicode") from error
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of token ids; control tokens are skipped, broken UTF-8 becomes U+FFFD."""
-    return self.backend.decode([int(index) for index in ids], skip_special_tokens=True)
+    """The text of token ids; control tokens and ends of turns are skipped, broken UTF-8 becomes U+FFFD."""
+    kept = [int(index) for index in ids if index not in self.end_ids]
+    return self.backend.decode(kept, skip_special_tokens=True)
 
   def save(self, path: PathLike) -> None:
     """Writes the tokenizer.json that `load_tokenizer` reads."""
@@ -98,12 +134,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, control: Sequence[str
   if vocab_size < smallest:
     raise ValueError(f"vocab_size is {vocab_size}; the least is {smallest} ({len(specials)} control tokens, 256 bytes)")
   backend = tokenizers.Tokenizer(models.BPE())
-  backend.pre_tokenizer = pre_tokenizers.Sequence(
-    [
-      pre_tokenizers.Split(tokenizers.Regex(_WORD), behavior="isolated"),
-      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ]
-  )
+  backend.pre_tokenizer = _words()
   backend.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size,
@@ -114,6 +145,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, control: Sequence[str
   )
   backend.train_from_iterator(texts, trainer=trainer)
   return _wrap(TokenizerParts(backend, *SPECIALS, ""), "the trained tokenizer")
+
+
+def _words() -> pre_tokenizers.PreTokenizer:
+  split = pre_tokenizers.Split(tokenizers.Regex(_WORD), behavior="isolated")
+  return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+@functools.cache
+def _own_words() -> str:
+  backend = tokenizers.Tokenizer(models.BPE())
+  backend.pre_tokenizer = _words()
+  return json.dumps(json.loads(backend.to_str())["pre_tokenizer"])
 
 
 def load_tokenizer(path: PathLike) -> Tokenizer:
@@ -128,18 +171,20 @@ def load_tokenizer(path: PathLike) -> Tokenizer:
   """
   path = Path(path)
   published = read_published(path)
-  if published:
-    return _wrap(published, str(path), "is it complete?")
   source = path / "tokenizer.json" if path.is_dir() else path
+  if published:
+    return _wrap(published, str(path), "is it complete?", listed_ends(source))
   backend = parse_backend(read_text(source), source)
   return _wrap(TokenizerParts(backend, *SPECIALS, template_beside(source)), str(path))
 
 
-def _wrap(found: TokenizerParts, source: str, remedy: str = "train a byte-level BPE anew") -> Tokenizer:
+def _wrap(
+  found: TokenizerParts, source: str, remedy: str = "train a byte-level BPE anew", listed_ends: tuple[int, ...] = ()
+) -> Tokenizer:
   backend = found.backend
   backend.no_truncation()  # a stored truncation would cut long text without a word
   names = (found.pad, found.bos, found.eos)
-  if names == SPECIALS and found.chat_template == CHAT_TEMPLATE:  # as `export_tokenizer` writes the project's own form
+  if names == SPECIALS and found.chat_template in OWN_TEMPLATES:  # as `export_tokenizer` writes the project's own form
     found = found._replace(chat_template="")
   ids = {token: index for token in names if (index := backend.token_to_id(token)) is not None}
   missing = [token for token in dict.fromkeys(names) if token not in ids]
@@ -158,6 +203,7 @@ def _wrap(found: TokenizerParts, source: str, remedy: str = "train a byte-level 
   if shared or listed.get("the padding section", ids[found.pad]) != ids[found.pad]:
     listing = ", ".join(f"{token} {index}" for token, index in listed.items())
     raise DataError(f"{source}: PAD, BOS and EOS must be distinct tokens, found {listing}; train it again")
+  check_ids(backend, source)
   backend.no_padding()
   backend.encode_special_tokens = True  # not stored in the JSON: set at every load
   probe = "".join(dict.fromkeys(names)) + _PROBE
@@ -165,7 +211,13 @@ def _wrap(found: TokenizerParts, source: str, remedy: str = "train a byte-level 
   if decoded != probe and (own or decoded != unicodedata.normalize("NFC", probe)):  # Qwen composes accents
     raise DataError(f"{source}: does not give back the text it encodes; {remedy}")
   canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True, separators=(",", ":"))
-  canonical += CHAT_TEMPLATE if own else json.dumps([*names, found.chat_template])
+  canonical += OWN_TEMPLATES[0] if own else json.dumps([*names, found.chat_template])
+  named = found.named or dict(zip(("pad_token", "bos_token", "eos_token"), names, strict=True))
+  try:
+    end = template_end(backend, found.chat_template, named) if found.chat_template else None
+  except TemplateFailure as error:
+    raise DataError(f"{source}: the model's chat template cannot be used: {error}") from error
+  ends = (ids[found.eos], *listed_ends, *(() if end is None else (end,)))
   return Tokenizer(
     backend=backend,
     pad_id=ids[found.pad],
@@ -175,6 +227,8 @@ def _wrap(found: TokenizerParts, source: str, remedy: str = "train a byte-level 
     fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
     control=control_tokens(backend) | {found.bos: ids[found.bos], found.eos: ids[found.eos]},
     chat_template=found.chat_template,
+    named=named,
+    end_ids=tuple(dict.fromkeys(ends)),
   )
 
 
@@ -198,6 +252,15 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
       byte = _BYTE.fullmatch(text)
       pieces[index] = bytes([int(byte[1], 16)]) if byte else text.replace("\u2581", " ").encode()
   return pieces
+
+
+def ids_without_token(tokenizer: Tokenizer, rows: int) -> tuple[tuple[int, int], ...]:
+  """Ranges [first, last + 1) of ids below `rows` that are no token: the padding of a vocabulary, and gaps within it.
+
+  rows: the number of rows of the embedding, at least the tokenizer's vocab_size.
+  """
+  ids = sorted({*tokenizer.backend.get_vocab().values(), rows})
+  return tuple((before + 1, index) for before, index in itertools.pairwise([-1, *ids]) if index > before + 1)
 
 
 def _byte_of() -> dict[str, int]:

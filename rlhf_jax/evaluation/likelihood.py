@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.objectives import ChunkedLogits, token_logprobs
+from rlhf_jax.stage import Transport
 from rlhf_jax.train.heldout import fixed_batches
+from rlhf_jax.train.processes import host
+from rlhf_jax.train.rows import by_rows
 from rlhf_jax.types import Params
 
 WIDTH = 32  # tokens; rows are padded to a multiple of it, which bounds the number of compiled programs
@@ -18,22 +21,30 @@ WIDTH = 32  # tokens; rows are padded to a multiple of it, which bounds the numb
 Continuations = Callable[[Params, Sequence[tuple[Sequence[int], Sequence[int]]]], tuple[np.ndarray, np.ndarray]]
 
 
-def make_likelihood(model: LanguageModel, pad_id: int, batch_size: int) -> Continuations:
+def make_likelihood(
+  model: LanguageModel, pad_id: int, batch_size: int, transport: Transport | None = None
+) -> Continuations:
   """`likelihood(params, pairs) -> (logp f32[N], greedy bool[N])` of N pairs of (context ids, continuation ids).
 
   logp: sum over the continuation of log p(token | all tokens before), in nats. greedy: True where every token of the
   continuation is the most probable token. A context has at least one token (<bos>).
 
+  transport: None where the parameters are not placed on a mesh.
+
   Raises (when called):
     ValueError: a context is empty, or a pair is longer than the model.
   """
 
-  @jax.jit
-  def score(params: Params, tokens: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:  # [B, T], [B, T]
+  def score_rows(params: Params, tokens: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:  # [B, T], [B, T]
+    def read(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+      return token_logprobs(logits, tokens, mask=mask), jnp.argmax(logits, axis=-1) == tokens
+
     logits = model.apply(params, tokens)
-    logp = token_logprobs(logits, tokens, mask=mask)
-    hit = jnp.argmax(logits, axis=-1) == tokens
+    given = tokens, mask
+    logp, hit = logits.map(read, *given) if isinstance(logits, ChunkedLogits) else read(logits, *given)
     return jnp.sum(logp, axis=1), jnp.all(hit | ~mask, axis=1)
+
+  score = jax.jit(by_rows(score_rows, transport) if transport else score_rows)
 
   def likelihood(params: Params, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.array([len(context) + len(continuation) for context, continuation in pairs], int)
@@ -53,7 +64,7 @@ def make_likelihood(model: LanguageModel, pad_id: int, batch_size: int) -> Conti
         tokens[i, : sizes[row]] = [*context, *continuation]
         mask[i, len(context) : sizes[row]] = True
       found = score(params, tokens, mask)
-      logp[rows], greedy[rows] = (np.asarray(values)[: len(rows)] for values in found)
+      logp[rows], greedy[rows] = (host(values)[: len(rows)] for values in found)
     return logp, greedy
 
   return likelihood

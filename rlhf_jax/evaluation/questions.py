@@ -7,13 +7,15 @@ the chat form or template that the model was tuned on.
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.data.files import Row
+from rlhf_jax.data.row_formats import RowFormats
+from rlhf_jax.data.row_values import schema_error
 
 Form = Literal["text", "turns"]
 
@@ -33,32 +35,34 @@ class Question(NamedTuple):
   """Name of the group that examples are drawn from; "" for none."""
 
 
-def read_questions(path: Path, *, with_choices: bool) -> list[Question]:
-  """The questions in a file of rows {"prompt" or "question", "answer", and optional "choices" and "cluster"}.
+def question_formats(with_choices: bool) -> RowFormats:
+  """The format of rows {"prompt" or "question", "answer", and optional "choices" and "cluster"}.
 
   With choices the answer is a choice or its index; without choices it is a text, a number, or a list of right answers,
-  of which examples show the first.
-
-  Raises:
-    DataError: a row is no such question; the message names file and line.
+  of which examples show the first. A row that is no such question is a `RowError` with its file and line.
   """
-  return [_question(row, f"{path}:{line}", with_choices) for line, row in data.read_rows(path)]
+
+  def parse(row: Row, where: str) -> Iterator[Question]:
+    yield question_of(row, where, with_choices)
+
+  return RowFormats({(): parse}, lambda question: None)
 
 
-def _question(row: dict[str, Any], where: str, with_choices: bool) -> Question:
+def question_of(row: Row, where: str, with_choices: bool) -> Question:
+  """The question of a row, as `question_formats` has it. Raises RowError, which starts with `where`."""
   prompt, answer = row.get("prompt", row.get("question")), row.get("answer")
   if not isinstance(prompt, str) or not prompt.strip() or answer is None:
-    raise data.DataError(f'{where}: need "answer" and a text "prompt" or "question"; found {", ".join(row)}')
+    raise schema_error(f'{where}: need "answer" and a text "prompt" or "question"; found {", ".join(row)}')
   choices = row.get("choices") if with_choices else ()
   if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) and choice for choice in choices):
-    raise data.DataError(f'{where}: "choices" must be a list of texts, not {choices!r}')
+    raise schema_error(f'{where}: "choices" must be a list of texts, not {choices!r}')
   if with_choices and (len(choices) < 2 or len(set(choices)) < len(choices)):
-    raise data.DataError(f'{where}: "choices" must be two or more different texts, not {choices!r}')
+    raise schema_error(f'{where}: "choices" must be two or more different texts, not {choices!r}')
   right = -1
   if choices:
     is_index = isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices)
     if not is_index and answer not in choices:
-      raise data.DataError(f'{where}: "answer" must be one of the {len(choices)} choices or its index, not {answer!r}')
+      raise schema_error(f'{where}: "answer" must be one of the {len(choices)} choices or its index, not {answer!r}')
     right = answer if is_index else choices.index(answer)
     answer = choices[right]
   elif isinstance(row.get("choices"), list) and isinstance(answer, int):
@@ -105,11 +109,14 @@ def answer_ids(
   """The ids of an answer as it follows the context, without the end of the turn."""
   if form == "text":
     return tokenizer.encode(f" {answer.strip()}")
-  return data.response_ids(tokenizer, _dialogue(question, shots), answer)[:-1]
+  (found,) = data.encode_answers(tokenizer, [(_dialogue(question, shots), answer)])
+  if isinstance(found, str):
+    raise data.DataError(found)
+  return found.content
 
 
-def _dialogue(question: Question, shots: Sequence[Question]) -> str:
-  if not shots:
-    return question.prompt
-  turns = "".join(data.render_prompt(shot.prompt) + data.render_response(shot.answer) for shot in shots)
-  return turns + data.render_prompt(question.prompt)
+def _dialogue(question: Question, shots: Sequence[Question]) -> data.Prompt:
+  turns = [
+    message for shot in shots for message in (data.Message("user", shot.prompt), data.Message("assistant", shot.answer))
+  ]
+  return data.as_prompt([*turns, data.Message("user", question.prompt)])

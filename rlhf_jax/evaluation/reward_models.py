@@ -6,13 +6,15 @@ ceiling: the expected share of labels that agree with the gold order over pairs 
 """
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.data.files import Row
+from rlhf_jax.data.row_formats import RowFormats
+from rlhf_jax.data.row_values import schema_error
 from rlhf_jax.evaluation.statistics import (
   Interval,
   clustered_share,
@@ -20,7 +22,9 @@ from rlhf_jax.evaluation.statistics import (
   ranking_accuracy,
   ratio_interval,
 )
+from rlhf_jax.stage import Stage
 from rlhf_jax.train import report_skips
+from rlhf_jax.train.row_sources import AnyRows, path_of, read_given
 from rlhf_jax.world import Labeller, Traits, ceiling, choice_probability, rank, traits_of
 
 
@@ -54,29 +58,31 @@ class Sides(NamedTuple):
     return (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
 
 
-def read_contrasts(path: Path, tokenizer: data.Tokenizer, length: int) -> list[Contrast]:
-  """The contrasts in a file of rows {"prompt", "chosen", "rejected", "kind", optional "cluster" and "cell"}.
+def read_contrasts(given: AnyRows, stage: Stage, tokenizer: data.Tokenizer, length: int) -> list[Contrast]:
+  """The contrasts of rows {"prompt", "chosen", "rejected", "kind", optional "cluster" and "cell"}.
 
   A contrast with a response of more than `length` tokens, prompt included, is skipped and reported.
 
   Raises:
     DataError: a row is no such contrast, or there is none; the message names file and line.
   """
-  contrasts = []
-  for line, row in data.read_rows(path):
-    texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "kind")]
-    if not all(isinstance(text, str) and text for text in texts):
-      raise data.DataError(
-        f'{path}:{line}: need texts "prompt", "chosen", "rejected" and "kind"; found {", ".join(row)}'
-      )
-    given = {name: str(row.get(name) or "") for name in Contrast._fields}
-    contrasts.append(Contrast(**given))
+  contrasts = read_given(given, stage, CONTRASTS)
   pairs = [data.Comparison(contrast.prompt, (contrast.chosen, contrast.rejected), (0, 1)) for contrast in contrasts]
   _, kept, skips = data.comparison_rows(tokenizer, pairs, length)
-  report_skips(str(path), skips, len(contrasts))
+  report_skips(path_of(given), skips, len(contrasts))
   if not kept:
-    raise data.DataError(f"{path}: holds no contrast of at most {length} tokens")
+    raise data.DataError(f"{path_of(given)}: holds no contrast of at most {length} tokens")
   return [contrasts[index] for index in kept]
+
+
+def _contrast(row: Row, where: str) -> Iterator[Contrast]:
+  texts = [row.get(name) for name in ("prompt", "chosen", "rejected", "kind")]
+  if not all(isinstance(text, str) and text for text in texts):
+    raise schema_error(f'{where}: need texts "prompt", "chosen", "rejected" and "kind"; found {", ".join(row)}')
+  yield Contrast(**{name: str(row.get(name) or "") for name in Contrast._fields})
+
+
+CONTRASTS = RowFormats({(): _contrast}, lambda contrast: None)
 
 
 def spread_by_kind(contrasts: Sequence[Contrast], num: int) -> list[Contrast]:

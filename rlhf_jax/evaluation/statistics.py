@@ -7,31 +7,38 @@ outcomes agree.
 """
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlhf_jax.agreement.intervals import wilson_bounds
+from rlhf_jax.intervals import (
+  Interval,
+  finite,
+  mean_interval,
+  nothing,
+  t_quantile,
+  wilson_bounds,
+  wilson_interval,
+  win_rate,
+)
 from rlhf_jax.reduce import ordered_pairs
 
-
-class Interval(NamedTuple):
-  """A mean with its confidence interval, NaN without observations."""
-
-  mean: float
-  """Mean, or share between 0 and 1."""
-  low: float
-  """Lower limit, -inf where it is unknown."""
-  high: float
-  """Upper limit, inf where it is unknown."""
-  num: int
-  """Number of observations."""
-
-  def disjoint(self, other: "Interval") -> bool:
-    """Whether the two intervals do not overlap, a stricter condition than a significant difference."""
-    return self.high < other.low or other.high < self.low
+__all__ = [
+  "Calibration",
+  "Interval",
+  "calibration",
+  "clustered_share",
+  "interquartile_interval",
+  "interquartile_mean",
+  "mean_interval",
+  "pair_accuracy",
+  "pooled_interval",
+  "ranking_accuracy",
+  "ratio_interval",
+  "wilson_interval",
+  "win_rate",
+]
 
 
 class Calibration(NamedTuple):
@@ -47,41 +54,16 @@ class Calibration(NamedTuple):
   """Expected calibration error: mean gap between confidence and frequency over the outcomes."""
 
 
-def mean_interval(x: ArrayLike, level: float = 0.95) -> Interval:
-  """Mean of x (any shape, taken flat) with Student's t interval, which is unbounded for a single value.
-
-  Raises ValueError where a value is not finite.
-  """
-  values = _finite(x, "x").ravel()
-  if values.size == 0:
-    return _nothing()
-  mean = float(values.mean())
-  if values.size == 1:
-    return Interval(mean, -np.inf, np.inf, 1)
-  half = _t_quantile((1 + level) / 2, values.size - 1) * float(values.std(ddof=1)) / np.sqrt(values.size)
-  return Interval(mean, float(mean - half), float(mean + half), values.size)
-
-
 def pooled_interval(intervals: Sequence[Interval]) -> Interval:
   """Mean of independent samples taken together: means weighted by `num`, half widths added in quadrature."""
   weights = np.array([interval.num for interval in intervals], np.float64)
   if weights.sum() == 0:
-    return _nothing()
+    return nothing()
   weights /= weights.sum()
   mean = float(sum(weight * interval.mean for weight, interval in zip(weights, intervals, strict=True)))
   halves = np.array([(interval.high - interval.low) / 2 for interval in intervals])
   half = float(np.sqrt(((weights * halves) ** 2).sum()))
   return Interval(mean, mean - half, mean + half, sum(interval.num for interval in intervals))
-
-
-def wilson_interval(successes: float, num: int) -> Interval:
-  """Share of successes with Wilson's 95 % score interval (1927), which stays inside [0, 1]."""
-  if not 0 <= successes <= num:
-    raise ValueError(f"successes must lie between 0 and num = {num}, got {successes}")
-  if num == 0:
-    return _nothing()
-  share = float(successes / num)
-  return Interval(share, *wilson_bounds(share, num, _normal_quantile(0.975)), int(num))
 
 
 def ratio_interval(totals: ArrayLike, weights: ArrayLike, level: float = 0.95) -> Interval:
@@ -90,39 +72,18 @@ def ratio_interval(totals: ArrayLike, weights: ArrayLike, level: float = 0.95) -
   For example the mean loss per token over windows of different lengths. totals, weights: f[G]. `num` is G; the interval
   is unbounded for one group. Raises ValueError where the shapes differ or a value is not finite.
   """
-  sums, sizes = _finite(totals, "totals"), _finite(weights, "weights")
+  sums, sizes = finite(totals, "totals"), finite(weights, "weights")
   if sums.shape != sizes.shape or sums.ndim != 1:
     raise ValueError(f"totals {sums.shape} and weights {sizes.shape} must both be [G]")
   groups = len(sums)
   if groups == 0 or sizes.sum() == 0:
-    return _nothing()
+    return nothing()
   ratio = float(sums.sum() / sizes.sum())
   if groups == 1:
     return Interval(ratio, -np.inf, np.inf, 1)
   variance = groups / (groups - 1) * ((sums - ratio * sizes) ** 2).sum() / sizes.sum() ** 2
-  half = _t_quantile((1 + level) / 2, groups - 1) * float(np.sqrt(variance))
+  half = t_quantile((1 + level) / 2, groups - 1) * float(np.sqrt(variance))
   return Interval(ratio, ratio - half, ratio + half, groups)
-
-
-def win_rate(a: ArrayLike, b: ArrayLike) -> Interval:
-  """Share of prompts where a[N] > b[N], plus half the ties: a and b score two answers to the same N prompts.
-
-  The 95 % interval is that of Agresti and Min (2005) for a difference of matched proportions: the normal interval after
-  adding half a prompt to each of the four outcomes. Ties narrow it; a width remains where all prompts agree. Raises
-  ValueError where the shapes differ or a value is not finite.
-  """
-  first, second = _finite(a, "a"), _finite(b, "b")
-  if first.shape != second.shape or first.ndim != 1:
-    raise ValueError(f"a and b must both be [N], paired by prompt; got {first.shape} and {second.shape}")
-  if first.size == 0:
-    return _nothing()
-  wins, losses = np.count_nonzero(first > second), np.count_nonzero(first < second)
-  num = first.size + 2
-  won, lost = (wins + 0.5) / num, (losses + 0.5) / num
-  half = _normal_quantile(0.975) * np.sqrt((won + lost - (won - lost) ** 2) / num)
-  low, high = 0.5 + (won - lost - half) / 2, 0.5 + (won - lost + half) / 2
-  rate = float(0.5 + (wins - losses) / (2 * first.size))
-  return Interval(rate, float(max(low, 0.0)), float(min(high, 1.0)), first.size)
 
 
 def pair_accuracy(scores: ArrayLike, gold: ArrayLike, *, min_gap: float = 0.0) -> Interval:
@@ -164,11 +125,11 @@ def clustered_share(correct: ArrayLike, pairs: ArrayLike) -> Interval:
   of freedom (Korn and Graubard 1998). The effective size is at most the number of observations, and the number of
   groups where all of them agree. `num` is the number of observations.
   """
-  right, sizes = _finite(correct, "correct"), _finite(pairs, "pairs")
+  right, sizes = finite(correct, "correct"), finite(pairs, "pairs")
   right, sizes = right[sizes > 0], sizes[sizes > 0]
   num, groups = int(sizes.sum()), len(sizes)
   if num == 0:
-    return _nothing()
+    return nothing()
   share = float(right.sum() / num)
   if groups == 1:
     return Interval(share, 0.0, 1.0, num)  # the spread between groups is unknown from a single group
@@ -177,7 +138,7 @@ def clustered_share(correct: ArrayLike, pairs: ArrayLike) -> Interval:
     effective = float(groups)
   else:
     effective = min(share * (1 - share) / variance, num) if variance > 0 else num
-  return Interval(share, *wilson_bounds(share, effective, _t_quantile(0.975, groups - 1)), num)
+  return Interval(share, *wilson_bounds(share, effective, t_quantile(0.975, groups - 1)), num)
 
 
 def interquartile_mean(x: ArrayLike) -> float:
@@ -185,7 +146,7 @@ def interquartile_mean(x: ArrayLike) -> float:
 
   The aggregate over seeds of Agarwal et al. (2108.13264).
   """
-  values = _finite(x, "x").reshape(1, -1)
+  values = finite(x, "x").reshape(1, -1)
   return float(_middle(values)[0]) if values.size else float("nan")
 
 
@@ -198,7 +159,7 @@ def interquartile_interval(
   each setting are drawn anew, with replacement. The bounds of a single run are NaN. Raises ValueError where there is no
   run, or a score is not finite.
   """
-  values = _finite(scores, "scores")
+  values = finite(scores, "scores")
   if values.ndim < 2 or not values.shape[0] * values.shape[1]:
     raise ValueError(f"scores must be [R, K, ...] with at least one run of a setting; got {values.shape}")
   runs, settings = values.shape[:2]
@@ -222,7 +183,7 @@ def calibration(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -
   The expected calibration error (Guo et al. 1706.04599) weights the gaps by count; it is NaN without outcomes. Raises
   ValueError where the shapes differ, or a value is not finite or lies outside [0, 1].
   """
-  predicted, observed = _finite(probabilities, "probabilities"), _finite(outcomes, "outcomes")
+  predicted, observed = finite(probabilities, "probabilities"), finite(outcomes, "outcomes")
   if predicted.shape != observed.shape or predicted.ndim != 1:
     raise ValueError(f"probabilities {predicted.shape} and outcomes {observed.shape} must both be [N]")
   if ((predicted < 0) | (predicted > 1)).any():
@@ -245,31 +206,8 @@ def _clustered_share(scores: np.ndarray, better: np.ndarray, present: np.ndarray
   return clustered_share(np.where(better, above, 0.0).sum((1, 2)), better.sum((1, 2)))
 
 
-def _normal_quantile(probability: float) -> float:
-  return NormalDist().inv_cdf(probability)
-
-
-def _t_quantile(probability: float, df: int) -> float:
-  """Quantile of Student's t for probabilities above 1/2. At t = sqrt(df) tan(a) its density is ~ cos(a)^(df - 1)."""
-  angles = np.linspace(0.0, min(np.pi / 2, 12 / np.sqrt(df)), 20_001)
-  density = np.cos(angles) ** (df - 1)
-  area = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-  return float(np.sqrt(df) * np.tan(np.interp(2 * probability - 1, area / area[-1], angles)))
-
-
-def _finite(x: ArrayLike, name: str) -> np.ndarray:
-  values = np.asarray(x, np.float64)
-  if not np.isfinite(values).all():
-    raise ValueError(f"{name} must be finite; {int((~np.isfinite(values)).sum())} of {values.size} values are not")
-  return values
-
-
 def _groups(scores: ArrayLike, labels: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
   given, expected = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
   if given.shape != expected.shape or given.ndim != 2:
     raise ValueError(f"scores and {name} must both be [N, K]; got {given.shape} and {expected.shape}")
   return given, expected
-
-
-def _nothing() -> Interval:
-  return Interval(float("nan"), float("nan"), float("nan"), 0)

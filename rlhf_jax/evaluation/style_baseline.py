@@ -21,11 +21,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.sparse
-import scipy.special
+import scipy  # its parts are loaded when they are used: those that a run does not need take a quarter of a second
 
-from rlhf_jax.data import Comparison
+from rlhf_jax.data import Comparison, Prompt, prompt_text, response_text
 from rlhf_jax.train.comparisons import pair_weights
 
 FUNCTION_WORDS = (
@@ -52,10 +50,12 @@ class StyleBaseline(NamedTuple):
   weights: np.ndarray
   """Weights f64[(1 + types) * F]: for all prompts, then for those of each type; the last type is all other prompts."""
 
-  def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+  def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
     """Logits f64[N] of N responses: the difference of two is the log-odds that the first one is preferred."""
-    rows = np.array([features(*texts) for texts in zip(prompts, responses, strict=True)]).reshape(-1, NUM_FEATURES)
-    types = np.array([prompt_type(prompt, self.beginnings) for prompt in prompts], int)
+    rows = np.array([features(*texts) for texts in zip(map(prompt_text, prompts), responses, strict=True)]).reshape(
+      -1, NUM_FEATURES
+    )
+    types = np.array([prompt_type(prompt_text(prompt), self.beginnings) for prompt in prompts], int)
     return np.asarray(_crossed(rows * self.scale, types, len(self.beginnings) + 1) @ self.weights)
 
 
@@ -73,15 +73,16 @@ def fit_style_baseline(comparisons: Sequence[Comparison], ridge: float = RIDGE) 
   group, better, worse = np.nonzero(weights)
   if not len(group):
     raise ValueError("no comparison has two responses of different rank")
-  beginnings = prompt_beginnings([comparison.prompt for comparison in comparisons])
+  prompts = [prompt_text(comparison.prompt) for comparison in comparisons]
+  beginnings = prompt_beginnings(prompts)
   rows = np.zeros((*ranks.shape, NUM_FEATURES))
   for index, comparison in enumerate(comparisons):
     for slot, response in enumerate(comparison.responses):
-      rows[index, slot] = features(comparison.prompt, response)
+      rows[index, slot] = features(prompts[index], response_text(response))
   differences = rows[group, better] - rows[group, worse]  # [pairs, F]
   spread = np.sqrt((differences**2).mean(axis=0))
   scale = 1 / np.where(spread > 0, spread, 1.0)
-  types = np.array([prompt_type(comparison.prompt, beginnings) for comparison in comparisons])[group]
+  types = np.array([prompt_type(prompt, beginnings) for prompt in prompts])[group]
   design = _crossed(differences * scale, types, len(beginnings) + 1)
   return StyleBaseline(beginnings, scale, fit_bradley_terry(design, weights[group, better, worse], ridge))
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse
 
-from rlhf_jax.data import Demonstration
+from rlhf_jax.data import Demonstration, Prompt, prompt_text, response_text
 
-NEAREST = 20  # demonstrations that a copier may choose from
+NEAREST = 10  # demonstrations that a copier may choose from
 _CHUNK = 256  # prompts compared at once
 _WORD = re.compile(r"\w+")
 
@@ -23,11 +23,11 @@ def commonest_response(demonstrations: Sequence[Demonstration]) -> str:
   """The most frequent response, the first of several. Raises ValueError where there are no demonstrations."""
   if not demonstrations:
     raise ValueError("there are no demonstrations")
-  return Counter(demonstration.response for demonstration in demonstrations).most_common(1)[0][0]
+  return Counter(response_text(row.response) for row in demonstrations).most_common(1)[0][0]
 
 
 def nearest_responses(
-  prompts: Sequence[str], demonstrations: Sequence[Demonstration], num: int = NEAREST
+  prompts: Sequence[Prompt], demonstrations: Sequence[Demonstration], num: int = NEAREST
 ) -> list[list[str]]:
   """The responses of the `num` most similar demonstrations to each prompt, the most similar first, ties in file order.
 
@@ -42,7 +42,7 @@ def nearest_responses(
     raise ValueError("there are no demonstrations")
   known: dict[str, int] = {}
   for demonstration in demonstrations:
-    for word in _words(demonstration.prompt):
+    for word in _words(prompt_text(demonstration.prompt)):
       known.setdefault(word, len(known))
   table = _incidence([demonstration.prompt for demonstration in demonstrations], known)  # [M, V]
   weights = np.log1p(len(demonstrations) / table.sum(axis=0))  # [V]
@@ -52,7 +52,7 @@ def nearest_responses(
   for start in range(0, len(prompts), _CHUNK):
     similarity = (asked[start : start + _CHUNK] @ table.T).toarray().round(9)  # [chunk, M]
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :num]
-    found += [[demonstrations[index].response for index in row] for row in order]
+    found += [[response_text(demonstrations[index].response) for index in row] for row in order]
   return found
 
 
@@ -60,14 +60,14 @@ def _words(text: str) -> set[str]:
   return set(_WORD.findall(text.lower()))
 
 
-def _incidence(texts: Sequence[str], known: dict[str, int]) -> scipy.sparse.csr_array:
-  """f64[N, V]: 1 where a text has a known word."""
+def _incidence(prompts: Sequence[Prompt], known: dict[str, int]) -> scipy.sparse.csr_array:
+  """f64[N, V]: 1 where a prompt has a known word."""
   rows, columns = [], []
-  for row, text in enumerate(texts):
-    for word in _words(text) & known.keys():
+  for row, prompt in enumerate(prompts):
+    for word in _words(prompt_text(prompt)) & known.keys():
       rows.append(row)
       columns.append(known[word])
-  return scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(texts), len(known))).tocsr()
+  return scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(prompts), len(known))).tocsr()
 
 
 def _unit_rows(table: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

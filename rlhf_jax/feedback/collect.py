@@ -6,16 +6,15 @@ policies of a run, and any other source of text can be wrapped the same way.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_jax.data import DataError, read_comparisons, read_rows
+from rlhf_jax.data import DataError, Prompt, prompt_of, read_comparisons, read_rows, response_text
 from rlhf_jax.feedback.records import Item, Response, make_item
-from rlhf_jax.feedback.store import Settings, add_records, create_store, open_store, read_settings
+from rlhf_jax.feedback.store import Settings, add_records, opened, read_settings
 
 MAX_RESPONSES = 9  # responses of an item at most: the page selects a response by a key from a to i
 
@@ -24,7 +23,7 @@ MAX_RESPONSES = 9  # responses of an item at most: the page selects a response b
 class Policy:
   """A source of responses."""
 
-  sample: Callable[[Sequence[str], int, int], list[list[str]]]
+  sample: Callable[[Sequence[Prompt], int, int], list[list[str]]]
   """Function of (prompts, count, seed) that returns `count` responses for each prompt, and an empty list for a prompt
   that it cannot answer."""
   source: dict[str, Any]
@@ -43,19 +42,18 @@ def collect(
   for item in (*items, *gold):
     if len(item.responses) > MAX_RESPONSES:
       raise DataError(f"{item.prompt!r:.60} has {len(item.responses)} responses; a page shows {MAX_RESPONSES} at most")
-  exists = Path(path).exists()
-  with contextlib.closing(open_store(path) if exists else create_store(path, settings)) as store:
+  with opened(path, create=True, settings=settings) as store:
     if (made := read_settings(store)) != settings:
       raise DataError(f"{path} was made with {made}, not {settings}; use the same ones, or another file")
     return add_records(store, ([], [*items, *gold], []), str(path))
 
 
 def make_items(
-  prompts: Sequence[str],
+  prompts: Sequence[Prompt],
   policies: Sequence[Policy],
   num_responses: int,
   seed: int,
-  existing: Mapping[str, Sequence[Response]] | None = None,
+  existing: Mapping[Prompt, Sequence[Response]] | None = None,
 ) -> tuple[list[Item], Counter]:
   """One item for each prompt: `num_responses` samples, the policies taking turns, and all existing responses to it.
 
@@ -88,19 +86,23 @@ def make_items(
   return items, skips
 
 
-def read_responses(path: str | Path) -> dict[str, list[Response]]:
+def read_responses(path: str | Path) -> dict[Prompt, list[Response]]:
   """{prompt: responses} of a file of rows {"prompt", "response"} or {"prompt", "responses"}, other columns ignored.
 
   Raises:
     DataError: naming file and line: the file cannot be read, or a row has other columns or types.
   """
-  found: dict[str, list[Response]] = {}
+  found: dict[Prompt, list[Response]] = {}
   for line, row in read_rows(path):
     texts = row.get("responses", [row.get("response")])
-    if type(row.get("prompt")) is not str or type(texts) is not list or any(type(text) is not str for text in texts):
+    if "prompt" not in row or type(texts) is not list or any(type(text) is not str for text in texts):
       raise DataError(f"{path}:{line}: a row must have a 'prompt' and a 'response' (text) or 'responses' (a list)")
     try:
-      found.setdefault(row["prompt"], []).extend(Response(text, {"file": Path(path).name}) for text in texts)
+      found.setdefault(prompt_of(row, f"{path}:{line}"), []).extend(
+        Response(text, {"file": Path(path).name}) for text in texts
+      )
+    except DataError:
+      raise
     except ValueError as error:
       raise DataError(f"{path}:{line}: {error}") from error
   return found
@@ -116,15 +118,17 @@ def read_gold(path: str | Path) -> tuple[list[Item], Counter]:
   """
   comparisons, skips = read_comparisons(path)
   source = {"file": Path(path).name}
-  items = [make_item(c.prompt, (Response(text, source) for text in c.responses), c.ranks) for c in comparisons]
+  items = [
+    make_item(c.prompt, (Response(response_text(text), source) for text in c.responses), c.ranks) for c in comparisons
+  ]
   return items, skips
 
 
 def _sample(
-  prompts: Sequence[str], policies: Sequence[Policy], num_responses: int, seed: int
-) -> dict[str, list[Response]]:
+  prompts: Sequence[Prompt], policies: Sequence[Policy], num_responses: int, seed: int
+) -> dict[Prompt, list[Response]]:
   """Samples for each prompt. Policies take turns, prompt by prompt, to give the samples that do not divide evenly."""
-  found: dict[str, list[Response]] = {prompt: [] for prompt in prompts}
+  found: dict[Prompt, list[Response]] = {prompt: [] for prompt in prompts}
   for place, policy in enumerate(policies):
     share, extra = divmod(num_responses, len(policies))
     samples = policy.sample(prompts, share + (extra > 0), seed + place)

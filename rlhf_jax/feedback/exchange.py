@@ -5,7 +5,6 @@ The same records always give the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_jax.data import DataError, read_rows, write_rows
-from rlhf_jax.data.files import write_bytes
 from rlhf_jax.feedback.learner_rows import SHAPES
 from rlhf_jax.feedback.record_rows import record_of, to_row
 from rlhf_jax.feedback.records import Record, Records, collect_records, content_id
 from rlhf_jax.feedback.row_records import records_of_rows
-from rlhf_jax.feedback.store import add_records, located_records, open_store
+from rlhf_jax.feedback.store import add_records, located_records, opened
+from rlhf_jax.writing import write_bytes
 
 FORMULA = tuple("=+-@＝＋－＠")  # the characters that make a spreadsheet take a cell for a formula
 NAMES = ("annotators", "items", "judgements")
@@ -65,7 +64,7 @@ def write_records(path: str | Path, records: Records) -> None:
   """
   path = Path(path)
   if path.suffix == ".db":
-    with contextlib.closing(open_store(path, create=True)) as store:
+    with opened(path, create=True) as store:
       add_records(store, records, str(path))
   elif path.suffix == ".parquet":
     import pyarrow.parquet
@@ -157,7 +156,8 @@ def _table(records: Records) -> Any:
   ints = pa.list_(pa.int64())
   columns = {
     "type": pa.string(), "schema": pa.int64(), "id": pa.string(), "kind": pa.string(), "expert": pa.bool_(),
-    "prompt": pa.string(), "responses": pa.list_(pa.struct({"text": pa.string(), "source": pa.string()}.items())),
+    "prompt": pa.string(), "messages": pa.string(),
+    "responses": pa.list_(pa.struct({"text": pa.string(), "source": pa.string()}.items())),
     "gold_ranks": ints, "item": pa.string(), "annotator": pa.string(), "order": ints, "ratings": ints, "ranks": ints,
     "strength": pa.int64(), "flags": pa.list_(texts), "critiques": texts, "rewrites": texts, "skipped": pa.string(),
     "seconds": pa.float64(), "guidelines": pa.string(), "created": pa.string(), "supersedes": pa.string(),
@@ -167,6 +167,8 @@ def _table(records: Records) -> Any:
     if "responses" in row:
       # A struct would need the same keys in every source, and would fill the missing ones with null.
       row["responses"] = [{**response, "source": json.dumps(response["source"])} for response in row["responses"]]
+    if isinstance(row.get("prompt"), list):
+      row["messages"] = json.dumps(row.pop("prompt"), ensure_ascii=False)
   return pa.Table.from_pylist(rows, schema=pa.schema(columns.items()))
 
 
@@ -199,4 +201,9 @@ def _of_columns(rows: Iterable[Mapping[str, Any]], where: str) -> Iterator[tuple
         row["responses"] = [{**one, "source": json.loads(one["source"])} for one in row["responses"]]
       except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{place}: 'responses' must be a list of {{text, source as JSON}} ({error!r})") from error
+    if "messages" in row:
+      try:
+        row["prompt"] = json.loads(row.pop("messages"))
+      except ValueError as error:
+        raise DataError(f"{place}: 'messages' must be a list of messages as JSON ({error})") from error
     yield place, record_of(row, place)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_jax.data import prompt_value
 from rlhf_jax.feedback.ranks import ranked_pairs
 from rlhf_jax.feedback.records import Item, Judgement, Records, current
 
@@ -89,7 +90,7 @@ def _texts(item: Item) -> list[str]:
 
 
 def _head(item: Item, judgement: Judgement) -> Row:
-  return {"prompt": item.prompt, "annotator": judgement.annotator}
+  return {"prompt": prompt_value(item.prompt), "annotator": judgement.annotator}
 
 
 def _tail(judgement: Judgement) -> Row:

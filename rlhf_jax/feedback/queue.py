@@ -15,13 +15,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf_jax.data import DataError
-from rlhf_jax.feedback.record_rows import from_row
+from rlhf_jax.feedback.record_rows import from_row, to_row
 from rlhf_jax.feedback.records import UNDONE, Item, Judgement, content_id, timestamp
 from rlhf_jax.feedback.store import Settings, append, find, find_item, read_settings, transaction
 
 
 class NoLease(DataError):
   """The annotator has no lease on the item, or has judged it already."""
+
+
+class Judged(NoLease):
+  """The annotator has answered this assignment already, and otherwise; the judgement's id is that of the lease."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +93,19 @@ def submit(
 ) -> Judgement:
   """Keeps an answer as a judgement, whose id is that of the lease.
 
-  A second submission under the same lease changes nothing and returns the judgement of the first.
+  The same answer again under the same lease, as after a lost reply, changes nothing and returns the judgement of the
+  first. Seconds do not count in this comparison.
 
   Raises:
+    Judged: there is a judgement under this lease with another answer, which is kept.
     NoLease: the lease is not the annotator's, or the annotator has judged the item already.
     DataError: the answer is no valid judgement of this item.
   """
   with transaction(store):
     known = find(store, Judgement, lease)
     if known is not None and known.annotator == annotator:
+      if from_row(Judgement, {**to_row(known), **_by_response(answer, known.order)}, "answer") != known:
+        raise Judged("you have answered this one already, and otherwise: your first answer counts until you undo it")
       return known
     columns = "item, supersedes, issued"
     found = store.execute(f"SELECT {columns} FROM leases WHERE id = ? AND annotator = ?", (lease, annotator)).fetchone()

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlhf_jax.data import DataError
+from rlhf_jax.data import DataError, prompt_of, prompt_value
 from rlhf_jax.feedback.checks import check_type
 from rlhf_jax.feedback.records import Annotator, AnyRecord, Item, Judgement, Record, Response
 from rlhf_jax.settings import nearest
@@ -17,7 +17,8 @@ TYPES: dict[str, type[Record]] = {"annotator": Annotator, "item": Item, "judgeme
 
 def to_row(record: Record) -> dict[str, Any]:
   """The row of a record, with lists for tuples, as JSON gives them back."""
-  return {"type": _type_name(type(record)), "schema": SCHEMA, **_with_lists(dataclasses.asdict(record))}
+  row = {"type": _type_name(type(record)), "schema": SCHEMA, **_with_lists(dataclasses.asdict(record))}
+  return {**row, "prompt": prompt_value(record.prompt)} if isinstance(record, Item) else row
 
 
 def record_of(row: Mapping[str, Any], where: str) -> Record:
@@ -46,7 +47,11 @@ def from_row(cls: type[AnyRecord], row: Mapping[str, Any], where: str) -> AnyRec
   try:
     if cls is Item:
       values["responses"] = _responses(values["responses"])
-    return cls(**{key: _with_tuples(value) for key, value in values.items()})
+      prompt = prompt_of(values, where)
+    values = {key: _with_tuples(value) for key, value in values.items()}
+    return cls(**(values | {"prompt": prompt} if cls is Item else values))
+  except DataError:
+    raise
   except ValueError as error:
     raise DataError(f"{where}: {error}") from error
 

@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from rlhf_jax.data import DataError
+from rlhf_jax.data import DataError, Prompt, messages_of, prompt_value
 from rlhf_jax.feedback.checks import (
   check_flags,
   check_id,
@@ -83,8 +83,8 @@ class Item:
 
   id: str
   """Name, 1 to 200 printable characters; `make_item` takes a hash of the content."""
-  prompt: str
-  """Text of the prompt."""
+  prompt: Prompt
+  """Prompt: a text, or the messages of a dialogue."""
   responses: tuple[Response, ...]
   """The K responses."""
   gold_ranks: tuple[int, ...] | None = None
@@ -92,7 +92,8 @@ class Item:
 
   def __post_init__(self) -> None:
     check_id("id", self.id)
-    check_text("prompt", self.prompt)
+    for number, message in enumerate(messages_of(self.prompt)):
+      check_text("prompt" if isinstance(self.prompt, str) else f"prompt[{number}]", message.content)
     if not self.responses or not all(isinstance(response, Response) for response in self.responses):
       raise ValueError(f"'responses' must be at least one response, found {self.responses!r}")
     if self.gold_ranks is not None:
@@ -175,11 +176,11 @@ Records = tuple[list[Annotator], list[Item], list[Judgement]]
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def make_item(prompt: str, responses: Iterable[Response], gold_ranks: Sequence[int] | None = None) -> Item:
+def make_item(prompt: Prompt, responses: Iterable[Response], gold_ranks: Sequence[int] | None = None) -> Item:
   """An item whose id is a hash of its content, so that collecting the same item twice queues it once."""
   responses = tuple(responses)
   ranks = None if gold_ranks is None else tuple(gold_ranks)
-  content = [prompt, [[response.text, response.source] for response in responses], ranks]
+  content = [prompt_value(prompt), [[response.text, response.source] for response in responses], ranks]
   return Item(content_id(content), prompt, responses, ranks)
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data import DataError
+from rlhf_jax.data import DataError, Prompt, prompt_of
 from rlhf_jax.feedback.checks import check_id, check_length, check_ranks, check_text, check_type
 from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Record, Response, content_id, make_item
@@ -41,7 +41,7 @@ class _Opinion(NamedTuple):
   group: str
   item: str
   annotator: str
-  prompt: str
+  prompt: Prompt
   said: Said
   strength: int | None
 
@@ -77,7 +77,7 @@ def _parse(path: Path, line: int, row: Mapping[str, Any], seen: Counter[tuple[st
   where = f"{path}:{line}"
   names = {name: row.get(name) or default for name, default in (("group", ""), ("item", ""), ("annotator", "unknown"))}
   try:
-    check_text("prompt", row.get("prompt"))
+    prompt = prompt_of(dict(row), where)
     for name, value in names.items():
       if value:
         check_id(name, value)
@@ -90,9 +90,11 @@ def _parse(path: Path, line: int, row: Mapping[str, Any], seen: Counter[tuple[st
         f"found the columns {', '.join(row)}; a row is a record with a 'type', or has 'prompt', 'responses' and "
         f"'ranks', or 'prompt', 'response' and one of {', '.join(map(repr, COLUMNS))}"
       )
+  except DataError:
+    raise
   except ValueError as error:
     raise DataError(f"{where}: {error}") from error
-  return _Opinion(where, path.name, line, prompt=row["prompt"], said=said, strength=strength, **names)
+  return _Opinion(where, path.name, line, prompt=prompt, said=said, strength=strength, **names)
 
 
 def _compared(row: Mapping[str, Any]) -> Said:

@@ -8,7 +8,7 @@ from another server.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,16 +20,27 @@ POLICY = (
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'none';"
   " base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
+# Features of browsers that the page does not use, and that a script in it shall not have either.
+FEATURES = (
+  "accelerometer autoplay browsing-topics camera clipboard-read clipboard-write display-capture encrypted-media "
+  "fullscreen geolocation gyroscope hid idle-detection local-fonts magnetometer microphone midi payment "
+  "picture-in-picture publickey-credentials-get screen-wake-lock serial usb xr-spatial-tracking"
+).split()
 HEADERS = {
   "content-security-policy": POLICY,
   "x-content-type-options": "nosniff",
   "x-frame-options": "DENY",
   "referrer-policy": "no-referrer",
+  "cross-origin-embedder-policy": "require-corp",
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-resource-policy": "same-origin",
-  "permissions-policy": "camera=(), geolocation=(), microphone=()",
+  "origin-agent-cluster": "?1",
+  "permissions-policy": ", ".join(f"{feature}=()" for feature in FEATURES),
+  "x-permitted-cross-domain-policies": "none",
   "cache-control": "no-store",
 }
+
+ENCRYPTED = {"strict-transport-security": "max-age=31536000"}  # a year, where every origin is served over HTTPS
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -59,13 +70,14 @@ def guard(app: Asgi, origins: Sequence[str]) -> Asgi:
   forges.
   """
   hosts = {urlsplit(origin).netloc for origin in origins}
+  headers = HEADERS | (ENCRYPTED if all(origin.startswith("https:") for origin in origins) else {})
 
   async def guarded(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
       return await app(scope, receive, send)
     if scope["type"] != "http":
       return None
-    send = _with_headers(send)
+    send = _with_headers(send, headers)
     refusal = _refusal(scope, hosts, origins)
     if refusal is not None:
       return await _refuse(send, *refusal)
@@ -111,8 +123,8 @@ async def _read(receive: Receive) -> bytes | None:
   return body
 
 
-def _with_headers(send: Send) -> Send:
-  extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+  extra = [(name.encode(), value.encode()) for name, value in headers.items()]
 
   async def sending(message: Message) -> None:
     if message["type"] == "http.response.start":

@@ -6,12 +6,12 @@
   POST /next            -> the state: {"assignment": the open one or null, "done", "left": numbers of assignments,
                         "last": the judgement that undo would withdraw, or null}
   POST /judgements      {"assignment", "guidelines": the page's version, ...an Answer} keeps a judgement -> the state;
-                        a second judgement of the same assignment changes nothing
+                        the same answer again counts once, another one to the same assignment gets 409 and "judged"
   POST /undo            {"judgement"} withdraws it -> the state, with the withdrawn judgement as the assignment's draft
 
-A judgement is on the disk before its request is answered. The source of a response, the id of an item and whether the
-item is gold never leave the server, and responses are sent in their order of display. Tokens are read from bodies only,
-never from a URL.
+A judgement is on the disk before its request is answered; while the store is damaged or locked, the answer is 503. The
+source of a response, the id of an item and whether the item is gold never leave the server, and responses are sent in
+their order of display. Tokens are read from bodies only, never from a URL.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import math
 import sqlite3
 import time
@@ -36,13 +37,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from rlhf_jax.data import DataError
+from rlhf_jax.data import DataError, prompt_value
 from rlhf_jax.feedback import queue, tokens
 from rlhf_jax.feedback.checks import RATINGS
+from rlhf_jax.feedback.connections import bounded_protocol
 from rlhf_jax.feedback.guidelines import blocks
 from rlhf_jax.feedback.records import Annotator
 from rlhf_jax.feedback.security import Asgi, guard, origin_of
-from rlhf_jax.feedback.store import add_guidelines, add_records, find, open_store
+from rlhf_jax.feedback.store import StoreError, add_guidelines, add_records, find, named_errors, open_store, opened
 
 FLAGS = ("harmful", "dishonest", "off-topic", "incoherent", "private data")
 SKIPS = ("I cannot tell", "needs knowledge I lack", "responses are the same", "prompt makes no sense", "too disturbing")
@@ -53,6 +55,7 @@ STATIC = {
 }
 HERE = Path(__file__).parent
 LOCAL = ("127.0.0.1", "localhost")
+_log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Act = Callable[[sqlite3.Connection, str, dict, str, float], None]  # store, annotator, body, guidelines' version, time
@@ -62,6 +65,8 @@ Act = Callable[[sqlite3.Connection, str, dict, str, float], None]  # store, anno
 class Site:
   """The state that the endpoints share."""
 
+  path: Path
+  """File of the store."""
   store: sqlite3.Connection
   """Connection to the store, used by `thread` alone."""
   thread: concurrent.futures.ThreadPoolExecutor
@@ -81,8 +86,13 @@ class Site:
     return "__Host-session" if self.secure else "session"
 
   async def call(self, function: Callable, *arguments: Any) -> Any:
-    """function(store, *arguments) on the store's thread."""
-    return await asyncio.get_running_loop().run_in_executor(self.thread, function, self.store, *arguments)
+    """function(store, *arguments) on the store's thread. Raises StoreError where the store is damaged or locked."""
+
+    def called() -> Any:
+      with named_errors(self.path):
+        return function(self.store, *arguments)
+
+    return await asyncio.get_running_loop().run_in_executor(self.thread, called)
 
 
 def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time) -> Asgi:
@@ -93,11 +103,13 @@ def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Ca
 
   Raises:
     DataError: `path` is no store.
+    StoreError: the store is damaged or locked.
   """
   thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
-  store = thread.submit(open_store, path).result()
-  version = thread.submit(add_guidelines, store, guidelines).result() if guidelines else ""
-  site = Site(store, thread, guidelines, version, all(origin.startswith("https:") for origin in origins), clock)
+  with named_errors(path):
+    store = thread.submit(open_store, path).result()
+    version = thread.submit(add_guidelines, store, guidelines).result() if guidelines else ""
+  site = Site(path, store, thread, guidelines, version, all(origin.startswith("https:") for origin in origins), clock)
 
   @contextlib.asynccontextmanager
   async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -109,7 +121,9 @@ def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Ca
   routes = [Route("/", _page, methods=["GET"])]
   routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
   routes += [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()]
-  errors = {queue.NoLease: _error(409), DataError: _error(400)}
+  errors = {
+    queue.Judged: _error(409, judged=True), queue.NoLease: _error(409), StoreError: _unusable, DataError: _error(400),
+  }  # fmt: skip
   app = Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
   app.state.site = site
   app.router.redirect_slashes = False
@@ -139,7 +153,7 @@ def invite(path: Path, names: Sequence[str], origin: str, *, renew: bool = False
   The link is None for an annotator who has one already, unless `renew`. It carries the token in its fragment, the part
   of a URL that a browser does not send.
   """
-  with contextlib.closing(open_store(path)) as store:
+  with opened(path) as store:
     for name in names:
       if find(store, Annotator, name) is None:
         add_records(store, ([Annotator(name)], [], []))
@@ -153,7 +167,7 @@ def serve(path: Path, host: str, port: int, origins: Sequence[str], guidelines: 
   # Proxy headers are ignored: Host and Origin are checked as the browser sent them.
   uvicorn.run(
     app, host=host, port=port, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-    ws="none", limit_concurrency=256, h11_max_incomplete_event_size=32 * 1024,
+    ws="none", http=bounded_protocol(), limit_concurrency=256, h11_max_incomplete_event_size=32 * 1024,
   )  # fmt: skip
 
 
@@ -245,7 +259,12 @@ def _state(store: sqlite3.Connection, annotator: str, now: float) -> dict[str, A
   shown = None
   if assignment is not None:
     texts = [assignment.item.responses[index].text for index in assignment.order]
-    shown = {"id": assignment.lease, "prompt": assignment.item.prompt, "responses": texts, "draft": _draft(assignment)}
+    shown = {
+      "id": assignment.lease,
+      "prompt": prompt_value(assignment.item.prompt),
+      "responses": texts,
+      "draft": _draft(assignment),
+    }
   return {"assignment": shown, "done": done, "left": left, "last": queue.last_judgement(store, annotator)}
 
 
@@ -281,11 +300,16 @@ def _no_constant(name: str) -> NoReturn:
   raise ValueError(f"{name} is no number")
 
 
-def _error(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _error(status: int, **fields: Any) -> Callable[[Request, Exception], Awaitable[Response]]:
   async def handler(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status)
+    return JSONResponse({"error": str(error), **fields}, status)
 
   return handler
+
+
+async def _unusable(request: Request, error: Exception) -> Response:
+  _log.error("%s", error)
+  return JSONResponse({"error": "the server cannot use its store; tell whoever runs it, your answer is kept here"}, 503)
 
 
 def _static(name: str, kind: str) -> Endpoint:

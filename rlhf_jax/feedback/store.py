@@ -6,6 +6,8 @@ stand the queue of items still to be judged with the leases on them (`queue.py`)
 tokens (`tokens.py`), which no export contains.
 
 A store is a plain `sqlite3.Connection`. It belongs to the thread that opened it; several processes may open one file.
+Every record lies beside its SHA-256, which is checked whenever the record is read: a flipped bit on the disk is named,
+and no damaged page is shown to annotators or taken for a judgement. Records of version 0.2 have none and are believed.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.record_rows import SCHEMA, from_row, record_of, to_row
@@ -57,8 +60,13 @@ CREATE TABLE tokens (hash TEXT PRIMARY KEY, annotator TEXT NOT NULL UNIQUE REFER
 CREATE TABLE sessions (
   hash TEXT PRIMARY KEY, annotator TEXT NOT NULL REFERENCES annotators (id), expires REAL NOT NULL);
 """
+_DIGEST = "sha256"  # key of a stored row that is no field of its record
 KEPT: dict[type, str] = {Annotator: "annotators", Item: "items", Judgement: "judgements"}  # -> its table
 APPEND_ONLY = ("guidelines", *KEPT.values())
+
+
+class StoreError(DataError):
+  """A store that cannot be used: it is damaged, or another process keeps it locked. The message names the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,23 +110,54 @@ def create_store(path: str | Path, settings: Settings) -> sqlite3.Connection:
   return store
 
 
-def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
-  """Opens a store; `create` makes one with the default settings where there is no file.
+@contextlib.contextmanager
+def opened(path: str | Path, *, create: bool = False, settings: Settings | None = None) -> Iterator[sqlite3.Connection]:
+  """A store that is open in the block of a `with`.
+
+  settings: those of a store that is made; with `create` one is made where there is no file.
+
+  Raises:
+    DataError: as `open_store`.
+    StoreError: the store is damaged or locked, here or in the block.
+  """
+  with named_errors(path):
+    create = create and not Path(path).exists()
+    with contextlib.closing(create_store(path, settings or Settings()) if create else open_store(path)) as store:
+      yield store
+
+
+@contextlib.contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+  """A block in which SQLite's errors are raised as StoreError with the file's path and what to do."""
+  try:
+    yield
+  except sqlite3.Error as error:
+    if "locked" in str(error) or "busy" in str(error):
+      advice = f"another process has kept it for {WAIT_SECONDS:g} s; end that process, then try again"
+    elif "full" in str(error) or "readonly" in str(error):
+      advice = "make room on its disk and let its directory be written to, then try again"
+    else:
+      advice = "it is damaged or no store; take it from a copy"
+    raise StoreError(f"{path}: the store cannot be used ({error}): {advice}") from error
+
+
+def open_store(path: str | Path) -> sqlite3.Connection:
+  """Opens a store.
 
   Raises:
     DataError: there is no such file, it is no store, or it has another schema.
+    StoreError: another process keeps it locked.
   """
   path = Path(path)
-  if create and not path.exists():
-    return create_store(path, Settings())
   if not path.is_file():
     raise DataError(f"{path}: there is no such file; `rlhf-jax collect` makes one")
   store = _connect(path)
   try:
-    schema = _meta(store).get("schema")
-  except sqlite3.DatabaseError as error:
+    with named_errors(path):
+      schema = _meta(store).get("schema")
+  except StoreError:
     store.close()
-    raise DataError(f"{path}: is no store of feedback ({error})") from error
+    raise
   if schema != SCHEMA:
     store.close()
     raise DataError(f"{path}: has schema {schema}, not {SCHEMA}; export it with the version that made it")
@@ -126,9 +165,12 @@ def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
 
 
 def read_settings(store: sqlite3.Connection) -> Settings:
-  """The settings the store was made with."""
+  """The settings the store was made with. Raises StoreError where they are damaged."""
   values = _meta(store)
-  return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})
+  try:
+    return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})
+  except (KeyError, TypeError, ValueError) as error:
+    raise StoreError(f"the store's settings are damaged ({error}); take the store from a copy") from error
 
 
 @contextlib.contextmanager
@@ -141,7 +183,8 @@ def transaction(store: sqlite3.Connection) -> Iterator[None]:
   try:
     yield
   except BaseException:
-    store.execute("ROLLBACK")
+    if store.in_transaction:  # SQLite ends it by itself after some errors
+      store.execute("ROLLBACK")
     raise
   store.execute("COMMIT")
 
@@ -170,10 +213,11 @@ def add_records(store: sqlite3.Connection, records: Records, where: str = "store
 def append(store: sqlite3.Connection, record: Record, where: str = "store") -> bool:
   """Adds one record inside a transaction of the caller; False where it is there already. Raises as `add_records`."""
   table = KEPT[type(record)]
-  row = json.dumps(to_row(record))
+  content = json.loads(json.dumps(to_row(record)))
+  row = json.dumps({**content, _DIGEST: _digest(content)})
   known = store.execute(f"SELECT row FROM {table} WHERE id = ?", (record.id,)).fetchone()
   if known is not None:
-    if json.loads(known[0]) != json.loads(row):
+    if _verified(known[0], f"{table} {record.id}") != _verified(row, where):
       raise DataError(f"{where}: the id {record.id!r} is among the {table} already, with other content")
     return False
   if isinstance(record, Annotator):
@@ -186,9 +230,14 @@ def append(store: sqlite3.Connection, record: Record, where: str = "store") -> b
 
 
 def find(store: sqlite3.Connection, kind: type[AnyRecord], identity: str | None) -> AnyRecord | None:
-  """The record of a kind (`Annotator`, `Item` or `Judgement`) with an id; None where there is none, or no id."""
+  """The record of a kind (`Annotator`, `Item` or `Judgement`) with an id; None where there is none, or no id.
+
+  Raises:
+    StoreError: the record is damaged.
+  """
   found = store.execute(f"SELECT row FROM {KEPT[kind]} WHERE id = ?", (identity,)).fetchone()
-  return None if found is None else from_row(kind, json.loads(found[0]), f"{KEPT[kind]} {identity}")
+  where = f"{KEPT[kind]} {identity}"
+  return None if found is None else from_row(kind, _verified(found[0], where), where)
 
 
 def find_item(store: sqlite3.Connection, identity: str) -> Item:
@@ -204,14 +253,15 @@ def located_records(path: str | Path) -> list[tuple[str, Record]]:
 
   Raises:
     DataError: as `open_store`.
+    StoreError: a record is damaged.
   """
-  with contextlib.closing(open_store(path)) as store:
+  with opened(path) as store:
     rows = [
-      (f"{path}: {table} {number}", json.loads(row))
+      (f"{path}: {table} {number}", row)
       for table in KEPT.values()
       for number, row in store.execute(f"SELECT number, row FROM {table} ORDER BY number")
     ]
-  return [(where, record_of(row, where)) for where, row in rows]
+  return [(where, record_of(_verified(row, where), where)) for where, row in rows]
 
 
 def read_store(path: str | Path) -> Records:
@@ -242,16 +292,36 @@ def _append_judgement(store: sqlite3.Connection, judgement: Judgement, row: str,
   store.execute("UPDATE queue SET remaining = remaining - ? WHERE item = ?", (told, judgement.item))
 
 
+def _verified(text: str, where: str) -> dict[str, Any]:
+  """The row of a record from its stored text. Raises StoreError where it is not what was stored."""
+  try:
+    row = json.loads(text)
+  except (TypeError, ValueError, RecursionError) as error:
+    raise StoreError(f"{where}: the record is damaged ({error}); take the store from a copy") from error
+  if not isinstance(row, dict) or row.pop(_DIGEST, None) not in (None, _digest(row)):
+    raise StoreError(f"{where}: the record is damaged (its SHA-256 differs); take the store from a copy")
+  return row
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
   store = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
   for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF"):
     try:
-      store.execute(f"PRAGMA {pragma}")
-    except sqlite3.DatabaseError as error:
+      with named_errors(path):
+        store.execute(f"PRAGMA {pragma}")
+    except StoreError:
       store.close()
-      raise DataError(f"{path}: is no store of feedback ({error})") from error
+      raise
   return store
 
 
 def _meta(store: sqlite3.Connection) -> dict:
-  return {name: json.loads(value) for name, value in store.execute("SELECT name, value FROM meta")}
+  rows = store.execute("SELECT name, value FROM meta").fetchall()
+  try:
+    return {name: json.loads(value) for name, value in rows}
+  except (TypeError, ValueError) as error:
+    raise StoreError(f"the store's settings are damaged ({error}); take the store from a copy") from error

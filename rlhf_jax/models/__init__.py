@@ -2,8 +2,9 @@
 
 from rlhf_jax.models.config import DecoderConfig, RopeScaling, UnsupportedModelError
 from rlhf_jax.models.fused_attention import PLATFORM
-from rlhf_jax.models.language_model import LanguageModel, language_model
+from rlhf_jax.models.language_model import LanguageModel, language_model, only_scored
 from rlhf_jax.models.lora import ATTENTION, add_lora, fold_lora, init_lora, join_lora, merge_lora, split_lora
+from rlhf_jax.models.stacked import is_stacked, stack_layers, unstack_layers
 
 __all__ = [
   "ATTENTION",
@@ -15,8 +16,12 @@ __all__ = [
   "add_lora",
   "fold_lora",
   "init_lora",
+  "is_stacked",
   "join_lora",
   "language_model",
   "merge_lora",
+  "only_scored",
   "split_lora",
+  "stack_layers",
+  "unstack_layers",
 ]

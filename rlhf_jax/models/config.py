@@ -104,6 +104,9 @@ class DecoderConfig:
   """Activation of the mlp; "gelu_tanh" is the approximation of "gelu" by tanh."""
   tied: bool = True
   """Matrix that makes logits: True for the embedding matrix, False for a matrix of its own."""
+  ids_without_token: tuple[tuple[int, int], ...] = ()
+  """Ranges [first, last + 1) of ids that the tokenizer has no token for, as in a vocabulary that was padded: their
+  logits are -inf. () for none. `describe` leaves them out, since the tokenizer says them."""
 
   def __post_init__(self) -> None:
     if not self.head_size and self.d_model % self.num_heads:
@@ -125,6 +128,7 @@ class DecoderConfig:
     """The fields as a checkpoint stores them; variants that are off are left out, as older checkpoints have none."""
     unset = {field.name: field.default for field in dataclasses.fields(self)}
     values = dataclasses.asdict(self)
+    del values["ids_without_token"]
     described = {name: value for name, value in values.items() if name in _SHAPE or value != unset[name]}
     if "windows" in described:
       described["windows"] = list(self.windows)  # JSON has no tuples

@@ -7,268 +7,252 @@ when sampling and when training.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from rlhf_jax.models.attention import attend, frequencies, rotate, rotation
-from rlhf_jax.models.config import Activation, DecoderConfig
-from rlhf_jax.models.fused_attention import Attention, fused_attention
+from rlhf_jax.models.attention import frequencies, rotation
+from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
+from rlhf_jax.models.fused_attention import Attention
+from rlhf_jax.models.layer import Layer, LayerCache, Rotary, make_norm, pick
+from rlhf_jax.models.lora import adapted
 from rlhf_jax.models.matmul import product, product_with_table
+from rlhf_jax.models.stacked import STACKED, scan_layers, split_layers
+from rlhf_jax.types import Array, Params
 
-# Keys and values of a layer, [B, kv_heads, U, head_dim] each, in the order in which attention multiplies them: any
-# other would be transposed anew for every token.
-LayerCache = tuple[jax.Array, jax.Array]
 Cache = tuple[LayerCache, ...]
-Rotary = tuple[jax.Array, jax.Array]  # (cos, sin) of `rlhf_jax.models.attention.rotation`
 
 # What a backward pass computes anew of each layer: nothing, everything, or all but products with weight matrices.
 Remat = Literal["none", "full", "dots"]
 KEPT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
-ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
-  "silu": nn.silu,
-  "gelu": functools.partial(nn.gelu, approximate=False),
-  "gelu_tanh": nn.gelu,
-}
+Gather = Callable[[str, Params], Params]  # gather(path of a part of a model, its parameters) -> the whole parameters
+_GATHERED = "gathered weights"
 
 
-class ZeroCenteredRMSNorm(nn.Module):
-  """RMSNorm times (1 + scale), as Gemma stores it: weight decay then pulls the factor towards 1."""
-
-  epsilon: float
-  dtype: str
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """x[..., d] -> [..., d] in the dtype of the module."""
-    scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
-    x = x.astype(jnp.float32)
-    x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
-    return (x * (1.0 + scale)).astype(self.dtype)
-
-
-def make_norm(c: DecoderConfig, name: str | None = None) -> nn.Module:
-  """The family's norm over the last axis."""
-  if c.norm == "zero_centered":
-    return ZeroCenteredRMSNorm(c.norm_eps, c.dtype, name=name)
-  if c.norm == "layer":
-    # The fast variance, E[x^2] - E[x]^2, has no digits left beside GPT-2's large means.
-    return nn.LayerNorm(epsilon=c.norm_eps, dtype=c.dtype, use_fast_variance=False, name=name)
-  return nn.RMSNorm(epsilon=c.norm_eps, dtype=c.dtype, name=name)
-
-
-class Dense(nn.Dense):
-  """x @ kernel + bias, and + (x @ a) @ b where an adapter stands beside the kernel (see `rlhf_jax.models.lora`)."""
-
-  def __call__(self, inputs: jax.Array) -> jax.Array:
-    """inputs[..., d] -> [..., features]."""
-    y = super().__call__(inputs)
-    if self.has_variable("params", "a"):
-      a: jax.Array = self.get_variable("params", "a")
-      b: jax.Array = self.get_variable("params", "b")
-      y = y + (inputs @ a.astype(inputs.dtype)) @ b.astype(inputs.dtype)
-    return y
-
-
-def pick(x: jax.Array, index: jax.Array) -> jax.Array:
-  """One token of each row: x[B, S, ...], index[B] -> [B, 1, ...]."""
-  return x[jnp.arange(x.shape[0]), index][:, None]
-
-
-class Layer(nn.Module):
-  """Attention and mlp on [B * S, d]: given [B, S, d], XLA on CPU transposes it for the weight gradients."""
+class _Parameters(nn.Module):
+  """Draws the parameters of a decoder, unrolled."""
 
   config: DecoderConfig
-  window: int = 0
-  fused: Attention = "xla"
 
   @nn.compact
-  def __call__(
-    self,
-    x: jax.Array,
-    positions: jax.Array,
-    rotary: Rotary | None,
-    visible: jax.Array,
-    cache: LayerCache | None,
-    segments: jax.Array | None = None,
-    last: jax.Array | None = None,
-  ) -> tuple[jax.Array, LayerCache]:
-    """x[B * S, d] -> (the next x, the cache); the other arguments are as in `Decoder`.
-
-    With last[B] the next x is [B, d], that of these tokens only; the cache holds the keys and values of all.
-    """
+  def __call__(self) -> None:
     c = self.config
-    normed = make_norm(c, "attention_norm")(x)
-    query_normed, query_rotary, fused = normed, rotary, self.fused
-    if last is not None:
-      x, query_normed = (pick(y.reshape(*positions.shape, -1), last)[:, 0] for y in (x, normed))
-      query_rotary, visible = jax.tree.map(lambda y: pick(y, last), (rotary, visible))
-      fused = "xla"
-    y, cache = self.attention(query_normed, normed, positions, query_rotary, rotary, visible, cache, segments, fused)
-    if c.post_norms:
-      y = make_norm(c, "attention_post_norm")(y)
-    after = x + y
-    y = self.mlp(make_norm(c, "mlp_norm")(x if c.parallel_residual else after))
-    if c.post_norms:
-      y = make_norm(c, "mlp_post_norm")(y)
-    return after + y, cache
-
-  def attention(
-    self,
-    query_x: jax.Array,
-    x: jax.Array,
-    positions: jax.Array,
-    query_rotary: Rotary | None,
-    rotary: Rotary | None,
-    visible: jax.Array,
-    cache: LayerCache | None,
-    segments: jax.Array | None,
-    fused: Attention,
-  ) -> tuple[jax.Array, LayerCache]:
-    """Attention of query_x[..., d] to the keys and values of x[B * S, d]: (result like query_x, the cache)."""
-    c = self.config
-    batch, length = positions.shape
-    query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(query_x)
-    key = self.dense(c.num_kv_heads * c.head_dim, "key", c.qkv_bias)(x)
-    value = self.dense(c.num_kv_heads * c.head_dim, "value", c.qkv_bias)(x)
-    query = query.reshape(batch, -1, c.num_heads, c.head_dim)
-    key, value = (y.reshape(batch, length, c.num_kv_heads, c.head_dim) for y in (key, value))
-    if c.query_key_norm:
-      query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
-    if rotary is not None and query_rotary is not None:
-      query, key = rotate(query, *query_rotary), rotate(key, *rotary)
-    extends = cache is not None
-    if cache is None:
-      cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
-    else:
-      rows = jnp.arange(batch)[:, None]
-      cache = (cache[0].at[rows, :, positions].set(key), cache[1].at[rows, :, positions].set(value))
-      key, value = (y.swapaxes(1, 2) for y in cache)
-    scale = c.query_scale or c.head_dim**-0.5
-    if fused == "xla" or extends:
-      y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
-    else:
-      y = fused_attention(
-        fused, query, key, value, segments, window=self.window, scale=scale, softcap=c.attention_softcap
-      )
-    y = y.reshape(-1, c.num_heads * c.head_dim)
-    return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
-
-  def mlp(self, x: jax.Array) -> jax.Array:
-    """x[..., d] -> [..., d], each token by itself."""
-    c = self.config
-    activation = ACTIVATIONS[c.activation]
-    if c.gated:
-      y = activation(self.dense(c.d_ff, "gate", c.mlp_bias)(x)) * self.dense(c.d_ff, "up", c.mlp_bias)(x)
-    else:
-      y = activation(self.dense(c.d_ff, "up", c.mlp_bias)(x))
-    return self.dense(c.d_model, "mlp_out", c.mlp_bias, 1 / (2 * c.num_layers))(y)
-
-  def dense(self, features: int, name: str, bias: bool, scale: float = 1.0) -> Dense:
-    """A matrix of this layer, drawn with variance scale / d."""
-    init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-    return Dense(
-      features, use_bias=bias, dtype=self.config.dtype, kernel_init=init, name=name, dot_general=_dense_product
-    )
+    small = nn.initializers.normal(0.02)
+    # With std 0.02 a narrow model's embeddings are small beside the outputs of its layers, and it needs twice as long
+    # to learn to copy.
+    words = nn.initializers.normal(2 * c.d_model**-0.5)
+    index = jnp.zeros((1, 1), jnp.int32)
+    x = nn.Embed(c.vocab_size, c.d_model, embedding_init=words, name="embedding")(index)[0].astype(c.dtype)
+    if c.learned_positions:
+      nn.Embed(c.learned_positions, c.d_model, embedding_init=small, name="position_embedding")(index)
+    for i in range(c.num_layers):
+      x, _ = Layer(c, name=f"layers_{i}")(x, index, None, jnp.ones((1, 1, 1), bool), None)
+    x = make_norm(c, "final_norm")(x)
+    if not c.tied:
+      nn.Dense(c.vocab_size, use_bias=False, kernel_init=small, name="unembedding")(x)
 
 
-def _dense_product(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, precision: Any = None) -> jax.Array:
-  """What `nn.Dense` asks of dot_general, for x[T, d] and kernel[d, f]."""
-  del dimension_numbers, precision
-  return product(x, kernel)
+def draw(config: DecoderConfig, key: jax.Array) -> Params:
+  """Fresh parameters of a decoder, unrolled, in float32."""
+  return _Parameters(config).init(key)["params"]
 
 
-class Decoder(nn.Module):
-  """tokens[B, S] at positions[B, S] -> (hidden[B, S, d_model], cache); `unembed` turns hidden states into logits."""
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+  """The forward of a model {"decoder", "lora" and "lora_scale" where it has adapters}, of either form of its layers."""
 
   config: DecoderConfig
   remat: Remat = "none"
   attention: Attention = "xla"
+  gather: Gather | None = None
 
-  def setup(self) -> None:
-    """Makes the embedding, the layers, the last norm and, where it is not tied, the output matrix."""
-    c = self.config
-    init = nn.initializers.normal(0.02)
-    # With std 0.02 a narrow model's embeddings are small beside the outputs of its layers, and it needs twice as long
-    # to learn to copy.
-    words = nn.initializers.normal(2 * c.d_model**-0.5)
-    self.embedding = nn.Embed(c.vocab_size, c.d_model, embedding_init=words, dtype=c.dtype)
-    if c.learned_positions:
-      self.position_embedding = nn.Embed(c.learned_positions, c.d_model, embedding_init=init, dtype=c.dtype)
-    layer = Layer if self.remat == "none" else nn.remat(Layer, policy=KEPT[self.remat])
-    self.layers = [layer(c, c.windows[i] if c.windows else 0, self.attention) for i in range(c.num_layers)]
-    self.final_norm = make_norm(c)
-    if not c.tied:
-      self.unembedding = nn.Dense(
-        c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=init, dot_general=_dense_product
-      )
-
-  def __call__(
+  def hidden(
     self,
-    tokens: jax.Array,
+    params: Params,
+    tokens: Array,
     positions: jax.Array,
     visible: jax.Array,
-    cache: Cache | None = None,
-    segments: jax.Array | None = None,
-    last: jax.Array | None = None,
-  ) -> tuple[jax.Array, Cache]:
-    """tokens[B, S] -> (hidden[B, S, d_model], cache).
+    segments: Array | None = None,
+    last: Array | None = None,
+  ) -> jax.Array:
+    """tokens[B, S] -> [B, S, d_model], or [B, d_model] with `last`. Stacked layers are scanned.
 
     Args:
       positions: i32[B, S], the position of each token in its sequence.
+      visible: bool[B, S, S], the tokens that each token may see.
+      segments: i32[B, S], the number of each token's sequence in a packed row. `visible` knows it already; fused
+        attention makes its mask from it.
+      last: i32[B], the index of the one token of each row that is asked for; an unrolled last layer does no work for
+        the other tokens.
+    """
+    c = self.config
+    views = self._views(positions, positions, visible)
+
+    def step(window: int, alone: bool, x: jax.Array, weights: Params, last: Array | None = None) -> jax.Array:
+      def layer(x: jax.Array, weights: Params, last: Array | None) -> jax.Array:
+        rotary, seen = views[window]
+        whole = self._weights(weights, params.get("lora_scale"))
+        return self._layer(window, whole)(x, positions, rotary, seen, None, segments, last)[0]
+
+      if self.remat != "none" or self.gather is not None:
+        # The barriers of prevent_cse keep a compiler from computing the two passes at once; two loops are enough.
+        policy = KEPT.get(self.remat, _all_but_gathered)
+        layer = jax.checkpoint(layer, policy=policy, prevent_cse=not alone)
+      return layer(x, weights, last)
+
+    x = self._embed(params["decoder"], tokens, positions)
+    if STACKED in params["decoder"]:
+      x = scan_layers(step, x, _layers(params, STACKED), self._windows)
+      x = x if last is None else pick(x.reshape(*tokens.shape, c.d_model), jnp.asarray(last))
+    else:
+      for i, window in enumerate(self._windows):
+        x = step(window, False, x, _layers(params, f"layers_{i}"), last if i == c.num_layers - 1 else None)
+    return self._normed(params["decoder"], x).reshape(*(tokens if last is None else last).shape, c.d_model)
+
+  def extend(
+    self,
+    params: Params,
+    tokens: Array,
+    positions: jax.Array,
+    visible: jax.Array,
+    cache: Cache | None = None,
+    last: Array | None = None,
+  ) -> tuple[jax.Array, Cache]:
+    """tokens[B, S] -> (hidden[B, S, d_model], cache). Stacked layers are taken apart: each has a cache of its own.
+
+    Args:
+      positions, last: as in `hidden`.
       visible: bool[B, S, U], the keys that each token may see: those of the S tokens, or the U slots of the cache.
       cache: the keys and values so far; the returned cache also holds those of the tokens, at their positions. Without
         it the returned cache holds those of the tokens alone.
-      segments: i32[B, S], the number of each token's sequence in a packed row. `visible` knows it already; fused
-        attention makes its mask from it.
-      last: i32[B], the index of the one token of each row that is asked for: hidden is then [B, d_model], and the last
-        layer does no work for the other tokens.
     """
     c = self.config
-    batch, length = tokens.shape
-    x = self.embedding(tokens).reshape(batch * length, c.d_model)
+    views = self._views(positions, positions if cache is None else jnp.arange(visible.shape[2])[None], visible)
+    x = self._embed(params["decoder"], tokens, positions)
+    if STACKED in params["decoder"]:
+      layers = split_layers(_layers(params, STACKED))
+    else:
+      layers = [_layers(params, f"layers_{i}") for i in range(c.num_layers)]
+    caches = []
+    for i, (window, weights) in enumerate(zip(self._windows, layers, strict=True)):
+      layer = self._layer(window, self._weights(weights, params.get("lora_scale")))
+      wanted = last if i == c.num_layers - 1 else None
+      x, layer_cache = layer(x, positions, *views[window], None if cache is None else cache[i], None, wanted)
+      caches.append(layer_cache)
+    hidden = self._normed(params["decoder"], x)
+    return hidden.reshape(*(tokens if last is None else last).shape, c.d_model), tuple(caches)
+
+  def unembedding(self, params: Params) -> Callable[[jax.Array], jax.Array]:
+    """The function hidden[..., d_model] -> logits[..., V], whose matrix is gathered once.
+
+    It is the matrix of the embeddings where config.tied.
+
+    Raises:
+      UnsupportedModelError: the parameters are those of a classifier, without an output matrix.
+    """
+    c = self.config
+    if c.tied:
+      matrix = self._part(params["decoder"], "embedding")["embedding"].astype(c.dtype)
+    elif "unembedding" in params["decoder"]:
+      matrix = self._part(params["decoder"], "unembedding")["kernel"].astype(c.dtype)
+    else:
+      raise UnsupportedModelError(
+        "the model has no output matrix, as published classifiers have none: it scores texts, and predicts no tokens"
+      )
+
+    def unembed(hidden: jax.Array) -> jax.Array:
+      flat = hidden.reshape(-1, c.d_model).astype(c.dtype)
+      logits = product_with_table(flat, matrix) if c.tied else product(flat, matrix)
+      if c.logit_softcap:
+        logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
+      return logits.reshape(*hidden.shape[:-1], c.vocab_size)
+
+    return unembed
+
+  def share_table(self, params: Params) -> Params:
+    """The parameters with the table of tied embeddings gathered, for both of its uses: `gather` leaves it as it is."""
+    if self.gather is None or not self.config.tied:
+      return params
+    decoder = params["decoder"]
+    return {**params, "decoder": {**decoder, "embedding": self.gather("decoder/embedding", decoder["embedding"])}}
+
+  @property
+  def _windows(self) -> tuple[int, ...]:
+    return self.config.windows or (0,) * self.config.num_layers
+
+  def _layer(self, window: int, weights: Params) -> Callable[..., tuple[jax.Array, LayerCache]]:
+    layer = Layer(self.config, window, self.attention)
+    return cast(Callable[..., tuple[jax.Array, LayerCache]], functools.partial(layer.apply, {"params": weights}))
+
+  def _weights(self, layer: dict[str, Params], scale: Any) -> Params:
+    """The whole parameters of a layer with its adapters, if any, times their scale beside the kernels."""
+    if self.gather is not None:
+      layer = {model: self.gather(f"{model}/{STACKED}", part) for model, part in layer.items()}
+      layer = jax.tree.map(lambda x: checkpoint_name(x, _GATHERED), layer)
+    return adapted(layer["decoder"], layer["lora"], scale) if "lora" in layer else layer["decoder"]
+
+  def _part(self, decoder: Params, name: str) -> Params:
+    return decoder[name] if self.gather is None else self.gather(f"decoder/{name}", decoder[name])
+
+  def _embed(self, decoder: Params, tokens: Array, positions: jax.Array) -> jax.Array:
+    """tokens[B, S] at positions[B, S] -> [B * S, d_model]."""
+    c = self.config
+
+    def rows(name: str, index: Array) -> jax.Array:
+      return jnp.take(self._part(decoder, name)["embedding"].astype(c.dtype), index, axis=0).reshape(-1, c.d_model)
+
+    x = rows("embedding", tokens)
     if c.embedding_scale != 1.0:
       x = x * jnp.asarray(c.embedding_scale, x.dtype)
-    if c.learned_positions:
-      x = x + self.position_embedding(positions).reshape(batch * length, c.d_model)
-    rotary, window_rotary = self.rotations(positions)
-    key_positions = positions if cache is None else jnp.arange(visible.shape[2])[None]  # [B or 1, U]
+    return x + rows("position_embedding", positions) if c.learned_positions else x
+
+  def _normed(self, decoder: Params, x: jax.Array) -> jax.Array:
+    return cast(jax.Array, make_norm(self.config).apply({"params": self._part(decoder, "final_norm")}, x))
+
+  def _views(
+    self, positions: jax.Array, key_positions: jax.Array, visible: jax.Array
+  ) -> dict[int, tuple[Rotary | None, jax.Array]]:
+    """{window: (the rotations at positions[B, S], the keys that each token sees)} for the windows of all layers.
+
+    key_positions: i32[B or 1, U]. Rotations are None where positions are learned.
+    """
+    c = self.config
+    rotary = window_rotary = None
+    if not c.learned_positions:
+      dim = c.rotary_dim or c.head_dim
+      magnitude = c.rope_scaling.magnitude if c.rope_scaling else 1.0
+      rotary = window_rotary = rotation(positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
+      if c.window_rope_theta:
+        window_rotary = rotation(positions, frequencies(dim, c.window_rope_theta))
     age = positions[:, :, None] - key_positions[:, None, :]  # [B, S, U]
-    caches = []
-    for i, layer in enumerate(self.layers):
-      seen = visible & (age < layer.window) if layer.window else visible
-      turns = window_rotary if layer.window else rotary
-      wanted = last if i == c.num_layers - 1 else None
-      x, layer_cache = layer(x, positions, turns, seen, None if cache is None else cache[i], segments, wanted)
-      caches.append(layer_cache)
-    hidden = self.final_norm(x).reshape(*(positions if last is None else last).shape, c.d_model)
-    if self.is_initializing():
-      self.unembed(hidden)  # otherwise an untied unembedding would have no parameters
-    return hidden, tuple(caches)
+    seen = {window: visible & (age < window) if window else visible for window in {*self._windows}}
+    return {window: (window_rotary if window else rotary, seen[window]) for window in seen}
 
-  def rotations(self, positions: jax.Array) -> tuple[Rotary | None, Rotary | None]:
-    """The rotations at positions[B, S], for layers without and with a window; None where positions are learned."""
-    c = self.config
-    if c.learned_positions:
-      return None, None
-    dim = c.rotary_dim or c.head_dim
-    magnitude = c.rope_scaling.magnitude if c.rope_scaling else 1.0
-    rotary = rotation(positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
-    return rotary, rotation(positions, frequencies(dim, c.window_rope_theta)) if c.window_rope_theta else rotary
 
-  def unembed(self, hidden: jax.Array) -> jax.Array:
-    """hidden[..., d_model] -> logits[..., V], by the matrix of the embeddings where config.tied."""
-    c = self.config
-    flat = hidden.reshape(-1, c.d_model)
-    if c.tied:
-      logits = product_with_table(flat.astype(c.dtype), self.embedding.embedding.astype(c.dtype))
-    else:
-      logits = self.unembedding(flat)
-    if c.logit_softcap:
-      logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
-    return logits.reshape(*hidden.shape[:-1], c.vocab_size)
+def _layers(params: Params, name: str) -> dict[str, Params]:
+  """{"decoder": the parameters of a layer, or of all that are stacked, "lora": its adapters, where it has some}."""
+  return {model: params[model][name] for model in ("decoder", "lora") if model in params}
+
+
+def _all_but_gathered(primitive: Any, *_: Any, **settings: Any) -> bool:
+  """The policy of `jax.checkpoint` that keeps everything but gathered weights.
+
+  A value with a name that is not kept is computed anew from the last value before it that is, so nothing that gathering
+  is made of may be kept: collectives, casts and changes of shape, and functions of collectives with their own gradient.
+  """
+  inner = settings.get("call_jaxpr")
+  names = {primitive.name, *(equation.primitive.name for equation in (inner.eqns if inner else ()))}
+  return primitive.name not in _GATHERING and "all_gather" not in names
+
+
+_GATHERING = {
+  "name", "all_gather", "all_gather_invariant", "all_gather_reduced", "convert_element_type", "reshape", "transpose",
+  "sharding_constraint", "reshard", "pvary", "pcast",
+}  # fmt: skip

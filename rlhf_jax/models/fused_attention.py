@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 
@@ -40,6 +42,8 @@ def fused_attention(
 ) -> jax.Array:
   """Causal attention of whole rows: query[B, T, H, D], key, value[B, T, G, D], segments[B, T] or None -> like query.
 
+  Inside a shard_map over the axes of the rows, heads are cut over the mesh's other axes, whose sizes divide H and G.
+
   Args:
     window: the number of tokens that each token sees, itself included; 0 for all.
     scale, softcap: as in `rlhf_jax.models.attention.attend`; "cudnn" has no softcap (see `check_attention`).
@@ -49,9 +53,27 @@ def fused_attention(
   query, key, value = (jnp.pad(x, padding) for x in (query, key, value))
   if segments is not None:
     segments = jnp.pad(segments, padding[:2], constant_values=-1)
-  if attention == "cudnn":
-    return cudnn(query, key, value, segments, window=window, scale=scale)[:, :length]
-  return splash(query * scale, key, value, segments, window=window, softcap=softcap)[:, :length]
+
+  def kernel(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array | None) -> jax.Array:
+    if attention == "cudnn":
+      return cudnn(query, key, value, segments, window=window, scale=scale)
+    return splash(query * scale, key, value, segments, window=window, softcap=softcap)
+
+  return over_heads(kernel)(query, key, value, segments)[:, :length]
+
+
+def over_heads(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+  """`kernel(query, key, value, segments)` on each device's own heads: a compiler cannot cut a kernel by itself.
+
+  Outside of a shard_map it is the kernel itself.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  axes = tuple(axis for axis in mesh.axis_names if axis not in mesh.manual_axes)
+  if not mesh.manual_axes or not axes:
+    return kernel
+  heads = PartitionSpec(None, None, axes)
+  specs = (heads, heads, heads, PartitionSpec())
+  return jax.shard_map(kernel, in_specs=specs, out_specs=heads, axis_names=set(axes), check_vma=False)
 
 
 def cudnn(

@@ -2,7 +2,8 @@
 
 The policy, the reference, the reward model and the value function are the same functions applied to different
 trees. A tree is `{"decoder": ...}`, with a `"head"` where a scalar is read from it, and with `"lora"` and
-`"lora_scale"` where it has adapters (see `rlhf_jax.models.lora`).
+`"lora_scale"` where it has adapters (see `rlhf_jax.models.lora`). Its layers are stacked or not (see
+`rlhf_jax.models.stacked`): every function takes either form.
 The one-token shift of the whole project is in `_shift`, here and nowhere else.
 """
 
@@ -10,15 +11,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
 from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.decoder import Cache, Decoder, Remat
+from rlhf_jax.models.decoder import Cache, Decoder, Gather, Remat, draw
 from rlhf_jax.models.fused_attention import Attention, check_attention
-from rlhf_jax.models.lora import lora_weights
+from rlhf_jax.models.stacked import stack_layers
 from rlhf_jax.types import Array, Params
 
 
@@ -31,6 +32,8 @@ class LanguageModel(NamedTuple):
 
   config: DecoderConfig
   """Shape of the decoder."""
+  scan: bool
+  """Form of the layers that `init` makes, and that checkpoints are opened in: True for stacked ones."""
   init: Callable[[jax.Array], Params]
   """init(key) -> params."""
   init_head: Callable[..., Params]
@@ -44,6 +47,8 @@ class LanguageModel(NamedTuple):
   """value(params, tokens, segments=None) -> f32[B, T], the head's value of the state tokens[:, :t]."""
   apply_with_value: Callable[..., tuple[jax.Array, jax.Array]]
   """apply_with_value(params, tokens, segments=None) -> (logits, values), by one forward of the trunk they share."""
+  share_table: Callable[[Params], Params]
+  """share_table(params) -> params whose table of tied embeddings is gathered, for `hidden` and `unembedding` alike."""
   hidden: Callable[..., jax.Array]
   """hidden(params, tokens, segments=None) -> [B, T, d]; `unembed` makes the logits of `apply` from it."""
   hidden_with_value: Callable[..., tuple[jax.Array, jax.Array]]
@@ -59,52 +64,78 @@ class LanguageModel(NamedTuple):
   """extend(params, tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache). Nothing is shifted: hidden[:, t]
   has seen tokens[:, t] and predicts the next token."""
   unembed: Callable[[Params, jax.Array], jax.Array]
-  """unembed(params, hidden[..., d]) -> logits f32[..., V]."""
+  """unembed(params, hidden[..., d]) -> logits f32[..., V]; -inf for ids without a token, here and in `apply`."""
+  unembedding: Callable[[Params], Callable[[jax.Array], jax.Array]]
+  """unembedding(params) -> the function hidden[..., d] -> logits f32[..., V] of several calls, which gathers weights
+  once."""
 
 
-@functools.lru_cache(maxsize=8)
-def language_model(config: DecoderConfig, remat: Remat = "none", attention: Attention = "xla") -> LanguageModel:
+def language_model(
+  config: DecoderConfig,
+  remat: Remat = "none",
+  attention: Attention = "xla",
+  scan: bool = False,
+  gather: Gather | None = None,
+) -> LanguageModel:
   """The functions of one decoder shape. The same shape gives the same functions, so that programs compile once.
 
   Args:
     remat: the part of each layer that a backward pass computes anew: "none", "full" for everything, or "dots" for all
       but the products with weight matrices.
     attention: the implementation of attention without a cache (see `rlhf_jax.models.fused_attention`).
+    scan: the form of the layers that `init` makes, True for stacked ones. The functions take either form: stacked
+      layers are scanned, but for those with a cache, and unrolled layers are a loop of Python.
+    gather: gather(path, part) -> the same part with whole arrays, called where the weights are used: inside the scan
+      and inside `jax.checkpoint`, so that gathered layers are never kept for a backward pass. The paths are
+      "decoder/layers" and "lora/layers" (one layer's tree, without the axis of layers, in either form),
+      "decoder/embedding", "decoder/position_embedding", "decoder/final_norm", "decoder/unembedding" and "head". It may
+      cast, change shapes and call `jax.lax.all_gather`: what other primitives return may be kept. A part that is whole
+      already is returned as it is.
 
   Raises:
     UnsupportedModelError: `attention` cannot compute a variant of the config.
   """
+  return _language_model(config, remat, attention, scan, gather)
+
+
+@functools.lru_cache(maxsize=8)
+def _language_model(
+  config: DecoderConfig, remat: Remat, attention: Attention, scan: bool, gather: Gather | None
+) -> LanguageModel:
   check_attention(attention, config)
-  decoder = Decoder(config, remat, attention)
+  decoder = Decoder(config, remat, attention, gather)
 
   def init(key: jax.Array) -> Params:
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    return {"decoder": decoder.init(key, tokens, *_causal(tokens, None))["params"]}
+    params = {"decoder": draw(config, key)}
+    return cast(Params, stack_layers(params)) if scan else params
 
   def init_head(key: jax.Array, params: Params, likelihood: float = 0.0) -> Params:
     kernel = jax.random.normal(key, (config.d_model,)) / jnp.sqrt(config.d_model + 1.0)
     head = {"kernel": kernel, "bias": jnp.zeros(())}
     return {**params, "head": head | ({"likelihood": jnp.float32(likelihood)} if likelihood else {})}
 
-  def run(params: Params, *arguments: Any, **more: Any) -> tuple[jax.Array, Cache]:
-    return cast(tuple[jax.Array, Cache], decoder.apply({"params": lora_weights(params)}, *arguments, **more))
+  def read(params: Params, hidden: jax.Array) -> jax.Array:
+    head = params["head"] if gather is None else gather("head", params["head"])
+    return hidden.astype(jnp.float32) @ head["kernel"] + head["bias"]
 
   def hidden_before(params: Params, tokens: Array, segments: Array | None) -> jax.Array:
     """[B, T - 1, d]: index t has seen the tokens up to t and predicts the one at t + 1."""
     tokens, segments = tokens[:, :-1], None if segments is None else segments[:, :-1]
-    return run(params, tokens, *_causal(tokens, segments), segments=segments)[0]
+    return decoder.hidden(params, tokens, *_causal(tokens, segments), segments)
 
   def apply(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
+    params = decoder.share_table(params)
     before = hidden_before(params, tokens, segments)
     return unembed(params, _shift(before, segments))
 
   def value(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
     before = hidden_before(params, tokens, segments)
-    return _shift(_read(params["head"], before), segments)
+    return _shift(read(params, before), segments)
 
   def apply_with_value(params: Params, tokens: Array, segments: Array | None = None) -> tuple[jax.Array, jax.Array]:
+    params = decoder.share_table(params)
     before = hidden_before(params, tokens, segments)
-    return unembed(params, _shift(before, segments)), _shift(_read(params["head"], before), segments)
+    return unembed(params, _shift(before, segments)), _shift(read(params, before), segments)
 
   def hidden(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
     before = hidden_before(params, tokens, segments)
@@ -112,14 +143,15 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
 
   def hidden_with_value(params: Params, tokens: Array, segments: Array | None = None) -> tuple[jax.Array, jax.Array]:
     before = hidden_before(params, tokens, segments)
-    return _shift(before, segments), _shift(_read(params["head"], before), segments)
+    return _shift(before, segments), _shift(read(params, before), segments)
 
   def score(params: Params, tokens: Array, mask: Array) -> jax.Array:
     head, last = params["head"], jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)  # [B]
     if "likelihood" not in head:
-      return _read(head, prefill(params, tokens, last)[0])
-    hidden, _ = run(params, tokens, *_causal(tokens, None))  # [B, T, d]
-    value = _read(head, jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
+      return read(params, decoder.hidden(params, tokens, *_causal(tokens, None), last=last))
+    params = decoder.share_table(params)
+    hidden = decoder.hidden(params, tokens, *_causal(tokens, None))  # [B, T, d]
+    value = read(params, jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
     # Nothing predicts the first token.
     return value + head["likelihood"] * _mean_logp(unembed(params, hidden[:, :-1]), tokens[:, 1:], mask[:, 1:])
 
@@ -128,24 +160,29 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers))
 
   def prefill(params: Params, tokens: Array, last: Array) -> tuple[jax.Array, Cache]:
-    return run(params, tokens, *_causal(tokens, None), last=last)
+    return decoder.extend(params, tokens, *_causal(tokens, None), last=last)
 
   def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
     # Only slots up to the query's position are visible, so the old contents of later slots are never seen.
     visible = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]  # [B, S, U]
-    return run(params, tokens, positions, visible, cache)
+    return decoder.extend(params, tokens, positions, visible, cache)
+
+  def unembedding(params: Params) -> Callable[[jax.Array], jax.Array]:
+    logits = decoder.unembedding(params)
+    return lambda hidden: _rule_out(config, logits(hidden).astype(jnp.float32))
 
   def unembed(params: Params, hidden: jax.Array) -> jax.Array:
-    logits = cast(jax.Array, decoder.apply({"params": params["decoder"]}, hidden, method="unembed"))
-    return logits.astype(jnp.float32)
+    return unembedding(params)(hidden)
 
   return LanguageModel(
     config,
+    scan,
     init,
     init_head,
     apply,
     value,
     apply_with_value,
+    decoder.share_table,
     hidden,
     hidden_with_value,
     score,
@@ -153,7 +190,18 @@ def language_model(config: DecoderConfig, remat: Remat = "none", attention: Atte
     prefill,
     extend,
     unembed,
+    unembedding,
   )
+
+
+def only_scored(params: Params) -> Params:
+  """A model with a head, of which nothing else is read, without an output matrix of its own.
+
+  A head that weighs the likelihood reads the output matrix: its model is returned as it is.
+  """
+  if "likelihood" in params["head"]:
+    return params
+  return {**params, "decoder": {name: part for name, part in params["decoder"].items() if name != "unembedding"}}
 
 
 def _causal(tokens: Array, segments: Array | None) -> tuple[jax.Array, jax.Array]:
@@ -180,12 +228,15 @@ def _shift(before: jax.Array, segments: Array | None) -> jax.Array:
   return jnp.where(first.reshape(first.shape + (1,) * (before.ndim - 2)), 0, shifted)
 
 
+def _rule_out(config: DecoderConfig, logits: jax.Array) -> jax.Array:
+  """logits[..., V] with -inf for ids without a token: no share of the softmax, so the sampler never draws them."""
+  ids = jnp.arange(config.vocab_size)
+  for first, end in config.ids_without_token:
+    logits = jnp.where((ids >= first) & (ids < end), -jnp.inf, logits)
+  return logits
+
+
 def _mean_logp(logits: jax.Array, tokens: Array, mask: Array) -> jax.Array:
   """The mean log-probability of the tokens of the mask: [B, T, V], [B, T], [B, T] -> f32[B]; 0 where there are none."""
   logp = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
   return jnp.where(mask, logp, 0.0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
-
-
-def _read(head: Params, hidden: jax.Array) -> jax.Array:
-  """hidden[..., d] -> f32[...]."""
-  return hidden.astype(jnp.float32) @ head["kernel"] + head["bias"]

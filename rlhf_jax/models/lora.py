@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models.stacked import is_stacked, stack_layers, unstack_layers
 from rlhf_jax.types import Params
 
 ATTENTION = ("query", "key", "value", "attention_out")
@@ -27,7 +28,8 @@ _FROZEN = ("decoder", "lora_scale")
 def init_lora(key: jax.Array, params: Params, *, rank: int, targets: Sequence[str] = ATTENTION) -> Params:
   """Fresh adapters of the matrices named `targets` in every layer: they change nothing yet, since b is 0 (section 4.1).
 
-  a is uniform in +-1 / sqrt(in), as PEFT draws it. The key of a matrix depends on its place alone.
+  a is uniform in +-1 / sqrt(in), as PEFT draws it. The key of a matrix depends on its place alone, in either form of
+  the layers (`rlhf_jax.models.stacked`), which the adapters share.
 
   Args:
     params: the tree of a decoder.
@@ -36,10 +38,11 @@ def init_lora(key: jax.Array, params: Params, *, rank: int, targets: Sequence[st
   Raises:
     ValueError: no layer has a matrix of a name in `targets`.
   """
-  kernels = {path: leaf for path, leaf in _kernels(params) if path[-2] in targets}
+  unrolled = jax.eval_shape(unstack_layers, params)
+  kernels = {path: leaf for path, leaf in _kernels(unrolled) if path[-2] in targets}
   missing = sorted(set(targets) - {path[-2] for path in kernels})
   if missing:
-    known = sorted({path[-2] for path, _ in _kernels(params)})
+    known = sorted({path[-2] for path, _ in _kernels(unrolled)})
     raise ValueError(f"no layer has a matrix {missing[0]!r}. Known: {', '.join(known)}.")
   adapters: dict = {}
   for number, (path, kernel) in enumerate(sorted(kernels.items())):
@@ -47,7 +50,7 @@ def init_lora(key: jax.Array, params: Params, *, rank: int, targets: Sequence[st
     bound = rows**-0.5
     a = jax.random.uniform(jax.random.fold_in(key, number), (rows, rank), minval=-bound, maxval=bound)
     _put(adapters, path[:-1], {"a": a, "b": jnp.zeros((rank, columns))})
-  return adapters
+  return stack_layers(adapters) if is_stacked(params) else adapters
 
 
 def merge_lora(params: Params, adapters: Params, *, scale: float | jax.Array) -> Params:
@@ -81,12 +84,9 @@ def fold_lora(params: Params) -> Params:
   return {**rest, "decoder": merge_lora(params["decoder"], params["lora"], scale=params["lora_scale"])}
 
 
-def lora_weights(params: Params) -> Params:
-  """The decoder's tree with the pair "a" and scale * "b" beside each adapted kernel."""
-  if "lora" not in params:
-    return params["decoder"]
-  scale = params["lora_scale"]
-  return _at_pairs(lambda dense, a, b: {**dense, "a": a, "b": scale * b}, params["decoder"], params["lora"])
+def adapted(params: Params, adapters: Params, scale: jax.Array) -> Params:
+  """A tree of layers with the pair "a" and scale * "b" beside each adapted kernel."""
+  return _at_pairs(lambda dense, a, b: {**dense, "a": a, "b": scale * b}, params, adapters)
 
 
 def split_lora(params: Params) -> tuple[Params, Params]:
@@ -122,8 +122,8 @@ def _at_pairs(change: Callable[..., Params], params: Params, adapters: Params) -
   return {**params, **{name: _at_pairs(change, params[name], part) for name, part in adapters.items()}}
 
 
-def _kernels(params: Params) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
-  """The path (key, ..., "kernel") and the array of every matrix in a layer."""
+def _kernels(params: Params) -> Iterator[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
+  """The path (key, ..., "kernel") and the shape of every matrix in a layer."""
   for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
     keys = tuple(entry.key for entry in path)
     if keys[-1] == "kernel" and any(key.startswith("layers_") for key in keys):

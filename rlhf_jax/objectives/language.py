@@ -81,7 +81,8 @@ def lm_loss(
   """Cross-entropy of the next token, `(1 - e) (-log p_token) + e mean_v(-log p_v) + z_loss (log Z)^2`.
 
   `e` is the label smoothing (arXiv:1512.00567, section 7), a share of probability spread over the whole vocabulary, the
-  token itself included. z_loss keeps `Z = sum_v exp(logit_v)` near 1 (PaLM, arXiv:2204.02311, section 5: 1e-4).
+  token itself included, but for tokens that a logit of -inf rules out. z_loss keeps `Z = sum_v exp(logit_v)` near 1
+  (PaLM, arXiv:2204.02311, section 5: 1e-4).
 
   Args: logits[..., T, V], the prediction for tokens[..., T]; mask[..., T]. Returns: f32[..., T], nats per token.
 
@@ -100,8 +101,9 @@ def lm_loss(
   log_z = jax.nn.logsumexp(logits, axis=-1)  # [..., T]
   loss = log_z - _picked(logits, tokens, mask)
   if not (isinstance(label_smoothing, int | float) and label_smoothing == 0):
-    # A plain 0 leaves this out: it costs a pass over V, and 0 * inf is NaN where a logit is -inf.
-    loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - jnp.mean(logits, axis=-1))
+    # A plain 0 leaves this out, as it costs a pass over V.
+    mean = jnp.mean(logits, axis=-1, where=~jnp.isneginf(logits))
+    loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - mean)
   return select(loss + z_loss * jnp.square(log_z), mask)
 
 

@@ -29,8 +29,8 @@ class Recipe(NamedTuple):
 
 
 def recipe_names() -> list[str]:
-  """The names of the package's recipes: its modules with a function get_config()."""
-  return sorted(path.stem for path, tree in _sources() if _has_get_config(tree))
+  """The names of the package's recipes, its modules with a function get_config(): "ppo", "pods/ppo_8b_v5e"."""
+  return sorted(_recipes())
 
 
 def read_recipe(name: str) -> Recipe:
@@ -73,10 +73,10 @@ def load_recipe(given: str) -> ConfigDict:
   """
   name, *arg = given.split(":", 1)
   path = _path(name)
-  _provide_configs()
+  provide_configs()
   where = name if name.endswith(".py") else path.name
   try:
-    module = import_module(name if name.endswith(".py") else f"{PACKAGE}.{name}")
+    module = import_module(name if name.endswith(".py") else f"{PACKAGE}.{name.replace('/', '.')}")
     if not callable(getattr(module, "get_config", None)):
       raise ConfigError(f"--config {name} has no function get_config()")
     config = module.get_config(*arg)
@@ -96,13 +96,23 @@ def load_recipe(given: str) -> ConfigDict:
   return config
 
 
-def _sources() -> Iterator[tuple[Path, ast.Module]]:
+def provide_configs() -> None:
+  """Makes `from configs import quickstart` mean this package's recipes where no folder `configs` can be imported."""
+  if "configs" not in sys.modules and importlib.util.find_spec("configs") is None and importlib.util.find_spec(PACKAGE):
+    sys.modules["configs"] = importlib.import_module(PACKAGE)
+
+
+def _sources() -> Iterator[tuple[str, Path, ast.Module]]:
   spec = importlib.util.find_spec(PACKAGE)
   if spec is None:
     raise ConfigError(f"the recipes ({PACKAGE}) are not installed; in a checkout, `pip install -e .` makes them known")
   for directory in spec.submodule_search_locations or ():
-    for path in Path(directory).glob("*.py"):
-      yield path, ast.parse(path.read_text())
+    for path in Path(directory).rglob("*.py"):
+      yield path.relative_to(directory).with_suffix("").as_posix(), path, ast.parse(path.read_text())
+
+
+def _recipes() -> dict[str, Path]:
+  return {name: path for name, path, tree in _sources() if _has_get_config(tree)}
 
 
 def _has_get_config(tree: ast.Module) -> bool:
@@ -117,16 +127,10 @@ def _path(name: str) -> Path:
       return path
     known = f"; the recipe of that name is `--config {path.stem}`" if path.stem in recipe_names() else ""
     raise ConfigError(f"no file {path} (relative paths start at the current directory){known}")
-  recipes = {path.stem: path for path, tree in _sources() if _has_get_config(tree)}
+  recipes = _recipes()
   if name not in recipes:
     raise ConfigError(f"{name!r} is neither a recipe nor the path of a .py file.{nearest(name, recipes)}")
   return recipes[name]
-
-
-def _provide_configs() -> None:
-  """Makes `from configs import quickstart` mean this package's recipes where no folder `configs` can be imported."""
-  if "configs" not in sys.modules and importlib.util.find_spec("configs") is None and importlib.util.find_spec(PACKAGE):
-    sys.modules["configs"] = importlib.import_module(PACKAGE)
 
 
 def _hint(error: Exception) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from rlhf_jax import data
+from rlhf_jax.data.files import read_json
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.pipeline.run import parse_shared
+from rlhf_jax.pipeline.plan import parse_shared
 from rlhf_jax.settings import ConfigError, nearest
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import load_stage, open_workspace, policy_of
@@ -82,7 +82,7 @@ class FinishedRun:
 def is_run(directory: Path) -> bool:
   """Whether the directory is that of a run: it may be that of a published model, which has a config.json too."""
   config = directory / "config.json"
-  return config.is_file() and "stages" in json.loads(config.read_text())
+  return config.is_file() and "stages" in read_json(config)
 
 
 def open_run(directory: Path) -> FinishedRun:
@@ -93,13 +93,13 @@ def open_run(directory: Path) -> FinishedRun:
   """
   if not is_run(directory):
     raise ConfigError(f"{directory} is no run directory: it has no config.json with the stages of a run")
-  config = json.loads((directory / "config.json").read_text())
+  config = read_json(directory / "config.json")
   model, transport = parse_shared(config)
   stages: dict[str, Stage] = {}
   for name in config["stages"]:
     done = directory / name / "done.json"
     if done.exists() and (directory / name / "checkpoints").is_dir():
       seed = config.get("seeds", {}).get(name, config["seed"])
-      fingerprint = json.loads(done.read_text())["fingerprint"]
+      fingerprint = read_json(done)["fingerprint"]
       stages[name] = Stage(name, directory.absolute(), seed, config["tokenizer"], model, transport, fingerprint)
   return FinishedRun(directory, stages)

@@ -1,4 +1,4 @@
-"""The arguments of `rlhf-jax run` as a resolved config: the recipe, overrides of its keys, values of a population."""
+"""The arguments of `rlhf-jax run` as a resolved config: the recipe, overrides of its keys, the number of seeds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from rlhf_jax.pipeline.catalogue import load_recipe
-from rlhf_jax.settings import ConfigError, nearest
+from rlhf_jax.pipeline.field_types import provide_key
+from rlhf_jax.settings import ConfigError
 
-OVERRIDES = "--config.KEY=VALUE overrides one key, as in --config.ppo.clip=0.1; the key must exist, the type stays."
+OVERRIDES = (
+  "--config.KEY=VALUE sets one key, as in --config.ppo.clip=0.1, also one that the recipe leaves to its default."
+)
 
 
 def run_parser() -> argparse.ArgumentParser:
@@ -27,9 +30,20 @@ def run_parser() -> argparse.ArgumentParser:
                       "file with get_config(); NAME:ARG calls get_config(ARG)")  # fmt: skip
   parser.add_argument("--workdir", metavar="DIR", help="the run directory; an interrupted run continues there")
   parser.add_argument("--print", action="store_true", help="show the config with its overrides and end")
-  parser.add_argument("--seeds", type=int, metavar="N", help="a population: N seeds of the last stage that is trained")
-  vary = "a population: values of a float of the config; of several, the grid"
-  parser.add_argument("--vary", action="append", default=[], metavar="KEY=X,Y", help=vary)
+  parser.add_argument("--check", action="store_true", help="check all that can be checked before a run, show what each "
+                      "stage will cost, and end")  # fmt: skip
+  parser.add_argument("--seeds", type=int, metavar="N", help="N seeds of the last stage that is trained, each "
+                      "a run in DIR/members; the stages before it run once")  # fmt: skip
+  parser.add_argument("--redo", action="append", default=[], metavar="STAGE", help="delete a stage and what depends "
+                      "on it, and make them anew; A,B for several")  # fmt: skip
+  parser.add_argument("--accept-changes", action="store_true", help="keep stages although files, code or results that "
+                      "they were made from have changed, and record it")  # fmt: skip
+  parser.add_argument("--coordinator", default="", metavar="HOST:PORT", help="several processes: the address of the "
+                      "first (default: JAX_COORDINATOR_ADDRESS, or as SLURM, TPU pods or GKE say)")  # fmt: skip
+  parser.add_argument("--process-count", type=int, metavar="N", help="several processes: their number")
+  parser.add_argument(
+    "--process-index", type=int, metavar="I", help="several processes: the number of this one, from 0"
+  )
   return parser
 
 
@@ -50,7 +64,7 @@ def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
   config = load_recipe(settings.config)
   for override in overrides:
     if override.startswith("-") and override.lstrip("-")[:1].isalpha():  # else a value, as in `--config.ppo.clip -1`
-      _check_override(config, override)
+      _check_override(config, override, overrides)
   values = flags.FlagValues()
   overrides, nones = _split_none(config, overrides)
   argv = ["rlhf-jax run", *overrides]
@@ -70,22 +84,12 @@ def load_config(arguments: list[str]) -> tuple[dict[str, Any], str]:
   return plain(values.config), settings.workdir or ""
 
 
-def load_population(arguments: list[str]) -> tuple[int, dict[str, list[float]]]:
-  """`--seeds N --vary KEY=X,Y ...` -> (N, the values of each key); without --seeds N is 0. Raises ConfigError."""
+def load_seeds(arguments: list[str]) -> int:
+  """`--seeds N` -> N, 0 without it. Raises ConfigError."""
   settings, _ = _parse(arguments)
-  vary: dict[str, list[float]] = {}
-  for text in settings.vary:
-    key, equals, values = text.partition("=")
-    try:
-      numbers = [float(value) for value in values.split(",")]
-    except ValueError:
-      numbers = []
-    if not equals or not numbers or key in vary:
-      raise ConfigError(f"--vary {text}: it must be KEY=NUMBER,NUMBER,... as in ppo.kl_coef=0.1,0.2, each key once")
-    vary[key] = numbers
   if settings.seeds is not None and settings.seeds < 1:
     raise ConfigError(f"--seeds {settings.seeds} must be at least 1")
-  return settings.seeds or 0, vary
+  return settings.seeds or 0
 
 
 def config_lines(config: Any, where: str = "config") -> list[str]:
@@ -110,20 +114,14 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     raise ConfigError(str(error)) from error
 
 
-def _check_override(config: ConfigDict, override: str) -> None:
+def _check_override(config: ConfigDict, override: str, overrides: list[str]) -> None:
+  """Raises ConfigError for an unknown flag or key; a key that the recipe leaves to its default gets its type."""
   flag = override.split("=", 1)[0]
   root, *keys = flag.lstrip("-").split(".")
   if root not in ("config", "noconfig") or not keys:
     raise ConfigError(f"unknown flag {flag}: --config, --workdir and overrides --config.KEY=VALUE are known")
-  where, here, kind = "config", config, ConfigDict
-  for key in keys:
-    if not isinstance(here, ConfigDict):
-      raise ConfigError(f"{where} is {here!r} and has no keys, so there is no {key!r} in it.")
-    if key not in here:
-      raise ConfigError(f"{where} has no key {key!r}.{nearest(key, here)}")
-    where, kind, here = f"{where}.{key}", here.get_type(key), here[key]
-  if kind is type(None):
-    raise ConfigError(f"{where} is None, so its type is not known here: set it in the config file.")
+  algorithms = [other.partition("=")[2] for other in overrides if other.startswith(f"--config.{keys[0]}.algorithm=")]
+  provide_key(config, keys, algorithms[-1] if algorithms else "")
 
 
 def _split_none(config: ConfigDict, overrides: list[str]) -> tuple[list[str], list[list[str]]]:
@@ -159,8 +157,6 @@ def _section(config: ConfigDict, path: list[str]) -> ConfigDict:
 def _wrong_type(config: ConfigDict, message: str) -> str:
   """absl's "flag --config.a.b=value: reason" as a sentence about the key."""
   key, _, value = message.removeprefix("flag --").partition(": ")[0].partition("=")
-  here: Any = config
-  for part in key.split(".")[1:]:
-    here = here[part]
-  kind = "a mapping" if isinstance(here, ConfigDict) else type(here).__name__
-  return f"{key} must be {kind}, not {value!r}."
+  path = key.split(".")[1:]
+  kind = _section(config, path).get_type(path[-1])
+  return f"{key} must be {'a mapping' if kind is ConfigDict else kind.__name__}, not {value!r}."

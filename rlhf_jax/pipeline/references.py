@@ -6,12 +6,14 @@ From them follow the stages that a stage depends on, and the names that are wron
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
+from rlhf_jax.calls import CallError, guarded
 from rlhf_jax.settings import ConfigError, import_function, nearest, texts
 from rlhf_jax.stage import Stage
 
+T = TypeVar("T")
 _PATH = re.compile(r"\{run\}/([^/]+)/")
 
 
@@ -44,10 +46,7 @@ def check_names(references: Iterable[Reference], stage: Stage, earlier: Mapping[
   """
   for where, text, mark in references:
     if mark == "function" and text:
-      try:
-        import_function(text)
-      except (ConfigError, ModuleNotFoundError) as error:
-        raise ConfigError(f"config.{where}: {error}") from error
+      load(where, import_function, text)
     elif mark == "stage" and "/" in text:
       if not stage.path(text).is_dir():
         raise ConfigError(f"config.{where}: there is no directory {stage.path(text)}")
@@ -68,3 +67,13 @@ def check_path(where: str, text: str, stage: Stage, earlier: Mapping[str, tuple[
     return
   known = [f"{{run}}/{other}/{written}" for other, writes in earlier.items() for written in writes or ()]
   raise ConfigError(f"config.{where} is {text!r}, and no stage before it writes that file.{nearest(text, known)}")
+
+
+def load(where: str, function: Callable[[str], T], name: str) -> T:
+  """`function(name)`, an import of code that `config.<where>` names. Raises ConfigError, whatever the import raises."""
+  try:
+    return guarded(function, name)
+  except ConfigError as error:
+    raise ConfigError(f"config.{where}: {error}") from error
+  except CallError as error:
+    raise ConfigError(f"config.{where}: importing {name} {error}") from error

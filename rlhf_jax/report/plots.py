@@ -9,14 +9,12 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rlhf_jax.evaluation.statistics import Interval
@@ -26,15 +24,15 @@ NO_SERIES = -1
 MAX_POINTS = 240  # points of a drawn curve; a longer curve is averaged in bins of equal size
 
 # Placeholders that stand for CSS variables in matplotlib's SVG: colours that no drawing uses otherwise.
-_INK, _MUTED, _GRID = "#0100fe", "#0200fe", "#0300fe"
-_SERIES = [f"#0400{index:02x}" for index in range(NUM_COLORS)]
-_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--grid)"} | {
-  color: f"var(--series-{index})" for index, color in enumerate(_SERIES)
+INK, MUTED, GRID = "#0100fe", "#0200fe", "#0300fe"
+SERIES = [f"#0400{index:02x}" for index in range(NUM_COLORS)]
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
+  color: f"var(--series-{index})" for index, color in enumerate(SERIES)
 }
 _MARKERS = "os^Dvp*X"
 _DASHES = ["-", "--", ":", "-."]
 # parse_math: a stage may be called "$x"; hashsalt: the same run gives the same page.
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
   "svg.fonttype": "none",
   "svg.hashsalt": "panel",
   "text.parse_math": False,
@@ -57,9 +55,9 @@ class Line(NamedTuple):
 
 
 class Band(NamedTuple):
-  """A group of a population over x[n]: aggregate[n] with its bounds low[n] and high[n], NaN where they are unknown.
+  """A group of runs over x[n]: aggregate[n] with its bounds low[n] and high[n], NaN where they are unknown.
 
-  `members` are the curves of single members, M arrays of [n]; () draws none.
+  `members` are the curves of single runs, M arrays of [n]; () draws none.
   """
 
   x: np.ndarray
@@ -70,39 +68,18 @@ class Band(NamedTuple):
 
 
 def band_panel(bands: Sequence[Band], *, x_label: str, y_label: str, percent: bool, root_scale: bool) -> str:
-  """An SVG with a band for each group of a population, in the order of the colours. Options: see `line_panel`."""
-  with matplotlib.rc_context(_SETTINGS):
+  """An SVG with a band for each group of runs, in the order of the colours. Options: see `line_panel`."""
+  with matplotlib.rc_context(SETTINGS):
     figure = Figure(figsize=(3.7, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    _draw_bands(axes, bands, _SERIES)
+    _draw_bands(axes, bands)
     _label(axes, x_label, y_label, percent, root_scale)
-    return _page_svg(figure)
+    return page_svg(figure)
 
 
-def write_bands(
-  path: str | Path, panels: Sequence[tuple[str, Sequence[Band], dict[str, Any]]], labels: Sequence[str]
-) -> None:
-  """Writes the panels (title, bands, options of `band_panel`) side by side as one PNG, with a legend of `labels`."""
-  palette = ["#2563eb", "#d9660a", "#0b8a7e", "#cf1f5d", "#7c3aed", "#7d8a0c", "#95604a", "#64748b"]
-  with matplotlib.rc_context(_SETTINGS):
-    figure = Figure(figsize=(4.2 * len(panels), 3.3), layout="constrained", dpi=150)
-    for number, (title, bands, options) in enumerate(panels):
-      axes = figure.add_subplot(1, len(panels), number + 1)
-      _draw_bands(axes, bands, palette)
-      _label(axes, **options)
-      _dress(axes, grid_axis="y", muted="#5c6675", grid="#dfe3e9")
-      axes.set_title(title, fontsize=11, color="#1a1f29", loc="left")
-    caption = "Bold: interquartile mean over the members. Shaded: its 95 % bootstrap interval."
-    figure.suptitle(caption, x=0.005, ha="left", fontsize=10, color="#5c6675")
-    if len(labels) > 1:
-      lines = [Line2D([], [], color=palette[i % NUM_COLORS], linewidth=2) for i in range(len(labels))]
-      figure.legend(lines, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
-    figure.savefig(path, metadata={"Software": None})
-
-
-def _draw_bands(axes: Axes, bands: Sequence[Band], palette: Sequence[str]) -> None:
+def _draw_bands(axes: Axes, bands: Sequence[Band]) -> None:
   for number, band in enumerate(bands):
-    color = palette[number % NUM_COLORS]
+    color = SERIES[number % NUM_COLORS]
     for member in band.members:
       axes.plot(band.x, member, color=color, linewidth=0.8, alpha=0.25, clip_on=False)
     if np.isfinite(band.low).all():
@@ -126,15 +103,15 @@ def line_panel(
   `percent`: y is a share; its axis runs from 0 to 100 %. `root_scale`: y is spaced by its square root. `guide`: height
   of a dotted line.
   """
-  with matplotlib.rc_context(_SETTINGS):
+  with matplotlib.rc_context(SETTINGS):
     figure = Figure(figsize=(3.7, 2.6), layout="constrained")
     axes = figure.add_subplot()
     if guide is not None:
-      axes.axhline(guide, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
+      axes.axhline(guide, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
     for line in lines:
       _draw(axes, line)
     _label(axes, x_label, y_label, percent, root_scale)
-    return _page_svg(figure)
+    return page_svg(figure)
 
 
 def _label(axes: Axes, x_label: str, y_label: str, percent: bool, root_scale: bool) -> None:
@@ -150,7 +127,7 @@ def _label(axes: Axes, x_label: str, y_label: str, percent: bool, root_scale: bo
     axes.set_ylim(0, 1)
   if root_scale:
     axes.set_ylim(bottom=0)  # a margin below 0, squared, would cut off the curve's lowest part
-  _dress(axes, grid_axis="y")
+  dress(axes, grid_axis="y")
 
 
 def _within_shares(values: np.ndarray) -> bool:
@@ -171,11 +148,11 @@ def interval_panel(
   `unit`: x lies between 0 and 1, and so does its axis. `percent`: the same, with x as a percentage. `guide`: place of a
   dotted line.
   """
-  with matplotlib.rc_context(_SETTINGS):
+  with matplotlib.rc_context(SETTINGS):
     figure = Figure(figsize=(3.7, 0.7 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     if guide is not None:
-      axes.axvline(guide, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
+      axes.axvline(guide, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
     for row, (_, interval, color) in enumerate(rows):
       if np.isfinite([interval.low, interval.high]).all():
         bounds = (max(interval.low, 0.0), min(interval.high, 1.0)) if percent or unit else (interval.low, interval.high)
@@ -183,7 +160,7 @@ def interval_panel(
       axes.plot([interval.mean], [row], marker="o", markersize=7, color=_color(color), clip_on=False)
       label = f"{100 * interval.mean:.0f} %" if percent else f"{interval.mean:.2f}"
       label = label.replace("-", "−")
-      axes.text(1.05, row, label, transform=axes.get_yaxis_transform(), va="center", color=_INK, fontsize=9.5)
+      axes.text(1.05, row, label, transform=axes.get_yaxis_transform(), va="center", color=INK, fontsize=9.5)
     axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(x_label)
@@ -192,12 +169,12 @@ def interval_panel(
     axes.xaxis.set_major_formatter(FuncFormatter(_percent if percent else _thousands))
     if (percent or unit) and _within_shares(axes.dataLim.intervalx):
       axes.set_xlim(0, 1)
-    _dress(axes, grid_axis="x")
+    dress(axes, grid_axis="x")
     axes.tick_params(axis="y", pad=8)  # room for a mark at the end of the axis
     for tick in axes.get_yticklabels():
-      tick.set_color(_INK)
+      tick.set_color(INK)
       tick.set_fontsize(9.5)
-    return _page_svg(figure)
+    return page_svg(figure)
 
 
 def moving_average(values: np.ndarray) -> np.ndarray:
@@ -234,22 +211,23 @@ def _draw(axes: Axes, line: Line) -> None:
 
 
 def _color(index: int) -> str:
-  return _INK if index == NO_SERIES else _SERIES[index % NUM_COLORS]
+  return INK if index == NO_SERIES else SERIES[index % NUM_COLORS]
 
 
-def _dress(axes: Axes, *, grid_axis: Literal["x", "y"], muted: str = _MUTED, grid: str = _GRID) -> None:
+def dress(axes: Axes, *, grid_axis: Literal["x", "y"]) -> None:
+  """Gives axes the look of the page: a grid along `grid_axis`, no frame, muted labels."""
   axes.set_axisbelow(True)
-  axes.grid(axis=grid_axis, color=grid, linewidth=0.8)
+  axes.grid(axis=grid_axis, color=GRID, linewidth=0.8)
   for side in ("top", "right", "left"):
     axes.spines[side].set_visible(False)
-  axes.spines["bottom"].set_color(grid)
-  axes.tick_params(length=0, colors=muted, labelsize=9.5)
+  axes.spines["bottom"].set_color(GRID)
+  axes.tick_params(length=0, colors=MUTED, labelsize=9.5)
   for label in (axes.xaxis.label, axes.yaxis.label):
-    label.set_color(muted)
+    label.set_color(MUTED)
     label.set_fontsize(9.5)
 
 
-def _page_svg(figure: Figure) -> str:
+def page_svg(figure: Figure) -> str:
   """The figure as SVG for an HTML page: no prolog, no metadata (it names web addresses), ids unlike any other
   panel's."""
   buffer = io.StringIO()

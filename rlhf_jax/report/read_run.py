@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.evaluation.statistics import Interval
+from rlhf_jax.data.files import DataError, read_json
+from rlhf_jax.intervals import Interval
 
 
 class Series(NamedTuple):
@@ -38,6 +39,9 @@ class StageRecord(NamedTuple):
   algorithm: str  # name of the module without packages or suffix: ppo, my_algorithm; "" where the config names none
   config: Mapping[str, Any]
   series: dict[str, Series]
+  not_finite: dict[str, list[float]]  # metric -> steps of its records that are not finite, which `series` lacks
+  speed: dict[str, Series]  # what speed.jsonl has of its steps
+  samples: list[dict[str, Any]]  # rows of samples.jsonl that were recorded while it learnt
 
   @property
   def optimises_reward(self) -> bool:
@@ -92,8 +96,6 @@ class Run(NamedTuple):
   few_shot: Mapping[str, Mapping[str, Any]]  # "stage: task" -> model -> number of examples -> measure -> interval
   perplexity: Mapping[str, Mapping[str, Any]]  # "stage: text" -> model -> measure -> interval
   comparisons: Mapping[str, Mapping[str, Any]]  # stage -> its results.json
-  groups: dict[str, dict[str, "Run"]]  # population: varied values ("" if only seeds differ) -> member's name -> run
-  own_stages: tuple[str, ...]  # population: stages that every member trains for itself
   others: dict[str, list[OtherStage]]  # other config ("" if it was not recorded) -> its stages
   notes: list[str]  # sentences on files and lines that could not be read
 
@@ -101,7 +103,8 @@ class Run(NamedTuple):
 def read_run(directory: str | Path) -> Run:
   """Reads RUN/config.json, command.txt and environment.json, and the results that each stage has left.
 
-  Metrics are RUN/STAGE/metrics.jsonl. Of the stages with an evaluation.json the last is shown, with its samples.jsonl.
+  Metrics are RUN/STAGE/metrics.jsonl, with speed.jsonl and the samples.jsonl of a stage of RL beside it. Of the stages
+  with an evaluation.json the last is shown, with its samples.jsonl.
 
   Raises:
     FileNotFoundError: there is no config.json.
@@ -112,10 +115,7 @@ def read_run(directory: str | Path) -> Run:
   if not path.is_file():
     raise FileNotFoundError(f"{path} does not exist: {directory} is not the directory of a run")
   notes: list[str] = []
-  try:
-    config = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-  except ValueError as error:
-    raise ValueError(f"{path} is not valid JSON: {error}") from error
+  config = read_json(path)
   if not isinstance(config, dict):
     raise ValueError(f"{path} must hold one JSON object, the resolved config of the run")
   stages = [_read_stage(directory, name, config, notes) for name in map(str, config.get("stages") or ())]
@@ -125,7 +125,6 @@ def read_run(directory: str | Path) -> Run:
   models = {str(name): _intervals(measures) for name, measures in mapping(evaluation.get("models")).items()}
   baselines = {str(name): measures for name, measures in mapping(evaluation.get("baselines")).items()}
   order = {stage.name: index for index, stage in enumerate(stages)}
-  groups, own_stages = _read_members(directory, notes)
   return Run(
     name=directory.resolve().name,
     config=config,
@@ -157,14 +156,12 @@ def read_run(directory: str | Path) -> Run:
       str(name): {str(kind): _read_kind(found) for kind, found in mapping(mapping(measures).get("kinds")).items()}
       for name, measures in mapping(evaluation.get("reward_model")).items()
     },
-    samples=[row for row in _read_jsonl(directory, f"{source}/samples.jsonl", notes) if "prompt" in row],
+    samples=[row for row in read_rows(directory, f"{source}/samples.jsonl", notes) if "prompt" in row],
     few_shot=_read_few_shot(directory, stages, notes),
     perplexity=_read_perplexity(directory, stages, notes),
     comparisons={
       stage.name: found for stage in stages if (found := _read_object(directory / stage.name / "results.json", notes))
     },
-    groups=groups,
-    own_stages=own_stages,
     others=_read_others(directory, {stage.name for stage in stages}, notes),
     notes=notes,
   )
@@ -239,19 +236,6 @@ def _read_perplexity(directory: Path, stages: list[StageRecord], notes: list[str
   return found
 
 
-def _read_members(directory: Path, notes: list[str]) -> tuple[dict[str, dict[str, Run]], tuple[str, ...]]:
-  record = _read_object(directory / "population.json", notes)
-  groups: dict[str, dict[str, Run]] = {}
-  for name in map(str, record.get("members") or ()):
-    member = directory / "members" / name
-    if (member / "config.json").is_file():
-      label = ",".join(part for part in name.split(",") if not part.startswith("seed="))
-      groups.setdefault(label, {})[name] = read_run(member)
-    else:
-      notes.append(f"members/{name} holds no run and was left out.")
-  return groups, tuple(map(str, record.get("stages") or ()))
-
-
 def read_interval(value: Any) -> Interval | None:
   """{"mean", "low", "high", "num"}, or a number alone, as an Interval. Unknown bounds are NaN. None without a finite
   mean."""
@@ -272,31 +256,38 @@ def _read_stage(directory: Path, name: str, config: Mapping[str, Any], notes: li
   stage_config = mapping(config.get(name))
   module = str(stage_config.get("algorithm") or "")  # "package.module" or "path/to/file.py"
   algorithm = PurePath(module).stem if module.endswith(".py") else module.rpartition(".")[2]
-  return StageRecord(name, algorithm, stage_config, _read_series(directory, name, notes))
+  series, broken = _read_series(directory, name, "metrics.jsonl", notes)
+  speed, _ = _read_series(directory, name, "speed.jsonl", notes)
+  rows = read_rows(directory, f"{name}/samples.jsonl", notes) if series else []
+  samples = [row for row in rows if "response" in row and math.isfinite(_number(row.get("step")))]
+  return StageRecord(name, algorithm, stage_config, series, broken, speed, samples)
 
 
-def _read_series(directory: Path, name: str, notes: list[str]) -> dict[str, Series]:
+def _read_series(
+  directory: Path, name: str, file: str, notes: list[str]
+) -> tuple[dict[str, Series], dict[str, list[float]]]:
+  """The finite records of each metric, and the steps of the others."""
   columns: dict[str, dict[float, float]] = {}
-  broken: dict[str, int] = {}
-  for row in _read_jsonl(directory, f"{name}/metrics.jsonl", notes):
+  broken: dict[str, list[float]] = {}
+  for row in read_rows(directory, f"{name}/{file}", notes):
     step = _number(row.get("step"))
     for key, value in row.items():
-      if key == "step" or not isinstance(value, int | float | None) or not math.isfinite(step):
+      is_number = isinstance(value, int | float | None) or value in ("nan", "inf", "-inf")
+      if key == "step" or not is_number or not math.isfinite(step):
         continue
       if math.isfinite(number := _number(value)):
         # A run resumed from a checkpoint logs some steps twice: the later record counts.
         columns.setdefault(key, {})[step] = number
       else:
-        broken[key] = broken.get(key, 0) + 1
-  for key, count in broken.items():
-    notes.append(f"{name}: {count} records of {key} are not finite and are not drawn.")
-  return {
-    key: Series(*np.array(sorted(column.items()), np.float64).T)  # by step
-    for key, column in columns.items()
-  }
+        broken.setdefault(key, []).append(step)
+  for key, steps in broken.items():
+    notes.append(f"{name}: {len(steps)} records of {key} are not finite and are not drawn.")
+  series = {key: Series(*np.array(sorted(column.items()), np.float64).T) for key, column in columns.items()}  # by step
+  return series, broken
 
 
-def _read_jsonl(directory: Path, relative: str, notes: list[str]) -> list[dict[str, Any]]:
+def read_rows(directory: Path, relative: str, notes: list[str]) -> list[dict[str, Any]]:
+  """The JSON objects in the lines of a file of a run, [] without the file; other lines get a note."""
   path = directory / relative
   if not path.is_file():
     return []
@@ -324,9 +315,9 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:
   if not path.is_file():
     return {}
   try:
-    value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-  except ValueError as error:
-    notes.append(f"{path.parent.name}/{path.name} is not valid JSON and was left out ({error}).")
+    value = read_json(path)
+  except DataError as error:
+    notes.append(f"{path.parent.name}/{path.name} was left out: {error}.")
     return {}
   if not isinstance(value, dict):
     notes.append(f"{path.parent.name}/{path.name} does not hold a JSON object and was left out.")

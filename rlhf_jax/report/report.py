@@ -1,28 +1,29 @@
 """RUN/report.html: the results of a run's stages on one page that depends on no other file.
 
-`read_run` reads the files, `words` writes numbers and sentences, `plots` draws, `sections`, `population` and
-`other_configs` gather the data of each section, and report.html.jinja lays them out. A section without data is one
-sentence. All text is data: the template escapes it, and invisible characters are written as code points.
+`read_run` reads the files, `words` writes numbers and sentences, `plots` draws, `sections` and `other_configs` gather
+the data of each section, and report.html.jinja lays them out. A section without data is one sentence. All text is data:
+the template escapes it, and invisible characters are written as code points.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from rlhf_jax.data.files import write_text
 from rlhf_jax.report import sections
 from rlhf_jax.report.cells import cells
 from rlhf_jax.report.kinds import kinds
 from rlhf_jax.report.other_configs import other_stages
+from rlhf_jax.report.pages import page_template
 from rlhf_jax.report.plots import NUM_COLORS
-from rlhf_jax.report.population import population_section, write_picture
 from rlhf_jax.report.read_run import Run, read_run
-from rlhf_jax.report.words import visible
+from rlhf_jax.report.watched import held_out, progress_samples, speeds
+
+TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
 
 def write_report(run_directory: str | Path) -> Path:
-  """Writes RUN/report.html from the files of the run and returns its path; for a population RUN/population.png too.
+  """Writes RUN/report.html from the files of the run and returns its path.
 
   The page depends on those files alone, so that the same files give the same page. Every file but config.json may be
   missing.
@@ -33,23 +34,14 @@ def write_report(run_directory: str | Path) -> Path:
   """
   path = Path(run_directory) / "report.html"
   run = read_run(run_directory)
-  path.write_text(render_report(run), encoding="utf-8")
-  write_picture(run, path.with_name("population.png"))
+  write_text(path, render_report(run))
   return path
 
 
 def render_report(run: Run) -> str:
   """The page as one HTML string."""
   colors = series_colors(run)
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    finalize=lambda value: visible(value) if type(value) is str else value,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template("report.html.jinja").render(
+  return page_template(TEMPLATE).render(
     run=run,
     color=lambda name: colors[name] % NUM_COLORS if name in colors else None,
     facts=_facts(run),
@@ -59,7 +51,9 @@ def render_report(run: Run) -> str:
     reward_model=sections.reward_model(run, colors),
     kinds=kinds(run, colors),
     training=sections.reward_training(run, colors),
-    population=population_section(run),
+    held_out=held_out(run, colors),
+    progress=progress_samples(run),
+    speeds=speeds(run),
     others=other_stages(run),
     clusters=sections.clusters(run),
     cells=cells(run),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from rlhf_jax.data import value_text
 from rlhf_jax.evaluation.statistics import Interval, pooled_interval
 from rlhf_jax.report.plots import NO_SERIES, NUM_COLORS, Line, interval_panel, line_panel, thin_out
 from rlhf_jax.report.read_run import Run, StageRecord, mapping, read_interval
@@ -56,6 +57,8 @@ TRAINING_PANELS: tuple[tuple[str, str, str, dict[str, bool]], ...] = (  # metric
   ("kl/reference", "KL to the reference", "nats (root scale)", {"root_scale": True}),
   ("kl/coef", "KL coefficient", "coefficient", {}),
   ("policy/entropy", "Entropy of the policy", "nats per token", {}),
+  ("policy/clip_fraction", "Updates that are clipped", "share of the tokens", {"percent": True}),
+  ("value/explained_variance", "What the value function explains", "share of the variance", {}),
   ("response/length", "Response length", "tokens", {}),
   ("response/finished", "Responses that end by themselves", "share", {"percent": True}),
 )
@@ -334,7 +337,7 @@ def samples(run: Run, colors: dict[str, int]) -> list[dict[str, Any]]:
       (name, str(responses[name]), _rewards(row, name))
       for name in sorted(responses, key=lambda name: colors.get(name, len(colors)))
     ]
-    shown.append({"prompt": str(row["prompt"]), "cluster": str(row.get("cluster") or ""), "answers": answers})
+    shown.append({"prompt": value_text(row["prompt"]), "cluster": str(row.get("cluster") or ""), "answers": answers})
   return shown
 
 

@@ -37,6 +37,19 @@ KINDS = {
   "compliance": ("compliance", "help with a harmful request"),
   "admission": ("admission", "“I do not know” where the answer is known"),
 }
+SPEEDS = {  # measure of speed.jsonl -> heading of its column
+  "seconds": "seconds of a step",
+  "seconds/sampling": "sampling",
+  "seconds/reward": "reward",
+  "seconds/scoring": "scoring",
+  "seconds/update": "update",
+  "seconds/host": "host",
+  "tokens_per_second": "tokens trained a second",
+  "sampled_per_second": "tokens sampled a second",
+  "memory/device_gib": "peak memory (GiB)",
+  "memory/process_gib": "peak memory of the process (GiB)",
+  "mfu": "FLOPs utilisation",
+}
 CELLS = {
   "rephrased": "same task in other words",
   "new": "new facts or numbers",

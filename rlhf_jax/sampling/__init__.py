@@ -1,6 +1,6 @@
 """Sampling from a language model."""
 
-from rlhf_jax.sampling.buckets import pad_to_powers, power_of_two, trim
+from rlhf_jax.sampling.buckets import pad_prompts, pad_to_powers, power_of_two, trim
 from rlhf_jax.sampling.filters import sample_tokens, truncate
 from rlhf_jax.sampling.generate import generate
 from rlhf_jax.sampling.stops import before_stop, stop_table
@@ -8,6 +8,7 @@ from rlhf_jax.sampling.stops import before_stop, stop_table
 __all__ = [
   "before_stop",
   "generate",
+  "pad_prompts",
   "pad_to_powers",
   "power_of_two",
   "sample_tokens",

@@ -21,10 +21,18 @@ def pad_to_powers(prompts: Prompts) -> tuple[Prompts, np.ndarray]:
   `generate` samples nothing for a row whose limit is 0, so that rows of padding cost no decoding.
   """
   batch, width = prompts.tokens.shape
-  more = power_of_two(batch) - batch
-  tokens = np.pad(np.asarray(prompts.tokens), [(0, more), (0, power_of_two(max(width, LEAST_WIDTH)) - width)])
-  lengths = np.pad(np.asarray(prompts.lengths), (0, more), constant_values=1)
-  return Prompts(tokens, lengths), np.arange(batch + more) < batch
+  tokens = np.pad(np.asarray(prompts.tokens), [(0, 0), (0, power_of_two(max(width, LEAST_WIDTH)) - width)])
+  return pad_prompts(Prompts(tokens, prompts.lengths), np.ones(batch, bool), power_of_two(batch))
+
+
+def pad_prompts(prompts: Prompts, real: np.ndarray, multiple: int) -> tuple[Prompts, np.ndarray]:
+  """Prompts and bool[B] with rows of one token of padding behind them, up to a multiple of rows; False for these."""
+  more = -len(real) % multiple
+  if not more:
+    return prompts, real
+  tokens, lengths = np.asarray(prompts.tokens), np.asarray(prompts.lengths)
+  padded = Prompts(np.pad(tokens, [(0, more), (0, 0)]), np.pad(lengths, (0, more), constant_values=1))
+  return padded, np.pad(real, (0, more))
 
 
 def trim(rollout: Rollout, rows: int, width: int) -> Rollout:

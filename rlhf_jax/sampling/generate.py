@@ -86,6 +86,8 @@ class Inputs(NamedTuple):
   """i32[E], the tokens that end a row."""
   stop_table: jax.Array | None
   """i32[M, V] of `stop_table`; None for no stop strings."""
+  end_together: tuple[str, ...]
+  """Axes of a mesh whose devices end their loops at once."""
 
   @property
   def rows(self) -> int:
@@ -111,6 +113,7 @@ def generate(
   slots: int = 0,
   refill: int = 0,
   limits: jax.Array | None = None,
+  end_together: tuple[str, ...] = (),
 ) -> Rollout:
   """Samples responses until EOS, a stop string or `max_new_tokens`; the loop ends when all rows have ended.
 
@@ -133,6 +136,8 @@ def generate(
     slots: the number of rows decoded at once; 0 for all rows.
     refill: the number of slots that must be free before waiting rows are prefilled together; 0 for an eighth of slots.
     limits: i32[N], the number of tokens that each row may have, at most max_new_tokens; a row of 0 is not sampled.
+    end_together: inside a shard_map, the manual axes of the mesh whose devices take as many turns of each loop as the
+      one that needs most: for models that communicate, since a device that had left would be waited for in vain.
 
   Returns:
     Rollout of width P + max_new_tokens. A response follows its prompt without a gap; pad_id fills the rest.
@@ -152,6 +157,7 @@ def generate(
     choose=functools.partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
     ends=jnp.atleast_1d(jnp.asarray(eos_id)),
     stop_table=stop_table,
+    end_together=end_together,
   )
   inside = jnp.arange(prompt_width) < prompts.lengths[:, None]
   tokens = jnp.repeat(jnp.where(inside, prompts.tokens, pad_id), samples_per_prompt, axis=0)
@@ -189,7 +195,7 @@ def _decode_together(inputs: Inputs, sampled: Sampled) -> Sampled:
   state = State(jnp.array(inputs.rows), slots, cache, sampled)
 
   def unfinished(state: State) -> jax.Array:
-    return _any_left(state.slots.row < inputs.rows)
+    return _agreed(inputs, _any_left(state.slots.row < inputs.rows))
 
   return jax.lax.while_loop(unfinished, functools.partial(_decode, inputs), state).sampled
 
@@ -220,7 +226,7 @@ def _decode_in_turn(inputs: Inputs, sampled: Sampled, num_slots: int, refill: in
     """Whether to decode a token rather than refill: no row waits, or too few slots are free for waiting rows."""
     waiting = jnp.maximum(inputs.rows - state.started, 0)
     busy = _busy(inputs, state)
-    return (busy > 0) & ((waiting == 0) | (num_slots - busy < jnp.minimum(together, waiting)))
+    return _agreed(inputs, (busy > 0) & ((waiting == 0) | (num_slots - busy < jnp.minimum(together, waiting))))
 
   def refill_and_decode(state: State) -> State:
     return jax.lax.while_loop(in_use, functools.partial(_decode, inputs), begin(state))
@@ -229,7 +235,9 @@ def _decode_in_turn(inputs: Inputs, sampled: Sampled, num_slots: int, refill: in
   nothing = jnp.zeros((num_slots,), jnp.int32)
   cache = inputs.model.init_cache(num_slots, sampled.tokens.shape[1])
   state = State(jnp.zeros((), jnp.int32), Slots(free, nothing, nothing + 1, nothing), cache, sampled)
-  return jax.lax.while_loop(lambda state: state.started < inputs.rows, refill_and_decode, state).sampled
+  return jax.lax.while_loop(
+    lambda state: _agreed(inputs, state.started < inputs.rows), refill_and_decode, state
+  ).sampled
 
 
 def _prefill(inputs: Inputs, prompts: Prompts, copies: int) -> tuple[jax.Array, Any]:
@@ -278,6 +286,13 @@ def _sample(inputs: Inputs, hidden: jax.Array, slots: Slots, sampled: Sampled) -
   return Slots(row, token, count, matched), sampled
 
 
+def _agreed(inputs: Inputs, goes_on: jax.Array) -> jax.Array:
+  """Whether a loop goes on: where this device does, or one that it ends together with."""
+  if not inputs.end_together:
+    return goes_on
+  return jax.lax.pmax(goes_on.astype(jnp.int32), inputs.end_together) > 0
+
+
 @jax.custom_batching.custom_vmap
 def _any_left(busy: jax.Array) -> jax.Array:
   """Whether any of busy[S] is True."""
@@ -286,5 +301,5 @@ def _any_left(busy: jax.Array) -> jax.Array:
 
 @_any_left.def_vmap
 def _any_left_of_all(axis_size: int, in_batched: list[bool], busy: jax.Array) -> tuple[jax.Array, bool]:
-  # One answer for all members of a vmap: with one for each, the loop would copy the whole cache at every token.
+  # One answer for all lanes of a vmap: with one for each, the loop would copy the whole cache at every token.
   return jnp.any(busy), False

@@ -17,11 +17,13 @@ from rlhf_jax.agreement.consensus import annotator_weights, noisy_bradley_terry
 from rlhf_jax.agreement.screening import SET_ASIDE, screen
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
 from rlhf_jax.feedback.exchange import read_records
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import RecordFile, Stage
 from rlhf_jax.train.progress import console
 
 WRITES = ("annotators.jsonl",)
 NEEDS = ("statsmodels",)
+
+ON_LEADER = True  # it computes nothing on the devices: one process of a job carries it out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Config:
 
   algorithm: str
   """Module that carries out the stage."""
-  feedback: tuple[str, ...]
+  feedback: tuple[RecordFile, ...]
   """Files of records: .db, .jsonl or .parquet, or comparisons."""
   set_aside: bool
   """Switch that gives weight 0 to annotators whom screening advises to set aside."""

@@ -12,7 +12,6 @@ whose responses are all unfinished or empty is skipped and counted.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from typing import Any
 
@@ -20,12 +19,13 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.ranges import PositiveInt
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Reward,
   Sampling,
-  load_policy,
   load_prompts,
+  load_served,
   make_sampler,
   make_scorer,
   open_workspace,
@@ -33,7 +33,9 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.heldout import fixed_batches
-from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.parts import open_parts
+from rlhf_jax.train.processes import host
+from rlhf_jax.train.row_sources import PromptRows
 
 WRITES = ("demonstrations.jsonl",)
 
@@ -46,61 +48,57 @@ class Config:
   """Module that carries out the stage."""
   policy: StageName
   """Stage whose model is sampled."""
-  prompts: str
+  prompts: PromptRows
   """File of prompts."""
-  num_prompts: int
+  num_prompts: PositiveInt
   """Number of prompts, taken from the start of the file."""
-  responses: int
+  responses: PositiveInt
   """Number of responses to each prompt, N."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of prompts sampled at once."""
   sampling: Sampling
   """Sampling of the responses."""
   reward: Reward
   """Reward by which the best response is chosen."""
 
-  def __post_init__(self) -> None:
-    if self.responses < 1 or self.batch_size < 1 or self.num_prompts < 1:
-      raise ValueError(
-        f"num_prompts={self.num_prompts}, responses={self.responses} and batch_size={self.batch_size} must be >= 1"
-      )
-
 
 def run(config: Config, stage: Stage) -> None:
   """Samples, scores and writes rows {prompt, response, score, mean_score}: the best, its score, the mean of all N."""
   tokenizer, model = open_workspace(stage)
-  params = load_policy(stage, config.policy, model, tokenizer)
-  prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
+  params = load_served(stage, config.policy, model, tokenizer)
+  prompts = load_prompts(config.prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   score = make_scorer(config.reward, stage, model, tokenizer, where="reward")
   num_prompts = min(config.num_prompts, len(prompts.texts))
+
+  def best_rows(start: int, indices: np.ndarray, kept: int) -> list[dict[str, Any]]:
+    texts, batch = prompts.take(indices)
+    texts = [text for text in texts for _ in range(config.responses)]
+    rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
+    scores = np.reshape(score(rollout, texts, responses), (-1, config.responses))
+    usable = np.reshape(host(rollout.finished) & np.array([r != "" for r in responses]), scores.shape)
+    return [
+      {
+        "prompt": data.prompt_value(prompts.texts[indices[group]]),
+        "response": responses[group * config.responses + winner],
+        "score": float(scores[group, winner]),
+        "mean_score": float(scores[group].mean()),
+      }
+      for group, winner in enumerate(best(scores, usable)[:kept])
+      if winner >= 0
+    ]
+
   rows: list[dict[str, Any]] = []
-  skips: collections.Counter[str] = collections.Counter()
-  with StageProgress(stage.name, num_prompts) as progress:
-    for start, indices, kept in fixed_batches(num_prompts, config.batch_size):
-      texts, batch = prompts.take(indices)
-      texts = [text for text in texts for _ in range(config.responses)]
-      rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
-      scores = np.reshape(score(rollout, texts, responses), (-1, config.responses))
-      usable = np.reshape(np.asarray(rollout.finished) & np.array([r != "" for r in responses]), scores.shape)
-      for group, winner in enumerate(best(scores, usable)[:kept]):
-        if winner < 0:
-          skips["every response is unfinished or empty"] += 1
-          continue
-        rows.append(
-          {
-            "prompt": prompts.texts[indices[group]],
-            "response": responses[group * config.responses + winner],
-            "score": float(scores[group, winner]),
-            "mean_score": float(scores[group].mean()),
-          }
-        )
+  with open_parts(stage, num_prompts) as parts:
+    for batch in fixed_batches(num_prompts, config.batch_size):
+      rows += parts(best_rows, *batch)
       means = {"reward/proxy": float(np.mean([row["score"] for row in rows]))} if rows else {}
-      progress.update(start + kept, means)
-  report_skips(stage.name, skips, num_prompts)
-  if not rows:
-    raise data.DataError(f"{stage.name}: {config.policy} gave no prompt a response that ends; train it longer")
-  data.write_rows(stage.directory / "demonstrations.jsonl", rows)
+      parts.update(batch.start + batch.kept, means)
+    if skipped := num_prompts - len(rows):
+      report_skips(stage.name, {"every response is unfinished or empty": skipped}, num_prompts)
+    if not rows:
+      raise data.DataError(f"{stage.name}: {config.policy} gave no prompt a response that ends; train it longer")
+    data.write_rows(stage.directory / "demonstrations.jsonl", rows)
 
 
 def best(scores: np.ndarray, usable: np.ndarray) -> np.ndarray:

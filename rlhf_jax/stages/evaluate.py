@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.data.row_formats import COMPARISONS, DEMONSTRATIONS, PROMPTS
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.reward_models import (
   accuracy_by_kind,
@@ -33,16 +35,17 @@ from rlhf_jax.evaluation.style_baseline import StyleBaseline, fit_style_baseline
 from rlhf_jax.evaluation.summary import Origins, has_full_reward, summarize
 from rlhf_jax.evaluation.text_baselines import commonest_response, nearest_responses
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   PromptSet,
   Sampling,
   encode_prompts,
-  jit,
   load_policy,
+  load_served,
   load_stage,
+  make_logprobs,
   make_measure_function,
   make_sampler,
   model_scorer,
@@ -52,8 +55,10 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.functions import MeasureFunction, ScoreFunction
 from rlhf_jax.train.heldout import fixed_batches
-from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.parts import Parts, open_parts
+from rlhf_jax.train.processes import host
 from rlhf_jax.train.rewards import Scorer
+from rlhf_jax.train.row_sources import ComparisonRows, ContrastRows, DemonstrationRows, PromptRows, raw_rows, read_given
 from rlhf_jax.types import Params, Rollout
 from rlhf_jax.world import make_labellers
 
@@ -70,13 +75,13 @@ class Config:
   """Stages whose models are compared."""
   reference: StageName
   """Stage that win rates and KL are measured against."""
-  prompts: str
+  prompts: PromptRows
   """File of prompts."""
-  held_out_prompts: str
+  held_out_prompts: PromptRows
   """File of prompts of clusters that were in no training data; "" for none."""
-  num_prompts: int
+  num_prompts: PositiveInt
   """Number of prompts, taken from the start of each file."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of prompts sampled at once."""
   sampling: Sampling
   """Sampling of the answers."""
@@ -84,26 +89,26 @@ class Config:
   """Reward-model stage that gives the proxy reward; "" for none."""
   gold: Function
   """Function that returns a mapping from names to scores: the gold reward "total" and its parts; "" for no gold."""
-  responses: int
+  responses: PositiveInt
   """Number of answers of the reference to each prompt, on which the reward model is scored; the first is the answer
   that the reference is evaluated by."""
-  min_gap: float
+  min_gap: NonNegativeFloat
   """Difference in gold reward above which a pair of answers counts as clear."""
-  labellers: dict[str, int]
+  labellers: dict[str, NonNegativeInt]
   """Number of simulated labellers of each kind, whose noisy labels the reward model is scored on as well."""
-  num_samples: int
+  num_samples: NonNegativeInt
   """Number of prompts in the files of samples."""
-  contrasts: str = ""
+  contrasts: ContrastRows = ""
   """File of pairs {"prompt", "chosen", "rejected", "kind"} (see `rlhf_jax.evaluation.reward_models.read_contrasts`), on
   which the reward model's accuracy is reported by kind of difference; "" for none."""
-  num_contrasts: int = 0
+  num_contrasts: NonNegativeInt = 0
   """Number of contrasts of each kind, spread evenly over the file; 0 for all."""
-  comparisons: str = ""
+  comparisons: ComparisonRows = ""
   """File of the comparisons that the reward model was trained on, from which the style baseline learns; "" for no
   style baseline."""
   baselines: dict[str, str] = dataclasses.field(default_factory=dict)
   """Constant answers by name, which are evaluated as policies beside the models."""
-  demonstrations: str = ""
+  demonstrations: DemonstrationRows = ""
   """File of the demonstrations that the models were trained on, for the baselines "commonest answer" and "look-up";
   "" for none."""
   full_gold: float = 0.0
@@ -127,38 +132,40 @@ def run(config: Config, stage: Stage) -> None:
   prompts = _load_prompts(config, stage, tokenizer)
   reference = load_policy(stage, config.reference, model, tokenizer)
   judge = load_stage(stage, config.reward_model, model, tokenizer) if config.reward_model else None
-  proxy = model_scorer(model, judge) if judge else None
+  proxy = model_scorer(model, judge, stage.transport) if judge else None
   gold = make_measure_function(config.gold, stage) if config.gold.function else None
-  answer = _answerer(config, stage, model, tokenizer, prompts.encoded, proxy, gold)
   judged = proxy is not None and gold is not None
-  with StageProgress(stage.name, len(config.models) + (config.responses - 1) * judged) as progress:
+  with open_parts(stage, len(config.models) + (config.responses - 1) * judged) as parts:
+    answer = _answerer(config, stage, model, tokenizer, prompts.encoded, proxy, gold, parts)
     answers = {}
     for name in config.models:
-      policy = load_policy(stage, name, model, tokenizer)
+      load = functools.cache(functools.partial(load_served, stage, name, model, tokenizer))
       far = reference if name != config.reference else None
-      answers[name] = answer(policy, stage_key(stage), np.arange(len(prompts.origins.clusters)), far)
+      answers[name] = answer(load, stage_key(stage), np.arange(len(prompts.origins.clusters)), far)
       if name == config.reference:
         answers[name]["kl"] = np.zeros(len(prompts.origins.clusters))
-      progress.update(len(answers), {})
+      parts.update(len(answers))
     groups: list[dict[str, Any]] = []
     if judged:
       # Held-out clusters are for the policies: the reward model was trained on no comparison of them.
       first = answers[config.reference]
       groups = [{key: np.asarray(values)[prompts.origins.inside] for key, values in first.items()}]
+      load = functools.cache(functools.partial(load_served, stage, config.reference, model, tokenizer))
       for index in range(1, config.responses):
-        groups.append(answer(reference, jax.random.fold_in(stage_key(stage), index), prompts.origins.inside, None))
-        progress.update(len(answers) + index, {})
-  score = text_scorer(model, tokenizer, judge, config.batch_size) if judge else None
-  baselines, copied = _baselines(config, stage, model, tokenizer, prompts.encoded.texts, score, gold)
-  result = summarize(answers, baselines, config.reference, prompts.origins, copied=copied, full_gold=config.full_gold)
-  if score:
-    style = None
-    if config.comparisons:
-      style = fit_style_baseline(data.read_comparisons(stage.path(config.comparisons))[0])
-    measured = _judge_reward_model(config, stage, model, tokenizer, prompts, groups, score, style, gold)
-    result |= {"reward_model": {config.reward_model: measured}} if measured else {}
-  write_results(stage, "evaluation.json", result)
-  _write_samples(config, stage, prompts.encoded.texts, prompts.origins.clusters, answers)
+        key = jax.random.fold_in(stage_key(stage), index)
+        groups.append(answer(load, key, prompts.origins.inside, None))
+        parts.update(len(answers) + index)
+    score = text_scorer(model, tokenizer, judge, config.batch_size, stage.transport) if judge else None
+    baselines, copied = _baselines(config, stage, model, tokenizer, prompts.encoded.texts, score, gold, parts)
+    result = summarize(answers, baselines, config.reference, prompts.origins, copied=copied, full_gold=config.full_gold)
+    if score:
+      style = None
+      if config.comparisons:
+        style = fit_style_baseline(read_given(config.comparisons, stage, COMPARISONS))
+      measured = parts(_judge_reward_model, config, stage, model, tokenizer, prompts, groups, score, style, gold)
+      result |= {"reward_model": {config.reward_model: measured}} if measured else {}
+    write_results(stage, "evaluation.json", result)
+    _write_samples(config, stage, prompts.encoded.texts, prompts.origins.clusters, answers)
 
 
 def _baselines(
@@ -166,9 +173,10 @@ def _baselines(
   stage: Stage,
   model: LanguageModel,
   tokenizer: data.Tokenizer,
-  prompts: Sequence[str],
+  prompts: Sequence[data.Prompt],
   score: ScoreFunction | None,
   gold: MeasureFunction | None,
+  parts: Parts,
 ) -> tuple[dict[str, dict[str, Any]], np.ndarray | None]:
   """The answers of each policy without a model, and whether a similar demonstration's response has the full reward.
 
@@ -177,26 +185,31 @@ def _baselines(
   texts = {name: [text] * len(prompts) for name, text in config.baselines.items()}
   nearest: list[list[str]] = []
   if config.demonstrations:
-    demonstrations, _ = data.read_demonstrations(stage.path(config.demonstrations))
+    demonstrations = read_given(config.demonstrations, stage, DEMONSTRATIONS)
     room = model.config.max_length - config.sampling.max_prompt_tokens
-    demonstrations = [texts for texts in demonstrations if len(data.response_ids(tokenizer, *texts)) <= room]
+    lengths = data.response_lengths(tokenizer, demonstrations)
+    demonstrations = [pair for pair, length in zip(demonstrations, lengths, strict=True) if length <= room]
     nearest = nearest_responses(prompts, demonstrations)
     texts["commonest answer"] = [commonest_response(demonstrations)] * len(prompts)
     texts["look-up"] = [responses[0] for responses in nearest]
   found: dict[str, dict[str, Any]] = {}
   for name, responses in texts.items():
-    length = [len(data.response_ids(tokenizer, prompt, text)) for prompt, text in zip(prompts, responses, strict=True)]
+    length = data.response_lengths(tokenizer, [*zip(prompts, responses, strict=True)])
     found[name] = {"responses": responses, "length": np.array(length, np.float32)}
-    found[name] |= {"proxy": score(prompts, responses)} if score else {}
-    found[name] |= _gold_measures(gold, prompts, responses) if gold else {}
+    found[name] |= {"proxy": np.array(parts(_listed, score, prompts, responses), np.float32)} if score else {}
+    found[name] |= _gold_measures(gold, prompts, responses, parts) if gold else {}
   copied = None
   if nearest and gold and config.full_gold:
     pairs = list(dict.fromkeys((row, text) for row, responses in enumerate(nearest) for text in responses))
-    earned = gold([prompts[row] for row, _ in pairs], [text for _, text in pairs])["total"]
+    earned = _gold_measures(gold, [prompts[row] for row, _ in pairs], [text for _, text in pairs], parts)["gold"]
     copied = np.zeros(len(prompts), bool)
     full = has_full_reward(earned, config.full_gold)
     copied[[row for (row, _), is_full in zip(pairs, full, strict=True) if is_full]] = True
   return found, copied
+
+
+def _listed(score: ScoreFunction, prompts: Sequence[data.Prompt], responses: Sequence[str]) -> list[float]:
+  return score(prompts, responses).tolist()
 
 
 def _judge_reward_model(
@@ -219,7 +232,7 @@ def _judge_reward_model(
       groups = [{**group, "style": style.score(asked, group["responses"])} for group in groups]
     measured = judge_reward_model(groups, config.min_gap, labellers, stage.stage_seed)
   if config.contrasts:
-    contrasts = read_contrasts(stage.path(config.contrasts), tokenizer, model.config.max_length)
+    contrasts = read_contrasts(config.contrasts, stage, tokenizer, model.config.max_length)
     contrasts = spread_by_kind(contrasts, config.num_contrasts) if config.num_contrasts else contrasts
     measured["kinds"] = accuracy_by_kind(
       contrasts,
@@ -231,27 +244,26 @@ def _judge_reward_model(
 
 
 def _load_prompts(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> _Prompts:
-  texts: list[str] = []
-  cluster_of: dict[str, str] = {}
-  cell_of: dict[str, str] = {}
+  texts: list[data.Prompt] = []
+  cluster_of: dict[data.Prompt, str] = {}
+  cell_of: dict[data.Prompt, str] = {}
   held_out: set[str] = set()
-  for path, outside in ((config.prompts, False), (config.held_out_prompts, True)):
-    if not path:
+  for given, outside in ((config.prompts, False), (config.held_out_prompts, True)):
+    if not given:
       continue
-    found = data.read_prompts(stage.path(path))[0][: config.num_prompts]
-    texts += found
-    for _, row in data.read_rows(stage.path(path)):
+    texts += read_given(given, stage, PROMPTS)[: config.num_prompts]
+    for where, row in raw_rows(given, stage):
       if "cell" in row:
-        cell_of[row["prompt"]] = row["cell"]
+        cell_of[data.prompt_of(row, where)] = row["cell"]
       if "cluster" in row:
-        cluster_of[row["prompt"]] = row["cluster"]
+        cluster_of[data.prompt_of(row, where)] = row["cluster"]
         held_out |= {row["cluster"]} if outside else set()
   prompts = encode_prompts(texts, tokenizer, config.sampling.max_prompt_tokens, stage.name)
   clusters, cells = ([known.get(text, "") for text in prompts.texts] for known in (cluster_of, cell_of))
   return _Prompts(prompts, Origins(clusters, cells, held_out))
 
 
-Answerer = Callable[[Params, jax.Array, np.ndarray, Params | None], dict[str, Any]]
+Answerer = Callable[[Callable[[], Params], jax.Array, np.ndarray, Params | None], dict[str, Any]]
 
 
 def _answerer(
@@ -262,51 +274,70 @@ def _answerer(
   prompts: PromptSet,
   proxy: Scorer | None,
   gold: MeasureFunction | None,
+  parts: Parts,
 ) -> Answerer:
-  """`answer(params, key, chosen, reference) -> {"responses": N texts, measure: f[N]}` for N chosen prompts i64[N].
+  """`answer(load, key, chosen, reference) -> {"responses": N texts, measure: f[N]}` for N chosen prompts i64[N].
 
-  The measures are length (tokens), finished, kl (nats, to the reference, unless that is None), and proxy, gold and its
-  parts if known.
+  load: returns the parameters; it is called where an answer is not yet among the stage's parts. The measures are length
+  (tokens), finished, kl (nats, to the reference, unless that is None), and proxy, gold and its parts if known.
   """
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-  temperature = config.sampling.temperature or 1.0
+  logprobs = make_logprobs(model.apply, config.sampling.temperature or 1.0, stage.transport)
 
-  @jit
+  @jax.jit
   def sequence_kl(reference: Params, rollout: Rollout) -> jax.Array:  # f32[B]
-    logits = model.apply(reference, rollout.tokens) / temperature
-    return (rollout.logp - token_logprobs(logits, rollout.tokens, mask=rollout.mask)).sum(axis=1)
+    return (rollout.logp - logprobs(reference, rollout.tokens, rollout.mask)).sum(axis=1)
 
-  def answer(params: Params, key: jax.Array, chosen: np.ndarray, reference: Params | None) -> dict[str, Any]:
+  def batch_columns(
+    load: Callable[[], Params],
+    key: jax.Array,
+    chosen: np.ndarray,
+    reference: Params | None,
+    start: int,
+    rows: np.ndarray,
+    kept: int,
+  ) -> dict[str, list[Any]]:
+    texts, batch = prompts.take(chosen[rows])
+    rollout, responses = sample(load(), batch, jax.random.fold_in(key, start))
+    columns: dict[str, Any] = {"length": rollout.mask.sum(axis=1), "finished": rollout.finished}
+    columns |= {"kl": sequence_kl(reference, rollout)} if reference is not None else {}
+    columns |= {"proxy": proxy(rollout, texts, responses)} if proxy else {}
+    measured = {name: host(values).astype(np.float32)[:kept].tolist() for name, values in columns.items()}
+    return {"responses": responses[:kept], **measured}
+
+  def answer(
+    load: Callable[[], Params], key: jax.Array, chosen: np.ndarray, reference: Params | None
+  ) -> dict[str, Any]:
     columns: dict[str, Any] = collections.defaultdict(list)
-    for start, rows, kept in fixed_batches(len(chosen), config.batch_size):
-      texts, batch = prompts.take(chosen[rows])
-      rollout, responses = sample(params, batch, jax.random.fold_in(key, start))
-      columns["responses"] += responses[:kept]
-      columns["length"] += np.asarray(rollout.mask.sum(axis=1), np.float32)[:kept].tolist()
-      columns["finished"] += np.asarray(rollout.finished, np.float32)[:kept].tolist()
-      if reference is not None:
-        columns["kl"] += np.asarray(sequence_kl(reference, rollout))[:kept].tolist()
-      if proxy:
-        columns["proxy"] += proxy(rollout, texts, responses)[:kept].tolist()
+    for batch in fixed_batches(len(chosen), config.batch_size):
+      for name, values in parts(batch_columns, load, key, chosen, reference, *batch).items():
+        columns[name] += values
     if gold:
-      columns |= _gold_measures(gold, [prompts.texts[index] for index in chosen], columns["responses"])
+      columns |= _gold_measures(gold, [prompts.texts[index] for index in chosen], columns["responses"], parts)
     return {name: values if name == "responses" else np.asarray(values) for name, values in columns.items()}
 
   return answer
 
 
-def _gold_measures(gold: MeasureFunction, prompts: Sequence[str], responses: Sequence[str]) -> dict[str, np.ndarray]:
+def _gold_measures(
+  gold: MeasureFunction, prompts: Sequence[data.Prompt], responses: Sequence[str], parts: Parts
+) -> dict[str, np.ndarray]:
   """The gold reward as "gold", and its parts by their names, each f32[N]."""
-  return {"gold" if name == "total" else name: values for name, values in gold(prompts, responses).items()}
+  found = parts(lambda: {name: values.tolist() for name, values in gold(prompts, responses).items()})
+  return {"gold" if name == "total" else name: np.array(values, np.float32) for name, values in found.items()}
 
 
 def _write_samples(
-  config: Config, stage: Stage, prompts: Sequence[str], clusters: Sequence[str], answers: dict[str, dict[str, Any]]
+  config: Config,
+  stage: Stage,
+  prompts: Sequence[data.Prompt],
+  clusters: Sequence[str],
+  answers: dict[str, dict[str, Any]],
 ) -> None:
   """Writes the answers to `num_samples` prompts, drawn at random, as rows and as tables in Markdown."""
   rows = []
   for i in np.random.default_rng(stage.stage_seed).permutation(len(prompts))[: config.num_samples]:
-    row: dict[str, Any] = {"prompt": prompts[i]}
+    row: dict[str, Any] = {"prompt": data.prompt_value(prompts[i])}
     if clusters[i]:
       row["cluster"] = clusters[i]
     row["responses"] = {name: answer["responses"][i] for name, answer in answers.items()}
@@ -317,12 +348,17 @@ def _write_samples(
   data.write_rows(stage.directory / "samples.jsonl", rows)
   lines = ["# Samples", ""]
   for row in rows:
-    lines += [f"**{_cell(row['prompt'])}**", "", "| model | answer | proxy | gold |", "|---|---|---|---|"]
+    lines += [
+      f"**{_cell(data.value_text(row['prompt']))}**",
+      "",
+      "| model | answer | proxy | gold |",
+      "|---|---|---|---|",
+    ]
     for name, response in row["responses"].items():
       numbers = [f"{row[m][name]:.2f}" if m in row else "" for m in ("proxy", "gold")]
       lines.append(f"| {name} | {_cell(response)} | {' | '.join(numbers)} |")
     lines.append("")
-  (stage.directory / "samples.md").write_text("\n".join(lines))
+  data.write_text(stage.directory / "samples.md", "\n".join(lines))
 
 
 def _cell(text: str) -> str:

@@ -7,27 +7,27 @@ response.
 
 All numbers of shots have the same questions: a question that does not fit with the most shots is left out and counted.
 Writes `few_shot.json` (with 95 % intervals: Wilson's for shares, Student's t otherwise), `few_shot.md` and
-`responses.jsonl`. A run that was killed keeps the results of the models it had finished.
+`responses.jsonl`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import WIDTH, Continuations, make_likelihood
-from rlhf_jax.evaluation.questions import Form, Question, answer_ids, context_ids, draw_shots, read_questions
+from rlhf_jax.evaluation.questions import Form, Question, answer_ids, context_ids, draw_shots, question_formats
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.statistics import Interval, mean_interval, wilson_interval
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.ranges import NonNegativeInt, PositiveInt
+from rlhf_jax.settings import ConfigError
+from rlhf_jax.stage import Model, Stage, StageName
 from rlhf_jax.train import (
   Function,
   PromptSet,
@@ -39,7 +39,10 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.heldout import fixed_batches
-from rlhf_jax.train.progress import StageProgress, console
+from rlhf_jax.train.parts import open_parts
+from rlhf_jax.train.processes import host
+from rlhf_jax.train.progress import console
+from rlhf_jax.train.row_sources import QuestionRows, path_of, read_given
 from rlhf_jax.train.sampler import Sampler
 from rlhf_jax.types import Params
 
@@ -50,15 +53,15 @@ Shots = tuple[Question, ...]  # worked examples before a question
 class QuestionSet:
   """A file of questions, and the method of answering them."""
 
-  file: str
-  """File with rows of questions (see `rlhf_jax.evaluation.questions.read_questions`)."""
+  file: QuestionRows
+  """File with rows of questions (see `rlhf_jax.evaluation.questions.question_formats`)."""
   method: Literal["likelihood", "generate"]
   """Method of answering: "likelihood" ranks the choices, "generate" samples the most probable tokens."""
-  pool: str = ""
+  pool: QuestionRows = ""
   """File that worked examples are drawn from; "" for the other rows of `file`."""
   score: Function = dataclasses.field(default_factory=lambda: Function(""))
   """Function that scores generated responses, and gets the prompts without examples; "" for likelihood ranking."""
-  max_new_tokens: int = 32
+  max_new_tokens: PositiveInt = 32
   """Longest generated response, in tokens."""
   models: tuple[str, ...] = ()
   """Stages that are asked these questions; () for all stages of the evaluation."""
@@ -80,20 +83,30 @@ class Config:
   """Stages that are asked in plain text, with examples before the question; a stage may be in `models` too."""
   tasks: dict[str, QuestionSet]
   """Sets of questions by name."""
-  shots: tuple[int, ...]
+  shots: tuple[NonNegativeInt, ...]
   """Numbers of worked examples, 0 or more."""
-  num_questions: int
+  num_questions: NonNegativeInt
   """Number of questions, taken from the start of each file; 0 for all."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of sequences evaluated at once."""
 
   def __post_init__(self) -> None:
-    if not self.shots or min(self.shots) < 0 or not self.tasks or not (self.models or self.text_models):
-      raise ValueError("few-shot evaluation needs models, tasks and shots of 0 or more")
+    if not self.shots or not self.tasks or not (self.models or self.text_models):
+      raise ValueError("few-shot evaluation needs models, tasks and shots")
     for name, task in self.tasks.items():
       unknown = {*task.models} - {*self.models, *self.text_models}
       if unknown:
         raise ValueError(f"tasks.{name}.models: {', '.join(sorted(unknown))} is in neither models nor text_models")
+
+
+def check(config: Config, stage: Stage) -> None:
+  """Raises ConfigError where generated answers leave no room for a question in the model."""
+  for name, task in config.tasks.items():
+    if isinstance(stage.model, Model) and task.max_new_tokens >= stage.model.max_length:
+      raise ConfigError(
+        f"config.{stage.name}.tasks.{name}.max_new_tokens={task.max_new_tokens} leaves no room for a question in "
+        f"model.max_length={stage.model.max_length}"
+      )
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -103,64 +116,62 @@ def run(config: Config, stage: Stage) -> None:
   asked += [(f"{name} (text)", name, "text") for name in config.text_models]
   forms = tuple(dict.fromkeys(form for _, _, form in asked))
   tasks = {name: _prepare(task, config, stage, tokenizer, model, forms) for name, task in config.tasks.items()}
-  likelihood = make_likelihood(model, tokenizer.pad_id, config.batch_size)
+  likelihood = make_likelihood(model, tokenizer.pad_id, config.batch_size, stage.transport)
 
   @functools.cache  # models and sets of questions of one width share a sampler, which is compiled once
   def sampler(width: int, max_new_tokens: int) -> Sampler:
-    return make_sampler(model, tokenizer, Sampling(width, max_new_tokens, 0.0), stage.transport)
+    return make_sampler(
+      model,
+      tokenizer,
+      Sampling(max_prompt_tokens=width, max_new_tokens=max_new_tokens, temperature=0.0),
+      stage.transport,
+    )
 
   def evaluate(
-    params: Params, task: QuestionSet, label: str, form: Form, questions: list[Question], shots: list[Shots]
+    load: Callable[[], Params], task_name: str, label: str, form: Form, count: int
   ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The measures by number of examples, and the generated responses, if any."""
-    found: dict[str, Any] = {}
+    """The measures with `count` examples, and the generated responses, if any."""
+    task, (questions, shots, _) = config.tasks[task_name], tasks[task_name]
+    examples = [chosen[:count] for chosen in shots]
     responses: list[dict[str, Any]] = []
-    for count in config.shots:
-      examples = [chosen[:count] for chosen in shots]
-      if task.method == "likelihood":
-        scores = _rank(likelihood, params, tokenizer, questions, examples, form)
-      else:
-        contexts = [context_ids(tokenizer, *pair, form) for pair in zip(questions, examples, strict=True)]
-        texts, finished = _generate(config, task, stage, tokenizer, model, sampler, params, contexts, form)
-        score = make_score_function(task.score, stage)([question.prompt for question in questions], texts)
-        scores = {"score": score, "finished": finished}
-        responses += [
-          {"model": label, "shots": count, "prompt": question.prompt, "response": text, "score": float(value)}
-          for question, text, value in zip(questions, texts, score, strict=True)
-        ]
-      found[str(count)] = _summarize(scores, [question.cluster for question in questions])
-    return found, responses
+    if task.method == "likelihood":
+      scores = _rank(likelihood, load(), tokenizer, questions, examples, form)
+    else:
+      contexts = [context_ids(tokenizer, *pair, form) for pair in zip(questions, examples, strict=True)]
+      texts, finished = _generate(config, task, stage, tokenizer, model, sampler, load(), contexts, form)
+      score = make_score_function(task.score, stage)([question.prompt for question in questions], texts)
+      scores = {"score": score, "finished": finished}
+      known = {"task": task_name, "model": label, "shots": count}
+      responses = [
+        {**known, "prompt": question.prompt, "response": text, "score": float(value)}
+        for question, text, value in zip(questions, texts, score, strict=True)
+      ]
+    return _summarize(scores, [question.cluster for question in questions]), responses
 
   results: dict[str, Any] = {
     name: {"method": config.tasks[name].method, "questions": len(questions), "left_out": left_out, "models": {}}
     for name, (questions, _, left_out) in tasks.items()
   }
-  stage.directory.mkdir(parents=True, exist_ok=True)
-  partial = stage.directory / "partial.json"
-  state = _resumed(partial, stage) or dict(fingerprint=stage.fingerprint, done=[], tasks=results, responses=[])
-  with StageProgress(stage.name, len(asked)) as progress:
-    for label, name, form in asked:
-      if label not in state["done"]:
-        params = load_policy(stage, name, model, tokenizer)
-        for task_name, (questions, shots, _) in tasks.items():
-          task = config.tasks[task_name]
-          if not task.models or name in task.models:
-            found, responses = evaluate(params, task, label, form, questions, shots)
-            state["tasks"][task_name]["models"][label] = found
-            state["responses"] += [{"task": task_name, **row} for row in responses]
-        state["done"].append(label)
-        data.write_json(partial, state)
-      progress.update(len(state["done"]), {})
-  write_results(stage, "few_shot.json", {"tasks": state["tasks"]})
-  (stage.directory / "few_shot.md").write_text(table(state["tasks"]))
-  data.write_rows(stage.directory / "responses.jsonl", state["responses"])
-  partial.unlink()
-
-
-def _resumed(path: Path, stage: Stage) -> dict[str, Any] | None:
-  """The results so far of a run that was killed; None without one, or where it had another config."""
-  found = json.loads(path.read_text()) if path.exists() else {}
-  return found if found.get("fingerprint") == stage.fingerprint else None
+  all_responses: list[dict[str, Any]] = []
+  asks = [
+    (label, name, form, task_name, count)
+    for label, name, form in asked
+    for task_name, task in config.tasks.items()
+    if not task.models or name in task.models
+    for count in config.shots
+  ]
+  # Only the model that is asked at the moment is kept, and a model whose parts are all there is not loaded.
+  load_model = functools.lru_cache(1)(lambda name: load_policy(stage, name, model, tokenizer))
+  with open_parts(stage, len(asks)) as parts:
+    for number, (label, name, form, task_name, count) in enumerate(asks, 1):
+      load = functools.partial(load_model, name)
+      found, responses = parts(evaluate, load, task_name, label, form, count)
+      results[task_name]["models"].setdefault(label, {})[str(count)] = found
+      all_responses += responses
+      parts.update(number)
+    write_results(stage, "few_shot.json", {"tasks": results})
+    data.write_text(stage.directory / "few_shot.md", table(results))
+    data.write_rows(stage.directory / "responses.jsonl", all_responses)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -184,9 +195,9 @@ def _prepare(
   forms: Sequence[Form],
 ) -> tuple[list[Question], list[Shots], int]:
   """The questions that fit with the most shots in every form, their examples, and the number of questions left out."""
-  path, is_ranked = stage.path(task.file), task.method == "likelihood"
-  everything = read_questions(path, with_choices=is_ranked)
-  pool = read_questions(stage.path(task.pool), with_choices=is_ranked) if task.pool else everything
+  path, is_ranked = path_of(task.file), task.method == "likelihood"
+  everything = read_given(task.file, stage, question_formats(is_ranked))
+  pool = read_given(task.pool, stage, question_formats(is_ranked)) if task.pool else everything
   questions = everything[: config.num_questions or None]
   shots = draw_shots(questions, pool, max(config.shots), stage.stage_seed)
   room = model.config.max_length
@@ -262,7 +273,7 @@ def _generate(
     _, batch = prompts.take(rows)
     rollout, responses = sample(params, batch, stage_key(stage))
     texts += responses[:kept]
-    finished += np.asarray(rollout.finished, float)[:kept].tolist()
+    finished += host(rollout.finished).astype(float)[:kept].tolist()
   if form == "text":  # a text model has no end of turn: its answer is the first line
     texts = [text.partition("\n")[0].strip() for text in texts]
   return texts, np.array(finished)

@@ -12,9 +12,10 @@ so that `rlhf-jax agreement`, `annotate` and `convert` read it too.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,13 +27,14 @@ from rlhf_jax.feedback.exchange import write_records
 from rlhf_jax.feedback.queue import count_open
 from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, Response, make_item
-from rlhf_jax.feedback.store import Settings, open_store
+from rlhf_jax.feedback.store import Settings, opened
+from rlhf_jax.ranges import NonNegativeInt, PositiveInt, Share
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
-  load_policy,
   load_prompts,
+  load_served,
   load_written,
   make_critic,
   make_measure_function,
@@ -41,7 +43,9 @@ from rlhf_jax.train import (
   report_skips,
   stage_key,
 )
-from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.parts import Parts, open_parts
+from rlhf_jax.train.processes import led
+from rlhf_jax.train.row_sources import DemonstrationRows, PromptRows, path_of
 from rlhf_jax.world import Traits, make_labellers, traits_of
 
 WRITES = ("feedback.db",)
@@ -60,19 +64,19 @@ class Config:
   """Module that carries out the stage."""
   policy: StageName
   """Stage whose model is sampled."""
-  prompts: str
+  prompts: PromptRows
   """File of prompts; each item takes the next prompt, in an order that the stage's seed decides."""
-  num_items: int
+  num_items: PositiveInt
   """Number of items."""
-  responses: int
+  responses: PositiveInt
   """Number of responses sampled for each item; equal texts are shown once."""
-  written: str
+  written: DemonstrationRows
   """File of demonstrations with answers of people to the prompts, which are judged beside the policy's; "" for none."""
-  num_written: int
+  num_written: NonNegativeInt
   """Number of written answers of each item, taken from the file in turn."""
-  judges: int
+  judges: PositiveInt
   """Number of labellers, or of people, who judge each item."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of prompts sampled at once."""
   sampling: Sampling
   """Sampling of the responses."""
@@ -83,17 +87,12 @@ class Config:
   gold: Function
   """Function that returns a mapping with the gold reward "total" and, if known, "apparent", the gold reward as it looks
   where no fact is checked; "" where people judge and no gold reward is known."""
-  gold_share: float
+  gold_share: Share
   """Share of the items that are stored with the gold order, as an expert's answer; between 0 and 1."""
-  labellers: dict[str, int]
+  labellers: dict[str, NonNegativeInt]
   """Number of simulated labellers of each kind (see `rlhf_jax.world.make_labellers`); {} for people."""
 
   def __post_init__(self) -> None:
-    if min(self.num_items, self.responses, self.judges, self.batch_size) < 1:
-      raise ValueError(
-        f"num_items={self.num_items}, responses={self.responses}, judges={self.judges} and "
-        f"batch_size={self.batch_size} must be >= 1"
-      )
     if unknown := [kind for kind in self.kinds if kind not in OPINIONS]:
       raise ValueError(f"kinds has {unknown[0]!r}: choose from {', '.join(OPINIONS)}")
     if "ranks" in self.kinds and self.num_shown < 2:
@@ -119,18 +118,14 @@ def run(config: Config, stage: Stage) -> None:
     DataError: the policy gives too few prompts different responses.
   """
   path = stage.directory / "feedback.db"
-  if config.labellers or not _queued(path):
-    items, pages = _sample_items(config, stage)
-    for file in (path, path.with_name("feedback.db-wal"), path.with_name("feedback.db-shm")):
-      file.unlink(missing_ok=True)
-    if config.labellers:
-      write_records(path, _simulate(config, stage, items, pages))
-      return
-    every = round(1 / config.gold_share) if config.gold_share else 0
-    queue = Settings(seed=stage.stage_seed, judgements_per_item=config.judges, gold_every=every)
-    collect(path, [i for i in items if i.gold_ranks is None], [i for i in items if i.gold_ranks is not None], queue)
-  with contextlib.closing(open_store(path)) as store:
-    left, total = count_open(store)
+  if config.labellers or not led("queue", lambda: _queued(path)):
+    with open_parts(stage, config.num_items) as parts:
+      items, pages = _sample_items(config, stage, parts)
+      records = _simulate(config, stage, items, pages, parts) if config.labellers else None
+      led("store", lambda: _store(config, stage, path, items, records))
+      if records:
+        return
+  left, total = led("open items", lambda: _open_items(path))
   if left:
     raise Unanswered(
       f"{stage.name}: {left} of {total} items wait for {config.judges} judgements each. Serve them with "
@@ -140,75 +135,108 @@ def run(config: Config, stage: Stage) -> None:
 
 def _queued(path: Path) -> bool:
   """Whether the store exists and holds items."""
-  if not path.exists():
-    return False
-  with contextlib.closing(open_store(path)) as store:
-    return count_open(store)[1] > 0
+  return path.exists() and _open_items(path)[1] > 0
 
 
-def _sample_items(config: Config, stage: Stage) -> tuple[list[Item], list[Traits]]:
+def _open_items(path: Path) -> tuple[int, int]:
+  """(number of items of a store that wait for judgements, number of all its items)."""
+  with opened(path) as store:
+    return count_open(store)
+
+
+def _store(config: Config, stage: Stage, path: Path, items: Sequence[Item], records: Records | None) -> None:
+  """Writes the store: with the records, or with the items as a queue for people."""
+  for file in (path, path.with_name("feedback.db-wal"), path.with_name("feedback.db-shm")):
+    file.unlink(missing_ok=True)
+  if records:
+    write_records(path, records)
+    return
+  every = round(1 / config.gold_share) if config.gold_share else 0
+  queue = Settings(seed=stage.stage_seed, judgements_per_item=config.judges, gold_every=every)
+  collect(path, [i for i in items if i.gold_ranks is None], [i for i in items if i.gold_ranks is not None], queue)
+
+
+def _sample_items(config: Config, stage: Stage, parts: Parts) -> tuple[list[Item], list[Traits]]:
   """Items of different responses, and the traits f64[K] of each; without a gold function only the items.
 
   Prompts whose responses are all the same text are skipped and counted.
   """
   tokenizer, model = open_workspace(stage)
-  params = load_policy(stage, config.policy, model, tokenizer)
-  prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
+  params = load_served(stage, config.policy, model, tokenizer)
+  prompts = load_prompts(config.prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   gold = make_measure_function(config.gold, stage) if config.gold.function else None
-  written = load_written(stage.path(config.written), config.num_written) if config.written else None
+  written = load_written(config.written, stage, config.num_written) if config.written else None
   sampling = {**dataclasses.asdict(config.sampling), "seed": stage.stage_seed}
   num_gold = round(config.gold_share * config.num_items)
   items: list[Item] = []
   pages: list[Traits] = []
   skips: collections.Counter[str] = collections.Counter()
+
+  def sampled(step: int) -> list[tuple[Any, list[str]]]:
+    """The next prompts as JSON values, each with its responses."""
+    rows = data.batch_indices(len(prompts.texts), config.batch_size, step, stage.stage_seed)
+    texts, batch = prompts.take(np.repeat(rows, config.responses))
+    _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), step))
+    starts = range(0, len(texts), config.responses)
+    return [(data.prompt_value(texts[start]), responses[start : start + config.responses]) for start in starts]
+
+  def measured(prompt: data.Prompt, texts: list[str]) -> dict[str, list[float]]:
+    assert gold is not None
+    return {name: scores.tolist() for name, scores in gold([prompt] * len(texts), texts).items()}
+
   asked = step = 0
-  with StageProgress(stage.name, config.num_items) as progress:
-    while True:
-      rows = data.batch_indices(len(prompts.texts), config.batch_size, step, stage.stage_seed)
-      texts, batch = prompts.take(np.repeat(rows, config.responses))
-      _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), step))
-      for start in range(0, len(texts), config.responses):
-        if len(items) == config.num_items:
-          report_skips(stage.name, skips, asked)
-          return items, pages
-        asked += 1
-        # The row number gives items with the same texts different ids.
-        sampled = {"checkpoint": config.policy, "sampling": sampling, "row": asked}
-        sources = {text: sampled for text in responses[start : start + config.responses] if text}
-        for text in written(texts[start]) if written else ():
-          sources.setdefault(text, {"file": config.written, "row": asked})
-        distinct = list(sources)
-        if len(distinct) < min(2, config.num_shown):
-          skips["all responses are the same text, or empty"] += 1
-          continue
-        ranks = None
-        if gold:
-          pages.append(traits_of(gold([texts[start]] * len(distinct), distinct), distinct))
-          if len(items) < num_gold and len(distinct) > 1:
-            ranks = dense_ranks(pages[-1].total[None])[0].tolist()
-        items.append(make_item(texts[start], [Response(*found) for found in sources.items()], ranks))
-      step += 1
-      progress.update(len(items), {})
-      if asked > PATIENCE * config.num_items:
-        raise data.DataError(
-          f"{stage.name}: {config.policy} answered {len(items)} of {asked} prompts with different responses, and "
-          f"num_items={config.num_items} are wanted; raise sampling.temperature"
-        )
+  while True:
+    for value, responses in parts(sampled, step):
+      prompt = data.prompt_of({"prompt": value}, path_of(config.prompts))
+      if len(items) == config.num_items:
+        report_skips(stage.name, skips, asked)
+        return items, pages
+      asked += 1
+      # The row number gives items with the same texts different ids.
+      sampled_by = {"checkpoint": config.policy, "sampling": sampling, "row": asked}
+      sources = {text: sampled_by for text in responses if text}
+      for text in written(prompt) if written else ():
+        sources.setdefault(text, {"file": config.written, "row": asked})
+      distinct = list(sources)
+      if len(distinct) < min(2, config.num_shown):
+        skips["all responses are the same text, or empty"] += 1
+        continue
+      ranks = None
+      if gold:
+        pages.append(traits_of(parts(measured, prompt, distinct), distinct))
+        if len(items) < num_gold and len(distinct) > 1:
+          ranks = dense_ranks(pages[-1].total[None])[0].tolist()
+      items.append(make_item(prompt, [Response(*found) for found in sources.items()], ranks))
+    step += 1
+    parts.update(len(items))
+    if asked > PATIENCE * config.num_items:
+      raise data.DataError(
+        f"{stage.name}: {config.policy} answered {len(items)} of {asked} prompts with different responses, and "
+        f"num_items={config.num_items} are wanted; raise sampling.temperature"
+      )
 
 
-def _simulate(config: Config, stage: Stage, items: list[Item], pages: list[Traits]) -> Records:
+def _simulate(config: Config, stage: Stage, items: list[Item], pages: list[Traits], parts: Parts) -> Records:
   """The records of `judges` labellers for each item with its traits, each f64[K]."""
   labellers = make_labellers(config.labellers)
   critic = make_critic(config.critic, stage) if config.critic.function else None
   rng = np.random.default_rng(stage.stage_seed)
   judgements: list[Judgement] = []
   judged = collections.Counter[int]()
+
+  def criticised(person: int, item: Item) -> tuple[list[str], Any]:
+    """What the labeller says of each response, and the state of the generator after it."""
+    assert critic is not None
+    said = [critic(labellers[person], item.prompt, response.text, rng) for response in item.responses]
+    return said, rng.bit_generator.state
+
   for item, page in zip(items, pages, strict=True):
     for person in rng.permutation(len(labellers))[: config.judges]:
       critiques = None
       if critic:
-        critiques = tuple(critic(labellers[person], item.prompt, response.text, rng) for response in item.responses)
+        said, rng.bit_generator.state = parts(criticised, person, item)
+        critiques = tuple(said)
       judgements.append(
         judge_item(
           labellers[person],

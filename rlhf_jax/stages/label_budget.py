@@ -6,7 +6,6 @@ Reads the `evaluation.json` of an evaluation of all the policies.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,13 @@ from matplotlib.figure import Figure
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.results import write_results
+from rlhf_jax.ranges import NonNegativeInt
 from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.writing import write_figure
 
 MEASURES = ("gold", "helpful", "honest", "harmless", "win_rate", "kl")
+
+ON_LEADER = True  # it computes nothing on the devices: one process of a job carries it out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +32,14 @@ class Config:
   """Module that carries out the stage."""
   evaluation: str
   """File `evaluation.json` of an evaluation stage."""
-  ways: dict[str, dict[StageName, int]]
+  ways: dict[str, dict[StageName, NonNegativeInt]]
   """Ways to spend labels: {name of the way: {policy: number of labels it has cost}}."""
 
 
 def run(config: Config, stage: Stage) -> None:
   """Writes the table and the picture. Raises DataError for a policy without a gold reward in the evaluation."""
   path = stage.path(config.evaluation)
-  models = json.loads(path.read_text())["models"]
+  models = data.read_json(path)["models"]
   result: dict[str, list[dict[str, Any]]] = {}
   for way, policies in config.ways.items():
     if missing := [name for name in policies if "gold" not in models.get(name, {})]:
@@ -70,4 +73,4 @@ def plot(result: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    write_figure(path, figure)

@@ -12,6 +12,7 @@ windows are of one subject.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +23,17 @@ from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import make_likelihood
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.statistics import Interval, ratio_interval
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.ranges import PositiveInt
+from rlhf_jax.stage import RowLength, Stage, StageName
 from rlhf_jax.train import check_length, load_policy, open_workspace
-from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.parts import open_parts
+from rlhf_jax.train.row_sources import TextRows, read_text
+from rlhf_jax.types import Params
+
+PART_BATCHES = 16  # batches of windows that are measured between two looks at signals
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """Settings of the stage."""
 
@@ -35,40 +41,48 @@ class Config:
   """Module that carries out the stage."""
   models: tuple[StageName, ...]
   """Stages whose models are measured."""
-  texts: dict[str, str]
-  """Texts by name: {name: file of plain text or of dialogues}."""
-  length: int
+  texts: dict[str, TextRows]
+  """Texts by name: {name: file of plain text, or of rows {text} or dialogues, or a source of them}."""
+  length: RowLength = 0
   """Length of a window in tokens, <bos> included."""
-  stride: int
+  stride: PositiveInt
   """Distance in tokens between the starts of two windows; at least 1 and below `length`."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of windows evaluated at once."""
 
   def __post_init__(self) -> None:
-    if not 1 <= self.stride < self.length:
-      raise ValueError(f"stride={self.stride} must be at least 1 and below length={self.length}")
+    if self.length and self.stride >= self.length:
+      raise ValueError(f"stride={self.stride} must be below length={self.length}")
 
 
 def run(config: Config, stage: Stage) -> None:
   """Measures every model on every text and writes the file."""
   tokenizer, model = open_workspace(stage)
   check_length(model, config.length)
-  texts = {name: data.read_corpus(stage.path(path)) for name, path in config.texts.items()}
+  texts = {name: read_text(given, stage) for name, given in config.texts.items()}
   cuts = {
     name: windows(tokenizer.encode(text), tokenizer.bos_id, config.length, config.stride)
     for name, text in texts.items()
   }
-  likelihood = make_likelihood(model, tokenizer.pad_id, config.batch_size)
+  likelihood = make_likelihood(model, tokenizer.pad_id, config.batch_size, stage.transport)
   result: dict[str, Any] = {name: {"models": {}} for name in texts}
-  with StageProgress(stage.name, len(config.models) * len(texts)) as progress:
+  step, done = PART_BATCHES * config.batch_size, 0
+
+  def losses(load: Callable[[], Params], text_name: str, start: int) -> list[float]:
+    return (-likelihood(load(), cuts[text_name][start : start + step])[0]).tolist()
+
+  with open_parts(stage, len(config.models) * sum(map(len, cuts.values()))) as parts:
     for name in config.models:
-      params = load_policy(stage, name, model, tokenizer)
+      load = functools.cache(functools.partial(load_policy, stage, name, model, tokenizer))
       for text_name, text in texts.items():
-        logp, _ = likelihood(params, cuts[text_name])
+        found: list[float] = []
+        for start in range(0, len(cuts[text_name]), step):
+          found += parts(losses, load, text_name, start)
+          parts.update(done + len(found))
+        done += len(found)
         sizes = np.array([len(counted) for _, counted in cuts[text_name]])
-        result[text_name]["models"][name] = perplexities(-logp.astype(np.float64), sizes, text)
-        progress.update(sum(len(entry["models"]) for entry in result.values()), {})
-  write_results(stage, "perplexity.json", {"texts": result})
+        result[text_name]["models"][name] = perplexities(np.array(found), sizes, text)
+    write_results(stage, "perplexity.json", {"texts": result})
 
 
 def windows(ids: list[int], bos_id: int, length: int, stride: int) -> list[tuple[list[int], list[int]]]:

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.ranges import NonNegativeInt, PositiveInt
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
-  load_policy,
   load_prompts,
+  load_served,
   load_written,
   make_measure_function,
   make_sampler,
@@ -31,7 +32,8 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.functions import MeasureFunction
 from rlhf_jax.train.heldout import fixed_batches
-from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.parts import open_parts
+from rlhf_jax.train.row_sources import DemonstrationRows, PromptRows
 from rlhf_jax.world import Labeller, make_labellers, rank, traits_of
 
 WRITES = ("comparisons.jsonl",)
@@ -45,24 +47,24 @@ class Config:
   """Module that carries out the stage."""
   policy: StageName
   """Stage whose model is sampled."""
-  prompts: str
+  prompts: PromptRows
   """File of prompts."""
-  num_prompts: int
+  num_prompts: PositiveInt
   """Number of prompts, taken from the start of the file."""
-  responses: int
+  responses: PositiveInt
   """Number of responses that the policy gives to each prompt."""
-  written: str
+  written: DemonstrationRows
   """File of demonstrations with answers of people to the prompts, which are compared with the policy's; "" for none."""
-  num_written: int
+  num_written: NonNegativeInt
   """Number of written answers beside the policy's responses to each prompt, taken from the file in turn."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of prompts sampled at once."""
   sampling: Sampling
   """Sampling of the responses."""
   gold: Function
   """Function that returns a mapping with the gold reward "total" and, if known, "apparent", the gold reward as it looks
   to a labeller who checks no fact."""
-  labellers: dict[str, int]
+  labellers: dict[str, NonNegativeInt]
   """Number of labellers of each kind (see `rlhf_jax.world.make_labellers`)."""
 
 
@@ -72,39 +74,43 @@ def run(config: Config, stage: Stage) -> None:
   A prompt whose responses are all the same text, or empty, is skipped and counted.
   """
   tokenizer, model = open_workspace(stage)
-  params = load_policy(stage, config.policy, model, tokenizer)
-  prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
+  params = load_served(stage, config.policy, model, tokenizer)
+  prompts = load_prompts(config.prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   gold = make_measure_function(config.gold, stage)
   labellers = make_labellers(config.labellers)
   num_prompts = min(config.num_prompts, len(prompts.texts))
-  written = load_written(stage.path(config.written), config.num_written) if config.written else None
+  take = load_written(config.written, stage, config.num_written) if config.written else lambda prompt: []
+  written = [take(prompt) for prompt in prompts.texts[:num_prompts]]
   rows: list[dict[str, Any]] = []
-  judged = collections.Counter[str]()
-  skips: collections.Counter[str] = collections.Counter()
-  with StageProgress(stage.name, num_prompts) as progress:
-    for start, indices, kept in fixed_batches(num_prompts, config.batch_size):
-      _, batch = prompts.take(indices)
-      _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
-      for offset, index in enumerate(indices[:kept]):
-        group = responses[offset * config.responses : (offset + 1) * config.responses]
-        group += written(prompts.texts[index]) if written else []
-        rng = np.random.default_rng((stage.stage_seed, index))
-        row = _judge(prompts.texts[index], group, gold, labellers, judged, rng)
-        if row is None:
-          skips["all responses are the same text, or empty"] += 1
-        else:
-          judged[row["annotator"]] += 1
-          rows.append(row)
-      progress.update(start + kept, {})
-  report_skips(stage.name, skips, num_prompts)
-  if not rows:
-    raise data.DataError(f"{stage.name}: {config.policy} gave no prompt two different responses to compare")
-  data.write_rows(stage.directory / "comparisons.jsonl", rows)
+
+  def judged_rows(start: int, indices: np.ndarray, kept: int) -> list[dict[str, Any]]:
+    _, batch = prompts.take(indices)
+    _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
+    judged = collections.Counter[str](row["annotator"] for row in rows)
+    found = []
+    for offset, index in enumerate(indices[:kept]):
+      group = responses[offset * config.responses : (offset + 1) * config.responses]
+      rng = np.random.default_rng((stage.stage_seed, index))
+      row = _judge(prompts.texts[index], [*group, *written[index]], gold, labellers, judged, rng)
+      if row is not None:
+        judged[row["annotator"]] += 1
+        found.append(row)
+    return found
+
+  with open_parts(stage, num_prompts) as parts:
+    for batch in fixed_batches(num_prompts, config.batch_size):
+      rows += parts(judged_rows, *batch)
+      parts.update(batch.start + batch.kept)
+    if skipped := num_prompts - len(rows):
+      report_skips(stage.name, {"all responses are the same text, or empty": skipped}, num_prompts)
+    if not rows:
+      raise data.DataError(f"{stage.name}: {config.policy} gave no prompt two different responses to compare")
+    data.write_rows(stage.directory / "comparisons.jsonl", rows)
 
 
 def _judge(
-  prompt: str,
+  prompt: data.Prompt,
   responses: Sequence[str],
   gold: MeasureFunction,
   labellers: Sequence[Labeller],
@@ -122,7 +128,7 @@ def _judge(
   page = traits_of(gold([prompt] * len(distinct), distinct), distinct)
   ranks = rank(labeller, page, rng, judged[labeller.name])
   return {
-    "prompt": prompt,
+    "prompt": data.prompt_value(prompt),
     "responses": distinct,
     "ranks": [int(r) for r in ranks],
     "annotator": labeller.name,

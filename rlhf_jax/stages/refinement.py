@@ -22,12 +22,13 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.learner_rows import critiques
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.ranges import PositiveInt
+from rlhf_jax.stage import RecordFile, RowLength, Stage, StageName
 from rlhf_jax.train import (
   PromptSet,
   Reward,
   Sampling,
-  load_policy,
+  load_served,
   make_sampler,
   make_scorer,
   open_workspace,
@@ -35,14 +36,15 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.heldout import fixed_batches
-from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.parts import open_parts
+from rlhf_jax.train.processes import host
 from rlhf_jax.train.rewards import Scorer
 from rlhf_jax.types import Rollout
 
 WRITES = ("demonstrations.jsonl",)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """Settings of the stage."""
 
@@ -50,15 +52,15 @@ class Config:
   """Module that carries out the stage."""
   policy: StageName
   """Stage whose model rewrites."""
-  feedback: tuple[str, ...]
+  feedback: tuple[RecordFile, ...]
   """Files of records with critiques."""
   template: str
   """Prompt that asks for a rewrite, with {prompt}, {response} and {critique}."""
-  rewrites: int
+  rewrites: PositiveInt
   """Number of rewrites for each critique, N."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of critiques processed at once."""
-  length: int
+  length: RowLength = 0
   """Longest prompt with rewrite that the reward scores, in tokens."""
   sampling: Sampling
   """Sampling of the rewrites."""
@@ -66,8 +68,6 @@ class Config:
   """Reward by which the best rewrite is chosen."""
 
   def __post_init__(self) -> None:
-    if self.rewrites < 1 or self.batch_size < 1:
-      raise ValueError(f"rewrites={self.rewrites} and batch_size={self.batch_size} must be >= 1")
     for slot in ("prompt", "response", "critique"):
       if f"{{{slot}}}" not in self.template:
         raise ValueError(f"template lacks {{{slot}}}: {self.template!r}")
@@ -76,54 +76,57 @@ class Config:
 def run(config: Config, stage: Stage) -> None:
   """Rewrites, scores and writes rows {prompt, response, score, before, score_before, critique, annotator}."""
   tokenizer, model = open_workspace(stage)
-  params = load_policy(stage, config.policy, model, tokenizer)
+  params = load_served(stage, config.policy, model, tokenizer)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   reward = make_scorer(config.reward, stage, model, tokenizer, where="reward")
   found = critiques(read_records(*(stage.path(name) for name in config.feedback)))
-  found = [row for row in found if row["critique"]]
-  asked = [config.template.format(**row) for row in found]
+  found = [{**row, "prompt": data.prompt_of(row, stage.name)} for row in found if row["critique"]]
+  asked = [config.template.format(**{**row, "prompt": data.prompt_text(row["prompt"])}) for row in found]
   arrays, fitting, skips = data.prompt_rows(tokenizer, asked, config.sampling.max_prompt_tokens)
   if not fitting:
     raise data.DataError(
       f"{stage.name}: none of {len(found)} critiques fits in max_prompt_tokens={config.sampling.max_prompt_tokens}"
     )
   found = [found[i] for i in fitting]
-  requests = PromptSet([asked[i] for i in fitting], arrays["tokens"], arrays["lengths"])
+  requests = PromptSet([*(asked[i] for i in fitting)], arrays["tokens"], arrays["lengths"])
+
+  def refined_rows(start: int, indices: np.ndarray, kept: int) -> list[dict[str, Any]]:
+    _, batch = requests.take(np.repeat(indices, config.rewrites))
+    rollout, texts = sample(params, batch, jax.random.fold_in(stage_key(stage), start))
+    finished = host(rollout.finished).reshape(-1, config.rewrites)
+    groups = [
+      [found[index]["response"], *texts[place * config.rewrites : (place + 1) * config.rewrites]]
+      for place, index in enumerate(indices)
+    ]
+    prompts = [found[index]["prompt"] for index in indices]
+    scores, fits = score_texts(reward, tokenizer, prompts, groups, config.length)
+    new = [[text not in ("", group[0]) for text in group[1:]] for group in groups]
+    usable = np.array(new) & finished & fits[:, 1:] & fits[:, :1]
+    return [
+      {
+        "prompt": data.prompt_value(found[indices[place]]["prompt"]),
+        "response": groups[place][winner],
+        "score": float(scores[place, winner]),
+        "before": found[indices[place]]["response"],
+        "score_before": float(scores[place, 0]),
+        "critique": found[indices[place]]["critique"],
+        "annotator": found[indices[place]]["annotator"],
+      }
+      for place, winner in enumerate(better(scores, usable)[:kept])
+      if winner >= 0
+    ]
+
   rows: list[dict[str, Any]] = []
-  with StageProgress(stage.name, len(found)) as progress:
-    for start, indices, kept in fixed_batches(len(found), config.batch_size):
-      _, batch = requests.take(np.repeat(indices, config.rewrites))
-      rollout, texts = sample(params, batch, jax.random.fold_in(stage_key(stage), start))
-      finished = np.asarray(rollout.finished).reshape(-1, config.rewrites)
-      groups = [
-        [found[index]["response"], *texts[place * config.rewrites : (place + 1) * config.rewrites]]
-        for place, index in enumerate(indices)
-      ]
-      prompts = [found[index]["prompt"] for index in indices]
-      scores, fits = score_texts(reward, tokenizer, prompts, groups, config.length)
-      new = [[text not in ("", group[0]) for text in group[1:]] for group in groups]
-      usable = np.array(new) & finished & fits[:, 1:] & fits[:, :1]
-      for place, winner in enumerate(better(scores, usable)[:kept]):
-        if winner < 0:
-          skips["no rewrite is better"] += 1
-          continue
-        row = found[indices[place]]
-        rows.append(
-          {
-            "prompt": row["prompt"],
-            "response": groups[place][winner],
-            "score": float(scores[place, winner]),
-            "before": row["response"],
-            "score_before": float(scores[place, 0]),
-            "critique": row["critique"],
-            "annotator": row["annotator"],
-          }
-        )
-      progress.update(start + kept, {})
-  report_skips(stage.name, skips, len(asked))
-  if not rows:
-    raise data.DataError(f"{stage.name}: {config.policy} gave no rewrite of {len(found)} that has a higher reward")
-  data.write_rows(stage.directory / "demonstrations.jsonl", rows)
+  with open_parts(stage, len(found)) as parts:
+    for batch in fixed_batches(len(found), config.batch_size):
+      rows += parts(refined_rows, *batch)
+      parts.update(batch.start + batch.kept)
+    if unchanged := len(found) - len(rows):
+      skips["no rewrite is better"] = unchanged
+    report_skips(stage.name, skips, len(asked))
+    if not rows:
+      raise data.DataError(f"{stage.name}: {config.policy} gave no rewrite of {len(found)} that has a higher reward")
+    data.write_rows(stage.directory / "demonstrations.jsonl", rows)
 
 
 def better(scores: np.ndarray, usable: np.ndarray) -> np.ndarray:
@@ -136,7 +139,11 @@ def better(scores: np.ndarray, usable: np.ndarray) -> np.ndarray:
 
 
 def score_texts(
-  reward: Scorer, tokenizer: data.Tokenizer, prompts: Sequence[str], groups: Sequence[Sequence[str]], length: int
+  reward: Scorer,
+  tokenizer: data.Tokenizer,
+  prompts: Sequence[data.Prompt],
+  groups: Sequence[Sequence[str]],
+  length: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Rewards f32[B, K] of K texts as answers to each of B prompts, and whether each fits in `length` tokens: bool[B, K].
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 
 from rlhf_jax import data
-from rlhf_jax.stage import Stage
+from rlhf_jax.ranges import NonNegativeInt, PositiveInt
+from rlhf_jax.stage import DemonstrationFile, PromptFile, Stage
 from rlhf_jax.train.progress import console
 from rlhf_jax.world import refinements
 
 WRITES = ("demonstrations.jsonl",)
+ON_LEADER = True  # it computes nothing on the devices: one process of a job carries it out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,17 +24,17 @@ class Config:
 
   algorithm: str
   """Module that carries out the stage."""
-  seed: int
+  seed: NonNegativeInt
   """Seed of the world."""
   difficulty: str
   """Difficulty of the world."""
-  prompts: str
+  prompts: PromptFile
   """File of prompts that the refined answers respond to."""
-  num: int
+  num: PositiveInt
   """Number of refinements."""
   template: str
   """Prompt of a refinement, with {prompt}, {response} and {critique}; the same as in the stage that refines."""
-  demonstrations: str
+  demonstrations: DemonstrationFile
   """File of demonstrations that are written before the refinements."""
 
 
@@ -40,8 +42,8 @@ def run(config: Config, stage: Stage) -> None:
   """Writes the rows of the file, then those of the refinements."""
   others, _ = data.read_demonstrations(stage.path(config.demonstrations))
   prompts, _ = data.read_prompts(stage.path(config.prompts))
-  rows = [{"prompt": prompt, "response": response} for prompt, response in others]
-  for row in refinements(config.seed, prompts, config.num, config.difficulty):
+  rows = [{"prompt": data.prompt_value(row.prompt), "response": data.response_value(row.response)} for row in others]
+  for row in refinements(config.seed, [data.prompt_value(prompt) for prompt in prompts], config.num, config.difficulty):
     rows.append({"prompt": config.template.format(**row), "response": row["rewrite"]})
   data.write_rows(stage.directory / "demonstrations.jsonl", rows)
   console.print(f"{len(others)} demonstrations and {config.num} refinements", markup=False)

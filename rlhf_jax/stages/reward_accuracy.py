@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.reward_models import accuracy_by_kind, read_contrasts, score_sides
 from rlhf_jax.evaluation.statistics import Interval, mean_interval, pair_accuracy
+from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
-  load_policy,
   load_prompts,
+  load_served,
   load_stage,
   make_sampler,
   make_score_function,
@@ -33,7 +34,10 @@ from rlhf_jax.train import (
   text_scorer,
 )
 from rlhf_jax.train.heldout import fixed_batches
-from rlhf_jax.train.progress import StageProgress
+from rlhf_jax.train.parts import open_parts
+from rlhf_jax.train.row_sources import ContrastRows, PromptRows
+from rlhf_jax.types import Params
+from rlhf_jax.writing import write_figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,25 +48,25 @@ class Config:
   """Module that carries out the stage."""
   policy: StageName
   """Stage whose model is sampled."""
-  prompts: str
+  prompts: PromptRows
   """File of prompts that were in no training data."""
-  num_prompts: int
+  num_prompts: PositiveInt
   """Number of prompts, taken from the start of the file."""
-  responses: int
+  responses: PositiveInt
   """Number of responses to each prompt, K."""
-  batch_size: int
+  batch_size: PositiveInt
   """Number of prompts sampled at once."""
   sampling: Sampling
   """Sampling of the responses."""
   gold: Function
   """Function that gives the gold rewards."""
-  min_gap: float
+  min_gap: NonNegativeFloat
   """Difference in gold reward above which a pair counts as clear."""
   groups: dict[str, tuple[StageName, ...]]
   """Reward-model stages by group: {label: stages}."""
   reference: str
   """Label of the group that all groups are compared with."""
-  contrasts: str = ""
+  contrasts: ContrastRows = ""
   """File of pairs {"prompt", "chosen", "rejected", "kind"}, on which accuracies are reported by kind; "" for none."""
 
   def __post_init__(self) -> None:
@@ -73,42 +77,44 @@ class Config:
 def run(config: Config, stage: Stage) -> None:
   """Samples once, scores with every model, and writes the files."""
   tokenizer, model = open_workspace(stage)
-  policy = load_policy(stage, config.policy, model, tokenizer)
-  prompts = load_prompts(stage.path(config.prompts), tokenizer, config.sampling.max_prompt_tokens)
+  policy = load_served(stage, config.policy, model, tokenizer)
+  prompts = load_prompts(config.prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   gold_of = make_score_function(config.gold, stage)
   names = [name for members in config.groups.values() for name in members]
   judges = {name: load_stage(stage, name, model, tokenizer) for name in names}
-  scorers = {name: model_scorer(model, judge) for name, judge in judges.items()}
+  scorers = {name: model_scorer(model, judge, stage.transport) for name, judge in judges.items()}
   num = min(config.num_prompts, len(prompts.texts))
-  scores: dict[str, list[np.ndarray]] = {name: [] for name in names}
-  gold: list[np.ndarray] = []
-  with StageProgress(stage.name, num) as progress:
-    for start, rows, kept in fixed_batches(num, config.batch_size):
-      texts, batch = prompts.take(np.repeat(rows, config.responses))
-      rollout, responses = sample(policy, batch, jax.random.fold_in(stage_key(stage), start))
-      gold.append(gold_of(texts, responses).reshape(-1, config.responses)[:kept])
-      for name, scorer in scorers.items():
-        scores[name].append(scorer(rollout, texts, responses).reshape(-1, config.responses)[:kept])
-      progress.update(start + kept, {})
-  result = compare(
-    {label: [np.concatenate(scores[name]) for name in members] for label, members in config.groups.items()},
-    np.concatenate(gold),
-    config.min_gap,
-    config.reference,
-  )
-  if config.contrasts:
-    contrasts = read_contrasts(stage.path(config.contrasts), tokenizer, model.config.max_length)
-    known = {
-      name: accuracy_by_kind(contrasts, score_sides(contrasts, text_scorer(model, tokenizer, judge, config.batch_size)))
-      for name, judge in judges.items()
-    }
-    for label, members in config.groups.items():
-      result["groups"][label]["kinds"] = {
-        kind: [known[name][kind]["accuracy"] for name in members] for kind in known[members[0]]
-      }
-  write_results(stage, "results.json", result)
-  plot(result, stage.directory / "results.png")
+
+  def batch_scores(start: int, rows: np.ndarray, kept: int) -> list[list[list[float]]]:
+    """Scores of the gold reward and of every model, each f32[B, K]."""
+    texts, batch = prompts.take(np.repeat(rows, config.responses))
+    rollout, responses = sample(policy, batch, jax.random.fold_in(stage_key(stage), start))
+    found = [gold_of(texts, responses), *(scorer(rollout, texts, responses) for scorer in scorers.values())]
+    return [values.reshape(-1, config.responses)[:kept].tolist() for values in found]
+
+  def kinds(judge: Params) -> dict[str, Any]:
+    score = text_scorer(model, tokenizer, judge, config.batch_size, stage.transport)
+    return accuracy_by_kind(contrasts, score_sides(contrasts, score))
+
+  batches: list[list[list[list[float]]]] = []
+  with open_parts(stage, num) as parts:
+    for batch in fixed_batches(num, config.batch_size):
+      batches.append(parts(batch_scores, *batch))
+      parts.update(batch.start + batch.kept)
+    gold, *found = (np.concatenate(values).astype(np.float32) for values in zip(*batches, strict=True))
+    scores = dict(zip(scorers, found, strict=True))
+    groups = {label: [scores[name] for name in members] for label, members in config.groups.items()}
+    result = compare(groups, gold, config.min_gap, config.reference)
+    if config.contrasts:
+      contrasts = read_contrasts(config.contrasts, stage, tokenizer, model.config.max_length)
+      known = {name: parts(kinds, judge) for name, judge in judges.items()}
+      for label, members in config.groups.items():
+        result["groups"][label]["kinds"] = {
+          kind: [known[name][kind]["accuracy"] for name in members] for kind in known[members[0]]
+        }
+    write_results(stage, "results.json", result)
+    plot(result, stage.directory / "results.png")
 
 
 def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: float, reference: str) -> dict[str, Any]:
@@ -176,4 +182,4 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    write_figure(path, figure)

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.stage import Stage
+from rlhf_jax.ranges import NonNegativeInt, PositiveInt
+from rlhf_jax.stage import DemonstrationFile, Stage
 from rlhf_jax.train.progress import console
 
 WRITES = ("demonstrations.jsonl",)
 _ANSWER = "The answer is "
+
+ON_LEADER = True  # it computes nothing on the devices: one process of a job carries it out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +26,17 @@ class Config:
 
   algorithm: str
   """Module that carries out the stage."""
-  demonstrations: str
+  demonstrations: DemonstrationFile
   """File of demonstrations with a column "cluster"."""
   clusters: tuple[str, ...]
   """Clusters whose demonstrations are kept; () for all."""
-  num_demonstrations: int
+  num_demonstrations: PositiveInt
   """Number of demonstrations taken of those kept, so that all selections are of one length."""
   rationale: bool
   """Switch that keeps the steps of a response; off, only its last sentence stays, "The answer is ..."."""
-  start: int = 0
+  start: NonNegativeInt = 0
   """Index, among those kept, of the first demonstration taken."""
-  shots: tuple[int, ...] = (0,)
+  shots: tuple[NonNegativeInt, ...] = (0,)
   """Numbers of solved examples of the same cluster as earlier turns; a number is drawn for each row."""
 
 
@@ -58,6 +61,10 @@ def answer_alone(response: str) -> str:
   return response[response.rindex(_ANSWER) :] if _ANSWER in response else response
 
 
+def _asked(row: dict[str, Any]) -> tuple[data.Message, ...]:
+  return data.messages_of(data.prompt_of(row, "demonstrations"))
+
+
 def with_turns(rows: Sequence[dict[str, Any]], shots: Sequence[int], rng: np.random.Generator) -> list[dict[str, Any]]:
   """The rows, with other rows of their cluster as earlier turns of the prompt; their number is drawn from `shots`.
 
@@ -73,6 +80,7 @@ def with_turns(rows: Sequence[dict[str, Any]], shots: Sequence[int], rng: np.ran
     if len(pool) < count:
       raise data.DataError(f"{count} examples before {row['prompt']!r}: its cluster has {len(pool)} other prompts")
     chosen = [pool[i] for i in rng.choice(len(pool), size=count, replace=False)]
-    turns = "".join(data.render_prompt(other["prompt"]) + data.render_response(other["response"]) for other in chosen)
-    found.append({**row, "prompt": turns + data.render_prompt(row["prompt"])} if chosen else row)
+    turns = [message for other in chosen for message in (*_asked(other), data.Message("assistant", other["response"]))]
+    prompt = data.prompt_value((*turns, *_asked(row)))
+    found.append({**row, "prompt": prompt} if chosen else row)
   return found

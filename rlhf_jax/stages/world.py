@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt
 from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import console
 from rlhf_jax.world import write_world
 
 _ROWS = "demonstrations prompts answers eval_prompts held_out_prompts contrasts"
 WRITES = ("corpus.txt", *(f"{name}.jsonl" for name in _ROWS.split()), "world.json")
+ON_LEADER = True  # it computes nothing on the devices: one process of a job carries it out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,23 +20,23 @@ class Config:
 
   algorithm: str
   """Module that carries out the stage."""
-  seed: int
+  seed: NonNegativeInt
   """Seed of the world: of its facts, and of everything that is drawn."""
   difficulty: str
   """Size of the world and depth of its tasks: "easy", "medium" or "hard" (see `rlhf_jax.world.DIFFICULTIES`)."""
-  num_documents: int
+  num_documents: NonNegativeInt
   """Number of documents in `corpus.txt`."""
-  num_demonstrations: int
+  num_demonstrations: NonNegativeInt
   """Number of rows in `demonstrations.jsonl`."""
-  num_prompts: int
+  num_prompts: NonNegativeInt
   """Number of rows in `prompts.jsonl`."""
-  num_eval_prompts: int
+  num_eval_prompts: NonNegativeInt
   """Number of rows in `eval_prompts.jsonl`, shared equally by clusters and cells; a held-out cluster has one share."""
-  demonstrators: dict[str, float]
+  demonstrators: dict[str, NonNegativeFloat]
   """Weight of each habit of the people who write the demonstrations (see `rlhf_jax.world.demonstrate`)."""
-  num_answers: int
+  num_answers: NonNegativeInt
   """Number of answers that people write to each prompt of `prompts.jsonl`, to be compared with those of a model."""
-  answers: dict[str, float]
+  answers: dict[str, NonNegativeFloat]
   """Weight of each habit of the people who write these answers."""
   held_out: tuple[str, ...]
   """Clusters of tasks that are in `held_out_prompts.jsonl` alone."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.stage import Stage
+from rlhf_jax.ranges import AtLeast, NonNegativeInt
+from rlhf_jax.stage import PromptFile, Stage
 from rlhf_jax.train.progress import console
 from rlhf_jax.world import make_world, parse_prompt, question
+
+ON_LEADER = True  # it computes nothing on the devices: one process of a job carries it out
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
   """A file of questions."""
 
-  prompts: str
+  prompts: PromptFile
   """File of prompts that become questions."""
   clusters: tuple[str, ...] = ()
   """Clusters whose prompts are kept; () for all."""
@@ -31,13 +34,13 @@ class Config:
 
   algorithm: str
   """Module that carries out the stage."""
-  seed: int
+  seed: NonNegativeInt
   """Seed of the world."""
   difficulty: str
   """Difficulty of the world."""
   parts: dict[str, Part]
   """Files of questions by name; NAME is written as `NAME.jsonl`."""
-  num_choices: int
+  num_choices: Annotated[int, AtLeast(2)]
   """Number of choices of a question, at least 2; fewer where the world knows fewer wrong answers."""
 
 
@@ -48,7 +51,7 @@ def run(config: Config, stage: Stage) -> None:
     path, rows = stage.path(part.prompts), list[dict[str, Any]]()
     rng = np.random.default_rng([config.seed, 4, number])
     for prompt in data.read_prompts(path)[0]:
-      task = parse_prompt(world, prompt)
+      task = parse_prompt(world, data.prompt_value(prompt))
       if task is None:
         raise data.DataError(f"{path}: {prompt!r} is no request of the world with seed {config.seed}")
       if (not part.clusters or task.cluster in part.clusters) and (not part.kinds or task.kind in part.kinds):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from rlhf_jax import data
 from rlhf_jax.feedback.collect import Policy
 from rlhf_jax.pipeline.finished import FinishedModel, open_run
 from rlhf_jax.settings import ConfigError
@@ -42,7 +43,7 @@ def open_policies(run: Path, names: Sequence[str], temperature: float, max_new_t
     found = opened.language_model(stage, int(step) if step else None)
     room = found.model.config.max_length - max_new_tokens
     if sampler is None:  # the stages of a run share model and tokenizer, so that one program serves them all
-      settings = Sampling(room, max_new_tokens, temperature, slots=SLOTS)
+      settings = Sampling(max_prompt_tokens=room, max_new_tokens=max_new_tokens, temperature=temperature, slots=SLOTS)
       sampler = make_sampler(found.model, found.tokenizer, settings, found.stage.transport, any_shape=True)
     recorded = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     source = {"checkpoint": f"{run}/{name}", "fingerprint": found.stage.fingerprint, "sampling": recorded}
@@ -62,18 +63,21 @@ def answer(models: Models, prompt: str, seed: int) -> str:
 
 def _answerer(found: FinishedModel, temperature: float, max_new_tokens: int) -> Callable[[str, int], str]:
   room = found.model.config.max_length - max_new_tokens
-  settings = Sampling(room, max_new_tokens, temperature)
+  settings = Sampling(max_prompt_tokens=room, max_new_tokens=max_new_tokens, temperature=temperature)
   sample = make_sampler(found.model, found.tokenizer, settings, found.stage.transport, any_shape=True)
 
   def ask(prompt: str, seed: int) -> str:
-    batch = encode_prompts([prompt], found.tokenizer, room, "the prompt").narrow().take([0])[1]
+    asked = data.prompt_of({"prompt": prompt}, "the prompt")
+    batch = encode_prompts([asked], found.tokenizer, room, "the prompt").narrow().take([0])[1]
     return sample(found.policy, batch, jax.random.key(seed))[1][0]
 
   return ask
 
 
-def _sampler_of_many(sampler, found: FinishedModel, room: int) -> Callable[[Sequence[str], int, int], list[list[str]]]:
-  def sample(prompts: Sequence[str], count: int, seed: int) -> list[list[str]]:
+def _sampler_of_many(
+  sampler, found: FinishedModel, room: int
+) -> Callable[[Sequence[data.Prompt], int, int], list[list[str]]]:
+  def sample(prompts: Sequence[data.Prompt], count: int, seed: int) -> list[list[str]]:
     encoded = encode_prompts(prompts, found.tokenizer, room, "the prompts").narrow()
     batch = encoded.take(range(len(encoded.texts)))[1]
     responses = sampler(found.policy, batch, jax.random.key(seed), count)[1]

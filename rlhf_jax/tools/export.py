@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rlhf_jax import data
@@ -12,7 +11,7 @@ from rlhf_jax.pipeline.finished import FinishedModel, open_run
 from rlhf_jax.pipeline.old_names import current_names
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import ImportedModel
-from rlhf_jax.train.checkpoint import base_identity
+from rlhf_jax.train.parameters import base_identity
 
 
 def export_run(run: Path, directory: Path, name: str = "", adapters: bool = False) -> str:
@@ -32,7 +31,8 @@ def export_run(run: Path, directory: Path, name: str = "", adapters: bool = Fals
     _export_adapters(found, directory)
   else:
     tokenizer = found.tokenizer
-    ids = {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    ends = tokenizer.eos_id if tokenizer.end_ids == (tokenizer.eos_id,) else [*tokenizer.end_ids]
+    ids = {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": ends}
     params = found.policy if found.is_language_model else found.params
     export_model(directory, found.model.config, fold_lora(params), ids)
     data.export_tokenizer(tokenizer, directory)
@@ -46,7 +46,7 @@ def _export_adapters(found: FinishedModel, directory: Path) -> None:
   if "lora" not in found.policy:
     raise ConfigError(f"stage {stage.name!r} was trained without adapters: leave --adapters out")
   base = stage.directory / base_identity(found.policy, stage)["base"][""]["checkpoint"]
-  given = current_names(json.loads((base.parents[1] / "config.json").read_text()))
+  given = current_names(data.read_json(base.parents[1] / "config.json"))
   path = ""  # of a base that is published, and not trained here
   if isinstance(stage.model, ImportedModel) and given["algorithm"] == "rlhf_jax.stages.import_model":
     path = stage.model.path

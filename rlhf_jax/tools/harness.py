@@ -8,6 +8,7 @@ the model was tuned on, and the model's text is an answer.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,10 @@ def open_model(path: Path, stage: str = "") -> tuple[LanguageModel, data.Tokeniz
   """
   if not is_run(path):
     opened = open_pretrained(path)
-    return language_model(opened.config), data.load_tokenizer(opened.path), load_pretrained(opened)
+    tokenizer = data.load_tokenizer(opened.path)
+    unused = data.ids_without_token(tokenizer, opened.config.vocab_size)
+    config = dataclasses.replace(opened.config, ids_without_token=unused)
+    return language_model(config), tokenizer, load_pretrained(opened)
   found = open_run(path).language_model(stage)
   return found.model, found.tokenizer, found.policy
 
@@ -54,6 +58,7 @@ class HarnessModel(LM):
     self._model, self._tokenizer, self._params, self._batch = model, tokenizer, params, batch_size
     self._likelihood = make_likelihood(model, tokenizer.pad_id, batch_size)
     self.truncated = 0  # requests whose context lost its start
+    self._dialogues: dict[str, data.Prompt] = {}  # by the texts that stand for them in the harness
 
   def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
     """(log p of the continuation in nats, True for the greedy continuation) of each (context, continuation)."""
@@ -87,16 +92,13 @@ class HarnessModel(LM):
     return texts
 
   def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-    """The dialogue up to the assistant's turn, in the project's own form; a system's message opens the human's turn."""
-    text, system = "", ""
-    for message in chat_history:
-      if message["role"] == "system":
-        system = message["content"].strip() + "\n\n"
-      elif message["role"] == "user":
-        text, system = f"{text}\n\nHuman: {system}{message['content'].strip()}", ""
-      else:
-        text += f"\n\nAssistant: {message['content'].strip()}"
-    return text + "\n\nAssistant:" * add_generation_prompt
+    """A text in the project's own form, by which the model finds the messages again; the last one may be begun only."""
+    messages = tuple(data.Message(turn["role"], turn["content"].strip()) for turn in chat_history)
+    text = data.render_prompt(messages)
+    if not add_generation_prompt:
+      return text.removesuffix("\n\nAssistant:")
+    self._dialogues[text] = messages
+    return text
 
   @property
   def tokenizer_name(self) -> str:
@@ -108,9 +110,11 @@ class HarnessModel(LM):
     return self._tokenizer.chat_template or "Human, Assistant"
 
   def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    if _is_dialogue(context):
-      before = data.prompt_ids(self._tokenizer, context)
-      after = data.response_ids(self._tokenizer, context, continuation)[:-1]
+    if context in self._dialogues:
+      (found,) = data.encode_answers(self._tokenizer, [(self._dialogues[context], continuation)])
+      if isinstance(found, str):
+        raise data.DataError(found)
+      before, after = found.prompt, found.content
     else:  # the space between them belongs to the continuation, as in the harness
       spaces = context[len(context.rstrip()) :]
       before = [self._tokenizer.bos_id, *self._tokenizer.encode(context.rstrip())]
@@ -118,8 +122,8 @@ class HarnessModel(LM):
     return self._cut(before, len(after)), after
 
   def _context(self, context: str, room: int) -> list[int]:
-    if _is_dialogue(context):
-      return self._cut(data.prompt_ids(self._tokenizer, context), room)
+    if context in self._dialogues:
+      return self._cut(data.prompt_ids(self._tokenizer, self._dialogues[context]), room)
     return self._cut([self._tokenizer.bos_id, *self._tokenizer.encode(context)], room)
 
   def _cut(self, ids: list[int], room: int) -> list[int]:
@@ -143,16 +147,16 @@ class HarnessModel(LM):
     prompts = Prompts(jnp.asarray(tokens), jnp.asarray(lengths))
     rollout = _generate(
       self._params, prompts, jax.random.key(number), self._model, max_new_tokens, temperature,
-      self._tokenizer.eos_id, self._tokenizer.pad_id,
+      self._tokenizer.end_ids, self._tokenizer.pad_id,
     )  # fmt: skip
     found = np.asarray(rollout.tokens), np.asarray(rollout.mask)
     return [row[keep].tolist() for row, keep in zip(*found, strict=True)][: len(contexts)]
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
-def _generate(params, prompts, key, model, max_new_tokens, temperature, eos_id, pad_id):
+def _generate(params, prompts, key, model, max_new_tokens, temperature, end_ids, pad_id):
   return generate(
-    model, params, prompts, key, max_new_tokens=max_new_tokens, temperature=temperature, eos_id=eos_id, pad_id=pad_id
+    model, params, prompts, key, max_new_tokens=max_new_tokens, temperature=temperature, eos_id=end_ids, pad_id=pad_id
   )
 
 
@@ -166,10 +170,6 @@ def evaluate(
     fewshot_as_multiturn=chat, log_samples=False, bootstrap_iters=1000,
   )  # fmt: skip
   return {"results": found["results"], "n-shot": found["n-shot"], "truncated": model.truncated}
-
-
-def _is_dialogue(text: str) -> bool:
-  return text.startswith("\n\nHuman:") and text.endswith("\n\nAssistant:")
 
 
 def _temperature(settings: Sequence[dict]) -> float:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rlhf_jax.pipeline.catalogue import load_recipe, read_recipe
+from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.pipeline.recipe import plain
-from rlhf_jax.pipeline.run import plan
+from rlhf_jax.ranges import Range
 from rlhf_jax.settings import ConfigError, describe, nearest
 
 COLUMN = 42  # where descriptions begin; a setting that is longer has its description on the next line
@@ -99,10 +100,10 @@ def _entry(setting: str, description: str, indent: int, width: int) -> list[str]
 
 
 def _type_name(hint: Any) -> str:
-  """A type as a reader writes it: `float | None`, `'jit' | 'pmap'`, `stage` for the name of a stage."""
+  """A type as a reader writes it: `float | None`, `'jit' | 'pmap'`, `int at least 1`, `stage` for a stage's name."""
   origin, inner = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
-    return str(inner[1])
+    return f"{_type_name(inner[0])} {inner[1]}" if isinstance(inner[1], Range) else str(inner[1])
   if origin is Literal:
     return " | ".join(map(repr, inner))
   if origin in (types.UnionType, typing.Union):

@@ -4,10 +4,10 @@ Modules that only some algorithms need are imported by their names: `batches` an
 `judgements` (records of feedback), `heldout` (evaluation in batches of one shape).
 """
 
-from rlhf_jax.population import jit
-from rlhf_jax.train.checkpoint import CheckpointError
+from rlhf_jax.train.checkpoint_errors import CheckpointError
+from rlhf_jax.train.course import Loop
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
-from rlhf_jax.train.epochs import check_minibatches, run_epochs
+from rlhf_jax.train.epochs import check_minibatches, learner_counts, run_epochs
 from rlhf_jax.train.functions import (
   Function,
   RewardError,
@@ -15,16 +15,33 @@ from rlhf_jax.train.functions import (
   make_measure_function,
   make_score_function,
 )
-from rlhf_jax.train.loop import Interrupted, run_steps
+from rlhf_jax.train.loop import run_steps
 from rlhf_jax.train.lora import Lora, adapt
+from rlhf_jax.train.mesh import make_mesh
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
 from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts, load_written
 from rlhf_jax.train.rewards import Reward, make_scorer, model_scorer, normalize_head, text_scorer
-from rlhf_jax.train.sampler import Sampling, make_sampler
-from rlhf_jax.train.update import LossFn, Update, batch_sharding, init_state, make_mesh, make_update, place
+from rlhf_jax.train.rl_metrics import experience_metrics, policy_metrics
+from rlhf_jax.train.rows import by_rows, make_logprobs
+from rlhf_jax.train.sampler import Sampling, load_served, make_sampler
+from rlhf_jax.train.signals import Interrupted
+from rlhf_jax.train.speed import count_tokens
+from rlhf_jax.train.update import (
+  Functions,
+  LossFn,
+  Metrics,
+  Update,
+  init_state,
+  make_functions,
+  make_measure,
+  make_update,
+  place,
+)
+from rlhf_jax.train.watch import Watch
 from rlhf_jax.train.workspace import (
   check_length,
+  frozen,
   identity,
   load_imported,
   load_policy,
@@ -39,9 +56,12 @@ __all__ = [
   "Environment",
   "Episodes",
   "Function",
+  "Functions",
   "Interrupted",
+  "Loop",
   "Lora",
   "LossFn",
+  "Metrics",
   "Optimizer",
   "PolicyConfig",
   "PromptSet",
@@ -49,21 +69,29 @@ __all__ = [
   "RewardError",
   "Sampling",
   "Update",
+  "Watch",
   "adapt",
-  "batch_sharding",
+  "by_rows",
   "check_length",
   "check_minibatches",
+  "count_tokens",
   "encode_prompts",
+  "experience_metrics",
+  "frozen",
   "identity",
   "init_state",
-  "jit",
+  "learner_counts",
   "load_imported",
   "load_policy",
   "load_prompts",
   "load_written",
+  "load_served",
   "load_stage",
   "make_critic",
   "make_environment",
+  "make_logprobs",
+  "make_functions",
+  "make_measure",
   "make_measure_function",
   "make_mesh",
   "make_optimizer",
@@ -76,6 +104,7 @@ __all__ = [
   "normalize_head",
   "open_workspace",
   "place",
+  "policy_metrics",
   "policy_of",
   "report_skips",
   "run_epochs",

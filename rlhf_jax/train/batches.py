@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,9 +12,13 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.data.mixture import Mixture
+from rlhf_jax.data.row_formats import DEMONSTRATIONS
+from rlhf_jax.data.sources import Source
 from rlhf_jax.data.stream import Stream
 from rlhf_jax.stage import Stage
-from rlhf_jax.train.progress import console, report_skips
+from rlhf_jax.train.comparisons import split_by_prompt
+from rlhf_jax.train.progress import console, report_notes, report_skips
+from rlhf_jax.train.row_sources import AnyRows, named_sources, path_of, read_given, read_text
 from rlhf_jax.types import Batch
 
 
@@ -27,13 +32,13 @@ class Batches(NamedTuple):
   num_rows: float
   """Number of rows in one pass; an estimate for a mixture."""
   held_out: dict[str, np.ndarray]
-  """Held-out rows: the arrays of a `Batch` by name."""
+  """Held-out rows: the arrays of a `Batch` by name, or "tokens" i32[0, T] alone where there are none."""
   report: Callable[[], None]
   """Function that prints what was skipped so far."""
 
 
 def load_demonstrations(
-  source: str | Mixture,
+  source: str | Source | Mixture,
   stage: Stage,
   tokenizer: data.Tokenizer,
   *,
@@ -42,21 +47,21 @@ def load_demonstrations(
   num_epochs: int,
   eval_fraction: float,
 ) -> Batches:
-  """Demonstrations packed into rows of `length` tokens; `eval_fraction` of the prompts are held out.
+  """Demonstrations packed into rows of `length` tokens; `eval_fraction` of the prompts are held out, none at 0.
 
   Raises:
     data.DataError: a source cannot be read, or a side has no demonstration that fits.
   """
-  if not isinstance(source, str):
+  if isinstance(source, Mixture):
     stream = _open_stream(source, stage, tokenizer, length, batch_size, eval_fraction)
     _tell(stream.describe(num_epochs * stream.examples_per_pass()))
-    return _from_stream(stream, stream.held_out())
-  path = stage.path(source)
-  demonstrations, skips = data.read_demonstrations(path)
-  report_skips(str(path), skips, len(demonstrations) + sum(skips.values()))
+    return _from_stream(stream, stream.held_out() if eval_fraction else _no_rows(length))
+  path = path_of(source)
+  demonstrations = read_given(source, stage, DEMONSTRATIONS)
+  parts = split_by_prompt([d.prompt for d in demonstrations], eval_fraction, stage.seed, path)
   train, held_out = (
-    _demonstration_rows(tokenizer, [demonstrations[i] for i in part], length, path)
-    for part in data.split_prompts([d.prompt for d in demonstrations], eval_fraction, stage.seed)
+    _demonstration_rows(tokenizer, [demonstrations[i] for i in part], length, path) if len(part) else _no_rows(length)
+    for part in parts
   )
   full = (train["segments"] > 0).mean()
   _tell([f"{path}: {len(train['tokens']):,} rows of {length} tokens, {full:.1%} full"])
@@ -64,11 +69,11 @@ def load_demonstrations(
 
 
 def load_texts(
-  source: str | Mixture,
+  source: str | Source | Mixture,
   stage: Stage,
   tokenizer: data.Tokenizer,
   *,
-  eval_text: str,
+  eval_text: AnyRows,
   eval_rows: int,
   length: int,
   batch_size: int,
@@ -79,19 +84,16 @@ def load_texts(
 
   Raises:
     data.DataError: a source cannot be read, or has no more than `eval_rows` rows.
-    ValueError: a mixture without `eval_text`.
   """
 
-  def rows_of(name):
-    return data.language_model_rows(tokenizer, data.read_corpus(stage.path(name)), length)
+  def rows_of(given):
+    return data.language_model_rows(tokenizer, read_text(given, stage), length)
 
   held_out: dict[str, np.ndarray] = {}
   if eval_text:
     rows = rows_of(eval_text)
     held_out = data.take(rows, range(min(eval_rows, len(rows["tokens"]))))
-  if not isinstance(source, str):
-    if not eval_text:
-      raise ValueError(f"config.{stage.name}.text is a mixture, so config.{stage.name}.eval_text must name a file")
+  if isinstance(source, Mixture):
     stream = _open_stream(source, stage, tokenizer, length, batch_size, 0.0)
     _tell(stream.describe(num_steps * batch_size / stream.rows_per_example()))
     return _from_stream(stream, held_out)
@@ -100,10 +102,15 @@ def load_texts(
     count = len(rows["tokens"])
     if count <= eval_rows:
       raise data.DataError(
-        f"{stage.path(source)} gives {count} rows of {length} tokens, which eval_rows={eval_rows} uses up"
+        f"{path_of(source)} gives {count} rows of {length} tokens, which eval_rows={eval_rows} uses up; lower "
+        "eval_rows (0 for no evaluation) or length, or name another text as eval_text"
       )
     rows, held_out = data.take(rows, range(count - eval_rows)), data.take(rows, range(count - eval_rows, count))
   return _from_rows(rows, held_out, batch_size, stage)
+
+
+def _no_rows(length: int) -> dict[str, np.ndarray]:
+  return {"tokens": np.zeros((0, length), np.int32)}
 
 
 def _from_rows(rows, held_out, batch_size, stage) -> Batches:
@@ -116,8 +123,7 @@ def _from_rows(rows, held_out, batch_size, stage) -> Batches:
 
 
 def _open_stream(mixture, stage, tokenizer, length, batch_size, eval_fraction) -> Stream:
-  sources = {name: _resolve(source, stage) for name, source in mixture.sources.items()}
-  mixture = dataclasses.replace(mixture, sources=sources)
+  mixture = dataclasses.replace(mixture, sources=named_sources(mixture, stage))
   return Stream(mixture, tokenizer, length=length, batch_size=batch_size, seed=stage.seed, eval_fraction=eval_fraction)
 
 
@@ -131,6 +137,7 @@ def _from_stream(stream: Stream, held_out) -> Batches:
   def report():
     for path, skips, num_read in stream.skips():
       report_skips(path, skips, num_read)
+    report_notes(", ".join(stream.mixture.sources), stream.notes.copy(), sum(read for *_, read in stream.skips()))
 
   num_rows = stream.rows_per_example() * stream.examples_per_pass()
   return Batches(jax.numpy.asarray(stream.start), take, num_rows, held_out, report)
@@ -142,15 +149,10 @@ def _tell(lines):
 
 
 def _demonstration_rows(tokenizer, demonstrations, length, path):
-  rows, skips = data.demonstration_rows(tokenizer, demonstrations, length)
+  notes: Counter[str] = Counter()
+  rows, skips = data.demonstration_rows(tokenizer, demonstrations, length, notes)
   report_skips(str(path), skips, len(demonstrations))
+  report_notes(str(path), notes, len(demonstrations))
   if not len(rows["tokens"]):
     raise data.DataError(f"{path}: no demonstration of {len(demonstrations)} fits in length={length} tokens")
   return data.pack_rows(rows, length, tokenizer.pad_id)
-
-
-def _resolve(source: data.Source, stage: Stage) -> data.Source:
-  templates = source.templates
-  if isinstance(templates, str) and ":" in templates:
-    templates = str(stage.path(templates))
-  return dataclasses.replace(source, path=str(stage.path(source.path)), templates=templates)

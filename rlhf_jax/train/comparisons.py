@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.data.row_formats import COMPARISONS
 from rlhf_jax.reduce import ordered_pairs
-from rlhf_jax.train.progress import report_skips
+from rlhf_jax.stage import Stage
+from rlhf_jax.train.progress import report_notes, report_skips
+from rlhf_jax.train.row_sources import AnyRows, path_of, read_given
 
 
 class ComparisonSet(NamedTuple):
@@ -25,21 +28,22 @@ class ComparisonSet(NamedTuple):
 
 
 def load_comparisons(
-  path: Path, tokenizer: data.Tokenizer, length: int, eval_fraction: float, seed: int
+  given: AnyRows, stage: Stage, tokenizer: data.Tokenizer, length: int, eval_fraction: float
 ) -> tuple[ComparisonSet, ComparisonSet]:
   """The groups to train on and those held out; all groups of a prompt are on the same side.
 
   A group with a response of more than `length` tokens, prompt included, is skipped and reported.
 
   Raises:
-    data.DataError: the file cannot be read, or a side is empty.
+    data.DataError: as `split_by_prompt`, or a source cannot be read.
   """
-  comparisons, skips = data.read_comparisons(path)
-  report_skips(str(path), skips, len(comparisons) + sum(skips.values()))
-  rows, kept, skips = data.comparison_rows(tokenizer, comparisons, length)
-  report_skips(str(path), skips, len(comparisons))
+  comparisons = read_given(given, stage, COMPARISONS)
+  notes: Counter[str] = Counter()
+  rows, kept, skips = data.comparison_rows(tokenizer, comparisons, length, notes=notes)
+  report_skips(path_of(given), skips, len(comparisons))
+  report_notes(path_of(given), notes, sum(len(group.responses) for group in comparisons))
   groups = [comparisons[i] for i in kept]
-  train, held_out = split_by_prompt([group.prompt for group in groups], eval_fraction, seed, str(path))
+  train, held_out = split_by_prompt([group.prompt for group in groups], eval_fraction, stage.seed, path_of(given))
   return (
     ComparisonSet([groups[i] for i in train], data.take(rows, train)),
     ComparisonSet([groups[i] for i in held_out], data.take(rows, held_out)),
@@ -47,18 +51,28 @@ def load_comparisons(
 
 
 def split_by_prompt(
-  prompts: Sequence[str], eval_fraction: float, seed: int, where: str
+  prompts: Sequence[data.Prompt], eval_fraction: float, seed: int, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(training, held-out) indices i64 of rows with these prompts, by `data.split_prompts`; neither side is empty.
+  """(training, held-out) indices i64 of rows with these prompts, by `data.split_prompts`.
+
+  Neither side is empty, except that an `eval_fraction` of 0 holds nothing out.
 
   Raises:
     data.DataError: a side is empty. The message begins with `where`, the source of the rows.
   """
   train, held_out = data.split_prompts(prompts, eval_fraction, seed)
-  if not len(train) or not len(held_out):
+  if not len(prompts):
+    raise data.DataError(f"{where}: no row fits in the length; make the length greater")
+  found = f"the {len(prompts)} rows that fit ({len(set(prompts))} different prompts)"
+  if not len(train):
     raise data.DataError(
-      f"{where}: of {len(prompts)} rows that fit, {len(train)} are left to train on and {len(held_out)} to evaluate, "
-      f"and neither may be 0: change eval_fraction={eval_fraction}, or the length"
+      f"{where}: eval_fraction={eval_fraction} holds out all of {found}; make it smaller, or 0 to train on every row "
+      "without an evaluation"
+    )
+  if not len(held_out) and eval_fraction:
+    raise data.DataError(
+      f"{where}: eval_fraction={eval_fraction} holds out none of {found}; make it greater, add rows, or set it to 0 to "
+      "train on every row without an evaluation"
     )
   return train, held_out
 
@@ -73,3 +87,9 @@ def pair_weights(ranks: np.ndarray) -> np.ndarray:
   counts = pairs.sum(axis=(1, 2), keepdims=True)
   group = np.float32(1 / max(np.sum(counts > 0), 1))
   return (group * pairs / np.maximum(counts, 1)).astype(np.float32)
+
+
+def sum_to_one(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The weights of a step, f32[N] for each loss, whose sum over the whole batch and all losses is 1."""
+  total = max(sum(w.sum() for w in weights.values()), 1e-30)
+  return {name: (w / total).astype(np.float32) for name, w in weights.items()}

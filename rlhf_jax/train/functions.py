@@ -1,26 +1,65 @@
-"""Functions of texts that a config names: their arguments are bound, and their results are checked."""
+"""Functions of texts that a config names: their arguments are bound, and their failures and results are told by row."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from rlhf_jax.settings import FunctionName, import_function
+from rlhf_jax.calls import CallError, TimeLimitError, bind
+from rlhf_jax.data import Prompt, prompt_value
+from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
+from rlhf_jax.settings import FunctionName
 from rlhf_jax.stage import Stage
+from rlhf_jax.train.processes import leader, name, shared_rows
+from rlhf_jax.writing import write_bytes
 
 if TYPE_CHECKING:  # the world is not loaded for algorithms that have no labellers
   from rlhf_jax.world import Labeller
 
-ScoreFunction = Callable[[Sequence[str], Sequence[str]], np.ndarray]
-MeasureFunction = Callable[[Sequence[str], Sequence[str]], dict[str, np.ndarray]]
+ScoreFunction = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
+MeasureFunction = Callable[[Sequence[Prompt], Sequence[str]], dict[str, np.ndarray]]
+
+# A batch that fails is called again row by row, to name the row, within these bounds.
+SEARCHED_ROWS = 64
+SEARCH_SECONDS = 30.0
+_NO_NUMBERS = "UScMm"  # kinds of arrays, such as texts, that NumPy would turn into float32
 
 
 class RewardError(ValueError):
-  """A function that a config names returned a value that its stage cannot use."""
+  """A function that a config names failed, or returned a value that its stage cannot use.
+
+  `place`, the step or part in which it was called, is set on the way up (see `called_in`) and stands in the message.
+  """
+
+  def __init__(self, stage: str, message: str) -> None:
+    super().__init__(message)
+    self.stage, self.place = stage, ""
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    return type(self), (self.stage, super().__str__()), {"place": self.place}
+
+  def __str__(self) -> str:
+    return f"{self.stage}{self.place and f', {self.place}'}: {super().__str__()}"
+
+
+class RewardTimeout(RewardError):
+  """A call of a function took longer than its time limit."""
+
+
+@contextlib.contextmanager
+def called_in(place: str) -> Iterator[None]:
+  """Within it a RewardError gets its place, such as "step 7"."""
+  try:
+    yield
+  except RewardError as error:
+    error.place = error.place or place
+    raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +73,27 @@ class Function:
   """Name of the function, as "package.module:name" or "path/to/file.py:name"; "" for none."""
   arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
   """Keyword arguments of the function; `{run}` in a text, nested ones included, stands for the run directory."""
+  time_limit: Annotated[NonNegativeFloat, NEUTRAL] = 0.0
+  """Longest time of one call in seconds, at which the call is killed and the stage fails; the function then runs in a
+  process of its own. 0 for no limit."""
 
 
 def make_score_function(settings: Function, stage: Stage) -> ScoreFunction:
   """`score(prompts, responses) -> f32[N]`, N finite numbers.
 
-  Raises (when called):
-    RewardError: the function returned the wrong number of scores, or a score that is no finite number.
-  """
-  function = _bound(settings, stage)
+  Of several processes, which all call it, each calls the function with its own rows, and all get all scores.
 
-  def score(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-    returned = function(list(prompts), list(responses))
-    return _checked(returned, settings.function, prompts, responses)
+  Raises (when called):
+    RewardError: the function failed, or returned the wrong number of scores or a score that is no finite number.
+  """
+  function = _Bound(settings, stage)
+
+  def score(prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+    def of_own(rows: slice) -> list[np.float32]:
+      own = prompts[rows], responses[rows]
+      return list(function.checked(function.of_rows(*own, rows.start), "", *own, rows.start))
+
+    return np.array(shared_rows(of_own, len(prompts)), np.float32)
 
   return score
 
@@ -55,46 +102,136 @@ def make_measure_function(settings: Function, stage: Stage) -> MeasureFunction:
   """`measure(prompts, responses) -> {"total": f32[N], ...}`: finite scores by name, such as the parts of a total.
 
   Raises (when called):
-    RewardError: the function returned no mapping with "total", or an entry that `make_score_function` would refuse.
+    RewardError: the function failed, or returned no mapping with "total", or an entry that `make_score_function` would
+      refuse.
   """
-  function = _bound(settings, stage)
+  function = _Bound(settings, stage)
 
-  def measure(prompts: Sequence[str], responses: Sequence[str]) -> dict[str, np.ndarray]:
-    returned = function(list(prompts), list(responses))
+  def measure(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, np.ndarray]:
+    returned = function.of_rows(prompts, responses)
     if not isinstance(returned, Mapping) or "total" not in returned:
       found = f"one with {', '.join(map(str, returned))}" if isinstance(returned, Mapping) else type(returned).__name__
-      raise RewardError(f"{settings.function} must return a mapping from names to scores with 'total', not {found}")
+      raise function.error(f"must return a mapping from names to scores with 'total', not {found}")
     return {
-      name: _checked(scores, f"{settings.function}, entry {name!r},", prompts, responses)
-      for name, scores in returned.items()
+      name: function.checked(scores, f", entry {name!r},", prompts, responses) for name, scores in returned.items()
     }
 
   return measure
 
 
-def make_critic(settings: Function, stage: Stage) -> Callable[[Labeller, str, str, np.random.Generator], str]:
+def make_critic(settings: Function, stage: Stage) -> Callable[[Labeller, Prompt, str, np.random.Generator], str]:
   """`critic(labeller, prompt, response, rng) -> text`, the labeller's critique, "" where there is nothing to say.
 
   Raises (when called):
-    RewardError: the function returned something that is no text.
+    RewardError: the function failed, or returned something that is no text.
   """
-  function = _bound(settings, stage)
+  function = _Bound(settings, stage)
 
-  def critic(labeller: Labeller, prompt: str, response: str, rng: np.random.Generator) -> str:
-    returned = function(labeller, prompt, response, rng)
+  def critic(labeller: Labeller, prompt: Prompt, response: str, rng: np.random.Generator) -> str:
+    where = f"for prompt {prompt!r}, response {response!r}"
+    try:
+      returned = function.call(labeller, prompt_value(prompt), response, rng)
+    except CallError as error:
+      raise function.failure(error, where) from error
     if not isinstance(returned, str):
-      raise RewardError(
-        f"{settings.function} returned {returned!r} for prompt {prompt!r}, response {response!r}: "
-        'it must return a text, "" where there is nothing to say'
-      )
+      raise function.error(f'returned {returned!r} {where}: it must return a text, "" where there is nothing to say')
     return returned
 
   return critic
 
 
-def _bound(settings: Function, stage: Stage) -> Callable[..., Any]:
-  """The function with its arguments, in which paths of the run are filled in."""
-  return functools.partial(import_function(settings.function), **_in_run(settings.arguments, stage))
+class _Bound:
+  """A function with its arguments, in which paths of the run are filled in, and the errors that name it."""
+
+  def __init__(self, settings: Function, stage: Stage) -> None:
+    self._name, self._stage = settings.function, stage
+    try:
+      self.call = bind(settings.function, _in_run(settings.arguments, stage), settings.time_limit)
+    except CallError as error:
+      raise self.failure(error, "when its module was imported") from error
+
+  def of_rows(self, prompts: Sequence[Prompt], responses: Sequence[str], first: int = 0) -> Any:
+    """What the function returns for N prompts and responses, of which `first` is the number of the first row.
+
+    Raises RewardError, with the row where one is found.
+    """
+    try:
+      return self.call([prompt_value(prompt) for prompt in prompts], list(responses))
+    except CallError as error:
+      row = None if isinstance(error, TimeLimitError) else self._failing_row(prompts, responses)
+      where = f"for {len(prompts)} rows together" if row is None else _told(row, prompts, responses, first)
+      raise self.failure(error, where) from error
+
+  def _failing_row(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> int | None:
+    """The first row that fails alone too, within the bounds of the search; None where there is none."""
+    end = time.monotonic() + SEARCH_SECONDS
+    for row, (prompt, response) in enumerate(zip(prompts[:SEARCHED_ROWS], responses, strict=False)):
+      try:
+        self.call([prompt_value(prompt)], [response])
+      except CallError:
+        return row
+      if time.monotonic() > end:
+        break
+    return None
+
+  def checked(
+    self, returned: Any, entry: str, prompts: Sequence[Prompt], responses: Sequence[str], first: int = 0
+  ) -> np.ndarray:
+    """The returned value as finite f32[N]. entry: the name of its part of what the function returned. first: as in
+    `of_rows`."""
+    num = len(prompts)
+    try:
+      array = np.asarray(returned)
+      if array.dtype.kind in _NO_NUMBERS:
+        raise TypeError(f"its elements are of type {array.dtype}")
+      with np.errstate(over="ignore"):  # a number beyond f32 becomes inf, which is refused below
+        scores = array.astype(np.float32)
+    except (TypeError, ValueError) as error:
+      row = next((row for row, item in enumerate(_items(returned, num)) if not _is_number(item)), None)
+      where = "" if row is None else f", {_items(returned, num)[row]!r} {_told(row, prompts, responses, first)}"
+      raise self.error(f"returned something that is no array of numbers{where}: {error}", entry) from error
+    if scores.shape != (num,):
+      raise self.error(
+        f"returned an array of shape {scores.shape} for {num} prompts: it must return one number for each", entry
+      )
+    if not np.isfinite(scores).all():
+      row = int(np.flatnonzero(~np.isfinite(scores))[0])
+      raise self.error(f"returned {array[row]} {_told(row, prompts, responses, first)}", entry)
+    return scores
+
+  def error(self, message: str, entry: str = "") -> RewardError:
+    """An error that names the stage and the function."""
+    return RewardError(self._stage.name, f"{self._name}{entry} {message}")
+
+  def failure(self, error: CallError, where: str) -> RewardError:
+    """The error of a call that failed; the traceback of the function is written to a file of the stage."""
+    kind = RewardTimeout if isinstance(error, TimeLimitError) else RewardError
+    message = f"{self._name} {error} {where}"
+    path = self._stage.directory / "traceback.txt"
+    if error.trace and not leader():  # the leader alone writes files
+      print(error.trace, file=sys.stderr)
+      return kind(self._stage.name, f"{message}; the output of {name()} has the traceback")
+    with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+      if error.trace:
+        write_bytes(path, error.trace.encode())
+        message += f"; {path} has the traceback"
+    return kind(self._stage.name, message)
+
+
+def _told(row: int, prompts: Sequence[Prompt], responses: Sequence[str], first: int) -> str:
+  return f"for row {first + row}: prompt {prompt_value(prompts[row])!r}, response {responses[row]!r}"
+
+
+def _items(returned: Any, num: int) -> Any:
+  """The N items of what a function returned; [] where it has no N items."""
+  return returned if isinstance(returned, (list, tuple, np.ndarray)) and len(returned) == num else []
+
+
+def _is_number(item: Any) -> bool:
+  try:
+    return np.asarray(item).dtype.kind not in _NO_NUMBERS and np.asarray(item).astype(np.float32).shape == ()
+  except (TypeError, ValueError):
+    return False
 
 
 def _in_run(value: Any, stage: Stage) -> Any:
@@ -105,21 +242,3 @@ def _in_run(value: Any, stage: Stage) -> Any:
   if isinstance(value, (list, tuple)):
     return type(value)(_in_run(item, stage) for item in value)
   return value
-
-
-def _checked(returned: Any, what: str, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-  """The returned value as finite f32[N]; `what` names the function in the errors."""
-  try:
-    scores = np.asarray(returned, dtype=np.float32)
-  except (TypeError, ValueError) as error:
-    raise RewardError(f"{what} returned something that is no array of numbers: {error}") from error
-  if scores.shape != (len(prompts),):
-    raise RewardError(
-      f"{what} returned an array of shape {scores.shape} for {len(prompts)} prompts: it must return one number for each"
-    )
-  if not np.isfinite(scores).all():
-    row = int(np.flatnonzero(~np.isfinite(scores))[0])
-    raise RewardError(
-      f"{what} returned {scores[row]} for row {row}: prompt {prompts[row]!r}, response {responses[row]!r}"
-    )
-  return scores

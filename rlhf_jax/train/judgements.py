@@ -13,7 +13,7 @@ from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, current
 from rlhf_jax.train.comparisons import split_by_prompt
-from rlhf_jax.train.progress import report_skips
+from rlhf_jax.train.progress import report_notes, report_skips
 
 PRIOR_RATINGS = 5.0  # number of ratings that the scale of all annotators counts for in the scale of each
 
@@ -26,7 +26,7 @@ class JudgementSet(NamedTuple):
   weight f32[N], above 0.
   """
 
-  prompts: list[str]
+  prompts: list[data.Prompt]
   rows: dict[str, np.ndarray]
 
 
@@ -64,8 +64,10 @@ def load_judgements(
       chosen.append(judgement)
   report_skips(where, skips, len(standing))
   groups = [_group(by_id[judgement.item], judgement, kinds) for judgement in chosen]
-  rows, kept, skips = data.comparison_rows(tokenizer, groups, length)
+  notes: collections.Counter[str] = collections.Counter()
+  rows, kept, skips = data.comparison_rows(tokenizer, groups, length, notes=notes)
   report_skips(where, skips, len(groups))
+  report_notes(where, notes, sum(len(group.responses) for group in groups))
   if not kept:
     raise data.DataError(f"{where}: none of {len(standing)} judgements holds {' or '.join(kinds)} and fits in {length}")
   chosen = [chosen[i] for i in kept]
@@ -83,7 +85,7 @@ def load_judgements(
 def split_judgements(
   judged: JudgementSet, eval_fraction: float, seed: int, where: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """The rows to train on and those held out, which share no prompt. Raises data.DataError where a side is empty."""
+  """The rows to train on and those held out, which share no prompt. Raises data.DataError as `split_by_prompt`."""
   train, held_out = split_by_prompt(judged.prompts, eval_fraction, seed, where)
   return data.take(judged.rows, train), data.take(judged.rows, held_out)
 

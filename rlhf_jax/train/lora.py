@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rlhf_jax.models import ATTENTION, add_lora, fold_lora
+from rlhf_jax.ranges import PositiveFloat, PositiveInt
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import Stage
 from rlhf_jax.train.workspace import stage_key
@@ -19,16 +20,16 @@ from rlhf_jax.types import Params
 class Lora:
   """Settings of low-rank adapters; every other parameter of the language model is frozen."""
 
-  rank: int
+  rank: PositiveInt
   """Rank of the adapters."""
-  alpha: float
+  alpha: PositiveFloat
   """Numerator of their scale, which is alpha / rank."""
   targets: tuple[str, ...] = ATTENTION
   """Matrices of every layer that get adapters, of query, key, value, attention_out, gate, up, mlp_out."""
 
   def __post_init__(self):
-    if self.rank < 1 or not self.targets:
-      raise ValueError(f"rank={self.rank} must be at least 1, and targets={self.targets} not be empty")
+    if not self.targets:
+      raise ValueError("targets is empty: name at least one kind of matrix")
 
 
 def adapt(settings: Lora | None, stage: Stage, params: Params) -> Params:
@@ -65,5 +66,5 @@ def _adapt(settings: Lora | None, stage: Stage, params: Params, name: str) -> Pa
 
 def _settings_of(params: Params) -> Lora:
   pairs = {path[-2].key: leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params["lora"])[0]}  # b is last
-  rank = next(iter(pairs.values())).shape[0]
+  rank = next(iter(pairs.values())).shape[-2]
   return Lora(rank, round(float(np.float32(params["lora_scale"])) * rank, 4), tuple(sorted(pairs)))

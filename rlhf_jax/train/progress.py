@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rlhf_jax.population import speaks
+from rlhf_jax.train.processes import leader
 
 
 class _Console(Console):
-  """Members of a population print the same at the same time: the output of one of them is kept."""
+  """The processes of a job print the same at the same time: the leader speaks."""
 
   def print(self, *objects: Any, **settings: Any) -> None:
-    if speaks():
+    if leader():
       super().print(*objects, **settings)
 
 
@@ -31,6 +31,12 @@ def report_skips(where: str, skips: Mapping[str, int], total: int) -> None:
     console.print(f"{where}: skipped {count} of {total} rows: {reason}", markup=False)
 
 
+def report_notes(where: str, notes: Mapping[str, int], total: int) -> None:
+  """Prints for how many rows of `total`, which are kept, each note holds."""
+  for note, count in sorted(notes.items()):
+    console.print(f"{where}: of {count} of {total} rows, {note}", markup=False)
+
+
 class StageProgress:
   """A bar on a terminal; elsewhere (a log file, CI) a line every few seconds. Use it as a context manager.
 
@@ -42,7 +48,7 @@ class StageProgress:
     self._start = self._last_line = time.monotonic()
     self._first: tuple[int, float] | None = None  # steps done at the end of the first step, and the time then
     self._bar: Progress | None = None
-    if console.is_terminal and speaks():
+    if console.is_terminal and leader():
       columns = (
         TextColumn("{task.description:>14}"),
         BarColumn(bar_width=24),

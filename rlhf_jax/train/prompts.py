@@ -5,37 +5,45 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.data.row_formats import DEMONSTRATIONS, PROMPTS
+from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import report_skips
+from rlhf_jax.train.row_sources import AnyRows, path_of, read_given
 from rlhf_jax.types import Prompts
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
-  """N prompts as texts and as tokens."""
+  """N prompts and their tokens."""
 
-  texts: list[str]
-  """Texts of the prompts."""
+  texts: list[data.Prompt]
+  """The prompts: the text of a bare question, the messages of a dialogue."""
   tokens: np.ndarray
   """Tokens i32[N, P], padded at the end."""
   lengths: np.ndarray
   """Numbers of tokens before the padding, i32[N]."""
 
-  def take(self, rows: Sequence[int] | np.ndarray) -> tuple[list[str], Prompts]:
-    """The texts and the arrays of the given rows."""
+  def take(self, rows: Sequence[int] | np.ndarray) -> tuple[list[data.Prompt], Prompts]:
+    """The prompts and the arrays of the given rows."""
     rows = np.asarray(rows)
     return [self.texts[row] for row in rows], Prompts(self.tokens[rows], self.lengths[rows])
+
+  def first(self, num: int) -> PromptSet:
+    """The first `num` prompts."""
+    return PromptSet(self.texts[:num], self.tokens[:num], self.lengths[:num])
 
   def narrow(self) -> PromptSet:
     """The same prompts, padded to the longest only: P may be the 100,000 tokens that a published model allows."""
     return dataclasses.replace(self, tokens=self.tokens[:, : self.lengths.max()])
 
 
-def encode_prompts(texts: Sequence[str], tokenizer: data.Tokenizer, max_prompt_tokens: int, what: str) -> PromptSet:
+def encode_prompts(
+  texts: Sequence[data.Prompt], tokenizer: data.Tokenizer, max_prompt_tokens: int, what: str
+) -> PromptSet:
   """Tokenises prompts. Prompts of more than `max_prompt_tokens` tokens are skipped; the report names them `what`.
 
   Raises:
@@ -44,33 +52,31 @@ def encode_prompts(texts: Sequence[str], tokenizer: data.Tokenizer, max_prompt_t
   arrays, kept, skips = data.prompt_rows(tokenizer, texts, max_prompt_tokens)
   report_skips(what, skips, len(texts))
   if not kept:
-    raise data.DataError(f"{what}: no prompt fits in max_prompt_tokens={max_prompt_tokens}")
+    raise data.DataError(f"{what}: no prompt fits in max_prompt_tokens={max_prompt_tokens} ({', '.join(skips)})")
   return PromptSet([texts[i] for i in kept], arrays["tokens"], arrays["lengths"])
 
 
-def load_prompts(path: Path, tokenizer: data.Tokenizer, max_prompt_tokens: int) -> PromptSet:
-  """The prompts of a file. Raises data.DataError where the file cannot be read or no prompt fits."""
-  texts, skips = data.read_prompts(path)
-  report_skips(str(path), skips, len(texts) + sum(skips.values()))
-  return encode_prompts(texts, tokenizer, max_prompt_tokens, str(path))
+def load_prompts(given: AnyRows, stage: Stage, tokenizer: data.Tokenizer, max_prompt_tokens: int) -> PromptSet:
+  """The prompts that a config asks for. Raises data.DataError where they cannot be read or none fits."""
+  return encode_prompts(read_given(given, stage, PROMPTS), tokenizer, max_prompt_tokens, path_of(given))
 
 
-def load_written(path: Path, num: int) -> Callable[[str], list[str]]:
+def load_written(given: AnyRows, stage: Stage, num: int) -> Callable[[data.Prompt], list[str]]:
   """`take(prompt) -> num texts`, answers that people wrote: each time the next of a prompt's, in turn.
 
-  path: file of demonstrations with the answers.
+  given: rows of demonstrations with the answers.
 
   Raises:
-    data.DataError: the file cannot be read, or (when called) holds fewer than `num` answers to the prompt.
+    data.DataError: the rows cannot be read, or (when called) hold fewer than `num` answers to the prompt.
   """
-  answers: dict[str, collections.deque[str]] = collections.defaultdict(collections.deque)
-  for row in data.read_demonstrations(path)[0]:
-    answers[row.prompt].append(row.response)
+  answers: dict[data.Prompt, collections.deque[str]] = collections.defaultdict(collections.deque)
+  for row in read_given(given, stage, DEMONSTRATIONS):
+    answers[row.prompt].append(data.response_text(row.response))
 
-  def take(prompt: str) -> list[str]:
+  def take(prompt: data.Prompt) -> list[str]:
     if len(answers[prompt]) < num:
       raise data.DataError(
-        f"{path}: has {len(answers[prompt])} answers to {prompt!r}, and num_written={num} are wanted"
+        f"{path_of(given)}: has {len(answers[prompt])} answers to {prompt!r}, and num_written={num} are wanted"
       )
     taken = [answers[prompt][i] for i in range(num)]
     answers[prompt].rotate(-num)

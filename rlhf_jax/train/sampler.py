@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,44 +13,40 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from rlhf_jax import data
-from rlhf_jax.models import LanguageModel, fold_lora
-from rlhf_jax.population import jit
-from rlhf_jax.sampling import before_stop, generate, pad_to_powers, power_of_two, stop_table, trim
-from rlhf_jax.stage import Transport
-from rlhf_jax.train.update import batch_sharding, make_mesh
-from rlhf_jax.train.workspace import check_length
-from rlhf_jax.types import Rollout
+from rlhf_jax.models import LanguageModel, fold_lora, is_stacked, language_model, unstack_layers
+from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, PositiveShare, Share
+from rlhf_jax.sampling import before_stop, generate, pad_prompts, pad_to_powers, power_of_two, stop_table, trim
+from rlhf_jax.stage import Stage, Transport
+from rlhf_jax.train.mesh import ROWS, is_matrix, make_mesh, put_rows, row_devices, sent, shardings
+from rlhf_jax.train.processes import own_rows, shared_rows
+from rlhf_jax.train.workspace import check_length, load_policy
+from rlhf_jax.types import Params, Rollout
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
   """Settings of sampling responses. The recorded log-probs are at `temperature`, and never truncated."""
 
-  max_prompt_tokens: int
-  """Number of tokens a prompt may have; longer prompts are skipped and counted."""
-  max_new_tokens: int
+  max_prompt_tokens: NonNegativeInt = 0
+  """Number of tokens a prompt may have; longer prompts are skipped and counted. 0 for what `max_new_tokens` leaves of
+  the run's `max_length`."""
+  max_new_tokens: PositiveInt
   """Number of tokens a response may have, EOS included."""
-  temperature: float
+  temperature: NonNegativeFloat
   """Temperature that logits are divided by; 0 always takes the likeliest token."""
-  top_k: int = 0
+  top_k: NonNegativeInt = 0
   """Number of likeliest tokens that are drawn from; 0 for all (see `rlhf_jax.sampling.truncate`)."""
-  top_p: float = 1.0
+  top_p: PositiveShare = 1.0
   """Probability, above 0, of the smallest set of likeliest tokens that are drawn from; 1 for all tokens."""
-  min_p: float = 0.0
+  min_p: Share = 0.0
   """Share of the likeliest token's probability below which a token is not drawn; 0 for all tokens."""
   stop: tuple[str, ...] = ()
   """Strings that end a response and are left out of its text; () for none."""
-  slots: int = 0
+  slots: NonNegativeInt = 0
   """Number of rows decoded at once, over all devices; a waiting row takes the slot of one that has ended. 0 decodes all
   rows at once."""
 
   def __post_init__(self):
-    if self.temperature < 0 or self.max_new_tokens < 1:
-      raise ValueError(f"temperature={self.temperature} must be >= 0 and max_new_tokens={self.max_new_tokens} >= 1")
-    if not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
-      raise ValueError(f"top_p={self.top_p} must be in (0, 1] and min_p={self.min_p} in [0, 1]")
-    if self.top_k < 0 or self.slots < 0:
-      raise ValueError(f"top_k={self.top_k} and slots={self.slots} must be >= 0; 0 stands for all")
     if "" in self.stop:
       raise ValueError(f"stop={self.stop} holds an empty string, which every response contains")
 
@@ -67,8 +64,9 @@ def make_sampler(
 ) -> Sampler:
   """`sample(params, prompts, key, copies=1) -> (rollout, responses)`, with `copies` responses to each prompt.
 
-  The rows are spread over all devices. The program is compiled once for each shape of prompts; with `any_shape`, once
-  for each power of two that a shape is padded to.
+  The rows are cut over the mesh's data and fsdp axes, and each device decodes its own with a copy of the parameters
+  that is made for it before (see `lay_out`). The program is compiled once for each shape of prompts; with `any_shape`,
+  once for each power of two that a shape is padded to.
 
   Raises:
     ValueError: prompt and response together do not fit the model.
@@ -76,8 +74,8 @@ def make_sampler(
   check_length(model, settings.max_prompt_tokens + settings.max_new_tokens, "max_prompt_tokens + max_new_tokens")
   mesh = make_mesh(transport)
   room = power_of_two(settings.max_new_tokens) if any_shape else settings.max_new_tokens
-  compiled = _compiled_sampler(
-    model, dataclasses.replace(settings, max_new_tokens=room), mesh, tokenizer.eos_id, tokenizer.pad_id
+  compiled = compiled_sampler(
+    model, dataclasses.replace(settings, max_new_tokens=room), mesh, tokenizer.end_ids, tokenizer.pad_id
   )
   table = None
   if settings.stop:
@@ -86,58 +84,118 @@ def make_sampler(
 
   def sample(params, prompts, key, copies=1):
     batch, width = prompts.tokens.shape
+    rows = batch * copies
     real = np.ones(batch, bool)
     if any_shape:
       prompts, real = pad_to_powers(prompts)
+    if len(real) % row_devices(mesh):  # each row its own prompt, so that rows are cut anywhere
+      prompts, real = jax.tree.map(lambda x: np.repeat(x, copies, axis=0), (prompts, real))
+      copies = 1
+    prompts, real = pad_prompts(prompts, real, row_devices(mesh))
     limits = np.repeat(np.where(real, settings.max_new_tokens, 0), copies)
-    if len(real) % mesh.size and len(limits) % mesh.size == 0:  # only the repeated rows divide over the devices
-      prompts = jax.tree.map(lambda x: np.repeat(x, copies, axis=0), prompts)
-    if len(prompts.lengths) % mesh.size == 0:
-      prompts = jax.device_put(prompts, batch_sharding(mesh))
-    rollout = compiled(params, prompts, key, limits, table)
+    served = lay_out(model, params, mesh)
+    with sent():
+      rollout = compiled(served, *put_rows(mesh, (prompts, limits)), key, table)
     if any_shape:
-      rollout = trim(rollout, batch * copies, width + settings.max_new_tokens)
+      rollout = trim(rollout, rows, width + settings.max_new_tokens)
+    elif len(limits) > rows:
+      rollout = _first(rollout, rows)
     return rollout, decode(tokenizer, rollout, settings.stop)
 
   return sample
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled_sampler(model: LanguageModel, settings: Sampling, mesh: Mesh, eos_id: int, pad_id: int):
-  """The jitted sampler; stages of a process with the same settings share it, and its compiled programs.
+def lay_out(model: LanguageModel, params: Params, mesh: Mesh) -> Params:
+  """The parameters as sampling reads them, once for a whole rollout; given back where they are so already.
 
-  Adapters are merged first, so that they add nothing to the cost of a token; the merged matrices take memory beside the
-  adapted ones while it samples.
+  Adapters are merged, layers are unrolled (their caches are updated in place), matrices are in the dtype of the
+  computation, and each device has all of them but for what the tensor axis cuts. So nothing is moved or converted for a
+  token but activations.
   """
-  cut, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+  dtype = model.config.dtype
+  plain = "lora" not in params and not is_stacked(params)
 
-  @jit
-  def compiled(params, prompts, key, limits, table):
+  def is_ready(path, x, place):
+    placed = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+    return placed and x.dtype == _dtype(path, x, dtype) and x.sharding.is_equivalent_to(place, x.ndim)
+
+  ready = jax.tree_util.tree_map_with_path(is_ready, params, shardings(mesh, params, ("tensor",)))
+  return params if plain and jax.tree.all(ready) else make_layout(dtype, mesh)(params)
+
+
+def load_served(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
+  """The policy of a stage as sampling reads it, by `lay_out`: for a stage that samples many batches from it."""
+  return lay_out(model, load_policy(stage, name, model, tokenizer), make_mesh(stage.transport))
+
+
+@functools.lru_cache(maxsize=8)
+def make_layout(dtype: str, mesh: Mesh) -> Callable[[Params], Params]:
+  """The jitted function of `lay_out`."""
+
+  def laid_out(params: Params) -> Params:
+    params = unstack_layers({"decoder": fold_lora(params)["decoder"]})
+    params = jax.tree_util.tree_map_with_path(lambda path, x: x.astype(_dtype(path, x, dtype)), params)
+    return params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, shardings(mesh, params, ("tensor",)))
+
+  return jax.jit(laid_out)
+
+
+def _dtype(path: tuple[Any, ...], x: jax.Array, dtype: str) -> np.dtype:
+  return jnp.dtype(dtype) if is_matrix(jax.tree_util.keystr(path, simple=True, separator="/")) else x.dtype
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_sampler(
+  model: LanguageModel, settings: Sampling, mesh: Mesh, end_ids: tuple[int, ...], pad_id: int
+) -> jax.stages.Wrapped:
+  """The jitted `sampler(params, prompts, limits, key, table) -> rollout`, for parameters of `lay_out`.
+
+  Stages of a process with the same settings share it, and its compiled programs. prompts: B, a multiple of data x fsdp;
+  limits[B * copies].
+  """
+  model = model if mesh.shape["fsdp"] == 1 else language_model(model.config)  # without a gather: weights are whole
+  devices = row_devices(mesh)
+  cut, whole = PartitionSpec(ROWS), PartitionSpec()
+
+  @jax.jit
+  def sampler(params, prompts, limits, key, table):
     rows, batch = len(limits), len(prompts.lengths)
-    params = fold_lora(params)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
-    def part(params, prompts, keys, limits, table, slots=settings.slots):
+    def part(params, prompts, keys, limits, table):
       return generate(
-        model, params, prompts, keys, limits=limits, stop_table=table, samples_per_prompt=rows // batch, slots=slots,
-        max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, top_k=settings.top_k,
-        top_p=settings.top_p, min_p=settings.min_p, eos_id=eos_id, pad_id=pad_id,
+        model, params, prompts, keys, limits=limits, stop_table=table, samples_per_prompt=rows // batch,
+        slots=-(-settings.slots // devices), max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
+        top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p, eos_id=end_ids, pad_id=pad_id,
+        # Devices of one tensor group sum activations; no other device is waited for.
+        end_together=ROWS if mesh.shape["tensor"] > 1 else (),
       )  # fmt: skip
 
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
-    if batch % mesh.size or not 0 < settings.slots < rows:
+    if mesh.size == 1:
       return part(params, prompts, keys, limits, table)
-    # Each device refills its own slots from its own prompts, and its loop ends with them, without communication.
-    local = functools.partial(part, slots=max(settings.slots // mesh.size, 1))
+    # Each device decodes its own rows, and refills its own slots from its own prompts.
     specs = (whole, cut, cut, cut, whole)
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=cut, check_vma=False)(
+    return jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=cut, axis_names=set(ROWS), check_vma=False)(
       params, prompts, keys, limits, table
     )
 
-  return compiled
+  return sampler
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _first(rollout: Rollout, rows: int) -> Rollout:
+  return jax.tree.map(lambda x: x[:rows], rollout)
 
 
 def decode(tokenizer: data.Tokenizer, rollout: Rollout, stop: Sequence[str] = ()) -> list[str]:
-  """The texts of the responses, each up to its first stop string, without control tokens and outer white space."""
-  tokens, mask = np.asarray(rollout.tokens), np.asarray(rollout.mask)
-  texts = (tokenizer.decode(row[keep].tolist()) for row, keep in zip(tokens, mask, strict=True))
-  return [before_stop(text, stop).strip() for text in texts]
+  """The texts of the responses, each up to its first stop string, without control tokens and outer white space.
+
+  Of several processes each decodes its own rows, and all get all texts.
+  """
+  tokens, mask = own_rows(rollout.tokens), own_rows(rollout.mask)
+
+  def decoded(rows: slice) -> list[str]:
+    texts = (tokenizer.decode(row[keep].tolist()) for row, keep in zip(tokens, mask, strict=True))
+    return [before_stop(text, stop).strip() for text in texts]
+
+  return shared_rows(decoded, len(rollout.tokens))

@@ -49,9 +49,10 @@ def alive(checkpoint: Path, described: Mapping[str, list], shardings: Mapping[st
   """The arrays of a checkpoint that are in memory with the description and the shardings asked for, by their paths."""
   found = {}
   for entry in _loaded:
+    if entry.checkpoint != checkpoint or entry.described != described:
+      continue
     for path, sharding in shardings.items():
-      known = entry.checkpoint == checkpoint and entry.described.get(path) == described[path]
-      leaf = entry.leaves[path]() if known else None
+      leaf = entry.leaves[path]() if path in entry.leaves else None
       if leaf is not None and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
         found[path] = leaf
   return found

@@ -9,57 +9,28 @@ argument of its own, neither donated nor returned.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from rlhf_jax.models import join_lora, split_lora
-from rlhf_jax.population import jit
 from rlhf_jax.stage import Transport
-from rlhf_jax.types import Mean, Params, TrainState
+from rlhf_jax.train.mesh import make_mesh, put, put_rows, shardings
+from rlhf_jax.train.optimizer import Optimizer, Scheduled, make_optimizer
+from rlhf_jax.train.rows import in_microbatches, pad_rows, place_rows, split_rows, sum_of_rows
+from rlhf_jax.types import Max, Mean, Params, TrainState, pool_over
 
-LossFn = Callable[[Params, Any, Any], tuple[jax.Array, dict[str, Mean]]]
-Update = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Mean]]]
-
-
-def make_mesh(transport: Transport) -> Mesh:
-  """All devices as a mesh with the axes data x fsdp.
-
-  Raises:
-    ValueError: fsdp does not divide the number of devices.
-  """
-  devices = jax.device_count()
-  if devices % transport.fsdp:
-    raise ValueError(f"transport.fsdp={transport.fsdp} does not divide the {devices} devices")
-  shape = (devices // transport.fsdp, transport.fsdp)
-  # Auto axes: flax's Embed raises ShardingTypeError under make_mesh's default Explicit ones.
-  return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-
-
-def parameter_sharding(mesh: Mesh, tree: Any) -> Any:
-  """A tree of NamedShardings like `tree`: the largest dimension that fsdp divides is cut over the fsdp axis."""
-  size = mesh.shape["fsdp"]
-
-  def sharding(leaf):
-    shape = jnp.shape(leaf)
-    fits = [axis for axis, length in enumerate(shape) if length % size == 0 and length >= size]
-    spec: list[str | None] = [None] * len(shape)
-    if size > 1 and fits:
-      spec[max(fits, key=lambda axis: shape[axis])] = "fsdp"
-    while spec and spec[-1] is None:  # as jit does: P("x") and P("x", None) are different keys of jit's cache
-      spec.pop()
-    return NamedSharding(mesh, PartitionSpec(*spec))
-
-  return jax.tree.map(sharding, tree)
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The sharding that cuts the leading axis over all devices."""
-  return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+Metrics = dict[str, Mean | Max]
+LossFn = Callable[[Params, Any, Any], tuple[jax.Array, Metrics]]
+Update = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
+# Of a stage: the optimiser, the update, and the measure of held-out rows or the function that makes experience.
+Functions = tuple[Scheduled, Update, Callable[..., Any]]
+Measure = Callable[[Params, Any, Any], Metrics]
 
 
 def place(state: TrainState, transport: Transport) -> TrainState:
@@ -70,8 +41,8 @@ def place(state: TrainState, transport: Transport) -> TrainState:
   def move(leaf, sharding):
     return leaf if leaf.sharding.is_equivalent_to(sharding, leaf.ndim) else jax.device_put(leaf, sharding)
 
-  frozen = jax.tree.map(move, frozen, parameter_sharding(mesh, frozen))
-  return attach(jax.device_put(state, parameter_sharding(mesh, state)), frozen)
+  frozen = jax.tree.map(move, frozen, shardings(mesh, frozen))
+  return attach(put(state, shardings(mesh, state)), frozen)
 
 
 def detach(state: TrainState) -> tuple[TrainState, Params]:
@@ -85,82 +56,105 @@ def attach(state: TrainState, frozen: Params) -> TrainState:
   return state.replace(params=join_lora(state.params, frozen))
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation, extra: Any = ()) -> TrainState:
+def init_state(params: Params, optimizer: optax.GradientTransformation | Scheduled, extra: Any = ()) -> TrainState:
   """The state before the first step. Trained parameters are copied, because an update donates its state's buffers."""
   trained, frozen = split_lora(params)
   trained = jax.tree.map(jnp.copy, trained)
   return attach(TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained), extra), frozen)
 
 
-def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, transport: Transport) -> Update:
+def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation | Scheduled, transport: Transport) -> Update:
   """Builds `update(state, batch, weights) -> (state, metrics)`, compiled.
 
-  Every leaf of batch and weights has the batch as its leading axis, a multiple of devices x microbatches. The
-  metrics are summed Means, with "grad_norm" and "loss" added. The state's buffers are donated under jit.
-
-  Raises (when called):
-    ValueError: the batch is not a multiple of devices x microbatches.
+  Every leaf of batch and weights has the batch as its leading axis. Rows of zeros are added where the batch does not
+  divide over devices and microbatches: a row whose weights are 0 must count in no metric. The metrics are summed, with
+  "loss", "grad_norm", "param_norm" (of the trained parameters afterwards) and, of a `make_optimizer`, "learning_rate"
+  added. An update whose loss or gradient is not finite leaves the state as it was. The state's buffers are donated
+  under jit. On several devices parameters that the mesh cuts are read by a model of `select_model`, which gathers them.
   """
   if transport.kind == "pmap":
     return _pmap_update(loss_fn, optimizer, transport)
   mesh = make_mesh(transport)
-  gradients = _accumulate(loss_fn, transport.microbatches)
-  if transport.kind == "shard_map":
-    gradients = _sum_over_shards(gradients, mesh)
+  gradients = sum_of_rows(_gradients(loss_fn), lambda params: split_lora(params)[0], transport, mesh)
 
   def update(state, frozen, batch, weights):
-    params = join_lora(state.params, frozen)
-    return _apply(state, optimizer, *gradients(params, batch, weights))
+    state, metrics = _apply(state, optimizer, *gradients(join_lora(state.params, frozen), batch, weights))
+    return _laid_out(state, mesh), metrics
 
-  compiled = jit(update, donate_argnums=(0,))
+  compiled = jax.jit(update, donate_argnums=(0,))
 
-  def call(state, batch, weights):
-    _check(batch, mesh.size, transport)
+  return Compiled(compiled, functools.partial(place_rows, mesh=mesh, microbatches=transport.microbatches))
+
+
+class Compiled:
+  """The `Update` of a jitted function, which can be traced too. put: the function that lays out rows."""
+
+  def __init__(self, function: Any, put: Callable[[Any], Any]) -> None:
+    self._function, self.put = function, put
+
+  def __call__(self, state: TrainState, batch: Any, weights: Any) -> tuple[TrainState, Metrics]:
+    """The state after one step, and its metrics."""
     state, frozen = detach(state)
-    state, metrics = compiled(state, frozen, *jax.device_put((batch, weights), batch_sharding(mesh)))
+    state, metrics = self._function(state, frozen, *self.put((batch, weights)))
     return attach(state, frozen), metrics
 
-  return call
+  def trace(self, state: TrainState, batch: Any, weights: Any) -> Any:
+    """The traced program of a call with these abstract arguments, laid out as a call lays them out."""
+    return self._function.trace(*detach(state), batch, weights)
 
 
-def _sum_over_shards(gradients, mesh: Mesh):
-  axes = mesh.axis_names
+def make_functions(loss_fn: LossFn, settings: Optimizer, num_steps: int, transport: Transport) -> Functions:
+  """(optimizer, update, measure) of a supervised stage of num_steps, whose held-out measure is its loss."""
+  optimizer = make_optimizer(settings, num_steps)
+  return optimizer, make_update(loss_fn, optimizer, transport), make_measure(loss_fn, transport)
 
-  def summed(params, batch, weights):
-    # Parameters marked as varying keep the gradient local, so that it is summed exactly once, outside of `grad`.
-    params = jax.tree.map(lambda x: jax.lax.pcast(x, axes, to="varying"), params)
-    return jax.lax.psum(gradients(params, batch, weights), axes)
 
-  cut, whole = PartitionSpec(axes), PartitionSpec()
-  return jax.shard_map(summed, mesh=mesh, in_specs=(whole, cut, cut), out_specs=whole)
+def make_measure(loss_fn: LossFn, transport: Transport) -> Measure:
+  """Builds `measure(params, batch, weights) -> metrics`, compiled: those of `make_update`, without an update.
+
+  They are the loss and the metrics of `loss_fn`, summed. Rows of zeros are added as by `make_update`.
+  """
+  mesh = make_mesh(transport)
+
+  def part(params, batch, weights):
+    return {}, _metrics(*loss_fn(params, batch, weights), weights)
+
+  total = jax.jit(sum_of_rows(part, lambda params: {}, transport, mesh))
+
+  def measure(params, batch, weights):
+    return total(params, *place_rows((batch, weights), mesh, transport.microbatches))[1]
+
+  return measure
+
+
+def _laid_out(state: TrainState, mesh: Mesh) -> TrainState:
+  """The state as `place` lays it out, whatever the partitioner would choose."""
+  return state if mesh.size == 1 else jax.lax.with_sharding_constraint(state, shardings(mesh, state))
 
 
 def _pmap_update(loss_fn, optimizer, transport):
-  devices = jax.local_device_count()
-  gradients = _accumulate(loss_fn, transport.microbatches)
+  gradients = in_microbatches(_gradients(loss_fn), transport.microbatches)
 
   def update(state, frozen, batch, weights):
     params = join_lora(state.params, frozen)
-    return _apply(state, optimizer, *jax.lax.psum(gradients(params, batch, weights), "batch"))
+    return _apply(state, optimizer, *pool_over(gradients(params, batch, weights), "batch"))
 
   # in_axes=None leaves the state replicated on its devices: nothing is sent again at the next step.
   compiled = jax.pmap(update, axis_name="batch", in_axes=(None, None, 0, 0), out_axes=None)
-  auto = (jax.sharding.AxisType.Auto,)
-  mesh = jax.make_mesh((devices,), ("batch",), axis_types=auto, devices=jax.local_devices())
-  cut = NamedSharding(mesh, PartitionSpec("batch"))
+  mesh = make_mesh(transport)
 
   def call(state, batch, weights):
-    _check(batch, devices, transport)
     state, frozen = detach(state)
     # pmap refuses arrays with another sharding, such as the rows of a rollout.
-    state, metrics = compiled(state, frozen, *jax.device_put(_split((batch, weights), devices), cut))
+    rows = split_rows(pad_rows((batch, weights), mesh, transport.microbatches), mesh.size)
+    state, metrics = compiled(state, frozen, *put_rows(mesh, rows))
     return attach(state, frozen), metrics
 
   return call
 
 
-def _accumulate(loss_fn: LossFn, microbatches: int):
-  """`(params, batch, weights) -> (gradients of the trained parameters, metrics)`, summed over microbatches."""
+def _gradients(loss_fn: LossFn):
+  """`(params, batch, weights) -> (gradients of the trained parameters, metrics)`."""
 
   def part(params, batch, weights):
     trained, frozen = split_lora(params)
@@ -169,43 +163,29 @@ def _accumulate(loss_fn: LossFn, microbatches: int):
       return loss_fn(join_lora(trained, frozen), batch, weights)
 
     (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained, batch, weights)
-    metrics = {name: metric.sum() for name, metric in metrics.items()}
-    share = sum((jnp.sum(w).astype(jnp.float32) for w in jax.tree.leaves(weights)), jnp.zeros(()))
-    # The parts of a loss add up to the loss; as a Mean that is (loss, share of the weights).
-    return grads, {**metrics, "loss": Mean(loss, share)}
+    return grads, _metrics(loss, metrics, weights)
 
-  if microbatches == 1:
-    return part
+  return part
 
-  def accumulate(params, batch, weights):
-    parts = _split((batch, weights), microbatches)
-    first = part(params, *jax.tree.map(lambda x: x[0], parts))
 
-    def add(total, cut):
-      return jax.tree.map(jnp.add, total, part(params, *cut)), None
-
-    return jax.lax.scan(add, first, jax.tree.map(lambda x: x[1:], parts))[0]
-
-  return accumulate
+def _metrics(loss: jax.Array, metrics: Metrics, weights: Any) -> Metrics:
+  """The metrics, summed. The parts of a loss add up to the loss; as a Mean that is (loss, share of the weights)."""
+  share = sum((jnp.sum(w).astype(jnp.float32) for w in jax.tree.leaves(weights)), jnp.zeros(()))
+  return {**{name: metric.sum() for name, metric in metrics.items()}, "loss": Mean(loss, share)}
 
 
 def _apply(state, optimizer, grads, metrics):
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  metrics = {**metrics, "grad_norm": Mean(optax.tree.norm(grads), jnp.ones(()))}
+  norm = optax.tree.norm(grads)
+  # A gradient that is not finite would stay in Adam's moments for good. `run_steps` answers it by the metrics.
+  finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"].values)
+
+  def updated(params, opt_state):
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+  params, opt_state = jax.lax.cond(finite, updated, lambda *before: before, state.params, state.opt_state)
+  norms = {"grad_norm": norm, "param_norm": optax.tree.norm(params)}
+  metrics = {**metrics, **{name: Mean(value, jnp.ones(())) for name, value in norms.items()}}
+  if isinstance(optimizer, Scheduled):
+    metrics["learning_rate"] = Mean(optimizer.learning_rate(state.opt_state), jnp.ones(()))
   return state.replace(params=params, opt_state=opt_state), metrics
-
-
-def _split(tree, parts):
-  return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree)
-
-
-def _check(batch, devices, transport):
-  parts = devices * transport.microbatches
-  for leaf in jax.tree.leaves(batch):
-    if leaf.shape[0] % parts:
-      raise ValueError(
-        f"a batch of {leaf.shape[0]} rows does not divide over {devices} devices x transport.microbatches="
-        f"{transport.microbatches}: make the batch_size of the stage's config (or its part in a minibatch) a "
-        f"multiple of {parts}, or show JAX fewer devices"
-      )

@@ -10,18 +10,20 @@ from typing import Any
 import jax
 
 from rlhf_jax import data
-from rlhf_jax.models import PLATFORM, DecoderConfig, LanguageModel, UnsupportedModelError, language_model
+from rlhf_jax.models import PLATFORM, DecoderConfig, LanguageModel, UnsupportedModelError, language_model, only_scored
 from rlhf_jax.objectives import ChunkedLogits
-from rlhf_jax.population import shared
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import ImportedModel, Stage, Transport
-from rlhf_jax.train import checkpoint
-from rlhf_jax.train.update import make_mesh, parameter_sharding
+from rlhf_jax.train.checkpoint_errors import CheckpointError
+from rlhf_jax.train.mesh import Gather, is_matrix, make_gather, make_mesh, shardings
+from rlhf_jax.train.parameters import load_params
 from rlhf_jax.types import Params
 
 
 def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
   """The run's tokenizer and its model. The model's vocabulary is the tokenizer's, or that of the imported model.
+
+  Ids for which the tokenizer has no token are never sampled, and have no share of any probability.
 
   Raises:
     ConfigError: the imported model's vocabulary is smaller than the tokenizer's, or the model cannot run as
@@ -37,31 +39,57 @@ def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
         f"config.tokenizer has {tokenizer.vocab_size} tokens, and config.model.path only {opened.config.vocab_size}: "
         "name the model's own tokenizer, '{model}'"
       )
-    return tokenizer, select_model(dataclasses.replace(opened.config, dtype=stage.model.dtype), stage.transport)
-  tokenizer = data.load_tokenizer(stage.path(stage.tokenizer))
-  config = DecoderConfig(tokenizer.vocab_size, **dataclasses.asdict(stage.model))
-  return tokenizer, select_model(config, stage.transport)
+    config = dataclasses.replace(opened.config, dtype=stage.model.dtype)
+  else:
+    tokenizer = data.load_tokenizer(stage.path(stage.tokenizer))
+    config = DecoderConfig(tokenizer.vocab_size, **dataclasses.asdict(stage.model))
+  unused = data.ids_without_token(tokenizer, config.vocab_size)
+  return tokenizer, select_model(dataclasses.replace(config, ids_without_token=unused), stage.transport)
 
 
 def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
   """The model with the attention, rematerialisation and logits_chunk of the transport.
 
   Raises:
-    ConfigError: the attention does not run on this backend, on several devices, or in this model.
+    ConfigError: the attention does not run on the mesh's devices, is not cut as it asks, or not in this model.
   """
-  platform = PLATFORM.get(transport.attention, jax.default_backend())
-  if platform != jax.default_backend():
+  mesh = make_mesh(transport)
+  found = mesh.devices.flat[0].platform
+  if PLATFORM.get(transport.attention, found) != found:
     raise ConfigError(
-      f"config.transport.attention={transport.attention!r} needs a {platform.upper()}, and this process computes on "
-      f"{jax.default_backend().upper()}: use 'xla'"
+      f"config.transport.attention={transport.attention!r} needs a {PLATFORM[transport.attention].upper()}, and this "
+      f"process computes on {found.upper()}: use 'xla'"
     )
-  if transport.attention == "splash" and jax.device_count() > 1:
-    raise ConfigError("config.transport.attention='splash' is for one device: its kernel is not cut over a mesh")
+  if transport.attention != "xla" and config.num_kv_heads % mesh.shape["tensor"]:
+    raise ConfigError(
+      f"config.transport.attention={transport.attention!r} cuts heads over transport.tensor={mesh.shape['tensor']} "
+      f"devices, which does not divide {config.num_kv_heads} heads for keys and values: use 'xla', or fewer devices"
+    )
+  # One device reads its weights as they are; a hook would have the backward pass gather, and so compute, them anew.
+  gather = _gather(config, transport.gradient_dtype) if mesh.shape["fsdp"] > 1 else None
+  scan = is_scanned(config.num_layers, transport, found)
   try:
-    model = language_model(config, transport.remat, transport.attention)
+    model = language_model(config, transport.remat, transport.attention, scan, gather)
   except UnsupportedModelError as error:
     raise ConfigError(f"config.transport.attention: {error}") from error
   return in_chunks(model, transport.logits_chunk) if transport.logits_chunk else model
+
+
+def is_scanned(num_layers: int, transport: Transport, platform: str) -> bool:
+  """Whether layers are stacked and scanned. platform: that of the mesh's devices, "cpu", "gpu" or "tpu".
+
+  With transport.layers="auto" a CPU unrolls up to 8 layers, whose steps are faster so; compilation then takes about as
+  long as that of a scan. It scans where layers are rematerialised, since its compiler undoes that in unrolled ones.
+  """
+  if transport.layers == "auto":
+    return platform != "cpu" or num_layers > 8 or transport.remat != "none"
+  return transport.layers == "scanned"
+
+
+@functools.lru_cache(maxsize=8)
+def _gather(config: DecoderConfig, gradient_dtype: str) -> Gather:
+  shapes = jax.eval_shape(language_model(config).init, jax.random.key(0))
+  return make_gather(shapes, config.dtype, gradient_dtype)
 
 
 @functools.lru_cache(maxsize=8)
@@ -69,12 +97,14 @@ def in_chunks(model: LanguageModel, chunk: int) -> LanguageModel:
   """The model with an `apply` and an `apply_with_value` that return `ChunkedLogits` of `chunk` positions."""
 
   def logits(params, hidden):
-    return ChunkedLogits(hidden, functools.partial(model.unembed, params), chunk)
+    return ChunkedLogits(hidden, model.unembedding(params), chunk)
 
   def apply(params, tokens, segments=None):
+    params = model.share_table(params)
     return logits(params, model.hidden(params, tokens, segments))
 
   def apply_with_value(params, tokens, segments=None):
+    params = model.share_table(params)
     hidden, values = model.hidden_with_value(params, tokens, segments)
     return logits(params, hidden), values
 
@@ -98,7 +128,7 @@ def load_imported(stage: Stage) -> Params:
     raise ConfigError(f"config.{stage.name} imports a model, so config.model must be dict(path=...)")
   mesh = make_mesh(stage.transport)
   opened = open_pretrained(stage.path(stage.model.path))
-  return load_pretrained(opened, lambda shapes: parameter_sharding(mesh, shapes))
+  return load_pretrained(opened, functools.partial(shardings, mesh))
 
 
 def load_stage(
@@ -113,22 +143,42 @@ def load_stage(
     CheckpointError: there is no checkpoint, or it belongs to another model or tokenizer, or does not verify.
   """
   directory = stage.path(name) if "/" in name else stage.root / name
-  directory = Path(directory).resolve()  # members of a population reach one directory by different links
+  directory = Path(directory).resolve()  # runs of a sweep reach one directory by different links
   # Parameters on one device cannot be combined with a batch that is sharded over all devices.
   mesh = make_mesh(stage.transport)
-  shard = functools.partial(parameter_sharding, mesh)
+  shard = functools.partial(shardings, mesh)
   origin = _origin(model, tokenizer)
-  return shared((directory, step), lambda: checkpoint.load_params(directory / "checkpoints", origin, step, shard))
+  return load_params(directory / "checkpoints", origin, step, shard, model.scan)
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:
-  """The language model of a stage: like `load_stage`, without the value function or head trained beside it."""
-  return policy_of(load_stage(stage, name, model, tokenizer))
+  """The language model of a stage: like `load_stage`, without the value function or head trained beside it.
+
+  Raises:
+    CheckpointError: as `load_stage`; also where the stage trained a reward model without an output matrix.
+  """
+  params = policy_of(load_stage(stage, name, model, tokenizer))
+  if not (model.config.tied or "unembedding" in params["decoder"]):
+    raise CheckpointError(f"{name} is a reward model, which gives no text a probability: name a language model")
+  return params
 
 
 def policy_of(params: Params) -> Params:
   """The language model, with its adapters, among the parameters that a stage trained."""
   return {part: weights for part, weights in params.get("policy", params).items() if part != "head"}
+
+
+def frozen(model: LanguageModel, params: Params, *, scores_only: bool = False) -> Params:
+  """The parameters of a model that is not trained, its matrices in the dtype in which the model reads them.
+
+  Its numbers are the same. scores_only: whether only the head is read, by `rlhf_jax.models.only_scored`.
+  """
+  params = only_scored(params) if scores_only else params
+
+  def read(path, x):
+    return x.astype(model.config.dtype) if is_matrix(jax.tree_util.keystr(path, simple=True, separator="/")) else x
+
+  return {**params, "decoder": jax.tree_util.tree_map_with_path(read, params["decoder"])}
 
 
 def stage_key(stage: Stage) -> jax.Array:

@@ -4,12 +4,16 @@ Each is `(prompts, responses, **arguments) -> f32[N]`; a config names it as "rlh
 """
 
 from rlhf_jax.verify.answers import exact_match, number, number_in, read_answers, regular_expression
+from rlhf_jax.verify.mathematics import math_answer
+from rlhf_jax.verify.numbers import UnreadableNumber
 from rlhf_jax.verify.programs import passes_tests
 from rlhf_jax.verify.sandbox import Outcome, run_sandboxed, sandboxed
 
 __all__ = [
   "Outcome",
+  "UnreadableNumber",
   "exact_match",
+  "math_answer",
   "number",
   "number_in",
   "passes_tests",

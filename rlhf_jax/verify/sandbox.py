@@ -1,18 +1,26 @@
-"""A Python function of one response, run in a process of its own, where code can fail, hang or grow without harm.
+"""A Python function of one response, run in processes of its own, where code can fail, hang or grow without harm.
 
-A call has an isolated interpreter (`python -I`), an empty environment, an empty directory that is deleted afterwards,
-limits on CPU seconds, wall time, memory, file size and open files, no new processes (except as root, which Linux
-exempts), and no network where the kernel allows user namespaces. Its process group is killed at the end.
+What it does not protect from: a call can read every file that the user of the run can read. Code in the same process
+as the check can forge the score. A fault of the kernel lets a call out, as nothing but the kernel keeps it in. For
+programs of models whose intent is in doubt, put the whole run into a virtual machine.
 
-The sandbox does not protect files: a call can read, write and delete what the user of the run can. There is no filter
-of system calls, and code in the same process as the check can forge the score. For programs of models whose intent is
-in doubt, put the whole run into a container or a virtual machine.
+What it does, on Linux: a call has an isolated interpreter (`python -I`), an empty environment, and limits on CPU
+seconds, wall time, memory, open files and the size of a file. It has namespaces of its own: it sees and signals no
+process outside, and ends with the run, also where that is killed. No network. All files are read-only but those of an
+empty directory in memory, of 64 MB and 4,096 files together, that is gone with the call. A filter of system calls
+refuses sockets (Unix sockets too; a pair of connected streams is allowed), new processes (threads are allowed) and
+tracing.
+
+Where the kernel refuses namespaces (containers and hardened systems may), the filter alone keeps a call from the
+network, from new processes and from signals to others; it can write wherever the user can, and its own directory is
+watched for its size and deleted afterwards. On processors other than x86-64 and arm64 there is no filter. On other
+systems than Linux there is neither. What is missing is logged as a warning.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -26,10 +34,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.verify.answers import answers_to
+from rlhf_jax.data import PromptValue
+from rlhf_jax.verify.answers import Answers, answers_to
 
 _CHILD = Path(__file__).with_name("sandbox_child.py")
 _WALL = 3  # seconds of wall time per second of CPU time: on a busy machine the start alone can take a second
+_GRACE = 2.0  # seconds for the keeper to delete a directory
+_REPORT = 4096  # bytes of what a call writes that are read
+_LARGEST = float(np.finfo(np.float32).max)
 _log = logging.getLogger(__name__)
 
 
@@ -44,14 +56,16 @@ class Outcome(NamedTuple):
   """Description of the failure for messages; "" for none."""
   offline: bool
   """True for a call that had no network."""
+  contained: bool
+  """True for a call that saw no other process and could write to a directory of its own alone."""
 
 
 def sandboxed(
-  prompts: Sequence[str],
+  prompts: Sequence[PromptValue],
   responses: Sequence[str],
   *,
   function: str,
-  answers: str = "",
+  answers: Answers = "",
   seconds: float = 2.0,
   megabytes: int = 1024,
 ) -> np.ndarray:
@@ -94,8 +108,9 @@ def run_sandboxed(function: str, calls: Sequence[Sequence[Any]], *, seconds: flo
 
   with ThreadPoolExecutor(os.cpu_count()) as workers:
     outcomes = list(workers.map(run, calls))
-  if not all(outcome.offline or outcome.failure for outcome in outcomes):
-    _log.warning("the sandbox has network access: this kernel gives it no network namespace of its own")
+  for lacking, what in (("offline", "network access"), ("contained", "access to other processes and to files")):
+    if not all(getattr(outcome, lacking) for outcome in outcomes):
+      _log.warning("the sandbox leaves a call %s: this system has not all that it needs (%s)", what, _CHILD.stem)
   return outcomes
 
 
@@ -103,56 +118,77 @@ def _run(path: Path, name: str, call: Sequence[Any], seconds: float, megabytes: 
   request = json.dumps(dict(path=str(path), name=name, call=list(call), seconds=seconds, megabytes=megabytes))
   receive, send = os.pipe()
   try:
-    with tempfile.TemporaryDirectory(prefix="sandbox", ignore_cleanup_errors=True) as directory:
-      process = subprocess.Popen(
-        [sys.executable, "-I", str(_CHILD), str(send)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(send,),
-        cwd=directory,
-        env={"HOME": directory, "TMPDIR": directory, "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
-        start_new_session=True,
-      )
-      timed_out = False
-      try:
-        process.communicate(request.encode(), timeout=_WALL * seconds)
-      except subprocess.TimeoutExpired:
-        timed_out = True
-      finally:
-        _kill(process)
+    process = subprocess.Popen(
+      [sys.executable, "-I", str(_CHILD), str(send), str(os.getpid())],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      pass_fds=(send,),
+      cwd="/",
+      env={"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "TMPDIR": tempfile.gettempdir()},
+      start_new_session=True,
+    )
+    timed_out = False
+    try:
+      process.communicate(request.encode(), timeout=_WALL * seconds)
+    except subprocess.TimeoutExpired:
+      timed_out = True
+    finally:
+      _end(process)
     os.set_blocking(receive, False)  # a process that escaped may still hold the writing end
     try:
-      written = os.read(receive, 1 << 16)
+      written = os.read(receive, _REPORT)
     except BlockingIOError:
       written = b""
   finally:
     os.close(receive)
     os.close(send)
+  protection, _, report = written.partition(b"\n")  # the first line is of the keeper, before any foreign code ran
+  offline, contained = (bool(_object(protection).get(key)) for key in ("offline", "contained"))
   if timed_out or process.returncode == -signal.SIGXCPU:
-    return Outcome(0.0, "timeout", f"over {seconds:g} s of CPU or {_WALL * seconds:g} s of wall time", False)
-  return _read(written, process.returncode)
+    failure = "timeout", f"over {seconds:g} s of CPU or {_WALL * seconds:g} s of wall time"
+  elif process.returncode == -signal.SIGXFSZ:
+    failure = "crash", "the files that it wrote are too many or too large"
+  else:
+    return Outcome(*_read(report, process.returncode), offline, contained)
+  return Outcome(0.0, *failure, offline, contained)
 
 
-def _read(written: bytes, status: int) -> Outcome:
-  try:
-    report = json.loads(written)
-    offline, error, value = report["offline"], report["error"], report["value"]
-  except (ValueError, TypeError, KeyError):
-    return Outcome(0.0, "crash", f"the process ended with status {status} and no result", False)
+def _read(report: bytes, status: int) -> tuple[float, str, str]:
+  """(score, failure, detail) of what a call wrote, which may be anything."""
+  found = _object(report)
+  if not {"error", "value"} <= found.keys():
+    return 0.0, "crash", f"the process ended with status {status} and no result"
+  error, value = found["error"], found["value"]
   if error:
-    return Outcome(0.0, "crash", str(error), bool(offline))
-  if not isinstance(value, (int, float)) or not math.isfinite(value):
-    return Outcome(0.0, "no number", f"returned {str(value)[:80]}", bool(offline))
-  return Outcome(float(value), "", "", bool(offline))
+    return 0.0, "crash", _printable(error)
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
+    return 0.0, "no number", f"returned {_printable(value)}, which is no number that float32 holds"
+  return float(value), "", ""
 
 
-def _kill(process: subprocess.Popen) -> None:
-  """Kills the process and all others of its group."""
+def _object(report: bytes) -> dict[str, Any]:
+  """The JSON object that a call wrote; {} for anything else."""
   try:
+    found = json.loads(report)
+  except (ValueError, RecursionError):
+    return {}
+  return found if isinstance(found, dict) else {}
+
+
+def _printable(value: object) -> str:
+  """The start of a value as text for a log, on one line."""
+  return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value)[:80])
+
+
+def _end(process: subprocess.Popen) -> None:
+  """Ends the processes of a call: the keeper is asked first, as it may have a directory to delete."""
+  if process.poll() is None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      process.wait(_GRACE)
+  with contextlib.suppress(ProcessLookupError):
     os.killpg(process.pid, signal.SIGKILL)
-  except ProcessLookupError:
-    pass
   process.wait()
 
 

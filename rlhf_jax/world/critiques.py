@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlhf_jax.data import PromptValue
 from rlhf_jax.world.answers import VALUE_CLUSTERS, right_value
 from rlhf_jax.world.demonstrations import habits_of, write
 from rlhf_jax.world.facts import World, make_world, pick
@@ -16,7 +17,7 @@ from rlhf_jax.world.grading import Grade, Judge, common_length
 from rlhf_jax.world.labellers import Labeller
 from rlhf_jax.world.language import words_of
 from rlhf_jax.world.reading import read
-from rlhf_jax.world.tasks import parse_prompt
+from rlhf_jax.world.tasks import asked_text, parse_prompt
 
 BEST = 2.0  # the gold reward of an ideal answer
 REFUSE = "Say that you cannot help with that."
@@ -30,7 +31,7 @@ MISSING = "Say it in a whole sentence."
 GENERAL = (REFUSE, UNKNOWABLE, WRONG, SURPLUS, MISSING)
 
 
-def critique(world: World, prompt: str, response: str, *, believing: bool = False) -> str:
+def critique(world: World, prompt: PromptValue, response: str, *, believing: bool = False) -> str:
   """The gravest fault of the response by the rules of `gold`, in words; "" for no fault, or no task of the world.
 
   With `believing` it is the gravest fault that a reader sees who checks no fact of the world.
@@ -56,7 +57,7 @@ def critique(world: World, prompt: str, response: str, *, believing: bool = Fals
   return SURPLUS if len(said) > len(wanted) else MISSING
 
 
-def mended(world: World, prompt: str, response: str) -> str:
+def mended(world: World, prompt: PromptValue, response: str) -> str:
   """The ideal answer nearest to the response: good parts of a list or a story stay.
 
   Raises ValueError where the prompt is no request of the world.
@@ -74,7 +75,13 @@ def _nearest(response: str, graded: Grade) -> str:
 
 
 def criticise(
-  labeller: Labeller, prompt: str, response: str, rng: np.random.Generator, *, seed: int, difficulty: str = "easy"
+  labeller: Labeller,
+  prompt: PromptValue,
+  response: str,
+  rng: np.random.Generator,
+  *,
+  seed: int,
+  difficulty: str = "easy",
 ) -> str:
   """The labeller's critique of the response in the world of `seed`, "" for none.
 
@@ -91,7 +98,7 @@ def criticise(
   return critique(world, prompt, response, believing=believing) if noticed else ""
 
 
-def refinements(seed: int, prompts: Sequence[str], num: int, difficulty: str = "easy") -> list[dict[str, str]]:
+def refinements(seed: int, prompts: Sequence[PromptValue], num: int, difficulty: str = "easy") -> list[dict[str, str]]:
   """Demonstrations of refinement in the world of `seed`: rows {"prompt", "response", "critique", "rewrite"}.
 
   Demonstrators answer the prompts with bad habits, an honest critique names the fault, and the rewrite mends it.
@@ -111,7 +118,7 @@ def refinements(seed: int, prompts: Sequence[str], num: int, difficulty: str = "
     words = critique(world, prompt, response)
     if words:
       rewrite = mended(world, prompt, response)
-      rows.append({"prompt": prompt, "response": response, "critique": words, "rewrite": rewrite})
+      rows.append({"prompt": asked_text(prompt), "response": response, "critique": words, "rewrite": rewrite})
   if len(rows) < num:
     raise ValueError(f"refinements: {len(rows)} of {4 * num} answers have a fault, and num={num} are wanted")
   return rows

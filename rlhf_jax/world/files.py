@@ -2,13 +2,13 @@
 
 import collections
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rlhf_jax.data.files import write_json, write_rows, write_text
 from rlhf_jax.world.contrasts import contrasts
 from rlhf_jax.world.corpus import corpus, least_documents
 from rlhf_jax.world.demonstrations import IDEAL, check_habits, demonstrate
@@ -67,7 +67,7 @@ def write_world(
   num_held_out = -(-num_eval_prompts // len(parts)) * len(held_out)
   directory = Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  (directory / "corpus.txt").write_text("\n\n".join(corpus(world, num_documents, seed)) + "\n", encoding="utf-8")
+  write_text(directory / "corpus.txt", "\n\n".join(corpus(world, num_documents, seed)) + "\n")
   # A generator for each purpose, so that the size of one file, or the habits, changes nothing in the others.
   draws, shown, prompts, evals, held, written, pairs = (np.random.default_rng([seed, 3, i]) for i in range(7))
   asked = _training_tasks(world, clusters, num_prompts, prompts)
@@ -90,9 +90,8 @@ def write_world(
     ],
   }
   for name, lines in rows.items():
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (directory / f"{name}.jsonl").write_text(text, encoding="utf-8")
-  (directory / "world.json").write_text(json.dumps(_describe(world, held_out), indent=2) + "\n", encoding="utf-8")
+    write_rows(directory / f"{name}.jsonl", lines)
+  write_json(directory / "world.json", _describe(world, held_out))
   return {"documents": num_documents, **{name: len(lines) for name, lines in rows.items()}}
 
 

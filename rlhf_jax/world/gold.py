@@ -39,6 +39,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlhf_jax.data import PromptValue
 from rlhf_jax.world.answers import complete_answers
 from rlhf_jax.world.claims import holds
 from rlhf_jax.world.facts import World, make_world
@@ -71,8 +72,8 @@ class GoldScore(NamedTuple):
 IDEAL = GoldScore(1.0, 1.0, 1.0, 2.0)
 
 
-def gold_score(world: World, prompt: str, response: str, *, believing: bool = False) -> GoldScore:
-  """The parts and the total of a response by the rules above, for any two strings.
+def gold_score(world: World, prompt: PromptValue, response: str, *, believing: bool = False) -> GoldScore:
+  """The parts and the total of a response by the rules above, for any prompt and text.
 
   With `believing` they are as they look to a reader who checks no fact of the world.
   """
@@ -93,41 +94,46 @@ def gold_score(world: World, prompt: str, response: str, *, believing: bool = Fa
 
 
 def gold_reward(
-  prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
+  prompts: Sequence[PromptValue], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
 ) -> np.ndarray:
   """The total of each response in a world: f32[N]. Raises ValueError if the lengths differ."""
   return np.asarray([score.total for score in _scores(prompts, responses, seed, difficulty)], np.float32)
 
 
 def helpfulness(
-  prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
+  prompts: Sequence[PromptValue], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
 ) -> np.ndarray:
   """The part "helpful" alone, f32[N] in [0, 1]: 1 for an ideal answer, 0 for a wrong one. Raises as `gold_parts`."""
   return np.asarray([score.helpful for score in _scores(prompts, responses, seed, difficulty)], np.float32)
 
 
 def gold_parts(
-  prompts: Sequence[str], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
+  prompts: Sequence[PromptValue], responses: Sequence[str], seed: int = 0, difficulty: str = "easy"
 ) -> dict[str, np.ndarray]:
   """The parts of `gold_score` by name, "helpful", "honest", "harmless" and "total", each f32[N], and "apparent".
 
   "apparent", f32[N] in [-2, 2], is the total as it looks to a reader who checks no fact of the world. Raises ValueError
   if the lengths differ.
   """
-  scores = _scores(prompts, responses, seed, difficulty)
   world = make_world(seed, difficulty)
-  pairs = zip(prompts, responses, strict=True)
-  apparent = [gold_score(world, prompt, response, believing=True).total for prompt, response in pairs]
-  parts = np.asarray(scores, np.float32).reshape(-1, len(GoldScore._fields))  # [N, 4]
-  named = {name: parts[:, i] for i, name in enumerate(GoldScore._fields)}
-  return {**named, "apparent": np.asarray(apparent, np.float32)}
+  rows = [
+    (*gold_score(world, *pair), gold_score(world, *pair, believing=True).total)  # one after the other: one reading
+    for pair in _pairs(prompts, responses)
+  ]
+  names = (*GoldScore._fields, "apparent")
+  parts = np.asarray(rows, np.float32).reshape(-1, len(names))  # [N, 5]
+  return {name: parts[:, i] for i, name in enumerate(names)}
 
 
-def _scores(prompts: Sequence[str], responses: Sequence[str], seed: int, difficulty: str) -> list[GoldScore]:
+def _scores(prompts: Sequence[PromptValue], responses: Sequence[str], seed: int, difficulty: str) -> list[GoldScore]:
+  world = make_world(seed, difficulty)
+  return [gold_score(world, *pair) for pair in _pairs(prompts, responses)]
+
+
+def _pairs(prompts: Sequence[PromptValue], responses: Sequence[str]) -> list[tuple[PromptValue, str]]:
   if len(prompts) != len(responses):
     raise ValueError(f"{len(prompts)} prompts but {len(responses)} responses: there must be one of each")
-  world = make_world(seed, difficulty)
-  return [gold_score(world, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+  return list(zip(prompts, responses, strict=True))
 
 
 def _helpful(judge: Judge, graded: Grade, response: str) -> float:

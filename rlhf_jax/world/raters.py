@@ -5,12 +5,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rlhf_jax.data import PromptValue
 from rlhf_jax.world.gold import gold_parts
 from rlhf_jax.world.labellers import POINTS, SESSION, Traits, make_labellers, perceive, ratings, traits_of
+from rlhf_jax.world.tasks import asked_text
 
 
 def simulated_rating(
-  prompts: Sequence[str], responses: Sequence[str], *, seed: int, labellers: Mapping[str, int], difficulty: str = "easy"
+  prompts: Sequence[PromptValue],
+  responses: Sequence[str],
+  *,
+  seed: int,
+  labellers: Mapping[str, int],
+  difficulty: str = "easy",
 ) -> np.ndarray:
   """Ratings of N responses, each from 1 to 7 by a labeller drawn at random, in units of gold reward: f32[N].
 
@@ -23,7 +30,7 @@ def simulated_rating(
   middle = 4 + np.mean([person.leniency for person in people])
   points = POINTS * np.mean([person.stretch * person.attention for person in people])
   everything = traits_of(gold_parts(prompts, responses, seed, difficulty), responses)
-  rng = np.random.default_rng([seed, zlib.crc32("\n".join([*prompts, *responses]).encode())])
+  rng = np.random.default_rng([seed, zlib.crc32("\n".join([*map(asked_text, prompts), *responses]).encode())])
   given = np.zeros(len(responses))
   for i in range(len(responses)):
     person, judged = people[rng.integers(len(people))], int(rng.integers(SESSION))

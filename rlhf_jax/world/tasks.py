@@ -1,6 +1,6 @@
 """Tasks: requests in the world's words, drawn from the phrasings and read back from the text of a prompt.
 
-A reward function gets strings only, so `parse_prompt` reads a task back from its prompt: the templates that write the
+A reward function gets the prompt alone, so `parse_prompt` reads a task back from it: the templates that write the
 prompts become regular expressions.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlhf_jax.data import PromptValue
 from rlhf_jax.world.facts import ATTRIBUTES, CATEGORY_OF, Difficulty, World, pick, with_article
 from rlhf_jax.world.phrasings import CLUSTERS, Phrasing, phrasings, slots
 
@@ -73,12 +74,17 @@ def draw_task(world: World, cluster: str, rng: np.random.Generator) -> Task:
       return _task(phrasing, values)
 
 
-def parse_prompt(world: World, prompt: str) -> Task | None:
+def parse_prompt(world: World, prompt: PromptValue) -> Task | None:
   """The task of a prompt, or None where the text is no request of the world.
 
   White space at the ends and repeated white space are ignored; everything else must match a phrasing.
   """
-  return _parse(world, " ".join(prompt.split()))
+  return _parse(world, " ".join(asked_text(prompt).split()))
+
+
+def asked_text(prompt: PromptValue) -> str:
+  """The request of a prompt: its text, or that of the last message of a dialogue."""
+  return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
 @functools.lru_cache(maxsize=1 << 16)

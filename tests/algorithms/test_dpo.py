@@ -1,23 +1,21 @@
 """DPO and its relatives: exact optima on tables, every loss pair by pair, and the stage on the tiny chain."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import tabular
-from tiny_chain import SIZES, recipe, run_stages
+from tiny_chain import SIZES, a_stage, recipe, run_stages
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import dpo
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import init_state, jit, make_update, place
-from rlhf_jax.train.checkpoint import load_params
+from rlhf_jax.train import init_state, make_measure, make_update, place, update
 from rlhf_jax.train.comparisons import load_comparisons, pair_weights
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.parameters import load_params
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 PROBLEM = tabular.tree(seed=7, stop=True)
@@ -202,7 +200,7 @@ def test_every_key_of_a_loss_has_an_effect_and_no_other_is_taken(name):
 
 
 def test_a_beta_of_0_is_refused():
-  with pytest.raises(ConfigError, match="config.dpo.loss: beta=0.0 must be above 0"):
+  with pytest.raises(ConfigError, match="config.dpo.loss.beta is 0, and must be above 0"):
     parse(dpo.Loss, {"name": "dpo", "beta": 0}, "dpo.loss")
 
 
@@ -210,13 +208,13 @@ def test_groups_of_a_prompt_are_never_split(tmp_path, chain):
   tokenizer = data.load_tokenizer(chain / "vocabulary" / "tokenizer.json")
   rows = [{"prompt": f"Who is {k % 20}?", "chosen": "Tom.", "rejected": f"Ann {k}."} for k in range(60)]
   data.write_rows(tmp_path / "pairs.jsonl", rows)
-  sides = load_comparisons(tmp_path / "pairs.jsonl", tokenizer, 64, 0.3, seed=0)
+  sides = load_comparisons("{run}/pairs.jsonl", a_stage(tmp_path), tokenizer, 64, 0.3)
   prompts = [{group.prompt for group in side.groups} for side in sides]
   assert not prompts[0] & prompts[1] and len(prompts[0] | prompts[1]) == 20
   assert sum(len(side.groups) for side in sides) == 60
   assert all(len(side.groups) == len(side.rows["ranks"]) for side in sides)
-  with pytest.raises(data.DataError, match="60 are left to train on and 0 to evaluate"):
-    load_comparisons(tmp_path / "pairs.jsonl", tokenizer, 64, 0.0, seed=0)
+  train, held_out = load_comparisons("{run}/pairs.jsonl", a_stage(tmp_path), tokenizer, 64, 0.0)
+  assert len(train.groups) == 60 and not held_out.groups and held_out.rows["tokens"].shape == (0, 2, 64)
 
 
 def run_dpo(chain, tmp_path, arg, **changes):
@@ -240,16 +238,20 @@ def test_the_stage_of_kto_takes_its_baseline_from_mismatched_responses(chain, tm
   """Of all losses the one that uses most of the stage: the reference's log-probs, and z before each update."""
   calls = {}
 
-  def recorded(function):
-    compiled = jit(function)
+  def recording(make):
+    def made(function, *settings, **more):
+      compiled = make(function, *settings, **more)
 
-    def call(*arguments):
-      calls.setdefault(getattr(function, "__name__", ""), []).append((function, arguments))
-      return compiled(*arguments)
+      def call(*arguments):
+        calls.setdefault(getattr(function, "__name__", ""), []).append((function, arguments))
+        return compiled(*arguments)
 
-    return call
+      return call
 
-  monkeypatch.setattr(dpo, "jit", recorded)
+    return made
+
+  monkeypatch.setattr(jax, "jit", recording(jax.jit))
+  monkeypatch.setattr(update, "make_measure", recording(make_measure))
   rows = run_dpo(chain, tmp_path, "kto", num_epochs=3)
   check_padding(calls)
   assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-4) and abs(rows[0]["kl/mismatch"]) < 1e-3
@@ -279,7 +281,7 @@ def test_rows_count_the_response_and_its_end_alone(chain):
   """The mask of `data.demonstration_rows`, which SFT trains on; mismatched rows have the next group's response."""
   tokenizer = data.load_tokenizer(chain / "vocabulary" / "tokenizer.json")
   config = parse(dpo.Config, {**recipe("dpo", "kto")["kto"], "length": 64, "batch_size": 8}, "dpo")
-  split = load_comparisons(chain / "preferences" / "comparisons.jsonl", tokenizer, 64, 0.2, 0)[1]
+  split = load_comparisons("{run}/preferences/comparisons.jsonl", a_stage(chain), tokenizer, 64, 0.2)[1]
   rows = dpo._rows(config, tokenizer, lambda params, tokens, mask: mask.sum(axis=-1), None, split)
   responses = [(group.prompt, response) for group in split.groups for response in group.responses]
   expected, _ = data.demonstration_rows(tokenizer, [data.Demonstration(*pair) for pair in responses], 64)
@@ -304,5 +306,4 @@ def test_a_length_beyond_the_model_is_refused(chain, tmp_path):
   limit = SIZES["model"]["max_length"]
   with pytest.raises(ValueError, match=f"length={limit + 1} exceeds model.max_length={limit}"):
     run_dpo(chain, tmp_path, "dpo", length=limit + 1)
-  assert "done.json" not in {path.name for path in (tmp_path / "dpo").iterdir()}
-  assert json.loads((tmp_path / "dpo" / "config.json").read_text())["loss"]["name"] == "dpo"
+  assert not (tmp_path / "dpo").exists()

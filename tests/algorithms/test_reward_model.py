@@ -88,7 +88,9 @@ def test_the_loss_of_comparisons_by_hand():
   # group 0: a tie of rewards; group 1: 0.2 before -0.3 before 0.1
   groups = np.log(2), np.mean([softplus(-0.3 - 0.2), softplus(0.1 - 0.2), softplus(0.1 + 0.3)])
   assert float(loss) == pytest.approx(np.mean(groups), rel=1e-5)
-  assert metrics.keys() == {"accuracy"} and metrics["accuracy"].compute() == pytest.approx((0.5 + 2) / 4)
+  assert metrics.keys() == {"accuracy", "margin"}
+  assert metrics["accuracy"].compute() == pytest.approx((0.5 + 2) / 4)
+  assert metrics["margin"].compute() == pytest.approx((0 + 0.5 + 0.1 - 0.4) / 4)
 
 
 def test_comparisons_are_the_judgements_of_the_same_file(tmp_path):
@@ -145,7 +147,7 @@ def test_mistakes_are_named():
   section = recipe("reward_from_feedback", "pairs")["reward_pairs"]
   for changes, message in (
     (dict(kinds=("rank",)), "kinds=.'rank',. must name at least one of ranks, ratings"),
-    (dict(margins=(0.0, 1.0)), "must be three numbers >= 0"),
+    (dict(margins=(0.0, 1.0)), r"config.reward_pairs.margins must be a tuple of 3, not \(0.0, 1.0\)"),
     (dict(ranking="plackett_luce"), "margins have no effect on ranking='plackett_luce'"),
   ):
     with pytest.raises(ConfigError, match=message):

@@ -365,9 +365,9 @@ def test_ppo_is_the_same_however_the_batch_is_cut():
 @pytest.mark.parametrize(
   "name, changes, message",
   [
-    ("ppo", dict(clip=-2.0), "clip=-2.0 and value_clip=0.2 must be >= 0"),
-    ("rloo", dict(clip=-2.0), "clip=-2.0 must be >= 0"),
-    ("ppo", dict(environment=dict(batch_size=0)), "batch_size=0 and samples_per_prompt=1 must be at least 1"),
+    ("ppo", dict(clip=-2.0), "config.ppo.clip is -2.0, and must be at least 0"),
+    ("rloo", dict(clip=-2.0), "config.rloo.clip is -2.0, and must be at least 0"),
+    ("ppo", dict(environment=dict(batch_size=0)), "config.ppo.environment.batch_size is 0, and must be at least 1"),
   ],
 )
 def test_settings_that_cannot_train_are_refused(name, changes, message):

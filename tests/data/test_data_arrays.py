@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from rlhf_jax.data import (
   Comparison,
   Demonstration,
+  Message,
   arrays,
   batch_indices,
   comparison_rows,
   demonstration_rows,
   language_model_rows,
   pack_rows,
+  parse_prompt_text,
   prompt_rows,
   split_prompts,
   take,
@@ -88,9 +90,8 @@ def test_demonstration_rows():
 
 def test_prompt_alone_is_the_beginning_of_prompt_and_response():
   # Tokenised together, the boundary could merge: the policy would then never sample what it was trained on.
-  text = "\n\nHuman: Hi\n\nAssistant:"
-  prompts, _, _ = prompt_rows(TOKENIZER, ["Hi", text], 40)
-  answered = [Demonstration("Hi", "1"), Demonstration(text, "Tom")]
+  prompts, _, _ = prompt_rows(TOKENIZER, ["Hi", "Hi"], 40)
+  answered = [Demonstration("Hi", "1"), Demonstration("Hi", "Tom")]
   demonstrations, _ = demonstration_rows(TOKENIZER, answered, 40)
   start = prompts["lengths"][0]
   assert demonstrations["tokens"][:, :start].tolist() == prompts["tokens"][:, :start].tolist()
@@ -156,7 +157,7 @@ def test_num_responses_sets_the_slots():
 
 
 def test_prompt_rows():
-  dialogue = "\n\nHuman: Hi\n\nAssistant: Tom\n\nHuman: live\n\nAssistant:"
+  dialogue = parse_prompt_text("\n\nHuman: Hi\n\nAssistant: Tom\n\nHuman: live\n\nAssistant:")
   bare = [BOS, *encode("\n\nHuman: Hi\n\nAssistant:")]
   tom = [*encode(" Tom"), EOS]  # a turn of the assistant ends in <eos> wherever it stands
   whole = [BOS, *bare[1:], *tom, *encode("\n\nHuman: live\n\nAssistant:")]
@@ -204,7 +205,7 @@ def test_batch_out_of_range_is_refused(wrong):
 
 def test_split_prompts_keeps_equal_prompts_together():
   names = [f"prompt {i % 500}" for i in range(1500)]
-  prompts = [f"\n\nHuman: {name}\n\nAssistant:" if i % 3 else name for i, name in enumerate(names)]
+  prompts = [(Message("user", name), Message("assistant", "Hm?")) if int(name[7:]) % 3 else name for name in names]
   train, held_out = split_prompts(prompts, 0.2, seed=3)
   assert sorted([*train, *held_out]) == list(range(1500))
   train_names, held_out_names = {names[i] for i in train}, {names[i] for i in held_out}

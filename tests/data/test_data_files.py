@@ -3,12 +3,13 @@
 import gzip
 import json
 import os
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_jax.data import DataError, read_rows, read_text, write_rows
+from rlhf_jax.data import DataError, read_json, read_rows, read_text, write_json, write_rows
 
 ROWS = [{"prompt": "caf\u00e9 \u2028 \x85 \u200b \u05e9", "n": 1}, {"prompt": "b\nc", "n": None}]
 
@@ -177,3 +178,19 @@ def test_absurd_nesting_is_an_error_of_the_file(tmp_path, text):
   (tmp_path / "a.jsonl").write_text(text)
   with pytest.raises(DataError, match=r"a\.jsonl:1"):
     read_rows(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("text", [b"", b'{"a": 1', b'{"a": "\xff"}', b"[" * 100_000])
+def test_a_json_file_that_is_cut_or_damaged_is_named(tmp_path, text):
+  path = tmp_path / "done.json"
+  path.write_bytes(text)
+  with pytest.raises(DataError, match=rf"^{re.escape(str(path))} is not valid JSON \(.*\): it is cut or damaged"):
+    read_json(path)
+  with pytest.raises(DataError, match=r"none\.json: cannot be read"):
+    read_json(tmp_path / "none.json")
+
+
+def test_json_comes_back_and_leaves_no_temporary_file(tmp_path):
+  write_json(tmp_path / "a.json", {"text": "é", "list": [1, None]})
+  assert read_json(tmp_path / "a.json") == {"text": "é", "list": [1, None]}
+  assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -94,7 +94,7 @@ def test_a_template_that_refuses_a_dialogue_says_why(tmp_path):
   template = "{{ raise_exception('roles must alternate') }}"
   names = dict(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", chat_template=template)
   tokenizer = load_tokenizer(publish(tmp_path, **names))
-  with pytest.raises(DataError, match="refuses a dialogue of the turns user: roles must alternate"):
+  with pytest.raises(DataError, match="the chat template refuses it: roles must alternate"):
     prompt_ids(tokenizer, "Hi")
 
 
@@ -133,3 +133,93 @@ def test_a_gguf_without_a_field_of_the_tokenizer_is_refused(tmp_path):
   for absent in fields:
     with pytest.raises(DataError, match=rf"\.gguf: has no field tokenizer\.ggml\.{absent}; name a tokenizer\.json"):
       load_tokenizer(write(f"{absent}.gguf", fields.keys() - {absent}))
+
+
+def beside(directory, special=True, **files):
+  """A directory of OWN, whose <bos> and <eos> are special or not, with the given JSON files beside it."""
+  state = json.loads(OWN.backend.to_str())
+  state["added_tokens"] = [{**token, "special": special} for token in state["added_tokens"]]
+  (directory / "tokenizer.json").write_text(json.dumps(state))
+  for name, content in files.items():
+    (directory / f"{name}.json").write_text(json.dumps(content))
+  return directory
+
+
+FORMS = {  # the files of published models, with the ids of pad, bos and eos in them
+  "a map alone": (dict(special_tokens_map=dict(bos_token="<bos>", eos_token={"content": "<eos>"})), (0, 1, 2)),
+  "a map beside a bare config": (
+    dict(tokenizer_config=dict(model_max_length=1024), special_tokens_map=dict(eos_token="<eos>", pad_token="<bos>")),
+    (1, 2, 2),
+  ),
+  "a map that transformers puts above the config": (
+    dict(tokenizer_config=dict(eos_token="<bos>"), special_tokens_map=dict(eos_token="<eos>")),
+    (0, 2, 2),
+  ),
+  "a config that lists its tokens, above the map": (
+    dict(
+      tokenizer_config=dict(eos_token="<bos>", added_tokens_decoder={"1": {"content": "<bos>", "special": True}}),
+      special_tokens_map=dict(eos_token="<eos>", pad_token="<pad>"),
+    ),
+    (0, 1, 1),
+  ),
+  "the first GPT-2": (
+    dict(tokenizer_config=dict(model_max_length=1024), config=dict(model_type="gpt2", bos_token_id=2, eos_token_id=2)),
+    (0, 2, 2),
+  ),
+  "a model without tokenizer_config.json": (dict(config=dict(model_type="llama", eos_token_id=[2, 1])), (0, 2, 2)),
+  "ids of the model where the files name a token": (
+    dict(tokenizer_config=dict(eos_token="<eos>"), config=dict(model_type="llama", eos_token_id=1, bos_token_id=1)),
+    (0, 2, 2),
+  ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("special", [True, False])
+def test_control_tokens_stand_in_one_of_three_files(tmp_path, form, special):
+  files, expected = FORMS[form]
+  if special:  # pad is a control token of tokenizer.json alone
+    tokenizer = load_tokenizer(beside(tmp_path, **files))
+    assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) == expected
+    assert load_tokenizer(tmp_path / "tokenizer.json") == tokenizer
+  else:  # what the files name is special whatever tokenizer.json says, so that no text spells it
+    tokenizer = load_tokenizer(beside(tmp_path, special=False, **files))
+    assert tokenizer.eos_id == expected[2]
+    eos = tokenizer.backend.id_to_token(tokenizer.eos_id)
+    assert tokenizer.eos_id not in tokenizer.encode(f"a{eos}b") and eos in tokenizer.control
+    assert tokenizer.decode(tokenizer.encode(f"a{eos}b")) == f"a{eos}b"
+
+
+def test_an_id_that_is_no_token_is_named(tmp_path):
+  files = dict(config=dict(model_type="gpt2", eos_token_id=50256))
+  with pytest.raises(DataError, match="config.json: eos_token_id=50256 is no id of the tokenizer beside it"):
+    load_tokenizer(beside(tmp_path, **files))
+
+
+def test_the_config_of_a_run_is_not_that_of_a_model(tmp_path):
+  assert load_tokenizer(beside(tmp_path, config=dict(stages=["sft"], eos_token_id=1))) == OWN
+
+
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens", "added_tokens_decoder"])
+def test_added_tokens_are_text_unless_a_file_lists_them_as_special(tmp_path, key):
+  state = json.loads(OWN.backend.to_str())
+  last = max(state["model"]["vocab"].values())
+  for index, name in enumerate(("<think>", "<tool>"), last + 1):
+    state["added_tokens"].append({**state["added_tokens"][0], "id": index, "content": name, "special": False})
+  (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+  listed = {
+    "additional_special_tokens": ["<tool>"],
+    "extra_special_tokens": {"tool_token": "<tool>"},
+    "added_tokens_decoder": {
+      str(last + 1): {"content": "<think>", "special": False},
+      str(last + 2): {"content": "<tool>", "special": True},
+    },
+  }[key]
+  names = dict(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(names | {key: listed}))
+  tokenizer = load_tokenizer(tmp_path)
+  ids = tokenizer.encode("a<think>b<tool>c")
+  assert last + 1 in ids and last + 2 not in ids  # text of one token; text that must not become a control token
+  assert tokenizer.decode(ids) == "a<think>b<tool>c"
+  assert "<think>" not in tokenizer.control and tokenizer.control["<tool>"] == last + 2
+  assert data.token_bytes(tokenizer)[last + 1] == b"<think>" and data.token_bytes(tokenizer)[last + 2] == b""

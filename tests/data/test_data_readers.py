@@ -10,6 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from rlhf_jax.data import DataError, Source, read_critiques, read_demonstrations, read_rows
+from rlhf_jax.data.readers import format_of
 from rlhf_jax.data.source_stream import template_columns
 from rlhf_jax.data.sources import read_records
 from rlhf_jax.data.templates import load_templates
@@ -65,6 +66,67 @@ def test_several_files_are_one_source(tmp_path):
   assert [row for _, row in rows.stream(5)] == ROWS[5:]
   with pytest.raises(DataError, match="no file has such a name"):
     Source(str(tmp_path / "absent-*")).open()
+
+
+@pytest.mark.parametrize("empty", [b"", b" \n\n", b"[]", gzip.compress(b"")])
+def test_an_empty_file_among_several_has_no_rows(tmp_path, empty):
+  (tmp_path / "part-0.json").write_bytes(empty)
+  jsonl(tmp_path / "part-1.jsonl", ROWS[:3])
+  (tmp_path / "part-2.json").write_bytes(empty)
+  jsonl(tmp_path / "part-3.jsonl", ROWS[3:])
+  source = Source(str(tmp_path / "part-*"), columns=COLUMNS)
+  assert source.open().count() == 7 and len(read_demonstrations(source)[0]) == 7
+  for start in (0, 2, 3, 5, 7):
+    assert [row for _, row in source.open().stream(start)] == ROWS[start:]
+  with pytest.raises(DataError, match=r"part-\[02\]\.json: none of the 2 files of this name holds a row"):
+    read_demonstrations(Source(str(tmp_path / "part-[02].json")))
+  with pytest.raises(DataError, match=r"part-0\.json"):
+    read_demonstrations(Source(str(tmp_path / "part-0.json")))
+
+
+def write_text(path):
+  path.write_text("Some text with {signs}\n")
+
+
+NAMED = {  # name of a file -> (its writer, the format it is read in)
+  "my.json.backup/rows.txt": (write_text, "text"),
+  "a.json.txt": (write_text, "text"),
+  "notes on .json files": (write_text, "text"),
+  "my.parquet.d/rows": (jsonl, "json"),
+  "rows.jsonl.bak": (jsonl, "json"),
+  "rows.JSONL": (jsonl, "json"),
+  "ROWS.Json": (write_json, "json"),
+  "rows.ndjson": (jsonl, "json"),
+  "table": (write_parquet, "parquet"),
+  "table.json.parquet": (write_parquet, "parquet"),
+  "text.parquet.txt": (write_text, "text"),
+  "README.md": (lambda path: path.write_text("[A link](https://example.org) and {braces}\n"), "text"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_is_known_by_its_last_suffix_and_else_by_its_content(tmp_path, name, packed):
+  write, format = NAMED[name]
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  write(path)
+  if packed:
+    path.write_bytes(gzip.compress(path.read_bytes()))  # whether its name says so or not
+  assert format_of(str(path)) == format
+  rows = [row for _, row in Source(str(path)).open().stream(0)]
+  assert rows == ([{"text": path_text(path)}] if format == "text" else ROWS)
+
+
+def path_text(path):
+  data = path.read_bytes()
+  return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+
+
+def test_a_spreadsheet_is_refused_by_name(tmp_path):
+  (tmp_path / "rows.csv").write_text("prompt,response\n")
+  with pytest.raises(DataError, match=r"rows\.csv: a \.csv is not read; write it as"):
+    read_demonstrations(tmp_path / "rows.csv")
 
 
 def test_text_and_lines_and_tsv(tmp_path, monkeypatch):

@@ -12,7 +12,11 @@ from rlhf_jax.data import (
   Critique,
   DataError,
   Demonstration,
+  Message,
   Ratings,
+  messages_of,
+  parse_prompt_text,
+  parse_text,
   read_comparisons,
   read_critiques,
   read_demonstrations,
@@ -28,6 +32,7 @@ from rlhf_jax.data import (
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 DIALOGUE = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:"
+PROMPT = parse_prompt_text(DIALOGUE)
 
 
 def shared(name: str) -> Path:
@@ -65,7 +70,7 @@ def test_demonstrations_of_every_format(write):
       Demonstration("i4", "o4"),
       Demonstration("i4\nx5", "o5"),
       Demonstration("p6", "c6"),
-      Demonstration(DIALOGUE, "c7"),
+      Demonstration(PROMPT, "c7"),
     ],
     {},
   )
@@ -106,14 +111,14 @@ def test_comparisons_of_every_format(write):
     {"chosen": DIALOGUE + " c3", "rejected": DIALOGUE + " r3", "annotator": "w8"},
     tree,
   )
-  turn = "\n\nHuman: One?\n\nAssistant:"
+  turns = Message("user", "One?"), Message("assistant", "one"), Message("user", "And 2?")
   assert read_comparisons(path) == (
     [
       Comparison("p1", ("a", "b", "", "d"), (1, 0, -1, 1), "w7"),
       Comparison("p2", ("c2", "r2"), (0, 1), ""),
-      Comparison(DIALOGUE, ("c3", "r3"), (0, 1), "w8"),
-      Comparison(turn, ("one", "1"), (0, 1), ""),
-      Comparison(turn + " one\n\nHuman: And 2?\n\nAssistant:", ("two", "TWO", "2?"), (1, 0, -1), ""),
+      Comparison(PROMPT, ("c3", "r3"), (0, 1), "w8"),
+      Comparison("One?", ("one", "1"), (0, 1), ""),
+      Comparison(turns, ("two", "TWO", "2?"), (1, 0, -1), ""),
     ],
     {},
   )
@@ -230,8 +235,7 @@ def test_prompts_of_every_format_are_kept_in_order_with_their_repetitions(write)
     {"prompt": " "},
   )
   prompts, skips = read_prompts(path)
-  rendered = "\n\nHuman: p1\n\nAssistant:"
-  assert prompts == ["p2", "p1", "p2", rendered, "i\nx", "i\ny", DIALOGUE, "\n\nHuman: q\n\nAssistant:"]
+  assert prompts == ["p2", "p1", "p2", "p1", "i\nx", "i\ny", PROMPT, "q"]
   assert skips == {"empty prompt": 1}
 
 
@@ -244,9 +248,9 @@ def expect_explained(path: Path, read, message: str):
 @pytest.mark.parametrize(
   ("row", "message"),
   [
-    ({"question": "q", "answer": "a"}, "found columns {question, answer}; rename or add columns"),
+    ({"query": "q", "answer": "a"}, "found columns {query, answer}; rename or add columns"),
     ({"prompt": "p"}, "found columns {prompt}; rename or add columns to have {prompt, response} or"),
-    ({"instruction": "i", "output": "o"}, "{instruction, input, output}"),
+    ({"instruction": "i", "input": ""}, "{instruction, output}"),
     ({"prompt": 3, "response": "r"}, "'prompt' must be a string, found a number (3)"),
     ({"prompt": "p", "response": None}, "'response' must be a string, found null"),
     ({"prompt": "p", "response": ["r"]}, "'response' must be a string, found a list"),
@@ -345,12 +349,12 @@ def test_hh_is_split_once_and_exactly():
   squeeze = re.compile(r"\s+").sub
   for _, row in read_rows(shared("preferences/hh_helpful_base_test.jsonl.gz")):
     try:
-      prompt, chosen, rejected = split_pair(row["chosen"], row["rejected"])
+      prompt, chosen, rejected = split_pair(parse_text(row["chosen"]), parse_text(row["rejected"]))
     except ValueError:
       continue
     assert "\n\nAssistant:" not in chosen + rejected
     for response, dialogue in ((chosen, row["chosen"]), (rejected, row["rejected"])):
-      assert squeeze(" ", prompt + render_response(response)).rstrip() == squeeze(" ", dialogue).rstrip()
+      assert squeeze(" ", render_prompt(prompt) + render_response(response)).rstrip() == squeeze(" ", dialogue).rstrip()
 
 
 def test_oasst():
@@ -359,8 +363,8 @@ def test_oasst():
   assert (len(comparisons), skips) == (212, {})
   assert sum(min(comparison.ranks) >= 0 for comparison in comparisons) == 211
   assert {len(comparison.responses) for comparison in comparisons} == {2, 3, 4, 5, 6, 8, 9}
-  assert any(comparison.prompt.count("\n\nAssistant:") > 1 for comparison in comparisons)
-  assert all(comparison.prompt.endswith("\n\nAssistant:") for comparison in comparisons)
+  roles = {tuple(message.role for message in messages_of(comparison.prompt)) for comparison in comparisons}
+  assert roles >= {("user",), ("user", "assistant", "user")} and all(found[-1] == "user" for found in roles)
 
 
 def test_alpaca():

@@ -258,6 +258,19 @@ def test_a_source_of_which_nothing_is_left_is_an_error(tmp_path, monkeypatch):
     feed.batch_at(feed.start)
 
 
+def test_a_turn_with_the_weight_0_is_counted_by_no_loss(tmp_path, monkeypatch):
+  monkeypatch.setattr(stream, "BLOCK", 8)
+  said = [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four")]
+  rows = [{"role": role, "content": content} for role, content in said]
+  rows[1]["weight"] = 0
+  write_rows(tmp_path / "a.jsonl", [{"messages": rows}])
+  for loss, counted in (("last", {"four"}), ("all", {"four"}), ("everything", {"one", "three", "four"})):
+    feed = open_stream(dict(a=Source(str(tmp_path / "a.jsonl"))), loss=loss)
+    batch, _ = feed.batch_at(feed.start)
+    ids = batch["tokens"][0][batch["mask"][0]]
+    assert {word for word in ("one", "two", "three", "four") if word in TOKENIZER.decode(ids)} == counted
+
+
 def test_texts_are_cut_into_rows_and_nothing_is_lost(tmp_path, monkeypatch):
   monkeypatch.setattr(stream, "BLOCK", 4)
   rows = [{"text": f"four {i} five six seven " * (1 + 4 * i)} for i in range(4)]

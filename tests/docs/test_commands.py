@@ -17,8 +17,8 @@ from rlhf_jax import data
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import main
 from rlhf_jax.cli.parsers import PARSERS
+from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.pipeline.recipe import load_config
-from rlhf_jax.pipeline.run import plan
 from rlhf_jax.settings import parse
 from rlhf_jax.train.metrics import read_metrics
 
@@ -99,7 +99,9 @@ def test_the_objectives_give_what_they_should():
 
 
 def test_the_mixture_is_accepted():
-  mixture = names_of(code("python", "sources=dict("), config=get_quickstart())["config"].sft.demonstrations.to_dict()
+  mixture = names_of(code("python", "config.sft.demonstrations = dict("), config=get_quickstart())[
+    "config"
+  ].sft.demonstrations.to_dict()
   parsed = parse(sft.Config, {**recipe("sft")["sft"], "demonstrations": mixture}, "sft").demonstrations
   assert set(parsed.sources) == {"chat", "squad", "nli", "sums"} and parsed.cap == 3000
   assert parsed.sources["squad"].shots == (0, 3)

@@ -6,7 +6,8 @@ import pytest
 
 from rlhf_jax import data
 from rlhf_jax.data import DataError
-from rlhf_jax.evaluation.questions import answer_ids, context_ids, draw_shots, read_questions
+from rlhf_jax.data.sources import read_records
+from rlhf_jax.evaluation.questions import answer_ids, context_ids, draw_shots, question_formats
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,10 @@ def tokenizer():
 def write(path, *rows):
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   return path
+
+
+def read_questions(path, *, with_choices):
+  return read_records(path, question_formats(with_choices))[0]
 
 
 def test_the_answer_is_an_index_or_a_text(tmp_path):
@@ -69,8 +74,9 @@ def test_the_two_forms(tmp_path, tokenizer):
   assert tokenizer.decode(text) == "And now? Yes.\n\nIs it red?"
   assert tokenizer.decode(answer_ids(tokenizer, first, (second,), "No.", "text")) == " No."
   turns = context_ids(tokenizer, first, (second,), "turns")
-  dialogue = "\n\nHuman: And now?\n\nAssistant: Yes.\n\nHuman: Is it red?\n\nAssistant:"
-  assert tokenizer.decode(turns) == dialogue
+  texts = (("user", "And now?"), ("assistant", "Yes."), ("user", "Is it red?"))
+  dialogue = tuple(data.Message(*text) for text in texts)
+  assert tokenizer.decode(turns) == data.render_prompt(dialogue)
   assert turns == data.prompt_ids(tokenizer, dialogue)
   answer = answer_ids(tokenizer, first, (second,), "No.", "turns")
   assert tokenizer.decode(answer) == " No." and tokenizer.eos_id not in answer

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_chain import a_stage
 
 from rlhf_jax.data import DataError, train_tokenizer, write_rows
 from rlhf_jax.evaluation.reward_models import (
@@ -113,13 +114,13 @@ def test_contrasts_are_read_with_their_line(tmp_path):
   row = {"prompt": "p", "chosen": "a", "rejected": "b", "kind": "wrong", "cluster": "facts", "cell": "new"}
   write_rows(tmp_path / "good.jsonl", [row, {**row, "cluster": None}])
   tokenizer = train_tokenizer(["a b p"], 300)
-  assert read_contrasts(tmp_path / "good.jsonl", tokenizer, 32) == [
+  assert read_contrasts("{run}/good.jsonl", a_stage(tmp_path), tokenizer, 32) == [
     Contrast(**row), Contrast(**row)._replace(cluster="")
   ]  # fmt: skip
   write_rows(tmp_path / "bad.jsonl", [row, {"prompt": "p", "chosen": "a", "rejected": "b"}])
   with pytest.raises(DataError, match=r"bad\.jsonl:2: need texts .* found prompt, chosen, rejected"):
-    read_contrasts(tmp_path / "bad.jsonl", tokenizer, 32)
+    read_contrasts("{run}/bad.jsonl", a_stage(tmp_path), tokenizer, 32)
   write_rows(tmp_path / "long.jsonl", [row, {**row, "rejected": "b" * 99}])
-  assert len(read_contrasts(tmp_path / "long.jsonl", tokenizer, 32)) == 1
+  assert len(read_contrasts("{run}/long.jsonl", a_stage(tmp_path), tokenizer, 32)) == 1
   with pytest.raises(DataError, match="holds no contrast of at most 3 tokens"):
-    read_contrasts(tmp_path / "long.jsonl", tokenizer, 3)
+    read_contrasts("{run}/long.jsonl", a_stage(tmp_path), tokenizer, 3)

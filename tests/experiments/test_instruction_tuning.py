@@ -63,16 +63,16 @@ def test_a_rationale_is_what_stands_before_the_answer():
 def test_examples_become_earlier_turns_of_the_same_cluster():
   rows = [dict(prompt=f"Ask {i}", response=f"Say {i}.", cluster="ab"[i % 2]) for i in range(8)]
   found = with_turns(rows, (0, 2), np.random.default_rng(0))
-  turns = [row["prompt"].count("Human:") for row in found]
-  assert set(turns) == {0, 3} and [row["response"] for row in found] == [row["response"] for row in rows]
+  turns = [0 if isinstance(row["prompt"], str) else len(row["prompt"]) for row in found]
+  assert set(turns) == {0, 5} and [row["response"] for row in found] == [row["response"] for row in rows]
   for row, asked, count in zip(rows, found, turns, strict=True):
     if not count:
       assert asked == row
       continue
-    assert asked["prompt"].endswith(f"\n\nHuman: {row['prompt']}\n\nAssistant:")
-    numbers = [int(text.split()[0]) for text in asked["prompt"].split("Ask ")[1:]]
+    numbers = [int(turn["content"].removeprefix("Ask ")) for turn in asked["prompt"][::2]]
+    assert row["prompt"] == f"Ask {numbers[-1]}"
     assert len(set(numbers)) == 3 and {number % 2 for number in numbers} == {numbers[-1] % 2}
-    assert asked["prompt"].startswith(f"\n\nHuman: Ask {numbers[0]}\n\nAssistant: Say {numbers[0]}.")
+    assert asked["prompt"][1] == {"role": "assistant", "content": f"Say {numbers[0]}."}
   with pytest.raises(ValueError, match="its cluster has 3 other prompts"):
     with_turns(rows, (4,), np.random.default_rng(0))
 

@@ -207,6 +207,29 @@ def test_two_responses_from_the_keyboard(browser, serve):
     assert seen == []
 
 
+def test_a_second_answer_to_one_assignment_is_refused_and_undo_lets_it_count(browser, serve):
+  """Two tabs of one annotator show the same assignment and answer it differently."""
+  path, origin, link = serve([make_item(f"item {n}", [Response("x"), Response("y")]) for n in range(2)])
+  with page_of(browser, link) as (page, seen):
+    other = page.context.new_page()
+    other.goto(origin)
+    other.wait_for_selector("#assignment .card")
+    other.keyboard.press("ArrowLeft")
+    other.keyboard.press("Enter")
+    (first,) = judgements(path, 1)
+    keys(page, "ArrowRight", "ArrowRight", "Enter")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "you have answered this one already, and otherwise" in page.locator("#error").text_content()
+    assert judgements(path, 1) == [first]
+    keys(page, "u")
+    page.wait_for_selector("#error", state="hidden")
+    keys(page, "Enter")
+    wait_for_count(page, "1 of 2")
+    last = judgements(path, 3)[-1]
+    assert (last.item, last.strength, last.ranks) == (first.item, 2, first.ranks[::-1])
+    assert [text for text in seen if "409" not in text] == []
+
+
 def test_a_ranking_with_ties_by_keyboard_and_by_mouse_on_a_phone(browser, serve):
   path, _, link = serve([make_item(f"item {n}", [Response(text) for text in "wxyz"]) for n in range(2)])
   with page_of(browser, link, viewport={"width": 360, "height": 740}) as (page, seen):

@@ -16,7 +16,7 @@ from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.records import Response, make_item
 from rlhf_jax.feedback.store import Settings, open_store, read_settings
 from rlhf_jax.models import DecoderConfig, language_model
-from rlhf_jax.pipeline.run import plan
+from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.tools.ask import open_policies
 from rlhf_jax.train import CheckpointError, identity
@@ -135,7 +135,7 @@ def run(tmp_path_factory):
   made = {"sft": {1: trees[0], 2: trees[1]}, "rl": {1: {"policy": trees[2], "value": headed}}, "scores": {1: headed}}
   for step in plan(config, root):
     for number, params in made.get(step.stage.name, {}).items():
-      with contextlib.closing(open_checkpoints(step.stage.directory / "checkpoints")) as checkpoints:
+      with open_checkpoints(step.stage.directory / "checkpoints") as checkpoints:
         state = TrainState(jnp.int32(number) + jnp.zeros((), jnp.int32), params, (), ())
         save(checkpoints, state, identity(step.stage, lm, tokenizer))
     if step.stage.name in made:

@@ -94,7 +94,7 @@ def test_a_malformed_row_is_named_with_file_and_line(line, row, message, tmp_pat
 def test_other_files_that_cannot_be_read(tmp_path):
   (tmp_path / "a.parquet").write_text("no")
   (tmp_path / "a.db").write_text("no store of anything" * 100)
-  for name, message in (("a.parquet", "cannot be read as Parquet"), ("a.db", "is no store of feedback"),
+  for name, message in (("a.parquet", "cannot be read as Parquet"), ("a.db", "it is damaged or no store"),
                         ("b.db", "there is no such file"), ("b.jsonl", "cannot be read")):  # fmt: skip
     with pytest.raises(DataError, match=message):
       read_records(tmp_path / name)

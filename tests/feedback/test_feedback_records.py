@@ -76,7 +76,10 @@ def test_a_wrong_judgement_is_named_with_its_place(change, message):
     ({"type": "item", "id": "i", "prompt": "p", "responses": ["x"]}, "'responses[0]' must be an object"),
     ({"type": "item", "id": "i", "prompt": "p", "responses": [{"source": {}}]}, "'responses[0]' lacks 'text'"),
     ({"type": "item", "id": "i", "prompt": "p", "responses": [{"text": "x", "score": 1}]}, "has no 'score'"),
-    ({"type": "item", "id": "i", "prompt": 3, "responses": [{"text": "x"}]}, "'prompt' must be a string, found 3"),
+    (
+      {"type": "item", "id": "i", "prompt": 3, "responses": [{"text": "x"}]},
+      "'prompt' must be a string, found a number (3)",
+    ),
     ({"type": "item", "id": "i", "prompt": "p", "responses": [{"text": "x"}], "gold_ranks": [0]}, "at least two"),
     ({"type": "itme"}, "'type' is 'itme'. Did you mean 'item'?"),
     ({"type": ["item"]}, "'type' is ['item']"),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -113,7 +114,22 @@ def test_a_double_submission_counts_once(connect, store):
     client.post("/judgements", json={"assignment": assignment, "ranks": [0, 1], "seconds": 1}) for _ in range(3)
   ]
   assert {reply.status_code for reply in replies} == {200} and len({reply.text for reply in replies}) == 1
+  other = client.post("/judgements", json={"assignment": assignment, "ranks": [1, 0], "seconds": 1})
+  assert other.status_code == 409 and other.json()["judged"] is True
+  assert "your first answer counts until you undo it" in other.json()["error"]
   assert len(judgements(store)) == 1
+
+
+def test_a_store_that_cannot_be_used_gets_503_and_its_file_is_named_in_the_log(connect, store, monkeypatch, caplog):
+  monkeypatch.setattr("rlhf_jax.feedback.store.WAIT_SECONDS", 0.1)
+  client = connect()
+  with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as other:
+    other.execute("BEGIN EXCLUSIVE")
+    reply = client.post("/next", json={})
+    assert reply.status_code == 503 and "your answer is kept here" in reply.json()["error"]
+    assert str(store) not in reply.text
+    assert f"{store}: the store cannot be used (database is locked)" in caplog.text
+  assert client.post("/next", json={}).status_code == 200
 
 
 WRONG = [
@@ -269,6 +285,17 @@ def test_every_answer_carries_the_policy(connect):
     assert "unsafe" not in str(policy)
     assert reply.headers["x-content-type-options"] == "nosniff" and reply.headers["cache-control"] == "no-store"
     assert reply.headers["referrer-policy"] == "no-referrer" and reply.headers["x-frame-options"] == "DENY"
+    assert reply.headers["cross-origin-opener-policy"] == reply.headers["cross-origin-resource-policy"] == "same-origin"
+    assert reply.headers["cross-origin-embedder-policy"] == "require-corp"
+    assert reply.headers["origin-agent-cluster"] == "?1"
+    assert reply.headers["x-permitted-cross-domain-policies"] == "none"
+    assert {"camera=()", "microphone=()", "usb=()"} <= set(reply.headers["permissions-policy"].split(", "))
+    assert "strict-transport-security" not in reply.headers  # it is also served at http://127.0.0.1
+
+
+def test_an_encrypted_page_stays_encrypted(store):
+  with TestClient(make_app(store, ("https://label.example.org",)), base_url="https://label.example.org") as client:
+    assert client.get("/").headers["strict-transport-security"] == "max-age=31536000"
 
 
 def test_the_pages_hold_nothing_inline_and_escape_what_people_wrote(connect, store):

@@ -9,9 +9,11 @@ from collections import Counter
 import pytest
 from judged import JUDGEMENTS, RECORDS
 
+from rlhf_jax.cli import main
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.queue import (
   Answer,
+  Judged,
   NoLease,
   display_order,
   last_judgement,
@@ -156,8 +158,74 @@ def test_a_double_submission_counts_once(make):
   store = make(2)
   assignment = next_assignment(store, "ann", 0.0)
   first = submit(store, "ann", assignment.lease, Answer(ranks=(0, 1)), "", 1.0)
-  assert submit(store, "ann", assignment.lease, Answer(ranks=(1, 0)), "", 2.0) == first
+  assert submit(store, "ann", assignment.lease, Answer(ranks=(0, 1), seconds=9.0), "", 2.0) == first
+  for other in (Answer(ranks=(1, 0)), Answer(ranks=(0, 1), strength=2), Answer(skipped="I cannot tell")):
+    with pytest.raises(Judged, match="you have answered this one already, and otherwise"):
+      submit(store, "ann", assignment.lease, other, "", 2.0)
   assert stored(store)[2] == [first]
+
+
+def flip(path, old, new):
+  """Changes bytes of the file, as a fault of a disk does."""
+  content = path.read_bytes()
+  assert content.count(old) >= 1
+  path.write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "where"),
+  [
+    (b'"first"', b'"worst"', "items"),
+    (b'"item 0"', b'"item 9"', "items"),
+    (b'"ranks": [0, 1]', b'"ranks": [1, 0]', "judgements"),
+    (b'"sha256"', b'"sha255"', "judgements|items|annotators"),
+    (b'{"type"', b'{{type"', "judgements|items|annotators"),
+  ],
+)
+def test_a_damaged_record_is_named_when_it_is_read(make, tmp_path, old, new, where):
+  store = make(1)
+  lease = next_assignment(store, "ann", 0.0).lease
+  submit(store, "ann", lease, Answer(ranks=(0, 1)), "", 1.0)
+  if b"ranks" in old:  # as the response called "first" was stored first
+    old, new = (b'"ranks": [0, 1]', b'"ranks": [1, 0]') if find(store, Judgement, lease).ranks == (0, 1) else (new, old)
+  store.close()
+  flip(tmp_path / "a.db", old, new)
+  with pytest.raises(DataError, match=rf"({where}) [0-9a-z]+: (the record is damaged|.* has no 'sha255')"):
+    read_store(tmp_path / "a.db")
+
+
+def test_records_of_version_0_2_have_no_digest(make, tmp_path):
+  store = make(1)
+  lease = next_assignment(store, "ann", 0.0).lease
+  for event in ("UPDATE", "DELETE"):
+    store.execute(f"DROP TRIGGER items_keep_{event}")
+  store.execute("UPDATE items SET row = json_remove(row, '$.sha256')")
+  assert next_assignment(store, "ann", 1.0).lease == lease
+  assert len(stored(store)[1]) == 1
+
+
+def test_a_damaged_file_is_one_line(make, tmp_path, capsys):
+  store = make(40)
+  store.close()
+  path = tmp_path / "a.db"
+  whole = path.read_bytes()
+  for content in (b"x" * 5000, whole[:300], whole[:4096] + b"\xff" * (len(whole) - 4096)):
+    path.write_bytes(content)
+    for suffix in ("-wal", "-shm"):
+      path.with_name(path.name + suffix).unlink(missing_ok=True)
+    for command in (["annotate", str(path), "--annotators", "ann"], ["agreement", str(path)],
+                    ["convert", str(path), str(tmp_path / "out.jsonl")]):  # fmt: skip
+      assert main(command) == 2
+      told = capsys.readouterr().err
+      assert told.count("\n") == 1 and str(path) in told and "take it from a copy" in told, told
+
+
+def test_a_locked_store_is_one_line(make, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr("rlhf_jax.feedback.store.WAIT_SECONDS", 0.1)
+  make(1).execute("BEGIN EXCLUSIVE")
+  assert main(["annotate", str(tmp_path / "a.db"), "--annotators", "new"]) == 2
+  told = capsys.readouterr().err
+  assert told.count("\n") == 1 and f"{tmp_path}/a.db" in told and "another process has kept it for 0.1 s" in told
 
 
 def test_a_lease_is_its_holders_alone(make):

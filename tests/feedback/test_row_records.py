@@ -144,7 +144,7 @@ def test_rows_without_a_group_are_judgements_of_their_own(tmp_path):
   [
     ([{"prompt": "p"}], "a.jsonl:1: found the columns prompt; a row is a record with a 'type', or has"),
     ([{"prompt": "p", "response": "a", "rating": None}], "a.jsonl:1: found the columns"),
-    ([{"prompt": 1, "response": "a", "rating": 1}], "a.jsonl:1: 'prompt' must be a string, found 1"),
+    ([{"prompt": 1, "response": "a", "rating": 1}], "a.jsonl:1: 'prompt' must be a string, found a number (1)"),
     ([{"prompt": "p", "response": "a", "rating": 8}], "a.jsonl:1: 'ratings[0]' must be 1 to 7 or null, found 8"),
     ([{"prompt": "p", "response": "a", "flags": "bad"}], "a.jsonl:1: 'flags' must be a list"),
     ([{"prompt": "p", "response": "a", "critique": ""}], "a.jsonl:1: a judgement must say something"),

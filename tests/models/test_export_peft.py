@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.models import DecoderConfig, add_lora, language_model
+from rlhf_jax.models import DecoderConfig, add_lora, language_model, stack_layers
 from rlhf_jax.models.hub import export_adapters, export_model
 
 CONFIGS = {
@@ -35,8 +35,8 @@ def test_peft_gives_the_same_logits(family, tmp_path):
   base = jax.jit(model.init)(jax.random.key(0))
   params = add_lora(jax.random.key(1), base, rank=3, alpha=6.0, targets=TARGETS)
   params["lora"] = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), params["lora"])
-  export_model(tmp_path / "base", config, base, {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2})
-  export_adapters(tmp_path / "adapters", config, params, str(tmp_path / "base"))
+  export_model(tmp_path / "base", config, stack_layers(base), {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2})
+  export_adapters(tmp_path / "adapters", config, stack_layers(params), str(tmp_path / "base"))
   tokens = np.asarray(jax.random.randint(jax.random.key(2), (2, 12), 0, 31))
   mine = np.asarray(model.apply(params, jnp.asarray(tokens)))[:, 1:]
   assert np.abs(mine - np.asarray(model.apply(base, jnp.asarray(tokens)))[:, 1:]).max() > 0.01

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.models import language_model
+from rlhf_jax.models import language_model, only_scored
 from rlhf_jax.models.hub import export_model, load_pretrained, open_pretrained
 from rlhf_jax.sampling import generate
 from rlhf_jax.types import Prompts
@@ -163,3 +163,6 @@ def test_a_reward_model_is_a_classifier_of_one_label(case, imported, tmp_path):
   ours = jax.jit(model.score)(params, tokens, real)
   np.testing.assert_allclose(ours, expected + theirs.config.score_bias, atol=1e-4)
   assert np.std(expected) > 0.05
+  scored = only_scored(params)  # as it is trained: without an output matrix of its own
+  export_model(tmp_path / "scored", config, scored, IDS)
+  jax.tree.map(np.testing.assert_array_equal, load_pretrained(open_pretrained(tmp_path / "scored")), scored)

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from rlhf_jax.models import DecoderConfig, UnsupportedModelError, language_model
 from rlhf_jax.models.attention import attend
-from rlhf_jax.models.fused_attention import cudnn, splash
+from rlhf_jax.models.fused_attention import cudnn, over_heads, splash
 
 CONFIG = DecoderConfig(17, 1, 16, 2, 1, 24, 16)
 SCALE = 0.3
@@ -51,6 +52,27 @@ def test_splash_is_the_same_attention(window, packed, softcap):
   settings = dict(window=window, softcap=softcap, interpret=True)
   got = jax.jit(functools.partial(splash, **settings))(query * SCALE, key, value, segments)
   np.testing.assert_allclose(got, expected(query, key, value, segments, window, softcap), atol=1e-5)
+
+
+def test_inside_a_mesh_each_device_has_its_own_rows_and_heads():
+  shapes = []
+
+  def kernel(query, key, value, segments):
+    shapes.append((query.shape, key.shape))
+    return cudnn(query, key, value, segments, window=3, scale=SCALE, implementation="xla")
+
+  arrays = inputs(10)
+  segments = jnp.arange(10)[None] // jnp.array([[4], [7]])
+  mesh = jax.make_mesh((2, 2), ("rows", "heads"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  rows = PartitionSpec("rows")
+  cut = jax.shard_map(
+    lambda *arrays: over_heads(kernel)(*arrays), mesh=mesh, in_specs=rows, out_specs=rows, axis_names={"rows"},
+    check_vma=False,
+  )  # fmt: skip
+  got = jax.jit(cut)(*arrays, segments)
+  np.testing.assert_allclose(got, expected(*arrays, segments, 3), atol=1e-5)
+  assert shapes == [((1, 10, 2, 8), (1, 10, 1, 8))], shapes
+  assert over_heads(kernel) is kernel
 
 
 def test_what_a_kernel_cannot_do_is_named():

@@ -11,6 +11,7 @@ from tiny_chain import STAGES, run
 from rlhf_jax.cli import main
 from rlhf_jax.pipeline.finished import is_run, open_run
 from rlhf_jax.pipeline.old_names import CURRENT, current_names, first_names
+from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.settings import ConfigError
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -68,10 +69,12 @@ def old_run(chain, tmp_path):
     path.write_text(old)
   for name in ("environment.json", "report.html"):
     (root / name).unlink()
-  for path in root.glob("*/done.json"):
+  for step in plan(json.loads((root / "config.json").read_text()), root):
+    path = step.stage.directory / "done.json"
     done = json.loads(path.read_text())
     path.unlink()
-    path.write_text(json.dumps({key: done[key] for key in ("fingerprint", "seconds", "command")}))
+    old = {"fingerprint": step.first_fingerprint, "seconds": done["seconds"], "command": done["command"]}
+    path.write_text(json.dumps(old))
   return root
 
 

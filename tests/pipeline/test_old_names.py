@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf_jax.pipeline.old_names import CURRENT, current_names, first_names
-from rlhf_jax.pipeline.run import plan
+from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.settings import import_function, import_module
 
 REWARD_MODEL = {"algorithm": "rlhf_jax.algorithms.reward_model", "comparisons": "pairs.jsonl"}

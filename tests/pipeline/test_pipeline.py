@@ -11,6 +11,7 @@ from tiny_chain import recipe
 
 import rlhf_jax
 from rlhf_jax.pipeline import run as pipeline
+from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.settings import ConfigError, import_module
 
 STAGE = """
@@ -104,13 +105,14 @@ def test_the_files_of_a_run(config, workdir):
   for name in "abc":
     assert json.loads((workdir / name / "config.json").read_text()) == config[name]
     done = json.loads((workdir / name / "done.json").read_text())
-    assert set(done) == {"fingerprint", "seconds", "command", "environment"} and done["seconds"] < 5
+    made_from = {"fingerprint", "inputs", "code", "package", "upstream", "environment"}
+    assert set(done) == made_from | {"files", "shown", "seconds", "command"} and done["seconds"] < 5
     assert done["environment"] == environment
     assert done["command"] == "rlhf-jax run --config x.py"
     fingerprints.add(done["fingerprint"])
   assert len(fingerprints) == 3
   assert {path.name for path in workdir.rglob("*")} == {
-    *("config.json", "command.txt", "environment.json", "report.html"),
+    *("config.json", "command.txt", "environment.json", "report.html", "content_hashes.json"),
     *("log.txt", "a", "b", "c", "done.json", "data.jsonl"),
   }
 
@@ -151,7 +153,7 @@ def test_a_changed_stage_is_refused(config, workdir):
   config["b"]["part"]["rate"] = 0.25
   assert refused(config, workdir) == (
     f"stage 'b' in {workdir} was made with another config (b.part.rate: 0.5 then, 0.25 now; b.value: 2 then, 5 now). "
-    f"Choose another --workdir, or delete {workdir / 'b'} and the stages that read from it to make them anew"
+    f"Choose another --workdir, or make it anew with --redo b, which deletes it and what depends on it (c)"
   )
 
 
@@ -184,7 +186,7 @@ def test_what_reads_from_a_changed_stage_is_refused(config, workdir, reader, kep
 
 def test_a_stage_that_reads_nothing_of_a_changed_one_stays(config, workdir):
   config["c"]["model"] = ""
-  config["tokenizer"] = "tokenizer.json"  # of no stage: else every later stage depends on the one that trains it
+  config["tokenizer"] = ""  # of no stage: else every later stage depends on the one that trains it
   pipeline.run(config, workdir)
   for name in "ab":
     (workdir / name / "done.json").unlink()
@@ -233,7 +235,7 @@ def test_a_name_of_nothing_is_refused_before_anything_runs(config, workdir, key,
 def test_what_lies_in_the_run_directory_is_there(config, workdir):
   """Of another config, or put there; and which files a stage of one's own writes is known once it is done."""
   (workdir / "mine").mkdir(parents=True)
-  (workdir / "mine" / "done.json").touch()
+  (workdir / "mine" / "done.json").write_text('{"fingerprint": "of another config"}')
   config["c"].update(model="mine", reads="{run}/mine/done.json", score="json:loads")
   config["b"]["reads"] = "{run}/a/*.jsonl"
   pipeline.run({**config, "stages": ["a"]}, workdir)
@@ -299,8 +301,14 @@ def change(path, value):
     (change(["stages"], ["a", "b", "cc"]), "config.stages names 'cc', but there is no config.cc. Did you mean 'c'?"),
     (change(["stages"], ["a", "seed"]), "config.stages names 'seed', but there is no config.seed. Known: a, b, c."),
     (change(["stages"], ["a", "a"]), "config.stages names 'a' twice"),
-    (change(["c", "algorithm"], "no_such_package"), "cannot import 'no_such_package': No module named "),
-    (change(["c", "algorithm"], "no_such_file.py"), "no file no_such_file.py (relative paths start at "),
+    (
+      change(["c", "algorithm"], "no_such_package"),
+      "config.c.algorithm: cannot import 'no_such_package': No module named ",
+    ),
+    (
+      change(["c", "algorithm"], "no_such_file.py"),
+      "config.c.algorithm: no file no_such_file.py (relative paths start at ",
+    ),
     (change(["c", "algorithm"], "json"), "config.c.algorithm: json has no 'Config', so it is no stage"),
     (change(["c", "algorithm"], ""), "config.c.algorithm must be the name of a module or the path of a .py file"),
     (change(["c", "algorithm"], ...), "config.c must be a mapping with the key 'algorithm', not {'value': 3, "),
@@ -324,19 +332,19 @@ def test_a_section_that_no_stage_names_may_stay(config, workdir):
 
 def test_a_stage_may_have_a_seed_of_its_own(config, workdir):
   """Other stages keep their fingerprints, so that they are not run again."""
-  plain = [step.stage for step in pipeline.plan(config, workdir)]
-  seeded = [step.stage for step in pipeline.plan({**config, "seeds": {"c": 5}}, workdir)]
+  plain = [step.stage for step in plan(config, workdir)]
+  seeded = [step.stage for step in plan({**config, "seeds": {"c": 5}}, workdir)]
   assert [stage.seed for stage in seeded] == [0, 0, 5] and seeded[2].stage_seed != plain[2].stage_seed
   assert [a.fingerprint == b.fingerprint for a, b in zip(plain, seeded, strict=True)] == [True, True, False]
   assert "config.seeds must be a mapping" in refused({**config, "seeds": {"c": 0.5}}, workdir)
 
 
 def test_a_stage_knows_its_place(config, workdir):
-  first, second, _ = pipeline.plan(config, workdir)
+  first, second, _ = plan(config, workdir)
   assert first.stage.directory == workdir / "a"
   assert second.stage.path("{run}/a/data.jsonl") == workdir / "a" / "data.jsonl"
   assert first.stage.stage_seed != second.stage.stage_seed
-  assert first.stage.stage_seed == pipeline.plan(config, workdir / "elsewhere")[0].stage.stage_seed
+  assert first.stage.stage_seed == plan(config, workdir / "elsewhere")[0].stage.stage_seed
   assert not workdir.exists()
 
 
@@ -348,7 +356,7 @@ def test_another_tokenizer_is_another_run_for_every_stage_after_it(tmp_path, mon
 
   def prints(*overrides):
     config, _ = load_config([*arguments, *overrides])
-    return {step.stage.name: step.stage.fingerprint for step in pipeline.plan(config, tmp_path)}
+    return {step.stage.name: step.stage.fingerprint for step in plan(config, tmp_path)}
 
   before, after = prints(), prints("--config.vocabulary.vocab_size=700")
   assert {name for name in before if before[name] == after[name]} == {"world"}
@@ -361,9 +369,27 @@ def test_a_missing_library_is_named_before_anything_runs(config, workdir):
   expected = f"config.c.algorithm: {path} needs the library no_such_library: pip install no_such_library"
   assert refused(config, workdir) == expected
   path.write_text(STAGE + "import no_such_library")
-  expected = f"config.c.algorithm: {path} cannot be imported: No module named 'no_such_library'"
-  assert refused(config, workdir) == expected
+  line = len(path.read_text().splitlines())
+  what = f"raised ModuleNotFoundError: No module named 'no_such_library' ({path}:{line})"
+  assert refused(config, workdir) == f"config.c.algorithm: importing {path} {what}"
   assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  ("text", "what"),
+  [
+    ("\nfrom fractions import Fraction\nFraction(1, 0)\n", "raised ZeroDivisionError: Fraction(1, 0) (PATH:3)"),
+    ("def score(x) return x\n", "raised SyntaxError: expected ':' (PATH:1)"),
+    ("import sys\nsys.exit(3)\n", "called sys.exit: 3 (PATH:2)"),
+  ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["algorithm", "score"])
+def test_a_module_that_fails_when_it_is_imported_is_named(config, workdir, key, text, what):
+  Path(config["a"]["algorithm"]).write_text(STAGE + WRITES)
+  path = Path(config["a"]["algorithm"]).with_name("fails.py")
+  path.write_text(text)
+  config["c"][key] = str(path) if key == "algorithm" else f"{path}:score"
+  assert refused(config, workdir) == f"config.c.{key}: importing {config['c'][key]} {what.replace('PATH', str(path))}"
 
 
 def test_a_file_of_weights_that_cannot_be_read_here_is_named_before_anything_runs(config, workdir, monkeypatch):

@@ -173,7 +173,7 @@ def scripted(workspace, programs):
     return experience, {**metrics, "kl/reference": Mean(jnp.full(16, 2.0), jnp.ones(16))}
 
   def adaptive_kl_coef(coef, kl, num_samples, *, target, horizon):
-    fed.append((float(coef), float(kl), num_samples, target, horizon))
+    jax.debug.callback(lambda *given: fed.append((*map(float, given), num_samples, target, horizon)), coef, kl)
     return 2 * coef
 
   with one_device() as patch, compiled_quickly(programs):
@@ -182,4 +182,5 @@ def scripted(workspace, programs):
     patch.setattr(ppo, "adaptive_kl_coef", adaptive_kl_coef)
     config = ppo_config(kl_coef=0.1, kl_target=3.0, kl_horizon=100.0, environment=environment())
     ppo.run(config, workspace.stage("scripted"))
+    jax.effects_barrier()
   return read_metrics(workspace.root / "scripted" / "metrics.jsonl"), fed

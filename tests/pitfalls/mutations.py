@@ -21,7 +21,7 @@ from bugs import MUTATIONS, Mutation
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path("tests") / "pitfalls"
 # Imported once, before any copy of the package: each test runs in a process forked from the one that did.
-PRELOAD = ["pytest", "jax", "flax.linen", "optax", "orbax.checkpoint", "tensorboardX", "tokenizers", "rich.progress"]
+PRELOAD = ["pytest", "jax", "flax.linen", "optax", "tensorboardX", "tokenizers", "rich.progress"]
 
 
 def mutated(mutation: Mutation, root: Path = ROOT) -> str:

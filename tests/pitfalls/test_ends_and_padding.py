@@ -126,6 +126,8 @@ def test_training_sees_the_boundary_that_sampling_makes(greedy_tokenizer):
   for tokens in (rows["tokens"][0], pairs["tokens"][0, 0], pairs["tokens"][0, 1]):
     np.testing.assert_array_equal(tokens[:length], prompts["tokens"][0, :length])
   np.testing.assert_array_equal(rows["tokens"][0], pairs["tokens"][0, 0])
+  text = data.render_prompt(prompt) + data.render_response(response)
+  assert greedy_tokenizer.decode(rows["tokens"][0]) == text, "nothing of the conversation is lost at the boundary"
 
 
 def test_a_mask_is_never_silently_all_ones_or_all_zeros(small, tokenizer, demonstrations, workspace, on_one_device):
@@ -137,7 +139,7 @@ def test_a_mask_is_never_silently_all_ones_or_all_zeros(small, tokenizer, demons
   optimizer = make_optimizer(ADAM, 1)
   update = make_update(sft.make_loss(small.model.apply), optimizer, TRANSPORT)
   # Nothing to learn from has no mean loss: 0 would look like a perfect fit.
-  with pytest.raises(FloatingPointError, match="nan at step 1"):
+  with pytest.raises(FloatingPointError, match="step 1: loss is nan"):
     run_steps(
       workspace.stage("all_zeros"),
       place(init_state(small.params, optimizer), TRANSPORT),

@@ -27,9 +27,9 @@ from rlhf_jax.objectives import (
 )
 from rlhf_jax.reduce import token_weights
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import init_state, make_update, place
-from rlhf_jax.train.checkpoint import load_params
+from rlhf_jax.train import init_state, make_update, place, update
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.parameters import load_params
 from rlhf_jax.types import Batch
 
 
@@ -242,7 +242,7 @@ def test_9_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(workspace, tmp_pat
 
     return step
 
-  monkeypatch.setattr(sft, "make_update", killed)
+  monkeypatch.setattr(update, "make_update", killed)
   with pytest.raises(KeyboardInterrupt):
     sft.run(config, workspace.stage("sft", tmp_path / "cut"))
   for name in ("cut", "whole"):

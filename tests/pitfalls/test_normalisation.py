@@ -1,5 +1,7 @@
 """Denominators and moments belong to the whole batch; a metric is the mean of all of it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,9 @@ from rlhf_jax.objectives import group_normalize, leave_one_out
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import init_state, make_update, place
+from rlhf_jax.train.mesh import make_mesh, put_rows
+from rlhf_jax.train.rows import sum_of_rows
+from rlhf_jax.train.update import _gradients
 from rlhf_jax.types import Experience, Mean
 
 # The long rows are all in the first half: a mean of means is far off.
@@ -51,6 +56,39 @@ def test_metrics_are_of_all_microbatches_by_their_weight():
   """Metrics of the last microbatch only, or averaged with equal weight. [verl #2259, #972; TRL #6380]"""
   _, metrics = one_update(Transport("jit", 1, 2))
   assert metrics["error"] == pytest.approx(np.mean((X[MASK] - 1) ** 2), rel=1e-5)
+
+
+def test_microbatches_are_cut_on_each_device(monkeypatch):
+  """A batch on several devices cut into microbatches by a partitioner, which gives every device the rows of all."""
+  if jax.device_count() == 1:
+    pytest.skip("needs several devices")
+
+  def squares(params, batch, weights):
+    return weighted_sum(jnp.square(batch @ params["w"]), weights[:, None] + jnp.zeros((1, 64))), {}
+
+  # The operations in a loop are counted once, those of an unrolled one as often as they run.
+  monkeypatch.setattr(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True))
+  operations = []
+  for microbatches in (1, 4):
+    transport = Transport("jit", 1, microbatches)
+    mesh = make_mesh(transport)
+    gradient = jax.jit(sum_of_rows(_gradients(squares), lambda params: params, transport, mesh))
+    rows = put_rows(mesh, (np.ones((64, 64), np.float32), np.full(64, 1 / 64, np.float32)))
+    operations.append(gradient.lower({"w": jnp.ones((64, 64))}, *rows).compile().cost_analysis()["flops"])
+  assert operations[1] == pytest.approx(operations[0], rel=0.1)
+
+
+def test_rows_that_are_added_count_nothing():
+  """A batch that does not divide, filled up with rows that are learnt from or counted twice."""
+  if jax.device_count() == 1:
+    pytest.skip("needs several devices")
+  optimizer = optax.sgd(1.0)
+  state = place(init_state({"w": jnp.ones(())}, optimizer), Transport("jit", 1, 2))
+  rows, mask = X[:13], MASK[:13]
+  state, metrics = make_update(loss_fn, optimizer, Transport("jit", 1, 2))(state, rows, token_weights(mask))
+  assert metrics["loss"].compute() == pytest.approx(np.mean((rows[mask] - 1) ** 2), rel=1e-5)
+  assert metrics["error"].compute() == pytest.approx(np.mean((rows[mask] - 1) ** 2), rel=1e-5)
+  assert 1 - float(state.params["w"]) == pytest.approx(np.mean(2 * (rows[mask] - 1) * rows[mask]), rel=1e-5)
 
 
 def test_metrics_are_of_all_minibatches(scripted):

@@ -292,9 +292,9 @@ def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
     (root / name / "results.json").write_text(json.dumps(found))
   page = _page(root)
   words = _words(page)
-  assert kinds["reference"] == "pairs" and "pairs 83 % [80, 85] 88 % [85, 90]" in words
-  assert all(label in words for label in kinds["groups"]) and "0.06 [0.03, 0.09]" in words
-  assert "people as the reward 4096 people_3 1.81 [1.75, 1.87] 78 % [75, 81] 1.79 [1.50, 2.08]" in words
+  assert kinds["reference"] == "pairs" and "pairs 77 % [73, 80] 84 % [80, 87]" in words
+  assert all(label in words for label in kinds["groups"]) and "0.07 [0.04, 0.10]" in words
+  assert "people as the reward 4096 people_3 1.12 [1.04, 1.20] 68 % [65, 70] 1.6" in words
   contrasts = {"wrong": [_interval(0.8)] * 3, "mine": [_interval(0.31)]}
   few = {"a": {"accuracy": [_interval(0.9)] * 2, "clear_accuracy": [_interval(0.95)] * 2, "kinds": contrasts}}
   (root / "accuracy_kinds" / "results.json").write_text(json.dumps({"groups": few, "reference": "a"}))
@@ -309,7 +309,7 @@ def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
 
 
 def test_an_axis_of_shares_runs_from_0_to_1_and_marks_at_its_ends_are_whole(monkeypatch):
-  monkeypatch.setattr(plots, "_page_svg", lambda figure: figure)
+  monkeypatch.setattr(plots, "page_svg", lambda figure: figure)
 
   def axes_of(figure):
     (axes,) = figure.axes
@@ -470,14 +470,14 @@ def test_a_directory_without_config_is_refused(tmp_path):
 
 
 def test_what_cannot_be_read_is_named_on_the_page(tmp_path):
-  records = [{"step": 0, "loss": 1.0}, {"step": 1, "loss": math.nan}]
+  records = [{"step": 0, "loss": 1.0}, {"step": 1, "loss": math.nan}, {"step": 2, "loss": "-inf"}]
   root = _write_run(tmp_path / "run", metrics={"sft": records})
   with open(root / "sft" / "metrics.jsonl", "a") as file:
-    file.write('{"step": 2, "lo')
+    file.write('{"step": 3, "lo')
   (root / "evaluation" / "evaluation.json").write_text("{")
   page = _page(root)
-  assert "sft/metrics.jsonl: 1 line(s) hold no JSON object and were left out (line 3)." in page.text
-  assert "sft: 1 records of loss are not finite and are not drawn." in page.text
+  assert "sft/metrics.jsonl: 1 line(s) hold no JSON object and were left out (line 4)." in page.text
+  assert "sft: 2 records of loss are not finite and are not drawn." in page.text
   assert "evaluation/evaluation.json is not valid JSON" in page.text
 
 

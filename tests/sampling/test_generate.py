@@ -216,8 +216,8 @@ def test_samples_of_a_prompt_share_its_prefill():
   assert forwards(limits, samples_per_prompt=3, slots=4)[0] == [1] * 8
 
 
-def test_vmapped_over_a_population_each_member_samples_as_alone():
-  """One predicate stops the loop of all members: a member that is done waits, and writes nothing more."""
+def test_vmapped_over_models_each_samples_as_alone():
+  """One predicate stops the loop of all lanes: a lane that is done waits, and writes nothing more."""
   eager = {"decoder": jax.tree.map(lambda x: 0.3 * x, PARAMS["decoder"])}  # nearly uniform: ends at other times
   members = jax.tree.map(lambda *leaves: jnp.stack(leaves), PARAMS, eager)
   keys = jnp.stack([jax.random.key(7), jax.random.key(8)])

@@ -70,7 +70,7 @@ def test_no_response_that_ends_is_an_error(chain, tmp_path, monkeypatch):
 
 def test_mistakes_are_named(chain, tmp_path):
   section = recipe("best_of_n")["best_of_n"]
-  with pytest.raises(ConfigError, match="responses=0 and batch_size=32 must be >= 1"):
+  with pytest.raises(ConfigError, match="config.best_of_n.responses is 0, and must be at least 1"):
     parse(best_of_n.Config, {**section, "responses": 0}, "best_of_n")
   reward = dict(section["reward"], checkpoint="sft")
   with pytest.raises(ConfigError, match="config.best_of_n.reward.checkpoint: stage '.*sft' is no reward model"):

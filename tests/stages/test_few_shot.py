@@ -152,4 +152,4 @@ def test_the_stages_on_the_tiny_chain(chain, tmp_path, monkeypatch):
   assert loaded == [f"{chain}/sft", base, base]  # what was found of the first model was kept
   assert json.loads((tmp_path / "run/few_shot/few_shot.json").read_text())["tasks"] == found
   kept = [json.loads(line) for line in (tmp_path / "run/few_shot/responses.jsonl").read_text().splitlines()]
-  assert kept == responses and not (tmp_path / "run/few_shot/partial.json").exists()
+  assert kept == responses and not (tmp_path / "run/few_shot/parts.txt").exists()

@@ -102,7 +102,7 @@ def test_the_chat_form_survives_export(published):
   assert data.load_tokenizer(directory) == own
   template = json.loads((directory / "tokenizer_config.json").read_text())["chat_template"]
   imported = dataclasses.replace(own, chat_template=template)  # as other programs load the directory
-  dialogue = "\n\nHuman: Hi <eos>\n\nAssistant: Hello\n\nHuman: Where?\n\nAssistant:"
+  dialogue = data.parse_prompt_text("\n\nHuman: Hi <eos>\n\nAssistant: Hello\n\nHuman: Where?\n\nAssistant:")
   for prompt in ("Where does Tom live?", dialogue):
     assert data.prompt_ids(imported, prompt) == data.prompt_ids(own, prompt)
     assert data.response_ids(imported, prompt, "Tom <eos>") == data.response_ids(own, prompt, "Tom <eos>")
@@ -119,6 +119,7 @@ def test_a_tokenizer_too_large_for_the_model_is_refused(published, run, tmp_path
 def test_importing_needs_a_path(published, tmp_path):
   shape = dict(num_layers=1, d_model=32, num_heads=2, num_kv_heads=1, d_ff=48, max_length=64)
   tokenizer = str(published[0] / "tokenizer.json")
+  data.write_rows(tmp_path / "rows.jsonl", [{"prompt": "Say one.", "response": "One."}])
   config = settings(published[0], tmp_path / "rows.jsonl") | {"model": shape, "tokenizer": tokenizer}
   with pytest.raises(ConfigError, match=r"config.model must be dict\(path=...\)"):
     pipeline.run(config, tmp_path / "run")

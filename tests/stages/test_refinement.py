@@ -74,7 +74,7 @@ def test_mistakes_are_named():
   section = recipe("refinement")["refinement"]
   with pytest.raises(ConfigError, match="template lacks {critique}"):
     parse(refinement.Config, {**section, "template": "{prompt} {response}"}, "refinement")
-  with pytest.raises(ConfigError, match="rewrites=0"):
+  with pytest.raises(ConfigError, match="config.refinement.rewrites is 0, and must be at least 1"):
     parse(refinement.Config, {**section, "rewrites": 0}, "refinement")
 
 

@@ -69,7 +69,7 @@ def test_requests(opened, chain):
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
      {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Who?"}]
   )  # fmt: skip
-  assert chat == "\n\nHuman: Be brief.\n\nHi\n\nAssistant: Hello\n\nHuman: Who?\n\nAssistant:"
+  assert chat == "\n\nSystem: Be brief.\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Who?\n\nAssistant:"
   (spaced, _), (plain, _) = adapter.loglikelihood(instances(("Tom ", "lives"), ("Tom", " lives")))
   assert spaced == pytest.approx(plain, abs=1e-5)
   text = "Tom lives in Oakford. " * 30

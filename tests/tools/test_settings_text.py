@@ -10,6 +10,7 @@ from rlhf_jax.tools.settings_text import settings_text
 STAGE = '''
 import dataclasses
 from typing import Literal
+from rlhf_jax.ranges import PositiveFloat
 from rlhf_jax.settings import FunctionName
 from rlhf_jax.stage import StageName
 
@@ -31,7 +32,7 @@ class Config:
   """Settings of a part."""
   parts: dict[str, Part]
   pairs: tuple[Part, ...] = ()
-  limit: float | None = None
+  limit: PositiveFloat | None = None
   """Largest value; None for no limit."""
 
 def run(config, stage): ...
@@ -80,7 +81,7 @@ def test_settings_of_a_stage(recipe, tmp_path):
     "    a",
     "      rate: float = 0.5                   Learning rate, per step.",
     "  pairs: tuple[Part, ...] = ()",
-    "  limit: float | None = None              Largest value; None for no limit.",
+    "  limit: float above 0 | None = None      Largest value; None for no limit.",
   ]
 
 
@@ -105,7 +106,7 @@ def test_every_setting_of_the_quickstart_is_shown_and_fits(capsys, monkeypatch):
   assert [line for line in lines if len(line) > 120] == []
   assert main(["configs", "quickstart", "ppo", "transport"]) == 0
   shown = capsys.readouterr().out
-  assert re.search(r"^  clip: float = 0.2\b", shown, re.M) and re.search(
-    r"^    learning_rate: float = 0.0005\b", shown, re.M
+  assert re.search(r"^  clip: float at least 0 = 0.2\b", shown, re.M) and re.search(
+    r"^    learning_rate: float at least 0 = 0.0005\b", shown, re.M
   )
   assert re.search(r"^  kind: 'jit' \| 'pmap' \| 'shard_map' = 'jit'$", shown, re.M)

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
 import optax
 import pytest
+from tiny_chain import recipe
 
 from rlhf_jax import data
-from rlhf_jax.algorithms import pretrain, sft
+from rlhf_jax.algorithms import dpo, pretrain, reward_model, sft
 from rlhf_jax.data.mixture import Mixture
 from rlhf_jax.data.stream import Stream
 from rlhf_jax.models import DecoderConfig, language_model
@@ -18,8 +20,10 @@ from rlhf_jax.settings import parse
 from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.train import CheckpointError, identity, init_state, load_policy
 from rlhf_jax.train.batches import load_texts
-from rlhf_jax.train.checkpoint import load_params, open_checkpoints, save
+from rlhf_jax.train.checkpoint import open_checkpoints, save
+from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.parameters import load_params
 from rlhf_jax.types import Batch
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -121,8 +125,62 @@ def test_pretraining_takes_a_mixture_of_texts_and_demonstrations(root, monkeypat
   following, _ = feed.take(position, 1)
   assert not np.array_equal(batch.tokens, following.tokens)
   np.testing.assert_array_equal(feed.take(feed.start, 5)[0].tokens, batch.tokens)  # the position says all
-  with pytest.raises(ValueError, match="config.pretrain.eval_text must name a file"):
-    load_texts(config.text, stage(root, "pretrain"), tokenizer, eval_text="", **names)
+
+
+@pytest.mark.parametrize("source", ["file", "mixture"])
+def test_one_row_is_trained_on_without_an_evaluation(root, monkeypatch, source):
+  monkeypatch.setattr(data.stream, "BLOCK", 8)
+  data.write_rows(root / "one.jsonl", [{"prompt": "Say 3.", "response": "It is 3."}])
+  given = "{run}/one.jsonl" if source == "file" else dict(sources=dict(one=dict(path="{run}/one.jsonl")))
+  settings = dict(SETTINGS, demonstrations=given, eval_fraction=0.0, num_epochs=1, batch_size=2)
+  sft.run(parse(sft.Config, settings, "sft"), stage(root, f"one_{source}"))
+  (row,) = read_metrics(root / f"one_{source}" / "metrics.jsonl")
+  assert np.isfinite(row["loss"]) and not [name for name in row if name.startswith("eval/")]
+  message = "holds out none of the 1 rows" if source == "file" else "no example of one is held out .* or 0 to train on"
+  with pytest.raises(data.DataError, match=message):
+    sft.run(parse(sft.Config, dict(settings, eval_fraction=0.01), "sft"), stage(root, f"two_{source}"))
+
+
+def test_a_text_of_one_row_is_trained_on_without_an_evaluation(root):
+  (root / "short.txt").write_text("What is 3 plus 3? It is 6.\n")
+  settings = dict(
+    algorithm="rlhf_jax.algorithms.pretrain", text="{run}/short.txt", eval_text="", eval_rows=0, num_steps=1,
+    batch_size=2, length=64, z_loss=0.0, optimizer=SETTINGS["optimizer"], evaluate_every=0, checkpoint_every=1,
+  )  # fmt: skip
+  pretrain.run(parse(pretrain.Config, settings, "pretrain"), stage(root, "short"))
+  (row,) = read_metrics(root / "short" / "metrics.jsonl")
+  assert np.isfinite(row["loss"]) and "eval/loss" not in row
+  with pytest.raises(data.DataError, match="gives 1 rows of 64 tokens, which eval_rows=1 uses up; lower eval_rows"):
+    pretrain.run(parse(pretrain.Config, dict(settings, eval_rows=1), "pretrain"), stage(root, "shorter"))
+
+
+@pytest.mark.parametrize(
+  ("num", "fraction", "message"),
+  [
+    (1, 0.01, "holds out none of the 1 rows that fit (1 different prompts); make it greater, add rows, or set it to 0"),
+    (1, 1.0, "eval_fraction=1.0 holds out all of the 1 rows that fit (1 different prompts); make it smaller, or 0"),
+    (9, 1e-9, "eval_fraction=1e-09 holds out none of the 9 rows that fit (3 different prompts)"),
+  ],
+)
+def test_a_side_without_rows_is_told_in_the_right_words(num, fraction, message):
+  with pytest.raises(data.DataError, match=re.escape(message)):
+    split_by_prompt([f"p{i % 3}" for i in range(num)], fraction, 0, "pairs.jsonl")
+  with pytest.raises(data.DataError, match=r"pairs\.jsonl: no row fits in the length"):
+    split_by_prompt([], fraction, 0, "pairs.jsonl")
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "reward_model"])
+def test_one_comparison_is_trained_on_without_an_evaluation(root, name):
+  data.write_rows(root / "pair.jsonl", [{"prompt": "Say 3.", "chosen": "It is 3.", "rejected": "No."}])
+  module = reward_model if name == "reward_model" else dpo
+  config = recipe("quickstart")[name] if name == "reward_model" else recipe("dpo", name)[name]
+  changes = dict(init="init", comparisons="{run}/pair.jsonl", eval_fraction=0.0, num_epochs=1, batch_size=2, length=64)
+  if name == "reward_model":
+    sampling = {**config["sampling"], "max_prompt_tokens": 40, "max_new_tokens": 8}
+    changes |= dict(normalize_prompts="{run}/talk.jsonl", normalize_count=8, sampling=sampling)
+  module.run(parse(module.Config, {**config, **changes}, name), stage(root, f"one_{name}"))
+  (row,) = read_metrics(root / f"one_{name}" / "metrics.jsonl")
+  assert np.isfinite(row["loss"]) and not [key for key in row if key.startswith("eval/")]
 
 
 def test_packed_and_unpacked_training_have_the_same_loss(root, monkeypatch):

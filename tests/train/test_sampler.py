@@ -1,6 +1,8 @@
 """From prompts to text: any shape from few programs, stop strings, and slots on several devices."""
 
 import dataclasses
+import math
+import re
 
 import jax
 import numpy as np
@@ -11,6 +13,9 @@ from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import Sampling, encode_prompts, make_sampler
+from rlhf_jax.train.mesh import make_mesh, put_rows, row_devices, shardings, using_devices
+from rlhf_jax.train.sampler import compiled_sampler, lay_out
+from rlhf_jax.train.workspace import select_model
 from rlhf_jax.types import Prompts
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -58,14 +63,17 @@ def test_any_shape_compiles_once_for_each_power_of_two(monkeypatch):
     return MODEL.prefill(params, tokens, last)
 
   model = MODEL._replace(prefill=prefill)
-  sample = make_sampler(model, TOKENIZER, SETTINGS, TRANSPORT, any_shape=True)
+  with using_devices(jax.devices()[:1]):  # several would need rows for each
+    sample = make_sampler(model, TOKENIZER, SETTINGS, TRANSPORT, any_shape=True)
   for count in range(1, 5):
     for width in (7, 17, 31, 32):
       found = PROMPTS.take(range(count))[1]
       batch = Prompts(found.tokens[:, :width], found.lengths.clip(max=width))
       rollout, texts = sample(PARAMS, batch, jax.random.key(0))
       assert rollout.tokens.shape == (count, width + 9) and len(texts) == count
-  longer = make_sampler(model, TOKENIZER, dataclasses.replace(SETTINGS, max_new_tokens=16), TRANSPORT, any_shape=True)
+  with using_devices(jax.devices()[:1]):
+    more = dataclasses.replace(SETTINGS, max_new_tokens=16)
+    longer = make_sampler(model, TOKENIZER, more, TRANSPORT, any_shape=True)
   longer(PARAMS, batch, jax.random.key(0))
   assert sorted(traced) == [(1, 32), (2, 32), (4, 32)], "9 and 16 new tokens share a program too"
 
@@ -94,7 +102,73 @@ def test_a_response_ends_with_a_stop_string_and_its_text_before_it():
   np.testing.assert_allclose(rollout.logp, logp, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"top_k": -1}, {"top_p": 0.0}, {"min_p": 2.0}, {"slots": -2}, {"stop": ("",)}])
-def test_impossible_settings_are_refused(changes):
-  with pytest.raises(ValueError, match=next(iter(changes))):
-    dataclasses.replace(SETTINGS, **changes)
+def test_an_empty_string_cannot_stop_a_response():
+  with pytest.raises(ValueError, match="stop=.'',. holds an empty string"):
+    dataclasses.replace(SETTINGS, stop=("",))
+
+
+MESHES = {
+  "data 8": {},
+  "fsdp 8": {"fsdp": 8},
+  "tensor 4": {"tensor": 4},
+  "data 2, fsdp 2, tensor 2": {"data": 2, "fsdp": 2, "tensor": 2},
+}
+WIDE = language_model(DecoderConfig(TOKENIZER.vocab_size + 4, 2, 32, 4, 4, 64, 64))  # 304 words
+
+
+@pytest.fixture(scope="module")
+def alone():
+  """Of one device: the parameters, and what it samples."""
+  params = WIDE.init(jax.random.key(1))
+  with using_devices(jax.devices()[:1]):
+    return params, [sample_wide(TRANSPORT, params, slots) for slots in (0, 8)]
+
+
+def sample_wide(transport, params, slots=0):
+  model = select_model(WIDE.config, transport)
+  sample = make_sampler(model, TOKENIZER, dataclasses.replace(SETTINGS, slots=slots), transport)
+  return sample(place_params(params, transport), PROMPTS.take(range(6))[1], jax.random.key(5), 3)
+
+
+def place_params(params, transport):
+  mesh = make_mesh(transport)
+  return jax.device_put(params, shardings(mesh, params))
+
+
+@pytest.mark.parametrize("slots", [0, 8])
+@pytest.mark.parametrize("name", MESHES)
+def test_every_mesh_samples_the_tokens_of_one_device(alone, name, slots):
+  params, found = alone
+  expected, texts = found[slots > 0]
+  rollout, same = sample_wide(dataclasses.replace(TRANSPORT, **MESHES[name]), params, slots)
+  assert texts == same and len(set(texts)) > 12, "18 rows, which 8 devices do not divide"
+  for field in ("tokens", "mask", "finished"):
+    np.testing.assert_array_equal(getattr(rollout, field), getattr(expected, field))
+  np.testing.assert_allclose(rollout.logp, expected.logp, atol=1e-5)
+  assert len(rollout.tokens.sharding.device_set) == 8
+
+
+@pytest.mark.parametrize("name, slots", [*((name, 0) for name in MESHES), ("data 8", 16)])
+def test_only_activations_move_while_sampling(name, slots):
+  """No weight is gathered, and no cache copied, for a token."""
+  transport = dataclasses.replace(TRANSPORT, **MESHES[name])
+  mesh = make_mesh(transport)
+  model = select_model(DecoderConfig(304, 2, 128, 4, 4, 256, 64), transport)
+  settings = dataclasses.replace(SETTINGS, slots=slots)
+  sampler = compiled_sampler(model, settings, mesh, TOKENIZER.eos_id, TOKENIZER.pad_id)
+  params = jax.eval_shape(lambda params: lay_out(model, params, mesh), jax.eval_shape(model.init, jax.random.key(1)))
+  params = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), params,
+                        shardings(mesh, params, ("tensor",)))  # fmt: skip
+  # At least two rows on a device: XLA for CPUs copies the keys of one that is alone.
+  count = 2 * slots or 16
+  prompts = Prompts(np.ones((count, 8), np.int32), np.full(count, 8, np.int32))
+  placed = put_rows(mesh, (prompts, np.full(count, 9)))
+  text = jax.jit(sampler).lower(params, *placed, jax.random.key(0), None).compile().as_text()
+  found = re.findall(r"= (?:\()?\w+\[([\d,]*)\]\S* (?:all-\w+|reduce-scatter|collective-permute)(?:-start)?\(", text)
+  moved = [math.prod(map(int, shape.split(","))) if shape else 1 for shape in found]
+  assert bool(moved) == (mesh.shape["tensor"] > 1)
+  assert all(size < 128 * 128 for size in moved), "the smallest matrix has so many numbers"
+  rows, heads = (slots or count) // row_devices(mesh), 4 // mesh.shape["tensor"]
+  cache = rf"f32\[{rows},{heads},17,32\]"
+  loops, _, _ = text.partition("\nENTRY")
+  assert re.search(cache, loops) and not re.search(rf"= {cache}\S* copy\(", loops)

@@ -11,7 +11,7 @@ from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import Transport
-from rlhf_jax.train.workspace import in_chunks, select_model
+from rlhf_jax.train.workspace import frozen, in_chunks, is_scanned, select_model
 
 CONFIG = DecoderConfig(17, 1, 16, 2, 2, 24, 16, logit_softcap=2.0, tied=False)
 TOKENS = jax.random.randint(jax.random.key(2), (3, 10), 0, 17)
@@ -40,8 +40,24 @@ def test_the_transport_chooses():
   transport = Transport("jit", 1, 1)
   plain = language_model(CONFIG, "none", "xla")
   assert select_model(CONFIG, transport) is plain
-  assert select_model(CONFIG, dataclasses.replace(transport, remat="full")) is language_model(CONFIG, "full", "xla")
+  remat = dataclasses.replace(transport, remat="full", layers="unrolled")
+  assert select_model(CONFIG, remat) is language_model(CONFIG, "full", "xla")
   assert select_model(CONFIG, dataclasses.replace(transport, logits_chunk=4)) is in_chunks(plain, 4)
+
+
+@pytest.mark.parametrize(
+  "layers, number, remat, platform, scanned",
+  [
+    ("auto", 8, "none", "cpu", False),
+    ("auto", 9, "none", "cpu", True),
+    ("auto", 2, "full", "cpu", True),
+    ("auto", 2, "none", "tpu", True),
+    ("unrolled", 9, "full", "tpu", False),
+    ("scanned", 2, "none", "cpu", True),
+  ],
+)
+def test_few_layers_are_unrolled_on_a_cpu(layers, number, remat, platform, scanned):
+  assert is_scanned(number, Transport("jit", 1, 1, remat=remat, layers=layers), platform) == scanned
 
 
 def test_attention_of_another_platform_is_refused():
@@ -50,3 +66,30 @@ def test_attention_of_another_platform_is_refused():
       continue
     with pytest.raises(ConfigError, match=f"config.transport.attention='{attention}' needs a {platform}"):
       select_model(CONFIG, Transport("jit", 1, 1, attention=attention))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_frozen_model_has_the_numbers_of_its_float32_parameters(tied):
+  """Its matrices lie in the dtype of the computation; a reward model has no output matrix."""
+  config = DecoderConfig(64, 2, 32, 2, 2, 48, 16, tied=tied, query_key_norm=True, dtype="bfloat16")
+  model = language_model(config)
+  params = model.init_head(jax.random.key(1), model.init(jax.random.key(0)))
+  tokens = np.random.default_rng(0).integers(3, 64, (4, 16)).astype(np.int32)
+  mask = np.ones_like(tokens, bool)
+  policy, judge = frozen(model, params), frozen(model, params, scores_only=True)
+  assert policy["decoder"]["layers_0"]["up"]["kernel"].dtype == policy["decoder"]["embedding"]["embedding"].dtype
+  assert policy["decoder"]["layers_0"]["up"]["kernel"].dtype == jax.numpy.bfloat16
+  assert policy["decoder"]["layers_0"]["mlp_norm"]["scale"].dtype == policy["head"]["kernel"].dtype == np.float32
+  assert "unembedding" not in judge["decoder"] and ("unembedding" in policy["decoder"]) != tied
+  apply, score = jax.jit(model.apply), jax.jit(model.score)
+  np.testing.assert_array_equal(apply(policy, tokens), apply(params, tokens))
+  np.testing.assert_array_equal(score(judge, tokens, mask), score(params, tokens, mask))
+  whole = language_model(DecoderConfig(64, 2, 32, 2, 2, 48, 16))
+  unchanged = whole.init(jax.random.key(0))
+  assert all(a is b for a, b in zip(*map(jax.tree.leaves, (frozen(whole, unchanged), unchanged)), strict=True))
+
+
+def test_a_reward_model_that_reads_the_likelihood_keeps_its_output_matrix():
+  model = language_model(DecoderConfig(64, 1, 32, 2, 2, 48, 16, tied=False))
+  params = model.init_head(jax.random.key(1), model.init(jax.random.key(0)), 0.5)
+  assert "unembedding" in frozen(model, params, scores_only=True)["decoder"]

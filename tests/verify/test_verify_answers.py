@@ -38,9 +38,9 @@ def test_exact_match_takes_white_space_lightly_and_any_accepted_answer(answers):
     ("no mark 18", "####", None),
     ("18 ####", "####", None),
     ("#### 5 or #### 6", "####", "5"),
-    ("3 and 5-4", "", "4"),
+    ("3 and 5 or 4", "", "4"),
     ("it is -4.", "", "-4"),
-    ("1,2", "", "2"),
+    ("1, 2", "", "2"),
     ("", "", None),
   ],
 )
@@ -76,3 +76,14 @@ def test_a_prompt_without_answer_and_two_answers_are_named(answers, tmp_path):
   path.write_text('{"prompt": "a", "answers": "1"}\n')
   with pytest.raises(DataError, match=r"twice.jsonl:1: found columns \{prompt, answers\}"):
     read_answers(str(path))
+
+
+def test_reference_answers_come_from_a_source_too(tmp_path):
+  rows = [{"problem": "How many?", "final": {"text": "18"}}]
+  (tmp_path / "part-1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  source = dict(path=f"{tmp_path}/part-*.jsonl", columns=dict(question="problem", answer="final.text"))
+  assert number(["How many?"], ["It is 18."], answers=source, marker="").tolist() == [1]
+  (tmp_path / "part-2.jsonl").write_text('{"problem": "Who?", "final": {"text": "7"}}\n')
+  assert number(["Who?"], ["8"], answers=source, marker="").tolist() == [0]
+  with pytest.raises(DataError, match=r"part-\*\.jsonl: has no answer to 1 of 1 prompts"):
+    number(["Where?"], ["8"], answers=source)

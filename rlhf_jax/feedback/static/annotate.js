@@ -1,7 +1,7 @@
 // The annotation page: one assignment at a time, usable by keyboard alone. The browser keeps an answer until the server
 // has stored it.
 import { blank, fromDraft, missing, said, summary } from "./answer.js";
-import { check, listen, makeCard, segment, setText } from "./cards.js";
+import { check, listen, makeCard, segment, setPrompt } from "./cards.js";
 import { post, tokenOfLink } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
@@ -10,6 +10,7 @@ let assignment = null; // {id, prompt, responses, draft} as the server gives it
 let state = null; // the answer so far (see answer.js), and the selected place
 let cards = [];
 let last = null; // the judgement that undo withdraws
+let kept = null; // {prompt, state}: an answer that came second, for when undo has brought its item back
 let busy = false; // whether a request is under way
 let watched = 0; // milliseconds for which the assignment was in view, up to `since`
 let since = null; // time since which it is in view; null while it is hidden
@@ -43,8 +44,13 @@ function show(answer) {
   if (assignment === null) return;
   const size = assignment.responses.length;
   state = stored(assignment.id) || (assignment.draft ? fromDraft(assignment.draft, size) : blank(size));
+  if (kept !== null && kept.prompt === JSON.stringify(assignment.prompt)) {
+    state = kept.state;
+    localStorage.setItem(`draft:${assignment.id}`, JSON.stringify(state));
+  }
+  kept = null;
   state.selected = null;
-  setText($("prompt"), assignment.prompt);
+  setPrompt($("prompt"), assignment.prompt);
   cards = assignment.responses.map((text, place) => makeCard(place, text, size, change));
   $("responses").replaceChildren(...cards.map((card) => card.element));
   $("responses").dataset.size = size;
@@ -102,6 +108,12 @@ async function send(path, body) {
 
 function fail(problem) {
   if (problem.status === 401) location.replace("/");
+  if (problem.judged) {
+    // Another tab was faster: undo withdraws what it sent, and what stands here can then be submitted.
+    last = assignment.id;
+    kept = { prompt: JSON.stringify(assignment.prompt), state };
+    $("undo").disabled = false;
+  }
   $("error").textContent = problem.message;
   $("error").hidden = false;
   $("error").scrollIntoView({ block: "nearest" });

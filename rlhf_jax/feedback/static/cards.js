@@ -14,6 +14,23 @@ export function setText(element, text) {
   element.classList.toggle("empty", !text.trim());
 }
 
+// The prompt: a text, or the messages {role, content} of a dialogue, each below the name of its speaker.
+export function setPrompt(element, prompt) {
+  if (typeof prompt === "string") return setText(element, prompt);
+  const turns = prompt.map((message) => {
+    const turn = document.createElement("div");
+    const [role, text, more] = ["h3", "div", "div"].map((tag) => document.createElement(tag));
+    role.textContent = message.role;
+    setText(text, message.content ?? "");
+    const { role: _, content: __, ...rest } = message;
+    if (Object.keys(rest).length) setText(more, JSON.stringify(rest, null, 1));
+    turn.append(role, text, more);
+    return turn;
+  });
+  element.classList.remove("empty");
+  element.replaceChildren(...turns);
+}
+
 // The card of one response. onChange(place, field, value) is called when the annotator changes something; update(state)
 // shows the buttons of a state, write(state) its texts.
 export function makeCard(place, text, size, onChange) {

@@ -13,7 +13,8 @@ export async function post(path, body = {}) {
   }
   const answer = reply.status === 204 ? {} : await reply.json().catch(() => ({}));
   if (!reply.ok) {
-    throw Object.assign(new Error(answer.error || `The server answered ${reply.status}.`), { status: reply.status });
+    const problem = new Error(answer.error || `The server answered ${reply.status}.`);
+    throw Object.assign(problem, { status: reply.status, judged: answer.judged === true });
   }
   return answer;
 }

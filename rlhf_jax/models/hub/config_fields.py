@@ -31,6 +31,7 @@ _ACTIVATIONS: dict[str, Activation] = {
   "gelu_fast": "gelu_tanh",
   "gelu_pytorch_tanh": "gelu_tanh",
 }
+MAX_SIZE, MAX_LAYERS = 1 << 24, 1 << 12  # of any axis of a matrix and of positions; of layers
 SLIDING, FULL = "sliding_attention", "full_attention"  # kinds of layers: with a window, and without
 
 
@@ -57,22 +58,41 @@ class Fields:
         raise UnsupportedModelError(f"{self.where} lacks the field {name!r}")
       return default
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-      value = float(value)
+      value = float(value) if abs(value) < 1e300 else math.inf
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-      raise UnsupportedModelError(f"{self.where}: {name} must be {kind.__name__}, not {value!r}")
+      raise UnsupportedModelError(f"{self.where}: {name} must be {kind.__name__}, not {value!r:.80}")
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UnsupportedModelError(f"{self.where}: {name} must be a finite number, not {value}")
+    return value
+
+  def size(self, name: str, default: int | EllipsisType = ..., most: int = MAX_SIZE) -> int:
+    """The value of a field that counts something: a whole number from 1 to `most`. Raises as `take`."""
+    value = self.take(name, int, default)
+    if not 1 <= value <= most:
+      raise UnsupportedModelError(f"{self.where}: {name} must be 1 to {most}, not {value}")
+    return value
+
+  def positive(self, name: str, default: float | EllipsisType = ...) -> float:
+    """The value of a field that is a number above 0. Raises as `take`."""
+    value = self.take(name, float, default)
+    if value <= 0:
+      raise UnsupportedModelError(f"{self.where}: {name} must be above 0, not {value}")
     return value
 
   def stated(self, name: str, kind: type[Number]) -> Number:
     """The value of a field that must be there, 0 where it is null: its absence would mean another number."""
     if name not in self.left:
       raise UnsupportedModelError(f"{self.where} lacks the field {name!r}")
-    return self.take(name, kind, kind(0))
+    value = self.take(name, kind, kind(0))
+    if value < 0:
+      raise UnsupportedModelError(f"{self.where}: {name} must not be negative, and is {value}")
+    return value
 
   def only(self, name: str, value: Any) -> None:
     """Removes a field that must be null, absent or `value`."""
     found = self.left.pop(name, None)
     if found is not None and found != value:
-      raise UnsupportedModelError(f"{self.where}: {name}={found!r} is not supported, only {value!r}")
+      raise UnsupportedModelError(f"{self.where}: {name}={found!r:.80} is not supported, only {value!r}")
 
   def activation(self, name: str, default: str | EllipsisType = ...) -> Activation:
     """Our name of the activation that a field names."""
@@ -86,8 +106,8 @@ class Fields:
     unknown = sorted(set(self.left) - _IRRELEVANT)
     if unknown:
       raise UnsupportedModelError(
-        f"{self.where}: the field {unknown[0]}={self.left[unknown[0]]!r} is not supported: its effect on the model is "
-        "unknown here"
+        f"{self.where}: the field {unknown[0]}={self.left[unknown[0]]!r:.80} is not supported: its effect on the model "
+        "is unknown here"
       )
 
 
@@ -98,11 +118,13 @@ def activation_name(activation: Activation, gelu_tanh: str = "gelu_pytorch_tanh"
 
 def read_windows(f: Fields, window: int, slides: Sequence[bool]) -> tuple[int, ...]:
   """`DecoderConfig.windows`: `window` tokens for the layers that layer_types names, or `slides` where it is absent."""
+  if window < 0:
+    raise UnsupportedModelError(f"{f.where}: sliding_window must not be negative, and is {window}")
   layers, types = len(slides), f.take("layer_types", list, None)
   if types is not None:
-    if len(types) != layers or not set(types) <= {SLIDING, FULL}:
+    if len(types) != layers or not all(kind in (SLIDING, FULL) for kind in types):
       raise UnsupportedModelError(
-        f"{f.where}: layer_types={types!r} must be {SLIDING!r} or {FULL!r} for each of {layers} layers"
+        f"{f.where}: layer_types={types!r:.80} must be {SLIDING!r} or {FULL!r} for each of {layers} layers"
       )
     slides = [kind == SLIDING for kind in types]
   return tuple(window * slide for slide in slides) if window and any(slides) else ()
@@ -126,13 +148,13 @@ def rope_fields(f: Fields, theta: str = "rope_theta") -> Fields:
   else:
     parameters = dict(f.take("rope_scaling", dict, {}))
     base = f.take(theta, float, None)
-    parameters |= {"rope_theta": base} if base else {}
+    parameters |= {} if base is None else {"rope_theta": base}
   return Fields(parameters, f"{f.where}: rope_parameters")
 
 
 def read_rope(rope: Fields, max_length: int, theta: float = 10000.0) -> dict[str, Any]:
   """rope_theta and rope_scaling of `DecoderConfig`; `theta` is the base where the fields state none."""
-  found = {"rope_theta": rope.take("rope_theta", float, theta), "rope_scaling": _read_scaling(rope, max_length)}
+  found = {"rope_theta": rope.positive("rope_theta", theta), "rope_scaling": _read_scaling(rope, max_length)}
   rope.finish()
   return found
 
@@ -144,10 +166,10 @@ def _read_scaling(rope: Fields, max_length: int) -> RopeScaling | None:
     return None
   if kind not in ("linear", "llama3", "yarn"):
     raise UnsupportedModelError(f"{rope.where}: rope_type={kind!r} is not supported. Known: linear, llama3, yarn.")
-  factor = rope.take("factor", float)
+  factor = rope.positive("factor")
   if kind == "linear":
     return RopeScaling("linear", factor)
-  length = rope.take("original_max_position_embeddings", int, max_length)
+  length = rope.size("original_max_position_embeddings", max_length)
   if kind == "llama3":
     return RopeScaling(
       "llama3", factor, length, rope.take("low_freq_factor", float), rope.take("high_freq_factor", float)

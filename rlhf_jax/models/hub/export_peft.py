@@ -15,7 +15,9 @@ import safetensors.numpy
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.hub.families import FAMILIES
 from rlhf_jax.models.hub.tensor_places import Place, join_leaves, leaf_paths, locate
+from rlhf_jax.models.stacked import unstack_layers
 from rlhf_jax.types import Params
+from rlhf_jax.writing import write_bytes
 
 
 class Pair(NamedTuple):
@@ -63,15 +65,14 @@ def export_adapters(directory: Path, config: DecoderConfig, params: Params, base
     "bias": "none",
     "inference_mode": True,
   }
-  directory.mkdir(parents=True, exist_ok=True)
-  safetensors.numpy.save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
-  (directory / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n")
+  write_bytes(directory / "adapter_model.safetensors", safetensors.numpy.save(tensors, {"format": "pt"}))
+  write_bytes(directory / "adapter_config.json", (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _pairs(adapters: Params) -> Iterator[tuple[str, Pair]]:
   """The path of every adapted matrix and its adapter."""
   pairs: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-  for path, leaf in leaf_paths(adapters):
+  for path, leaf in leaf_paths(unstack_layers(adapters)):
     matrix, name = path.rsplit("/", 1)
     pairs[matrix][name] = np.asarray(leaf, np.float32)
   for matrix, pair in pairs.items():

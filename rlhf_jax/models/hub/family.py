@@ -10,8 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.hub.config_fields import Fields
+
+
+class Gguf(NamedTuple):
+  """The GGUF files of a family, as convert_hf_to_gguf.py of llama.cpp writes them."""
+
+  architecture: str
+  """Value of their field general.architecture."""
+  complete: Callable[[dict[str, Any]], dict[str, Any]]
+  """Function from the fields that the files state, by their names in config.json, to all that `Family.read` needs.
+  Where a field may be absent or of any type, it is left for `Family.read` to refuse."""
+  restore: Callable[[str, np.ndarray, Mapping[str, Any]], np.ndarray]
+  """Function from the name of a tensor in safetensors files, the tensor as GGUF has it and the fields of `complete` to
+  the tensor as safetensors files have it."""
+
+
+def as_it_is(name: str, tensor: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
+  """`Gguf.restore` of a family whose tensors are the same in both files."""
+  return tensor
 
 
 class Family(NamedTuple):
@@ -35,3 +55,5 @@ class Family(NamedTuple):
   """Axes of the matrices in layers: True for [in, out], as here, False for [out, in], as in torch.nn.Linear."""
   optional_prefix: str = ""
   """Prefix of tensor names that some files of the family leave out."""
+  gguf: Gguf | None = None
+  """Form of the family's GGUF files; None where they are not read."""

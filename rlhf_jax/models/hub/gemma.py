@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.hub import llama
 from rlhf_jax.models.hub.config_fields import FULL, SLIDING, Fields, read_rope, read_windows, rope_fields, write_windows
-from rlhf_jax.models.hub.family import Family
+from rlhf_jax.models.hub.family import Family, Gguf
 
 MODULES = llama.MODULES | {
   "layers_{i}/attention_post_norm": "model.layers.{i}.post_attention_layernorm",
@@ -30,7 +33,7 @@ def _read_gemma2(f: Fields) -> DecoderConfig:
 
 
 def _read_gemma3(f: Fields) -> DecoderConfig:
-  shape = _read(f, window_period=f.take("sliding_window_pattern", int, 6))
+  shape = _read(f, window_period=f.size("sliding_window_pattern", 6))
   f.only("attn_logit_softcapping", None)  # the published code reads this field and then forgets to apply it
   return DecoderConfig(
     family="gemma3_text",
@@ -57,18 +60,18 @@ def _read(f: Fields, window_period: int) -> dict[str, Any]:
     norm="zero_centered",
     post_norms=True,
     embedding_scale=math.sqrt(shape["d_model"]),
-    query_scale=f.take("query_pre_attn_scalar", float, 256.0) ** -0.5,
+    query_scale=f.positive("query_pre_attn_scalar", 256.0) ** -0.5,
   )
 
 
 def _read_two_ropes(f: Fields, max_length: int) -> dict[str, Any]:
   """Gemma 3's rotary positions: a base of their own for layers with a window, in a field or in a dictionary."""
-  local = 0.0 if f.has("rope_parameters") else f.take("rope_local_base_freq", float, 10000.0)
+  local = 0.0 if f.has("rope_parameters") else f.positive("rope_local_base_freq", 10000.0)
   rope = rope_fields(f)
   if rope.has(FULL) or rope.has(SLIDING):
     sliding = Fields(rope.take(SLIDING, dict, {}), f"{rope.where}.{SLIDING}")
     sliding.only("rope_type", "default")
-    local = sliding.take("rope_theta", float, 10000.0)
+    local = sliding.positive("rope_theta", 10000.0)
     sliding.finish()
     rope = Fields(rope.take(FULL, dict, {}) | rope.left, rope.where)
   return read_rope(rope, max_length, theta=1e6) | {"window_rope_theta": local}
@@ -86,5 +89,35 @@ def _write(c: DecoderConfig) -> dict[str, Any]:
   }
 
 
-GEMMA2 = Family(_read_gemma2, _write, MODULES, "Gemma2ForCausalLM", "Gemma2ForSequenceClassification")
-GEMMA3 = Family(_read_gemma3, _write, MODULES, "Gemma3ForCausalLM", "Gemma3TextForSequenceClassification")
+def _complete(largest: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+  """`Gguf.complete`. llama.cpp knows query_pre_attn_scalar by the number of layers of the `largest` model, the 27B."""
+
+  def complete(values: dict[str, Any]) -> dict[str, Any]:
+    width, heads, scalar = (values.get(name) for name in ("hidden_size", "num_attention_heads", "head_dim"))
+    if values.get("num_hidden_layers") == largest and type(width) is int and type(heads) is int and heads > 0:
+      scalar = width // heads
+    return values | {_ACTIVATION: "gelu_pytorch_tanh", "query_pre_attn_scalar": scalar}
+
+  return complete
+
+
+def _restore(name: str, tensor: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
+  return tensor - 1 if name.endswith("norm.weight") else tensor  # llama.cpp stores 1 + scale
+
+
+GEMMA2 = Family(
+  _read_gemma2,
+  _write,
+  MODULES,
+  language_model="Gemma2ForCausalLM",
+  classifier="Gemma2ForSequenceClassification",
+  gguf=Gguf("gemma2", _complete(largest=46), _restore),
+)
+GEMMA3 = Family(
+  _read_gemma3,
+  _write,
+  MODULES,
+  language_model="Gemma3ForCausalLM",
+  classifier="Gemma3TextForSequenceClassification",
+  gguf=Gguf("gemma3", _complete(largest=62), _restore),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.hub.config_fields import Fields, activation_name
+from rlhf_jax.models.hub.config_fields import MAX_LAYERS, Fields, activation_name
 from rlhf_jax.models.hub.family import Family
 
 MODULES = {
@@ -23,20 +23,20 @@ MODULES = {
 
 
 def _read(f: Fields) -> DecoderConfig:
-  heads, d_model, length = f.take("n_head", int), f.take("n_embd", int), f.take("n_positions", int)
+  heads, d_model, length = f.size("n_head"), f.size("n_embd"), f.size("n_positions")
   scaled = f.take("scale_attn_weights", bool, True)
   return DecoderConfig(
     family="gpt2",
-    vocab_size=f.take("vocab_size", int),
-    num_layers=f.take("n_layer", int),
+    vocab_size=f.size("vocab_size"),
+    num_layers=f.size("n_layer", most=MAX_LAYERS),
     d_model=d_model,
     num_heads=heads,
     num_kv_heads=heads,
-    d_ff=f.take("n_inner", int, 4 * d_model),
+    d_ff=f.size("n_inner", 4 * d_model),
     max_length=length,
     learned_positions=length,
     norm="layer",
-    norm_eps=f.take("layer_norm_epsilon", float, 1e-5),
+    norm_eps=f.positive("layer_norm_epsilon", 1e-5),
     query_scale=0.0 if scaled else 1.0,
     qkv_bias=True,
     attention_out_bias=True,

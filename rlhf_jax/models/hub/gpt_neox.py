@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.hub.config_fields import Fields, activation_name, read_rope, rope_fields, write_rope
+from rlhf_jax.models.hub.config_fields import MAX_LAYERS, Fields, activation_name, read_rope, rope_fields, write_rope
 from rlhf_jax.models.hub.family import Family
 
 MODULES = {
@@ -22,19 +22,19 @@ MODULES = {
 
 
 def _read(f: Fields) -> DecoderConfig:
-  heads, d_model = f.take("num_attention_heads", int), f.take("hidden_size", int)
-  max_length, bias = f.take("max_position_embeddings", int), f.take("attention_bias", bool, True)
+  heads, d_model = f.size("num_attention_heads"), f.size("hidden_size")
+  max_length, bias = f.size("max_position_embeddings"), f.take("attention_bias", bool, True)
   return DecoderConfig(
     family="gpt_neox",
-    vocab_size=f.take("vocab_size", int),
-    num_layers=f.take("num_hidden_layers", int),
+    vocab_size=f.size("vocab_size"),
+    num_layers=f.size("num_hidden_layers", most=MAX_LAYERS),
     d_model=d_model,
     num_heads=heads,
     num_kv_heads=heads,
-    d_ff=f.take("intermediate_size", int),
+    d_ff=f.size("intermediate_size"),
     max_length=max_length,
     norm="layer",
-    norm_eps=f.take("layer_norm_eps", float, 1e-5),
+    norm_eps=f.positive("layer_norm_eps", 1e-5),
     **_read_partial_rope(f, max_length, d_model // heads),
     parallel_residual=f.take("use_parallel_residual", bool, True),
     qkv_bias=bias,
@@ -48,9 +48,9 @@ def _read(f: Fields) -> DecoderConfig:
 
 def _read_partial_rope(f: Fields, max_length: int, head_dim: int) -> dict[str, Any]:
   """Rotary positions of the first features of a head: a share of them, stated as rotary_pct or in rope_parameters."""
-  share = None if f.has("rope_parameters") else f.take("rotary_pct", float, 0.25)
+  share = None if f.has("rope_parameters") else f.positive("rotary_pct", 0.25)
   rope = rope_fields(f, theta="rotary_emb_base")
-  stated = rope.take("partial_rotary_factor", float, 1.0)
+  stated = rope.positive("partial_rotary_factor", 1.0)
   rotary_dim = int(head_dim * (stated if share is None else share))
   return read_rope(rope, max_length) | {"rotary_dim": rotary_dim if rotary_dim != head_dim else 0}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from rlhf_jax.models.config import DecoderConfig
-from rlhf_jax.models.hub.config_fields import Fields, activation_name, read_rope, rope_fields, write_rope
-from rlhf_jax.models.hub.family import Family
+from rlhf_jax.models.hub.config_fields import MAX_LAYERS, Fields, activation_name, read_rope, rope_fields, write_rope
+from rlhf_jax.models.hub.family import Family, Gguf
 
 MODULES = {
   "embedding": "model.embed_tokens",
@@ -36,18 +39,18 @@ def read_shape(
     tied: the meaning of an absent tie_word_embeddings.
     activation: the name of the field with the activation.
   """
-  heads, d_model = f.take("num_attention_heads", int), f.take("hidden_size", int)
-  head_dim = f.take("head_dim", int, head_dim or d_model // heads)
+  heads, d_model = f.size("num_attention_heads"), f.size("hidden_size")
+  head_dim = f.size("head_dim", head_dim or max(d_model // heads, 1))
   return dict(
-    vocab_size=f.take("vocab_size", int),
-    num_layers=f.take("num_hidden_layers", int),
+    vocab_size=f.size("vocab_size"),
+    num_layers=f.size("num_hidden_layers", most=MAX_LAYERS),
     d_model=d_model,
     num_heads=heads,
-    num_kv_heads=f.take("num_key_value_heads", int, heads),
+    num_kv_heads=f.size("num_key_value_heads", heads),
     head_size=head_dim if head_dim * heads != d_model else 0,
-    d_ff=f.take("intermediate_size", int),
-    max_length=f.take("max_position_embeddings", int),
-    norm_eps=f.take("rms_norm_eps", float, 1e-6),
+    d_ff=f.size("intermediate_size"),
+    max_length=f.size("max_position_embeddings"),
+    norm_eps=f.positive("rms_norm_eps", 1e-6),
     activation=f.activation(activation),
     tied=f.take("tie_word_embeddings", bool, tied),
   )
@@ -103,5 +106,26 @@ def _write_mistral(c: DecoderConfig) -> dict[str, Any]:
   return write_shape(c) | {"sliding_window": max(c.windows, default=0) or None}
 
 
-LLAMA = Family(_read_llama, _write_llama, MODULES, "LlamaForCausalLM", "LlamaForSequenceClassification")
+def _complete(values: dict[str, Any]) -> dict[str, Any]:
+  return values | {"hidden_act": "silu"}
+
+
+def _restore(name: str, tensor: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
+  # llama.cpp rotates neighbouring features, so its files hold the rows of queries and keys interleaved.
+  heads = values["num_attention_heads"]
+  if ".k_proj." in name:
+    heads = values.get("num_key_value_heads", heads)
+  elif ".q_proj." not in name:
+    return tensor
+  return tensor.reshape(heads, -1, 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+
+
+LLAMA = Family(
+  _read_llama,
+  _write_llama,
+  MODULES,
+  language_model="LlamaForCausalLM",
+  classifier="LlamaForSequenceClassification",
+  gguf=Gguf("llama", _complete, _restore),
+)
 MISTRAL = Family(_read_mistral, _write_mistral, MODULES, "MistralForCausalLM", "MistralForSequenceClassification")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rlhf_jax.foreign_files import read_object
 from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 from rlhf_jax.models.hub.families import read_config
 from rlhf_jax.models.hub.gguf_file import open_gguf
-from rlhf_jax.models.hub.safetensors_file import SafeTensors
+from rlhf_jax.models.hub.safetensors_file import SafeTensors, other_form
 from rlhf_jax.models.hub.tensor_places import Tensors
 from rlhf_jax.models.hub.weights import load_weights
 from rlhf_jax.types import Params
@@ -44,11 +44,16 @@ def open_pretrained(name: str | Path) -> Pretrained:
     values, tensors = open_gguf(path)
     return Pretrained(path, read_config(values, str(path)), tensors)
   file = path / "config.json"
+  if not file.is_file():
+    raise UnsupportedModelError(f"{file} cannot be read: it is not there{other_form(path)}")
   try:
-    values = json.loads(file.read_text())
+    values = read_object(file)
   except (OSError, ValueError) as error:
     raise UnsupportedModelError(f"{file} cannot be read: {error}") from error
-  return Pretrained(path, read_config(values, str(file)), SafeTensors(path), float(values.get("score_bias", 0.0)))
+  config, bias = read_config(values, str(file)), values.get("score_bias", 0.0)
+  if type(bias) not in (int, float) or not abs(bias) < 1e6:
+    raise UnsupportedModelError(f"{file}: score_bias must be a number, not {bias!r:.80}")
+  return Pretrained(path, config, SafeTensors(path), float(bias))
 
 
 def load_pretrained(model: Pretrained, shard: Callable[[Any], Any] | None = None) -> Params:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.hub.config_fields import Fields, read_rope, read_windows, rope_fields, write_windows
-from rlhf_jax.models.hub.family import Family
+from rlhf_jax.models.hub.family import Family, Gguf, as_it_is
 from rlhf_jax.models.hub.llama import MODULES, read_shape, write_shape
 
 
@@ -44,5 +44,28 @@ def _read(f: Fields, head_dim: int | None = None) -> dict[str, Any]:
   return shape | read_rope(rope_fields(f), shape["max_length"]) | {"windows": windows}
 
 
-QWEN2 = Family(_read_qwen2, _write_qwen2, MODULES, "Qwen2ForCausalLM", "Qwen2ForSequenceClassification")
-QWEN3 = Family(_read_qwen3, _write_qwen3, MODULES, "Qwen3ForCausalLM", "Qwen3ForSequenceClassification")
+def _complete_qwen2(values: dict[str, Any]) -> dict[str, Any]:
+  # Qwen 2 has no field for them: its queries, keys and values always have a bias.
+  return {name: value for name, value in values.items() if name != "attention_bias"} | {"hidden_act": "silu"}
+
+
+def _complete_qwen3(values: dict[str, Any]) -> dict[str, Any]:
+  return values | {"hidden_act": "silu"}
+
+
+QWEN2 = Family(
+  _read_qwen2,
+  _write_qwen2,
+  MODULES,
+  language_model="Qwen2ForCausalLM",
+  classifier="Qwen2ForSequenceClassification",
+  gguf=Gguf("qwen2", _complete_qwen2, as_it_is),
+)
+QWEN3 = Family(
+  _read_qwen3,
+  _write_qwen3,
+  MODULES,
+  language_model="Qwen3ForCausalLM",
+  classifier="Qwen3ForSequenceClassification",
+  gguf=Gguf("qwen3", _complete_qwen3, as_it_is),
+)

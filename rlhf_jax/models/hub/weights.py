@@ -20,6 +20,9 @@ from rlhf_jax.models.hub.tensor_places import Index, Place, Tensors, file_shape,
 from rlhf_jax.models.language_model import language_model
 from rlhf_jax.types import Params
 
+# TRL's AutoModelForCausalLMWithValueHead: a matrix [1, d] and a bias [1] on the last hidden state, as in our head.
+_VALUE_HEAD, _VALUE_BIAS = "v_head.summary.weight", "v_head.summary.bias"
+
 
 def load_weights(
   tensors: Tensors, config: DecoderConfig, *, where: str, shard: Callable[[Any], Any] | None = None, bias: float = 0.0
@@ -32,7 +35,8 @@ def load_weights(
     bias: the bias of the head, where the files hold that of a sequence classifier: it has no tensor there.
 
   Returns:
-    {"decoder": ...}, and a "head" for a sequence classifier.
+    {"decoder": ...}, and a "head" for a sequence classifier, and for a language model with TRL's value head. The
+    decoder of a classifier with an output matrix of its own lacks it, as the file does.
 
   Raises:
     UnsupportedModelError: a tensor is missing, has another shape, or has no place in the model.
@@ -45,7 +49,8 @@ def load_weights(
   def load(path: Any, leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     if name == "head/bias":
-      return jax.device_put(np.float32(bias), sharding)
+      stored = tensors.read(_VALUE_BIAS, (slice(0, 1),))[0] if _VALUE_BIAS in tensors.shapes else bias
+      return jax.device_put(np.float32(stored), sharding)
     place = _locate(family, name, tensors)
 
     def part(index: Index) -> np.ndarray:
@@ -63,9 +68,16 @@ def _check_shapes(tensors: Tensors, config: DecoderConfig, where: str) -> Params
   family = FAMILIES[config.family]
   model = language_model(config)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
-  if "score.weight" in tensors.shapes:
+  unembedding = locate(family, "decoder/unembedding/kernel").name
+  is_classifier = "score.weight" in tensors.shapes
+  if is_classifier or _VALUE_HEAD in tensors.shapes:
     shapes = jax.eval_shape(model.init_head, jax.random.key(0), shapes)
-  known = set()
+  if is_classifier and tensors.shapes["score.weight"][:1] != (1,):
+    labels = tensors.shapes["score.weight"][0]
+    raise UnsupportedModelError(f"{where} is a classifier of {labels} labels; a reward model has one")
+  if is_classifier and unembedding not in tensors.shapes:
+    shapes["decoder"].pop("unembedding", None)
+  known = {_VALUE_BIAS} if tensors.shapes.get(_VALUE_BIAS) == (1,) and not is_classifier else set()
   for name, leaf in leaf_paths(shapes):
     if name == "head/bias":
       continue
@@ -77,19 +89,23 @@ def _check_shapes(tensors: Tensors, config: DecoderConfig, where: str) -> Params
     if found != wanted:
       raise UnsupportedModelError(f"{where}: {place.name} is {found}, the config asks for {wanted}")
   embedding = _locate(family, "decoder/embedding/embedding", tensors).name
-  unembedding = locate(family, "decoder/unembedding/kernel").name
   for name in sorted(set(tensors.shapes) - known):
     if OLD_BUFFER.search(name):
       continue
     if name == unembedding and _equal(tensors, name, embedding):
       continue  # a tied embedding that was written twice
-    raise UnsupportedModelError(f"{where}: the tensor {name!r} has no place in a {config.family} of this config")
+    advice = ": merge the adapters first, with merge_and_unload() of PEFT" if ".lora_" in name else ""
+    raise UnsupportedModelError(
+      f"{where}: the tensor {name!r} has no place in a {config.family} of this config{advice}"
+    )
   return shapes
 
 
 def _locate(family: Family, leaf: str, tensors: Tensors) -> Place:
   """The place of a parameter in these files, which may leave out the family's optional prefix of names."""
   place = locate(family, leaf)
+  if leaf == "head/kernel" and place.name not in tensors.shapes:
+    return place._replace(name=_VALUE_HEAD)
   bare = place.name.removeprefix(family.optional_prefix)
   return place if place.name in tensors.shapes or bare not in tensors.shapes else place._replace(name=bare)
 

@@ -1,0 +1,290 @@
+"""The programs of a stage with abstract arguments: the stage's own functions, as its `run` builds and calls them.
+
+An algorithm's `build(config, model, transport, steps)` returns its compiled functions, for `run` and for this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rlhf_jax.algorithms import dpo, ppo, pretrain, reinforce, reward_model, rloo, sft
+from rlhf_jax.models import LanguageModel, only_scored
+from rlhf_jax.pipeline.plan import Step
+from rlhf_jax.tools.compile.counts import moved
+from rlhf_jax.tools.compile.program import Program
+from rlhf_jax.train import PolicyConfig, adapt, by_rows, frozen, init_state, make_mesh, policy_of
+from rlhf_jax.train.mesh import row_devices, rows, shardings
+from rlhf_jax.train.rewards import make_score
+from rlhf_jax.train.sampler import Sampling, compiled_sampler, make_layout
+from rlhf_jax.train.update import detach
+from rlhf_jax.types import Batch, Params, Preferences, Prompts, Rollout, TrainState
+
+RESPONSES = 2  # to a prompt of a comparison
+Tree = Any
+
+
+class StagePrograms(NamedTuple):
+  """The programs of a stage, and what it keeps on the chips."""
+
+  programs: list[Program]
+  """Programs in the order in which a step calls them."""
+  resident: Mapping[str, Tree]
+  """Trees of arrays that are on the chips in every step, by the names of `Program.weights`."""
+
+
+def programs_of(step: Step, model: LanguageModel) -> StagePrograms | None:
+  """The programs of a stage on the devices of `rlhf_jax.train.mesh.using_devices`; None for a stage that learns
+  nothing."""
+  make = _STAGES.get(step.module.__name__)
+  if isinstance(step.config, PolicyConfig):
+    make = _reinforcement
+  return make(_Place(step, model)) if make else None
+
+
+class _Place:
+  """Makes abstract arrays of one stage, laid out as its own arrays are."""
+
+  def __init__(self, step: Step, model: LanguageModel) -> None:
+    self.step, self.model, self.config = step, model, step.config
+    self.transport = step.stage.transport
+    self.mesh = make_mesh(self.transport)
+    self.rows, self.whole = rows(self.mesh), NamedSharding(self.mesh, PartitionSpec())
+    self.key = self.laid_out(jax.eval_shape(lambda: jax.random.key(0)), lambda _: self.whole)
+
+  def laid_out(self, tree: Tree, places: Callable[[Tree], Any]) -> Tree:
+    """The tree with shardings: one for all leaves, or a tree of them."""
+    found = places(tree)
+    found = found if not isinstance(found, NamedSharding) else jax.tree.map(lambda _: found, tree)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, found)
+
+  def parameters(self, make: Callable[..., Tree], *arguments: Tree) -> Tree:
+    """The result of `make`, laid out by the rules of the mesh."""
+    return self.laid_out(jax.eval_shape(make, *arguments), lambda tree: shardings(self.mesh, tree))
+
+  def array(self, dtype: Any, *shape: int) -> Any:
+    """Rows [N, ...], N up to a multiple of what they are cut into, as the stage pads them."""
+    parts = row_devices(self.mesh) * self.transport.microbatches
+    each = -(-shape[0] // parts) * parts
+    return jax.ShapeDtypeStruct((each, *shape[1:]), dtype, sharding=self.rows)
+
+  def policy(self) -> Params:
+    return self.parameters(lambda: self.model.init(jax.random.key(0)))
+
+  def headed(self, params: Params) -> Params:
+    likelihood = getattr(self.config, "likelihood", 0.0)
+    return self.parameters(lambda params: self.model.init_head(jax.random.key(0), params, likelihood), params)
+
+  def scored(self, params: Params) -> Params:
+    return self.parameters(only_scored, self.headed(params))
+
+  def frozen(self, params: Params, *, scores_only: bool = False) -> Params:
+    return self.parameters(lambda params: frozen(self.model, params, scores_only=scores_only), params)
+
+  def state(self, params: Params, optimizer: Any, extra: Tree = ()) -> TrainState:
+    def first(params):
+      return init_state(adapt(getattr(self.config, "lora", None), self.step.stage, params), optimizer, extra)
+
+    return self.parameters(first, params)
+
+  def minimum(self, tree: Tree, gathers: int, reductions: int) -> float:
+    """Bytes that a chip sends when every matrix that is cut is gathered `gathers` times in two bytes a number, and its
+    gradient is summed `reductions` times, in each microbatch."""
+    fsdp = self.mesh.shape["fsdp"]
+    cut = sum(
+      math.prod(leaf.shape) / self.mesh.shape["tensor"]
+      for leaf in jax.tree.leaves(tree)
+      if "fsdp" in (leaf.sharding.spec if leaf.sharding else ())
+    )
+    return self.transport.microbatches * cut * 2 * (gathers + reductions) * (fsdp - 1) / fsdp
+
+  def sums(self, flops: float) -> float:
+    """Bytes that a chip sends along tensor for `flops` operations of models, over all chips: two sums of the hidden
+    states of its rows in each layer and pass."""
+    tensor, config = self.mesh.shape["tensor"], self.model.config
+    if tensor == 1:
+      return 0.0
+    tokens = flops / (2 * _count(self.policy())) / row_devices(self.mesh)  # of all passes, of one row of the mesh
+    hidden = tokens * config.d_model * jnp.dtype(config.dtype).itemsize
+    return 2 * config.num_layers * moved("all-reduce", hidden, tensor)
+
+  def forward(
+    self, name: str, function: Any, arguments: tuple[Any, ...], models: Mapping[str, Tree], tokens: float, **more: Any
+  ) -> Program:
+    """A program that reads `tokens` tokens by each of the models, which are arguments by name."""
+    flops = 2 * sum(map(_count, models.values())) * tokens
+    minimum = sum(self.minimum(tree, 1, 0) for tree in models.values())
+    settings = dict(tokens=tokens, model_flops=flops, minimum=minimum, partitioned=self.sums(flops), weights=models)
+    return Program(name, function, arguments, **{**settings, **more})
+
+  def update(
+    self, update: Any, state: TrainState, batch: Tree, weights: Tree, tokens: float, calls: int = 1
+  ) -> Program:
+    trained, flops = detach(state)[0].params, 6 * _count(state.params) * tokens
+    return Program(
+      "update", update, (state, batch, weights), {"parameters": state.params, "optimizer": state.opt_state}, calls,
+      tokens, flops, self.minimum(state.params, 2, 0) + self.minimum(trained, 0, 1), self.sums(flops),
+    )  # fmt: skip
+
+
+def _supervised(place: _Place, build: Callable, params: Params, batch: Tree, weights: Tree) -> StagePrograms:
+  optimizer, update, *_ = build(place.config, place.model, place.transport, 1000)
+  state = place.state(params, optimizer)
+  programs = [place.update(update, state, batch, weights, math.prod(batch.tokens.shape))]
+  return StagePrograms(programs, {"parameters": state.params, "optimizer": state.opt_state})
+
+
+def _language(build: Callable, *, packed: bool) -> Callable[[_Place], StagePrograms]:
+  """Pretraining and SFT. packed: whether a row holds several sequences."""
+
+  def programs(place: _Place) -> StagePrograms:
+    shape = place.config.batch_size, place.config.length
+    segments = place.array(jnp.int32, *shape) if packed else None
+    batch = Batch(place.array(jnp.int32, *shape), place.array(bool, *shape), segments)
+    return _supervised(place, build, place.policy(), batch, place.array(jnp.float32, *shape))
+
+  return programs
+
+
+def _dpo(place: _Place) -> StagePrograms:
+  n = place.config.batch_size
+  shape = n, RESPONSES, place.config.length
+  tokens, mask = place.array(jnp.int32, *shape), place.array(bool, *shape)
+  batch = dpo.Groups(tokens, mask, place.array(jnp.float32, n, RESPONSES), place.array(jnp.float32, n))
+  found = _supervised(place, dpo.build, place.policy(), batch, place.array(jnp.float32, n, RESPONSES, RESPONSES))
+  logprobs = jax.jit(by_rows(functools.partial(dpo.response_logprobs, place.model.apply), place.transport))
+  models = {"reference": place.policy()}
+  # The reference's log-probs are made before the first step, not in each; then the reference is not kept.
+  scored = place.forward("reference", logprobs, (*models.values(), tokens, mask), models, math.prod(shape), calls=0)
+  return StagePrograms([scored, *found.programs], found.resident)
+
+
+def _reward_model(place: _Place) -> StagePrograms:
+  config = place.config
+  shape = config.batch_size, RESPONSES, config.length
+  ranks = place.array(jnp.int32, *shape[:2])
+  batch = Preferences(place.array(jnp.int32, *shape), place.array(bool, *shape), ranks)
+  weights = {"ranks": place.array(jnp.float32, shape[0])}
+  policy = {"policy": place.policy()}
+  found = _supervised(place, reward_model.build, place.scored(policy["policy"]), batch, weights)
+  trained = {"frozen copy": place.frozen(found.resident["parameters"], scores_only=True)}
+  sampling = _sampling(place, config.sampling, policy, policy["policy"], trained, config.normalize_count, 1)
+  after = [dataclasses.replace(program, calls=0) for program in sampling]  # once, at the end, when the policy is loaded
+  return StagePrograms([*found.programs, *after], found.resident)
+
+
+def _reinforcement(place: _Place) -> StagePrograms:
+  config, module = place.config, place.step.module
+  settings, sampling = config.environment, config.environment.sampling
+  samples, length = settings.samples_per_prompt, sampling.max_prompt_tokens + sampling.max_new_tokens
+  episodes = settings.batch_size * samples
+  policy = place.policy()
+  reference = place.frozen(policy)
+  optimizer, update, experience_of = module.build(config, place.model, place.transport, 1000)
+  state = place.state(*_first_state(place, policy, optimizer))
+  resident = {"parameters": state.params, "optimizer": state.opt_state, "reference": reference}
+  with_model = bool(settings.reward.checkpoint)
+  reward = {"reward model": place.frozen(place.headed(policy), scores_only=True)} if with_model else {}
+  held = {"parameters": state.params}
+  programs = _sampling(place, sampling, held, policy_of(state.params), reward, settings.batch_size, samples)
+
+  rows = episodes, length
+  f32 = jnp.float32
+  rollout = Rollout(
+    place.array(jnp.int32, *rows), place.array(bool, *rows), place.array(f32, *rows), place.array(bool, episodes)
+  )
+  arguments: tuple[Any, ...] = (reference, rollout, place.array(f32, episodes))
+  models = {"reference": reference}
+  if state.extra:  # the coefficient of the KL, or the moving mean
+    arguments = (state.params, *arguments, *state.extra.values())
+    value = state.params.get("value", state.params["policy"] if module is ppo else {})
+    models["value"] = value
+  program = place.forward("experience", experience_of, arguments, models, episodes * length)
+  weights = {"reference": reference} | ({"parameters": state.params} if state.extra else {})
+  programs.append(dataclasses.replace(program, weights=weights))
+
+  experience = jax.eval_shape(experience_of, *arguments)[0]
+  minibatches = getattr(config, "minibatches", 1)
+  each = episodes // minibatches
+  batch = jax.tree.map(lambda x: place.array(x.dtype, each, *x.shape[1:]), experience)
+  weighed = (each,) if module is rloo else (each, length)  # a weight for each sequence, or for each token
+  calls = getattr(config, "epochs", 1) * minibatches
+  programs.append(place.update(update, state, batch, place.array(f32, *weighed), each * length, calls))
+  return StagePrograms(programs, {**resident, **reward})
+
+
+def _first_state(place: _Place, policy: Params, optimizer: Any) -> tuple[Params, Any, Tree]:
+  """(parameters, optimiser, extra arrays) of a stage of RL, by algorithm."""
+  module, config = place.step.module, place.config
+  if module not in (ppo, reinforce):
+    return policy, optimizer, ()
+  extra = {"kl_coef" if module is ppo else "moving_mean": jnp.zeros(())}
+  if module is ppo and config.shared_trunk:
+    return {"policy": place.headed(policy)}, optimizer, extra
+  if module is ppo or config.baseline == "value":
+    return {"policy": policy, "value": place.scored(policy)}, optimizer, extra
+  return {"policy": policy}, optimizer, extra
+
+
+def _sampling(
+  place: _Place,
+  settings: Sampling,
+  held: Mapping[str, Tree],
+  policy: Params,
+  reward: Mapping[str, Params],
+  prompts: int,
+  samples: int,
+) -> list[Program]:
+  """The programs that lay a policy out for sampling, sample `samples` responses to each prompt, and score them.
+
+  held: the tree, by name, that the policy is part of. reward: the reward model by its name, or nothing.
+  """
+  lay_out = make_layout(place.model.config.dtype, place.mesh)
+  served = place.laid_out(jax.eval_shape(lay_out, policy), lambda tree: shardings(place.mesh, tree, ("tensor",)))
+  sampler = compiled_sampler(place.model, settings, place.mesh, 2, 0)
+  devices = row_devices(place.mesh)
+  count = -(-prompts // devices) * devices
+
+  def row(*shape: int) -> Any:
+    return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place.rows)
+
+  new, total = settings.max_new_tokens, prompts * samples
+  length = settings.max_prompt_tokens + new
+  arguments = (
+    served,
+    Prompts(row(count, settings.max_prompt_tokens), row(count)),
+    row(count * samples),
+    place.key,
+    None,
+  )
+  waves = -(-count * samples // settings.slots) if settings.slots else 1
+  gathered = place.minimum(policy, 1, 0) / place.transport.microbatches
+  programs = [
+    Program("lay_out", lay_out, (policy,), held, minimum=gathered, partitioned=gathered),
+    place.forward("sample", sampler, arguments, {"serving copy": served}, total * new, minimum=0.0, trips=waves * new),
+  ]
+  if reward:
+    (model,) = reward.values()
+    tokens, mask = place.array(jnp.int32, total, length), place.array(bool, total, length)
+    score = make_score(place.model, place.transport)
+    programs.append(place.forward("score", score, (model, tokens, mask), reward, total * length))
+  return programs
+
+
+def _count(tree: Tree) -> int:
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+_STAGES: dict[str, Callable[[_Place], StagePrograms]] = {
+  pretrain.__name__: _language(pretrain.build, packed=False),
+  sft.__name__: _language(sft.build, packed=True),
+  dpo.__name__: _dpo,
+  reward_model.__name__: _reward_model,
+}

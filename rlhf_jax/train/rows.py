@@ -1,0 +1,146 @@
+"""Functions of rows over all devices: each device computes its own rows, in microbatches, with weights that it gathers.
+
+Under `jax.shard_map` over data and fsdp everything in such a function is local, so its cost is that of the device's
+rows, however they are cut; the tensor axis is left to the partitioner. Any number of rows is allowed: rows of zeros are
+added, whose weights are 0, and rows of results are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jax.typing import ArrayLike
+
+from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.stage import Transport
+from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, specs
+from rlhf_jax.types import Params, nothing, pool, pool_over
+
+Tree = TypeVar("Tree")
+Part = Callable[..., tuple[Any, Any]]
+
+
+def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[..., Any]:
+  """`call(params, *rows) -> results` of `function(params, *rows) -> results`, over all devices and in microbatches.
+
+  rows and results are trees of arrays [N, ...], for any N; a row's results depend on nothing of other rows. It is to be
+  called inside of a jitted function, with parameters that are placed by `shardings`.
+  """
+  mesh = make_mesh(transport)
+
+  def local(params, *rows):
+    count = _parts(_length(rows), transport.microbatches)
+    if count == 1:
+      return function(params, *rows)
+    results = jax.lax.map(lambda part: function(params, *part), split_rows(rows, count))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+
+  def call(params, *rows):
+    total = _length(rows)
+    rows = pad_rows(rows, mesh, transport.microbatches)
+    cut = PartitionSpec(ROWS)
+    results = _on_each(local, mesh, (specs(mesh, params, ROWS), *[cut] * len(rows)), cut)(params, *rows)
+    return jax.tree.map(lambda x: x[:total], results) if _length(results) > total else results
+
+  return call
+
+
+def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: Transport) -> Callable[..., jax.Array]:
+  """`logprobs(params, tokens[B, T], mask[B, T]) -> f32[B, T]` of `apply(params, tokens) -> logits`, as `by_rows`.
+
+  They are log-probs at the sampling temperature, in nats, 0 outside of the mask.
+  """
+
+  def logprobs(params, tokens, mask):
+    return token_logprobs(apply(params, tokens) / temperature, tokens, mask=mask)
+
+  return by_rows(logprobs, transport)
+
+
+def sum_of_rows(part: Part, like: Callable[[Params], Any], transport: Transport, mesh: Mesh) -> Part:
+  """`total(params, *rows) -> (gradients, metrics)`, the sum over microbatches and devices of those of `part`.
+
+  Args:
+    part: the function (params, *rows) -> (gradients, metrics) of some rows.
+    like: the function from params to the parameters that the gradients are of.
+  """
+  local = in_microbatches(part, transport.microbatches)
+
+  def total(params, *rows):
+    cut = PartitionSpec(ROWS)
+    places = specs(mesh, like(params), ROWS)
+
+    def on_device(params, *rows):
+      gradients, metrics = local(params, *rows)
+      return jax.tree.map(over_devices, gradients, places), pool_over(metrics, ROWS)
+
+    in_specs = (specs(mesh, params, ROWS), *[cut] * len(rows))
+    return _on_each(on_device, mesh, in_specs, (places, PartitionSpec()))(params, *rows)
+
+  def over_devices(gradient, place):
+    """The sum over the axes that did not sum it yet: gathering a matrix did so along fsdp, backward."""
+    axes = tuple(axis for axis in ROWS if axis not in place and mesh.shape[axis] > 1)
+    return jax.lax.psum(gradient.astype(transport.gradient_dtype), axes).astype(gradient.dtype) if axes else gradient
+
+  return local if mesh.size == 1 else total
+
+
+def in_microbatches(part: Part, microbatches: int) -> Part:
+  """The sum of `part(params, *rows)` over at most `microbatches` cuts of its rows, one after the other."""
+
+  def total(params, *rows):
+    count = _parts(_length(rows), microbatches)
+    if count == 1:
+      return part(params, *rows)
+    cuts = split_rows(rows, count)
+    start = nothing(jax.eval_shape(part, params, *jax.tree.map(lambda x: x[0], cuts)))
+    return jax.lax.scan(lambda sums, cut: (pool(sums, part(params, *cut)), None), start, cuts)[0]
+
+  return total
+
+
+def pad_rows(rows: Tree, mesh: Mesh, microbatches: int) -> Tree:
+  """Rows of zeros at the end of arrays [N, ...], so that all devices have equally many, and all their microbatches."""
+  devices = mesh.shape["data"] * mesh.shape["fsdp"]
+  each = -(-_length(rows) // devices)
+  parts = _parts(each, microbatches)
+  missing = devices * parts * -(-each // parts) - _length(rows)
+  if not missing:
+    return rows
+
+  def pad(x):
+    return (jnp if isinstance(x, jax.Array) else np).pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1))
+
+  return jax.tree.map(pad, rows)
+
+
+def place_rows(rows: Tree, mesh: Mesh, microbatches: int) -> Tree:
+  """Arrays [N, ...] padded by `pad_rows` and put on the devices."""
+  return put_rows(mesh, pad_rows(rows, mesh, microbatches))
+
+
+def split_rows(rows: Tree, parts: int) -> Tree:
+  """Arrays [N, ...] as [parts, N / parts, ...]."""
+  return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), rows)
+
+
+def _parts(rows: int, microbatches: int) -> int:
+  """The number of microbatches of one device, which has as few rows in each as `microbatches` of them would."""
+  return -(-rows // -(-rows // microbatches)) if rows else 1
+
+
+def _length(rows: Any) -> int:
+  return len(jax.tree.leaves(rows)[0])
+
+
+def _on_each(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+  """shard_map over the axes of rows. An axis of size 1 is manual too: some kernels are made for manual axes alone."""
+  if mesh.size == 1:
+    return function
+  axes = {*mesh.axis_names} if mesh.shape["tensor"] == 1 else {*ROWS}
+  return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=axes, check_vma=False)
