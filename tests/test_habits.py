@@ -51,3 +51,21 @@ def test_json_files_of_a_run_are_read_and_written_whole(path):
       r"json\.loads?\([^\n]*\.(?:read_text|open)\(|write_text\(json\.dumps|json\.dump\(", path.read_text()
     )
     assert not bare, f"{path}: {bare}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_exports_what_it_defines(path):
+  """A name has one home: only a package's `__init__` hands on names of other modules."""
+  tree = ast.parse(path.read_text())
+  exported = {
+    name
+    for node in tree.body
+    if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+    for name in ast.literal_eval(node.value)
+  }
+  defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+  for node in tree.body:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    defined |= {target.id for target in targets if isinstance(target, ast.Name)}
+  if path.name != "__init__.py":
+    assert exported <= defined, f"{path.name} exports {sorted(exported - defined)}, which other modules define"

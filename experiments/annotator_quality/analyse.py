@@ -21,8 +21,8 @@ from rlhf_jax.agreement.screening import SET_ASIDE, screen
 from rlhf_jax.agreement.tables import Table, judgement_table, pairs_of
 from rlhf_jax.data import write_text
 from rlhf_jax.evaluation.simulated_judgements import simulate_judgements
-from rlhf_jax.evaluation.statistics import mean_interval, wilson_interval
 from rlhf_jax.feedback.records import Item
+from rlhf_jax.intervals import mean_interval, wilson_interval
 from rlhf_jax.world import gold_reward, make_labellers
 from rlhf_jax.writing import write_figure
 

@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_jax.data import write_text
-from rlhf_jax.evaluation.statistics import mean_interval
+from rlhf_jax.intervals import mean_interval
 from rlhf_jax.writing import write_figure
 
 MEASURES = {"likelihood": "acc", "generate": "score"}

@@ -207,13 +207,13 @@ def _answered(
   tokenizer: Tokenizer, prompt: list[int], response: list[int], starts: list[int] | None, spans: Sequence[Span]
 ) -> Answered:
   """starts: index of the character at which each id of the response begins. spans: those of {% generation %} blocks."""
-  ends = [place for place, index in enumerate(response) if index in tokenizer.end_ids]
-  if not ends:  # a template without an end of a turn: without one the model would not learn to stop
-    response, ends = [*response, tokenizer.eos_id], [len(response)]
-  said = np.arange(len(response)) <= ends[0]
+  end = min((response.index(index) for index in tokenizer.end_ids if index in response), default=len(response))
+  if end == len(response):  # a template without an end of a turn: without one the model would not learn to stop
+    response = [*response, tokenizer.eos_id]
+  said = np.arange(len(response)) <= end
   if starts is not None and spans:
     said &= np.append(_inside(starts, spans), np.zeros(len(response) - len(starts), bool))
-    said[ends[0]] = True
+    said[end] = True
   return Answered(prompt, response, said)
 
 

@@ -189,15 +189,16 @@ class Stream:
   def _encode(self, examples: list[Drawn]) -> list[Encoded]:
     """The demonstrations that fit into a row, and the rows of every text, which fills as many as it needs."""
     texts = [example.record.text for _, example in examples if isinstance(example.record, Text)]
-    pairs = [example.record for _, example in examples if self._may_fit(example.record)]
+    may_fit = [example.record if self._may_fit(example.record) else None for _, example in examples]
+    pairs = [record for record in may_fit if record]
     encoded = iter(encode_demonstrations(self.tokenizer, pairs, self.mixture.loss, self.notes))
     cut = iter(cut_texts(self.tokenizer, texts, self.length))
     found: list[Encoded] = []
-    for source, example in examples:
+    for (source, example), pair in zip(examples, may_fit, strict=True):
       if isinstance(example.record, Text):
         found += next(cut)
         continue
-      row = next(encoded) if self._may_fit(example.record) else None
+      row = next(encoded) if pair else None
       if isinstance(row, str):
         leave_out(source.source, source.skips, example.where, row, "unusable")
       elif row and len(row[0]) <= self.length:

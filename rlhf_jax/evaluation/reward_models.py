@@ -15,13 +15,8 @@ from rlhf_jax import data
 from rlhf_jax.data.files import Row
 from rlhf_jax.data.row_formats import RowFormats
 from rlhf_jax.data.row_values import schema_error
-from rlhf_jax.evaluation.statistics import (
-  Interval,
-  clustered_share,
-  pair_accuracy,
-  ranking_accuracy,
-  ratio_interval,
-)
+from rlhf_jax.evaluation.statistics import clustered_share, pair_accuracy, ranking_accuracy, ratio_interval
+from rlhf_jax.intervals import Interval
 from rlhf_jax.stage import Stage
 from rlhf_jax.train import report_skips
 from rlhf_jax.train.row_sources import AnyRows, path_of, read_given

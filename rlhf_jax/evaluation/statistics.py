@@ -15,30 +15,11 @@ from numpy.typing import ArrayLike
 from rlhf_jax.intervals import (
   Interval,
   finite,
-  mean_interval,
   nothing,
   t_quantile,
   wilson_bounds,
-  wilson_interval,
-  win_rate,
 )
 from rlhf_jax.reduce import ordered_pairs
-
-__all__ = [
-  "Calibration",
-  "Interval",
-  "calibration",
-  "clustered_share",
-  "interquartile_interval",
-  "interquartile_mean",
-  "mean_interval",
-  "pair_accuracy",
-  "pooled_interval",
-  "ranking_accuracy",
-  "ratio_interval",
-  "wilson_interval",
-  "win_rate",
-]
 
 
 class Calibration(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.evaluation.statistics import mean_interval, wilson_interval, win_rate
+from rlhf_jax.intervals import mean_interval, wilson_interval, win_rate
 
 Answers = Mapping[str, Mapping[str, Any]]  # {model: {measure: f[N], "responses": N texts}}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rlhf_jax.evaluation.statistics import Interval
+from rlhf_jax.intervals import Interval
 from rlhf_jax.report.plots import NO_SERIES, interval_panel
 from rlhf_jax.report.read_run import Run
 from rlhf_jax.report.sections import Panel, measure_cell, short

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rlhf_jax.evaluation.statistics import Interval
+from rlhf_jax.intervals import Interval
 
 NUM_COLORS = 8
 NO_SERIES = -1

@@ -11,7 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from rlhf_jax.data import value_text
-from rlhf_jax.evaluation.statistics import Interval, pooled_interval
+from rlhf_jax.evaluation.statistics import pooled_interval
+from rlhf_jax.intervals import Interval
 from rlhf_jax.report.plots import NO_SERIES, NUM_COLORS, Line, interval_panel, line_panel, thin_out
 from rlhf_jax.report.read_run import Run, StageRecord, mapping, read_interval
 from rlhf_jax.report.words import (

@@ -7,7 +7,7 @@ import math
 import unicodedata
 from collections.abc import Iterator
 
-from rlhf_jax.evaluation.statistics import Interval
+from rlhf_jax.intervals import Interval
 from rlhf_jax.report.read_run import Run, StageRecord
 
 # Measures that are shares between 0 and 1, shown as percentages; all others are plain numbers.

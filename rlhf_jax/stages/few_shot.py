@@ -23,7 +23,7 @@ from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import WIDTH, Continuations, make_likelihood
 from rlhf_jax.evaluation.questions import Form, Question, answer_ids, context_ids, draw_shots, question_formats
 from rlhf_jax.evaluation.results import write_results
-from rlhf_jax.evaluation.statistics import Interval, mean_interval, wilson_interval
+from rlhf_jax.intervals import Interval, mean_interval, wilson_interval
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NonNegativeInt, PositiveInt
 from rlhf_jax.settings import ConfigError

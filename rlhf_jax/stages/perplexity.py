@@ -22,7 +22,8 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import make_likelihood
 from rlhf_jax.evaluation.results import write_results
-from rlhf_jax.evaluation.statistics import Interval, ratio_interval
+from rlhf_jax.evaluation.statistics import ratio_interval
+from rlhf_jax.intervals import Interval
 from rlhf_jax.ranges import PositiveInt
 from rlhf_jax.stage import RowLength, Stage, StageName
 from rlhf_jax.train import check_length, load_policy, open_workspace

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.reward_models import accuracy_by_kind, read_contrasts, score_sides
-from rlhf_jax.evaluation.statistics import Interval, mean_interval, pair_accuracy
+from rlhf_jax.evaluation.statistics import pair_accuracy
+from rlhf_jax.intervals import Interval, mean_interval
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (

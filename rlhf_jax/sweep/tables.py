@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.evaluation.statistics import Interval, interquartile_interval
+from rlhf_jax.evaluation.statistics import interquartile_interval
+from rlhf_jax.intervals import Interval
 from rlhf_jax.sweep.cells import is_seed, short_names, value_text
 from rlhf_jax.sweep.measures import Measured
 

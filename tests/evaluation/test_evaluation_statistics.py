@@ -10,16 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_jax.evaluation.statistics import (
-  Interval,
   calibration,
   interquartile_mean,
-  mean_interval,
   pair_accuracy,
   pooled_interval,
   ranking_accuracy,
-  wilson_interval,
-  win_rate,
 )
+from rlhf_jax.intervals import Interval, mean_interval, wilson_interval, win_rate
 
 
 def test_mean_interval_of_one_to_five():

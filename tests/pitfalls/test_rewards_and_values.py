@@ -41,7 +41,8 @@ def test_a_reward_of_zero_is_a_reward(workspace, tokenizer, on_one_device):
 
   # A token that the model often draws serves as the end, so that some responses end and others do not.
   rollout = episodes(tokenizer).rollout
-  ending = dataclasses.replace(tokenizer, eos_id=int(np.bincount(rollout.tokens[rollout.mask]).argmax()))
+  often = int(np.bincount(rollout.tokens[rollout.mask]).argmax())
+  ending = dataclasses.replace(tokenizer, eos_id=often, end_ids=(often,))
   batch = episodes(ending, missing_eos_score=0.0)
   finished = np.asarray(batch.rollout.finished)
   assert finished.any() and not finished.all()

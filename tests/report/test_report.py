@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_chain import ROOT
 
-from rlhf_jax.evaluation.statistics import Interval
+from rlhf_jax.intervals import Interval
 from rlhf_jax.report import plots
 from rlhf_jax.report.plots import moving_average, thin_out
 from rlhf_jax.report.read_run import read_run

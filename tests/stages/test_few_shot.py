@@ -12,7 +12,8 @@ from tiny_chain import SIZES, shared_settings
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import make_likelihood
-from rlhf_jax.evaluation.statistics import mean_interval, ratio_interval
+from rlhf_jax.evaluation.statistics import ratio_interval
+from rlhf_jax.intervals import mean_interval
 from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.stages import few_shot

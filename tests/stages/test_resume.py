@@ -157,7 +157,8 @@ def run_few_shot(stage):
 
 
 def run_perplexity(stage):
-  perplexity.run(perplexity.Config("", ("policy", "judge"), {"plain": "{run}/plain.txt"}, 32, 16, 1), stage)
+  settings = dict(algorithm="", models=("policy", "judge"), texts={"plain": "{run}/plain.txt"})
+  perplexity.run(perplexity.Config(**settings, length=32, stride=16, batch_size=1), stage)
 
 
 def run_accuracy(stage):
