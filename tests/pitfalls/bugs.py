@@ -159,8 +159,8 @@ MUTATIONS = [
     "stop token outside the loss mask",
     ENDS + "the_stop_token_is_inside_the_loss_mask",
     "data/encoding.py",
-    "said = np.arange(len(response)) <= ends[0]",
-    "said = np.arange(len(response)) < ends[0]",
+    "said = np.arange(len(response)) <= end",
+    "said = np.arange(len(response)) < end",
   ),
   Mutation(
     "packing cuts the stop token off",
