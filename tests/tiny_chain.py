@@ -73,6 +73,11 @@ def recipe(name: str, arg: str = "") -> dict:
 
 def run_stages(config: dict, chain: Path, workdir: Path, changes: dict[str, dict]) -> None:
   """Runs the stages named in `changes`, so changed, of a recipe; all that they read is the finished chain's."""
+  pipeline.run(stages_after(config, chain, changes), workdir)
+
+
+def stages_after(config: dict, chain: Path, changes: dict[str, dict]) -> dict:
+  """A config of the stages named in `changes`, so changed, of a recipe; all that they read is the finished chain's."""
   before = [name for name in STAGES if name not in changes]
 
   def elsewhere(value):
@@ -87,7 +92,7 @@ def run_stages(config: dict, chain: Path, workdir: Path, changes: dict[str, dict
   shared = {key: config[key] for key in ("seed", "tokenizer", "transport")}
   sections = {name: merged(config[name], change) for name, change in changes.items()}
   model = {**config["model"], **SIZES["model"]}
-  pipeline.run(elsewhere({**shared, **sections}) | {"model": model, "stages": list(changes)}, workdir)
+  return elsewhere({**shared, **sections}) | {"model": model, "stages": list(changes)}
 
 
 def merged(settings: dict, changes: dict) -> dict:

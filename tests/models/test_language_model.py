@@ -10,6 +10,8 @@ import pytest
 from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.objectives import token_logprobs
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 CONFIG = DecoderConfig(vocab_size=17, num_layers=2, d_model=32, num_heads=4, num_kv_heads=2, d_ff=48, max_length=16)
 MODEL = language_model(CONFIG)
 PARAMS = MODEL.init_head(jax.random.key(1), MODEL.init(jax.random.key(0)))

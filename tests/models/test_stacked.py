@@ -20,7 +20,7 @@ FAMILIES = {
   "qwen3": dict(query_key_norm=True),
   "gemma2": dict(num_layers=5, windows=(3, 0) * 2 + (3,), attention_softcap=2.0, logit_softcap=3.0, **GEMMA),
   "gemma3_text": dict(
-    num_layers=8, windows=(4, 4, 0) * 2 + (4, 4), window_rope_theta=100.0, query_key_norm=True, **GEMMA
+    num_layers=7, windows=(4, 4, 0) * 2 + (4,), window_rope_theta=100.0, query_key_norm=True, **GEMMA
   ),
   "gpt2": dict(learned_positions=16, norm="layer", qkv_bias=True, attention_out_bias=True, mlp_bias=True, gated=False),
   "gpt_neox": dict(parallel_residual=True, norm="layer", rotary_dim=2, mlp_bias=True, gated=False, tied=False),
@@ -47,11 +47,12 @@ def with_head(config):
   return model.init_head(jax.random.key(1), jax.jit(model.init)(jax.random.key(0)))
 
 
-def loss_and_gradients(model, params):
+def loss_and_gradients(model, params, scored=True):
   def loss(params):
-    packed = model.apply_with_value(params, TOKENS, SEGMENTS)
-    score = model.score(params, TOKENS, jnp.arange(10) < jnp.array([[4], [9], [10]]))
-    return sum(jnp.mean(x**2) for x in (*packed, score))
+    found = model.apply_with_value(params, TOKENS, SEGMENTS)
+    if scored:
+      found = (*found, model.score(params, TOKENS, jnp.arange(10) < jnp.array([[4], [9], [10]])))
+    return sum(jnp.mean(x**2) for x in found)
 
   return jax.jit(jax.value_and_grad(loss))(params)
 
@@ -64,11 +65,11 @@ def agree(ours, theirs):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_forms_have_the_same_loss_and_gradients(family):
-  config = config_of(family)
+  config, scored = config_of(family), family in ("llama", "gemma2")  # a score is made of the same layers in all
   params = with_head(config)
-  loss, gradients = loss_and_gradients(language_model(config), params)
+  loss, gradients = loss_and_gradients(language_model(config), params, scored)
   scanned = language_model(config, REMAT[family], scan=True)
-  agree(loss_and_gradients(scanned, stack_layers(params)), (loss, stack_layers(gradients)))
+  agree(loss_and_gradients(scanned, stack_layers(params), scored), (loss, stack_layers(gradients)))
 
 
 def test_the_form_of_fresh_parameters_is_chosen_and_their_numbers_are_the_same():

@@ -6,15 +6,20 @@ import shutil
 import signal
 import time
 
+import every_stage
 import numpy as np
 import pytest
 from two_processes import ended, finish, run_by_one, run_by_two
+
+from rlhf_jax.feedback.exchange import read_records
 
 LEARNING = "--config.stages=('world','vocabulary','pretrain','sft')"
 SAME = (
   "pretrain/metrics.jsonl", "sft/metrics.jsonl", "preferences/comparisons.jsonl", "reward_model/metrics.jsonl",
   "ppo/metrics.jsonl", "ppo/samples.jsonl", "evaluation/samples.jsonl", "evaluation/samples.md",
 )  # fmt: skip
+# Files of a stage that say when and on what it ran, not what it found.
+OF_A_RUN = ("done.json", "started.json", "speed.jsonl", "log.txt")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,27 @@ def test_the_whole_chain_has_the_same_files(tiny, whole, tmp_path, kept):
   for file in SAME:
     assert filecmp.cmp(whole / file, tmp_path / "two" / file, shallow=False), file
   assert all(result(whole, s)["checkpoint"] == result(tmp_path / "two", s)["checkpoint"] for s in ("sft", "ppo"))
+
+
+@pytest.mark.slow
+def test_every_other_stage_has_the_same_files(whole, tmp_path, kept):
+  """LoRA, a shared trunk, each way of learning, judging, rewriting and asking, after the whole chain."""
+  config = every_stage.write_config(tmp_path, whole)
+  one, two = tmp_path / "one", tmp_path / "two"
+  finish(run_by_one(config, one, **kept))
+  finish(run_by_two(config, two, **kept))
+  files = sorted(path.relative_to(one) for path in one.glob("*/*") if path.name not in OF_A_RUN and path.is_file())
+  assert len({file.parts[0] for file in files}) == len(list(two.glob("*/done.json"))) == 23
+  for file in files:
+    if file.name == "feedback.db":
+      assert read_records(one / file) == read_records(two / file)
+    elif file.suffix == ".json":
+      here, there = (json.loads((root / file).read_text()) for root in (one, two))
+      assert {**here, "environment": 0} == {**there, "environment": 0}, file
+    else:
+      assert filecmp.cmp(one / file, two / file, shallow=False), file
+  for stage in {file.parts[0] for file in files}:
+    assert result(one, stage).get("checkpoint") == result(two, stage).get("checkpoint"), stage
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from rlhf_jax.pipeline.finished import open_run
 from rlhf_jax.tools.export import export_run
 from rlhf_jax.train import Sampling, encode_prompts, make_sampler
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 PROMPTS = [f"Hi {i}" for i in range(8)]
 D_MODEL = 16
 

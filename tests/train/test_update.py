@@ -16,6 +16,8 @@ from rlhf_jax.train.update import init_state, make_update, place
 from rlhf_jax.train.workspace import select_model
 from rlhf_jax.types import Batch, Mean
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 CONFIG = DecoderConfig(13, 1, 16, 2, 2, 24, 8)
 MODEL = language_model(CONFIG)
 PARAMS = MODEL.init(jax.random.key(0))
