@@ -21,6 +21,8 @@ html_theme = "sphinx_book_theme"
 html_title = "rlhf_jax"
 html_static_path = []
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
+# The pages of source code go without the tree of all pages: it would take longer to write than they do.
+html_sidebars = {"_modules/**": ["navbar-logo.html", "search-button-field.html"]}
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3

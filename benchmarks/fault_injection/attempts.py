@@ -55,6 +55,8 @@ class Running:
     arguments = ["run", "--config", f"{RECIPE}:{stage}", "--workdir", place.run(stage).name, *flags]
     self._start = time.monotonic()
     self._output = [place.directory / f"output.{time.monotonic_ns()}.{number}" for number in (1, 2)]
+    for path in self._output:
+      path.touch()  # a child that a signal kills at once opens nothing
     self.pid = in_child(lambda: _command(arguments, control), place.directory, self._output, environment)
 
   def send(self, number: int) -> None:

@@ -26,7 +26,8 @@ from rlhf_jax.train.processes import FAILED, GOES_ON, JobEnded, client, count, f
 
 HEARTBEAT_SECONDS = 30  # without a sign of life, after which JAX ends all processes of a job
 JOIN_SECONDS = 300  # that the processes of a job wait for each other at its start
-_TELL_SECONDS = 10.0  # that a leader that fails stays, so that the others can read why
+_TELL_SECONDS = 20.0  # that a leader that fails stays, so that the others can read why
+_SAY_SECONDS = 3.0  # that another process tries to reach the leader, which may be gone by then
 _POLL_SECONDS = 1.0  # between two looks whether another process has failed
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"  # environment variables
 
@@ -104,17 +105,24 @@ def _leave(why: str, status: int, gone: Collection[int] = ()) -> NoReturn:
   """Ends this process. why: what the others are told; "" for nothing. gone: numbers of processes that are not there."""
   _ended.set()
   if 0 not in gone:
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process was the first
-      client().key_value_set(FAILED, why)
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-      client().key_value_set(f"{FAILED}/{index()}", "seen")
+    telling = threading.Thread(target=_tell, args=(why, gone), daemon=True)
+    telling.start()
+    telling.join(None if leader() else _SAY_SECONDS)  # calls to a leader that is gone take longer than JAX's abort
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)  # JAX would wait at the exit for processes that are gone
+
+
+def _tell(why: str, gone: Collection[int]) -> None:
+  """Leaves word for the others why this process ends; the leader stays until they have read it."""
+  with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process was the first
+    client().key_value_set(FAILED, why)
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    client().key_value_set(f"{FAILED}/{index()}", "seen")
   if leader():  # without it the others cannot read why
     for other in {*range(1, count())} - {*gone}:
       with contextlib.suppress(jax.errors.JaxRuntimeError):
         client().blocking_key_value_get(f"{FAILED}/{other}", int(1000 * _TELL_SECONDS / (count() - 1)))
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(status)  # JAX would wait at the exit for processes that are gone
 
 
 def _watch(lines: lifelines.Lines) -> None:

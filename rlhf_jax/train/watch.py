@@ -175,5 +175,5 @@ def _bounds(measure: str, interval: Interval) -> list[tuple[str, float]]:
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
   buffer = io.BytesIO()
-  np.savez(buffer, allow_pickle=False, **arrays)
+  np.savez(buffer, **arrays)  # type: ignore[arg-type]  # an old NumPy would store allow_pickle as an array
   write_bytes(path, buffer.getvalue())

@@ -20,7 +20,7 @@ from rlhf_jax.train.checkpoint import open_checkpoints, save
 from rlhf_jax.types import TrainState
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from fault_injection import campaign, injections, library, recipe, reference, results  # noqa: E402
+from fault_injection import attempts, campaign, injections, library, recipe, reference, results  # noqa: E402
 from fault_injection.attempts import Attempt, Place  # noqa: E402
 from fault_injection.outcomes import CRASH, IDENTICAL, MEANING, NAMED, OUTCOMES, REPAIRED, SILENT, fault_of, judge  # noqa: E402
 from fault_injection.place import learner  # noqa: E402
@@ -44,6 +44,17 @@ for number in range(3):
 put("outside", b"0123456789")
 print(open("inside/0.done").read() if os.path.exists("inside/0.done") else "", flush=True)
 """
+
+
+def test_a_child_that_is_killed_before_it_opens_a_file_has_said_nothing(tmp_path, monkeypatch):
+  def sleeping(*_):
+    return subprocess.Popen(["sleep", "60"], start_new_session=True).pid
+
+  monkeypatch.setattr(attempts, "in_child", sleeping)
+  running = attempts.Running(Place(tmp_path), "sft")
+  running.send(signal.SIGTERM)
+  found = running.wait()
+  assert (found.status, found.stdout, found.stderr) == (-signal.SIGTERM, "", "") and not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
