@@ -89,7 +89,8 @@ def kept(program: core.ClosedJaxpr, chips: int) -> float:
     for equation in jaxpr.eqns:
       params = equation.params
       if equation.primitive.name == "scan":
-        stacked = equation.outvars[params["num_carry"] :]
+        steps = zip(equation.outvars, params["jaxpr"].jaxpr.outvars, strict=True)
+        stacked = [whole for whole, part in steps if whole.aval.ndim > part.aval.ndim]
         found = max(found, sum(map(_size, stacked)) / shared)
       if equation.primitive.name == "shard_map":
         found = max(found, largest(params["jaxpr"], 1.0))
