@@ -198,6 +198,11 @@ def lost(error: BaseException) -> JobEnded | None:
   text = str(error)
   if not several() or not any(mark in text for mark in ("Gloo", "coordination service", "heartbeat", "Socket closed")):
     return None
+  return _gone(error)
+
+
+def _gone(error: BaseException) -> JobEnded:
+  """The error of a process that is gone, once there was time to find out which one, or why."""
   end = time.monotonic() + _FAILURE_SECONDS
   while time.monotonic() < end:
     if told := failure():
@@ -215,8 +220,8 @@ def _next_key(what: str) -> str:
 def _put(key: str, value: Any) -> None:
   try:
     client().key_value_set_bytes(key, pickle.dumps(value))
-  except jax.errors.JaxRuntimeError as error:
-    raise lost(error) or error from error
+  except jax.errors.JaxRuntimeError as error:  # in many words, of which none is always there
+    raise _gone(error) from error
 
 
 def _get(key: str) -> Any:
@@ -225,7 +230,7 @@ def _get(key: str) -> Any:
       return pickle.loads(client().blocking_key_value_get_bytes(key, _WAIT_MILLISECONDS))
     except jax.errors.JaxRuntimeError as error:
       if "DEADLINE_EXCEEDED" not in str(error):
-        raise lost(error) or error from error
+        raise _gone(error) from error
 
 
 def _attempt(act: Callable[[], T]) -> tuple[T | None, Exception | None]:
