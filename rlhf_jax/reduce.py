@@ -5,8 +5,9 @@ batch as an array of weights; a loss is then `weighted_sum(per_element, weights)
 metrics of microbatches and devices simply add up. A mean of per-device means is wrong wherever the devices hold
 unequal numbers of tokens.
 
-Masks are boolean or numeric (nonzero counts), broadcast against `x`, and are applied with `where`: whatever stands
-at a masked position, NaN included, changes neither a value nor a gradient. All arithmetic is float32.
+Masks are boolean or numeric (nonzero counts), have the shape of `x`, and are applied with `where`: whatever stands
+at a masked position, NaN included, changes neither a value nor a gradient. All arithmetic is float32. A scalar fits
+any shape; another shape raises ValueError (see `check_shapes`).
 
 `axis_name` (a name or a tuple of names) extends a reduction over the devices of a pmap, shard_map or vmap axis.
 It is for weights, statistics and metrics. Never differentiate through it: inside pmap the gradient of a psum comes
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float32, Num, Shaped
 
 __all__ = [
   "constant_weights",
@@ -30,7 +32,9 @@ __all__ = [
   "masked_moments",
   "masked_sum",
   "ordered_pairs",
+  "per_token",
   "select",
+  "select_rows",
   "sequence_weights",
   "token_weights",
   "weighted_sum",
@@ -39,6 +43,7 @@ __all__ = [
 
 Axis = int | tuple[int, ...] | None
 AxisName = str | tuple[str, ...] | None
+Scalar = Shaped[ArrayLike, ""]
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
 # Weights are made outside the compiled step; dispatched one by one, their operations took a tenth of its time.
@@ -50,7 +55,9 @@ def float32(x: ArrayLike) -> jax.Array:
   return jnp.asarray(x).astype(jnp.float32)
 
 
-def select(x: ArrayLike, mask: ArrayLike | None) -> jax.Array:
+def select(
+  x: Scalar | Shaped[ArrayLike, "*b"], mask: Scalar | Shaped[ArrayLike, "*b"] | None
+) -> Float32[jax.Array, "..."]:
   """`x` in float32 where the mask is on, 0 elsewhere; all of `x` where `mask` is None.
 
   Apply it to inputs, before any arithmetic: a `where` on the output alone leaves 0 * NaN in the gradient.
@@ -58,19 +65,53 @@ def select(x: ArrayLike, mask: ArrayLike | None) -> jax.Array:
   >>> print(select(jnp.array([1, 2]), jnp.array([True, False])))
   [1. 0.]
   """
+  check_shapes("select", {"x": x, "mask": mask})
   return float32(x) if mask is None else jnp.where(jnp.asarray(mask) != 0, float32(x), 0.0)
 
 
-def masked_sum(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: AxisName = None) -> jax.Array:
+def select_rows(x: Num[ArrayLike, "*b v"], mask: Scalar | Shaped[ArrayLike, "*b"] | None) -> Float32[jax.Array, "*b v"]:
+  """`select` of whole rows: `x[..., V]` in float32 where `mask[...]` is on, 0 elsewhere.
+
+  >>> print(select_rows(jnp.array([[1, 2], [3, 4]]), jnp.array([True, False])))
+  [[1. 2.]
+   [0. 0.]]
+  """
+  check_shapes("select_rows", {"x": x}, {"mask": mask})
+  return select(x, None if mask is None else per_token(mask, x))
+
+
+def per_token(x: Scalar | Shaped[ArrayLike, "*b"], like: Shaped[ArrayLike, "*b t"]) -> Shaped[jax.Array, "*b t"]:
+  """A value for each sequence as the value of each of its tokens: `x[...]` and `like[..., T]` -> x's dtype [..., T].
+
+  >>> per_token(jnp.array([1, 2]), jnp.zeros((2, 3))).tolist()
+  [[1, 1, 1], [2, 2, 2]]
+  """
+  check_shapes("per_token", {"like": like}, {"x": x})
+  return jnp.broadcast_to(jnp.asarray(x)[..., None], jnp.shape(like))
+
+
+def masked_sum(
+  x: Scalar | Shaped[ArrayLike, "*b"],
+  mask: Scalar | Shaped[ArrayLike, "*b"],
+  *,
+  axis: Axis = None,
+  axis_name: AxisName = None,
+) -> Float32[jax.Array, "..."]:
   """Sum of `x[...]` where `mask[...]` is on, over `axis` (all axes by default): f32; 0 if all is masked.
 
   >>> print(masked_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([1, 1, 0])))
   3.0
   """
-  return _psum(jnp.sum(select(x, mask), axis=axis), axis_name)
+  return _psum(jnp.sum(select(x, _whole("masked_sum", x, mask)), axis=axis), axis_name)
 
 
-def masked_mean(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: AxisName = None) -> jax.Array:
+def masked_mean(
+  x: Scalar | Shaped[ArrayLike, "*b"],
+  mask: Scalar | Shaped[ArrayLike, "*b"],
+  *,
+  axis: Axis = None,
+  axis_name: AxisName = None,
+) -> Float32[jax.Array, "..."]:
   """`sum(mask * x) / sum(mask)` of `x[...]` and `mask[...]`, over `axis` (all by default): f32; 0 if all is masked.
 
   With `axis_name` this is the mean over all devices' elements, not the mean of the devices' means.
@@ -78,12 +119,17 @@ def masked_mean(x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, axis_name: 
   >>> print(masked_mean(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([1, 1, 0])))
   1.5
   """
-  mask = _broadcast(mask, x)
+  mask = _whole("masked_mean", x, mask)
   return masked_sum(x, mask, axis=axis, axis_name=axis_name) / _at_least_one(_count(mask, axis, axis_name))
 
 
 def masked_moments(
-  x: ArrayLike, mask: ArrayLike, *, axis: Axis = None, ddof: int = 0, axis_name: AxisName = None
+  x: Scalar | Shaped[ArrayLike, "*b"],
+  mask: Scalar | Shaped[ArrayLike, "*b"],
+  *,
+  axis: Axis = None,
+  ddof: int = 0,
+  axis_name: AxisName = None,
 ) -> tuple[jax.Array, jax.Array]:
   """(mean, variance) of `x[...]` where `mask[...]` is on, over `axis` (all axes by default), each f32.
 
@@ -93,7 +139,7 @@ def masked_moments(
   >>> print(mean, variance)
   2.0 1.0
   """
-  mask = _broadcast(mask, x)
+  mask = _whole("masked_moments", x, mask)
   x = select(x, mask)
   # Moments about one of the elements: the rounding of a plain mean gives equal elements a variance above 0, and
   # whitening would scale them up to about 1.
@@ -109,14 +155,14 @@ def masked_moments(
 
 
 def whiten(
-  x: ArrayLike,
-  mask: ArrayLike,
+  x: Scalar | Shaped[ArrayLike, "*b"],
+  mask: Scalar | Shaped[ArrayLike, "*b"],
   *,
   shift_mean: bool = True,
   ddof: int = 0,
-  eps: float = 1e-8,
+  eps: Scalar = 1e-8,
   axis_name: AxisName = None,
-) -> jax.Array:
+) -> Float32[jax.Array, "..."]:
   """`(x - mean) / sqrt(var + eps)` over all of `x[...]` where `mask[...]` is on, 0 elsewhere: f32[...].
 
   Without `shift_mean` the mean is added back: rewards are scaled but keep their sign (arXiv:2403.17031, with ddof 0
@@ -126,29 +172,32 @@ def whiten(
   >>> print(whiten(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1, 1, 0])))
   [-1.  1.  0.]
   """
+  mask = _whole("whiten", x, mask)
   mean, variance = masked_moments(x, mask, ddof=ddof, axis_name=axis_name)
   whitened = (select(x, mask) - mean) * jax.lax.rsqrt(variance + eps)
   return select(whitened if shift_mean else whitened + mean, mask)
 
 
-def weighted_sum(x: ArrayLike, weights: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+def weighted_sum(
+  x: Scalar | Shaped[ArrayLike, "*b"], weights: Scalar | Shaped[ArrayLike, "*b"], *, axis_name: AxisName = None
+) -> Float32[jax.Array, ""]:
   """`sum(weights * x)`; elements of weight 0 are left out, NaN included. `x[...]`, `weights[...]` -> f32[].
 
   Leave `axis_name` out of a loss that is differentiated: see the head of this module.
 
   Raises:
-    ValueError: x and weights have different numbers of axes (see `check_axes`).
+    ValueError: x and weights have different shapes (see `check_shapes`).
 
   >>> print(weighted_sum(jnp.array([2.0, 4.0, jnp.nan]), jnp.array([0.5, 0.5, 0.0])))
   3.0
   """
-  check_axes("weighted_sum", {"x": x, "weights": weights})
+  check_shapes("weighted_sum", {"x": x, "weights": weights})
   weights = float32(weights)
   return _psum(jnp.sum(weights * select(x, weights)), axis_name)
 
 
 @_compiled
-def token_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+def token_weights(mask: Shaped[ArrayLike, "*b t"], *, axis_name: AxisName = None) -> Float32[jax.Array, "*b t"]:
   """The same weight for every token of the batch, 1 / tokens: `mask[..., T]` -> f32[..., T], which sums to one.
 
   >>> print(token_weights(jnp.array([[1, 1, 1], [1, 0, 0]])))
@@ -160,7 +209,7 @@ def token_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
 
 
 @_compiled
-def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+def sequence_weights(mask: Shaped[ArrayLike, "*b t"], *, axis_name: AxisName = None) -> Float32[jax.Array, "*b t"]:
   """The same weight for every sequence with a token, split equally among its tokens: `1 / (sequences * length)`.
 
   `mask[..., T]` -> f32[..., T], which sums to one.
@@ -179,7 +228,9 @@ def sequence_weights(mask: ArrayLike, *, axis_name: AxisName = None) -> jax.Arra
   return jnp.where(mask, 1.0 / (_at_least_one(lengths) * _at_least_one(sequences)), 0.0)
 
 
-def constant_weights(mask: ArrayLike, length: float, *, axis_name: AxisName = None) -> jax.Array:
+def constant_weights(
+  mask: Shaped[ArrayLike, "*b t"], length: Scalar, *, axis_name: AxisName = None
+) -> Float32[jax.Array, "*b t"]:
   """The weight `1 / (rows * length)` for every token, however many there are: `mask[..., T]` -> f32[..., T].
 
   Dr. GRPO (arXiv:2503.20783), with `length` the generation budget in tokens. The denominator is a constant, so the
@@ -213,32 +264,33 @@ def ordered_pairs(ranks: Array) -> Array:
   return better & present[..., :, None] & present[..., None, :]
 
 
-def check_axes(
-  function: str, arrays: Mapping[str, ArrayLike | None], per_sequence: Mapping[str, ArrayLike | None] | None = None
+def check_shapes(
+  function: str, arrays: Mapping[str, ArrayLike | None], per_row: Mapping[str, ArrayLike | None] | None = None
 ) -> None:
-  """Refuses arrays whose numbers of axes do not fit: an array [B] would broadcast along the tokens of one [B, B].
+  """Refuses arrays that would be broadcast: an array [B], or [B, 1], fits an array [B, B] along the wrong axis too.
 
   Shapes are known while a function is traced, so the check is not in the compiled program. Scalars and None fit.
 
   Args:
     function: the name of the caller, for the message.
-    arrays: arrays by name; all have the same number of axes.
-    per_sequence: arrays with one axis less.
+    arrays: arrays by name; all have the same shape.
+    per_row: arrays with that shape less its last axis, as one value for each sequence.
 
   Raises:
-    ValueError: an array has another number of axes than the first; the message names both.
+    ValueError: an array has another shape; the message names it and that of the first array.
   """
-  shapes = {name: jnp.shape(x) for name, x in arrays.items() if x is not None and jnp.ndim(x)}
+  shapes = {name: np.shape(x) for name, x in arrays.items() if x is not None and np.ndim(x)}
   if not shapes:
     return
-  first, *_ = shapes
-  less = {name: jnp.shape(x) for name, x in (per_sequence or {}).items() if x is not None and jnp.ndim(x)}
-  for name, shape in (shapes | less).items():
-    wanted = len(shapes[first]) - (name in less)
-    if len(shape) != wanted:
+  first, whole = next(iter(shapes.items()))
+  rows = {name: np.shape(x) for name, x in (per_row or {}).items() if x is not None and np.ndim(x)}
+  for name, shape in (shapes | rows).items():
+    wanted = whole[:-1] if name in rows else whole
+    if shape != wanted:
       raise ValueError(
-        f"{function}: {name} has shape {shape}, and {first} has {shapes[first]}: {name} needs {wanted} axes, not "
-        f"{len(shape)}. Give a value for each sequence to its tokens with {name}[..., None], or reduce over the tokens."
+        f"{function}: {name} has shape {shape}, and {first} has {whole}: {name} needs the shape {wanted}. Nothing is "
+        "broadcast here: reduce.per_token gives a value for each sequence to its tokens, and jnp.broadcast_to is for "
+        "the rest."
       )
 
 
@@ -246,9 +298,10 @@ def _psum(x: jax.Array, axis_name: AxisName) -> jax.Array:
   return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
-def _broadcast(mask: ArrayLike, x: ArrayLike) -> jax.Array:
-  # A mask of shape [B, 1] counts each of its elements T times in a mean over [B, T].
-  return jnp.broadcast_to(jnp.asarray(mask) != 0, jnp.shape(x))
+def _whole(function: str, x: ArrayLike, mask: ArrayLike) -> jax.Array:
+  """The mask, of the shape of x: True alone counts each of its elements."""
+  check_shapes(function, {"x": x, "mask": mask})
+  return jnp.broadcast_to(jnp.asarray(mask) != 0, jnp.broadcast_shapes(jnp.shape(x), jnp.shape(mask)))
 
 
 def _count(mask: jax.Array, axis: Axis, axis_name: AxisName, keepdims: bool = False) -> jax.Array:

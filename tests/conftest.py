@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RLHF_JAX_CACHE", "off")  # tests keep their programs where they say so themselves
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+# In all tests the objectives and reductions check their annotations: shapes and dtypes of what they take and return.
+install_import_hook(["rlhf_jax.objectives", "rlhf_jax.reduce"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -148,20 +148,20 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
 
   def loss_fn(params, batch: Groups, weights):
     logp = response_logprobs(apply, params, batch.tokens, batch.mask)  # [N, K]
-    is_pair = weights > 0
-    if settings.name in REFERENCE_FREE:
-      score = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1)
-      loss = REFERENCE_FREE[settings.name](score[:, :, None], score[:, None, :], mask=is_pair, **settings.options)
+    pairs = (weights > 0).astype(jnp.float32)
+    without = settings.name in REFERENCE_FREE
+    score = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1) if without else logp - batch.ref_logp
+    chosen, rejected = jnp.broadcast_arrays(score[:, :, None], score[:, None, :])
+    if without:
+      loss = REFERENCE_FREE[settings.name](chosen, rejected, mask=pairs, **settings.options)
     else:
-      loss = _reference_loss(settings, logp, batch, is_pair)  # [N, K, K]
-      score = logp - batch.ref_logp
-    gap = score[:, :, None] - score[:, None, :]  # [N, K, K], nats
-    pairs = is_pair.astype(jnp.float32)
+      loss = _reference_loss(settings, logp, batch, pairs)  # [N, K, K]
+    gap = chosen - rejected  # [N, K, K], nats
     metrics = {
       "accuracy": Mean((jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap)) + 1) / 2, pairs),
       "margin": Mean(settings.beta * gap, pairs),
-      "reward/chosen": Mean(settings.beta * jnp.broadcast_to(score[:, :, None], gap.shape), pairs),
-      "reward/rejected": Mean(settings.beta * jnp.broadcast_to(score[:, None, :], gap.shape), pairs),
+      "reward/chosen": Mean(settings.beta * chosen, pairs),
+      "reward/rejected": Mean(settings.beta * rejected, pairs),
       "kl/forward": Mean(batch.ref_logp - logp, jnp.any(batch.mask, axis=-1).astype(jnp.float32)),
     }
     if settings.name == "kto":
@@ -172,10 +172,10 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
 
 
 def _reference_loss(settings, logp, batch, is_pair):
-  chosen, rejected = logp[:, :, None], logp[:, None, :]
-  ref_chosen, ref_rejected = batch.ref_logp[:, :, None], batch.ref_logp[:, None, :]
+  pairs = [x for logps in (logp, batch.ref_logp) for x in (logps[:, :, None], logps[:, None, :])]
+  chosen, rejected, ref_chosen, ref_rejected, kl = jnp.broadcast_arrays(*pairs, batch.kl[:, None, None])
   if settings.name == "kto":
-    given = dict(kl=batch.kl[:, None, None], mask=is_pair, **settings.options)
+    given = dict(kl=kl, mask=is_pair, **settings.options)
     return 0.5 * (kto_loss(chosen, ref_chosen, True, **given) + kto_loss(rejected, ref_rejected, False, **given))
   loss_of: Callable = {"dpo": dpo_loss, "ipo": ipo_loss}[settings.name]
   return loss_of(chosen, rejected, ref_chosen, ref_rejected, mask=is_pair, **settings.options)

@@ -40,7 +40,7 @@ from rlhf_jax.objectives import (
   sequence_ratio_objective,
 )
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
+from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
   Functions,
@@ -128,7 +128,7 @@ def make_experience(
   mask = rollout.mask
   groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
   centred = group_normalize(groups) if normalize_std else groups - jnp.mean(groups, axis=1, keepdims=True)
-  advantages = jnp.broadcast_to(centred.reshape(-1, 1), mask.shape)
+  advantages = per_token(centred.ravel(), mask)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref)
   return experience, {

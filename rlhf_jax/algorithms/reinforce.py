@@ -34,7 +34,7 @@ from rlhf_jax.objectives import (
   value_loss,
 )
 from rlhf_jax.ranges import NonNegativeFloat, Share
-from rlhf_jax.reduce import weighted_sum
+from rlhf_jax.reduce import per_token, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
   Functions,
@@ -131,10 +131,9 @@ def make_experience(
     to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)
     advantages = to_go - values  # [B, T]
   elif baseline == "leave_one_out":
-    advantages = leave_one_out(returns.reshape(-1, samples_per_prompt)).reshape(-1, 1)
+    advantages = per_token(leave_one_out(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
   else:
-    advantages = (returns - (moving_mean if baseline == "moving_mean" else 0.0))[:, None]
-  advantages = jnp.broadcast_to(advantages, mask.shape)
+    advantages = per_token(returns - (moving_mean if baseline == "moving_mean" else 0.0), mask)
   critic = {} if to_go is None else {"values": values, "returns": to_go}
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, logp_ref=logp_ref)
   return experience, {

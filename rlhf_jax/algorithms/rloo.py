@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy, ppo_policy_objective
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.reduce import weighted_sum
+from rlhf_jax.reduce import per_token, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
   Functions,
@@ -94,9 +94,8 @@ def make_experience(
   mask = rollout.mask
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   returns = scores - kl_coef * sequence_kl
-  advantages = leave_one_out(returns.reshape(-1, samples_per_prompt)).reshape(-1, 1)
+  advantages = per_token(leave_one_out(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
   ones = jnp.ones_like(returns)
-  advantages = jnp.broadcast_to(advantages, mask.shape)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref)
   return experience, {
     "kl/reference": Mean(sequence_kl, ones),

@@ -29,6 +29,13 @@ class ChunkedLogits(NamedTuple):
     """The logits at a sampling temperature, as for an array."""
     return self._replace(temperature=jnp.asarray(self.temperature) * temperature)
 
+  def where(self, mask: ArrayLike | None) -> "ChunkedLogits":
+    """Hidden states of 0 where mask[..., T] is off: NaN would reach the gradient of `unembed` there, as 0 * NaN."""
+    if mask is None:
+      return self
+    on = (jnp.asarray(mask) != 0)[..., None]
+    return self._replace(hidden=jnp.where(on, self.hidden, jnp.zeros((), self.hidden.dtype)))
+
   def map(self, function: Callable[..., Any], *arrays: ArrayLike | None) -> Any:
     """Applies function(logits[..., c, V], *arrays[..., c]) -> a tree of [..., c] to chunks; returns a tree of [..., T].
 

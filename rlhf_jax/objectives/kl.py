@@ -13,8 +13,9 @@ The right estimator for tokens sampled from the policy itself:
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float32, Num, Shaped
 
-from rlhf_jax.reduce import check_axes, float32, select
+from rlhf_jax.reduce import Scalar, check_shapes, float32, per_token, select, select_rows
 
 __all__ = ["adaptive_kl_coef", "kl_estimate", "kl_exact", "shaped_rewards"]
 
@@ -22,12 +23,19 @@ LOGP_FLOOR = -1e9  # nats; below any sequence's log-prob, and its square fits in
 MAX_LOG_RATIO = 40.0  # nats; squares of exp(40) = 2.4e17 still sum in float32, so that a global-norm clip can act
 
 
-def kl_estimate(logp: ArrayLike, logp_ref: ArrayLike, *, kind: str = "k1", mask: ArrayLike | None = None) -> jax.Array:
+def kl_estimate(
+  logp: Scalar | Num[ArrayLike, "*b"],
+  logp_ref: Scalar | Num[ArrayLike, "*b"],
+  *,
+  kind: str = "k1",
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
   """Per-token estimate of KL(policy || reference) from a token the policy sampled, in nats.
 
   With `d = logp - logp_ref`: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d (Schulman 2020, "Approximating KL
   divergence", http://joschu.net/blog/kl-approx.html). E[k1] = E[k3] = KL; k2 is biased in value, k3 is never
-  negative. Differentiable in logp: the head of this module says which kind is right as a reward and which as a loss.
+  negative. abs = |d| tells how far apart two policies are, whatever the sign; it is biased, and for monitoring.
+  Differentiable in logp: the head of this module says which kind is right as a reward and which as a loss.
   No gradient flows into logp_ref. `exp(-d)` is capped at exp(40) in value and slope; its slope is not cut off.
 
   Args: logp, logp_ref, mask: [...]. Returns: f32[...]. Raises ValueError for an unknown kind.
@@ -35,7 +43,7 @@ def kl_estimate(logp: ArrayLike, logp_ref: ArrayLike, *, kind: str = "k1", mask:
   >>> round(float(kl_estimate(jnp.log(0.5), jnp.log(0.25), kind="k3")), 4)
   0.1931
   """
-  check_axes("kl_estimate", {"logp": logp, "logp_ref": logp_ref, "mask": mask})
+  check_shapes("kl_estimate", {"logp": logp, "logp_ref": logp_ref, "mask": mask})
   d = log_ratio(logp, logp_ref, mask)
   if kind == "k1":
     return d
@@ -43,10 +51,14 @@ def kl_estimate(logp: ArrayLike, logp_ref: ArrayLike, *, kind: str = "k1", mask:
     return 0.5 * jnp.square(d)
   if kind == "k3":
     return jnp.expm1(cap_log_ratio(-d)) + d
-  raise ValueError(f'kl_estimate: kind must be "k1", "k2" or "k3", got {kind!r}')
+  if kind == "abs":
+    return jnp.abs(d)
+  raise ValueError(f'kl_estimate: kind must be "k1", "k2", "k3" or "abs", got {kind!r}')
 
 
-def kl_exact(logits: ArrayLike, logits_ref: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+def kl_exact(
+  logits: Num[ArrayLike, "*b v"], logits_ref: Num[ArrayLike, "*b v"], *, mask: Shaped[ArrayLike, "*b"] | None = None
+) -> Float32[jax.Array, "*b"]:
   """`sum_v p_v (log p_v - log q_v)`, p = softmax(logits) and q = softmax(logits_ref), in nats.
 
   The divergence of Kullback and Leibler (1951), over the whole vocabulary. No gradient flows into logits_ref. A token
@@ -59,14 +71,19 @@ def kl_exact(logits: ArrayLike, logits_ref: ArrayLike, *, mask: ArrayLike | None
   >>> round(float(kl_exact(jnp.log(policy), jnp.log(reference))), 4)
   0.0253
   """
-  check_axes("kl_exact", {"logits": logits, "logits_ref": logits_ref}, {"mask": mask})
-  rows = None if mask is None else jnp.asarray(mask)[..., None]
-  logp = jax.nn.log_softmax(select(logits, rows), axis=-1)  # [..., V]
-  logp_ref = jax.nn.log_softmax(select(logits_ref, rows), axis=-1)
+  check_shapes("kl_exact", {"logits": logits, "logits_ref": logits_ref}, {"mask": mask})
+  logp = jax.nn.log_softmax(select_rows(logits, mask), axis=-1)  # [..., V]
+  logp_ref = jax.nn.log_softmax(select_rows(logits_ref, mask), axis=-1)
   return jnp.sum(jnp.exp(logp) * log_ratio(logp, logp_ref), axis=-1)
 
 
-def shaped_rewards(scores: ArrayLike, kl: ArrayLike, mask: ArrayLike, *, coef: ArrayLike) -> jax.Array:
+def shaped_rewards(
+  scores: Scalar | Num[ArrayLike, "*b"],
+  kl: Scalar | Num[ArrayLike, "*b t"],
+  mask: Shaped[ArrayLike, "*b t"],
+  *,
+  coef: Scalar,
+) -> Float32[jax.Array, "*b t"]:
   """`-coef * kl[t]` on every token of the mask, plus the score on its last token, once (arXiv:1909.08593, eq. 2).
 
   A sequence without a token has no place for its score: its rewards are all 0.
@@ -77,27 +94,28 @@ def shaped_rewards(scores: ArrayLike, kl: ArrayLike, mask: ArrayLike, *, coef: A
   >>> print(shaped_rewards(jnp.array(1), jnp.full(4, 0.5), jnp.array([0, 1, 1, 0]), coef=0.25))
   [ 0.    -0.125  0.875  0.   ]
   """
-  check_axes("shaped_rewards", {"kl": kl, "mask": mask}, {"scores": scores})
+  check_shapes("shaped_rewards", {"kl": kl, "mask": mask}, {"scores": scores})
   mask, coef = jnp.asarray(mask) != 0, float32(coef)
   after = jnp.flip(jnp.cumsum(jnp.flip(mask, -1), axis=-1), -1)  # tokens of the mask from t on: 1 at the last
   last = mask & (after == 1)
-  return -coef * select(kl, mask) + select(jnp.asarray(scores)[..., None], last)
+  return -coef * select(kl, mask) + select(per_token(scores, last), last)
 
 
 def adaptive_kl_coef(
-  coef: ArrayLike, kl: ArrayLike, num_samples: ArrayLike, *, target: float, horizon: float
-) -> jax.Array:
+  coef: Scalar, kl: Scalar, num_samples: Scalar, *, target: Scalar, horizon: Scalar
+) -> Float32[jax.Array, ""]:
   """`coef * (1 + clip(kl / target - 1, -0.2, 0.2) * num_samples / horizon)` (arXiv:1909.08593, section 2.2).
 
   Args: coef, the coefficient so far; kl and target, the mean over sequences of the KL *summed* over a sequence's
   tokens, in nats, by the estimate that is penalised; num_samples, the number of sequences since the last call; horizon,
-  in sequences. Returns: f32[].
+  in sequences. Returns: f32[], never below 0: for more than 5 horizons at once the formula alone makes the penalty a
+  reward.
 
   >>> round(float(adaptive_kl_coef(0.15, 12.0, 512, target=6.0, horizon=10_000.0)), 6)
   0.151536
   """
   error = jnp.clip(float32(kl) / target - 1.0, -0.2, 0.2)
-  return float32(coef) * (1.0 + error * float32(num_samples) / horizon)
+  return jnp.maximum(float32(coef) * (1.0 + error * float32(num_samples) / horizon), 0.0)
 
 
 def floor_logp(logp: ArrayLike, mask: ArrayLike | None = None) -> jax.Array:

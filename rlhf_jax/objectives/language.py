@@ -6,16 +6,22 @@ Logits may be a `ChunkedLogits`: the values are the same, without an array [...,
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float32, Int, Num, Shaped
 
 from rlhf_jax.objectives.chunked import ChunkedLogits
-from rlhf_jax.reduce import check_axes, select
+from rlhf_jax.reduce import Scalar, check_shapes, select, select_rows
 
 __all__ = ["lm_loss", "logprobs_and_entropy", "token_entropy", "token_logprobs"]
 
 Logits = ArrayLike | ChunkedLogits
 
 
-def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+def token_logprobs(
+  logits: Num[ArrayLike, "*b v"] | ChunkedLogits,
+  tokens: Int[ArrayLike, "*b"],
+  *,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
   """`log softmax(logits[t])[tokens[t]]`: the log-prob of each token under its own prediction, in nats.
 
   Their sum over a text is the text's log-prob (Bengio et al. 2003). There is no shift here: `logits[..., t, :]` is the
@@ -28,14 +34,16 @@ def token_logprobs(logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None 
   >>> [round(x, 4) for x in logp.tolist()]
   [-0.6931, -1.3863]
   """
-  check_axes("token_logprobs", _named(logits), {"tokens": tokens, "mask": mask})
+  check_shapes("token_logprobs", _named(logits), {"tokens": tokens, "mask": mask})
   if isinstance(logits, ChunkedLogits):
-    return logits.map(lambda part, tokens, mask: token_logprobs(part, tokens, mask=mask), tokens, mask)
-  logits = _select_rows(logits, mask)  # [..., T, V]
+    return logits.where(mask).map(lambda part, tokens, mask: token_logprobs(part, tokens, mask=mask), tokens, mask)
+  logits = select_rows(logits, mask)  # [..., T, V]
   return select(_picked(logits, tokens, mask) - jax.nn.logsumexp(logits, axis=-1), mask)
 
 
-def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array:
+def token_entropy(
+  logits: Num[ArrayLike, "*b v"] | ChunkedLogits, *, mask: Shaped[ArrayLike, "*b"] | None = None
+) -> Float32[jax.Array, "*b"]:
   """`-sum_v p_v log p_v` of `p = softmax(logits)`, in nats (Shannon 1948).
 
   A logit of -inf is a token of probability 0.
@@ -45,17 +53,20 @@ def token_entropy(logits: Logits, *, mask: ArrayLike | None = None) -> jax.Array
   >>> round(float(token_entropy(jnp.zeros(4))), 4)
   1.3863
   """
-  check_axes("token_entropy", _named(logits), {"mask": mask})
+  check_shapes("token_entropy", _named(logits), {"mask": mask})
   if isinstance(logits, ChunkedLogits):
-    return logits.map(lambda part, mask: token_entropy(part, mask=mask), mask)
-  logp = jax.nn.log_softmax(_select_rows(logits, mask), axis=-1)  # [..., V]
+    return logits.where(mask).map(lambda part, mask: token_entropy(part, mask=mask), mask)
+  logp = jax.nn.log_softmax(select_rows(logits, mask), axis=-1)  # [..., V]
   entropy = -jnp.sum(jnp.exp(logp) * jnp.where(jnp.isneginf(logp), 0.0, logp), axis=-1)  # 0 log 0 = 0
   return select(entropy, mask)
 
 
 def logprobs_and_entropy(
-  logits: Logits, tokens: ArrayLike, *, mask: ArrayLike | None = None
-) -> tuple[jax.Array, jax.Array]:
+  logits: Num[ArrayLike, "*b v"] | ChunkedLogits,
+  tokens: Int[ArrayLike, "*b"],
+  *,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> tuple[Float32[jax.Array, "*b"], Float32[jax.Array, "*b"]]:
   """`(token_logprobs, token_entropy)`; the logits of a `ChunkedLogits` are computed once for both.
 
   Args: logits[..., T, V]; tokens[..., T]; mask[..., T]. Returns: f32[..., T] twice.
@@ -64,20 +75,22 @@ def logprobs_and_entropy(
   >>> round(float(logp[0]), 4), round(float(entropy[0]), 4)
   (-1.3863, 1.3863)
   """
-  check_axes("logprobs_and_entropy", _named(logits), {"tokens": tokens, "mask": mask})
+  check_shapes("logprobs_and_entropy", _named(logits), {"tokens": tokens, "mask": mask})
   if isinstance(logits, ChunkedLogits):
-    return logits.map(lambda part, tokens, mask: logprobs_and_entropy(part, tokens, mask=mask), tokens, mask)
+    return logits.where(mask).map(
+      lambda part, tokens, mask: logprobs_and_entropy(part, tokens, mask=mask), tokens, mask
+    )
   return token_logprobs(logits, tokens, mask=mask), token_entropy(logits, mask=mask)
 
 
 def lm_loss(
-  logits: Logits,
-  tokens: ArrayLike,
+  logits: Num[ArrayLike, "*b v"] | ChunkedLogits,
+  tokens: Int[ArrayLike, "*b"],
   *,
-  z_loss: float = 0.0,
-  label_smoothing: float = 0.0,
-  mask: ArrayLike | None = None,
-) -> jax.Array:
+  z_loss: Scalar = 0.0,
+  label_smoothing: Scalar = 0.0,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
   """Cross-entropy of the next token, `(1 - e) (-log p_token) + e mean_v(-log p_v) + z_loss (log Z)^2`.
 
   `e` is the label smoothing (arXiv:1512.00567, section 7), a share of probability spread over the whole vocabulary, the
@@ -90,14 +103,14 @@ def lm_loss(
   >>> [round(x, 4) for x in loss.tolist()]
   [0.6931, 1.3863]
   """
-  check_axes("lm_loss", _named(logits), {"tokens": tokens, "mask": mask})
+  check_shapes("lm_loss", _named(logits), {"tokens": tokens, "mask": mask})
   if isinstance(logits, ChunkedLogits):
 
     def of_chunk(part: jax.Array, tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
       return lm_loss(part, tokens, z_loss=z_loss, label_smoothing=label_smoothing, mask=mask)
 
-    return logits.map(of_chunk, tokens, mask)
-  logits = _select_rows(logits, mask)  # [..., T, V]
+    return logits.where(mask).map(of_chunk, tokens, mask)
+  logits = select_rows(logits, mask)  # [..., T, V]
   log_z = jax.nn.logsumexp(logits, axis=-1)  # [..., T]
   loss = log_z - _picked(logits, tokens, mask)
   if not (isinstance(label_smoothing, int | float) and label_smoothing == 0):
@@ -110,10 +123,6 @@ def lm_loss(
 def _named(logits: Logits) -> dict[str, ArrayLike]:
   """The array with the axes of the logits, and its name for messages."""
   return {"hidden": logits.hidden} if isinstance(logits, ChunkedLogits) else {"logits": logits}
-
-
-def _select_rows(logits: ArrayLike, mask: ArrayLike | None) -> jax.Array:
-  return select(logits, None if mask is None else jnp.asarray(mask)[..., None])
 
 
 def _picked(logits: jax.Array, tokens: ArrayLike, mask: ArrayLike | None) -> jax.Array:

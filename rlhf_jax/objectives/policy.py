@@ -6,9 +6,10 @@ The baselines return what `advantages` expects; the objectives stop its gradient
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float32, Num, Shaped
 
 from rlhf_jax.objectives.kl import cap_log_ratio, floor_logp, log_ratio
-from rlhf_jax.reduce import check_axes, float32, masked_mean, select
+from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, per_token, select
 
 __all__ = [
   "group_normalize",
@@ -18,10 +19,15 @@ __all__ = [
   "sequence_ratio_objective",
 ]
 
-Clip = float | tuple[float, float]
+Clip = Scalar | tuple[Scalar, Scalar]
 
 
-def reinforce_objective(logp: ArrayLike, advantages: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
+def reinforce_objective(
+  logp: Scalar | Num[ArrayLike, "*b"],
+  advantages: Scalar | Num[ArrayLike, "*b"],
+  *,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
   """`logp * A`, whose gradient has the policy gradient as its mean (Williams 1992).
 
   Args: logp, advantages, mask: [...], per token or per sequence. Returns: f32[...].
@@ -29,13 +35,18 @@ def reinforce_objective(logp: ArrayLike, advantages: ArrayLike, *, mask: ArrayLi
   >>> print(reinforce_objective(jnp.array([-1.0, -2.0]), jnp.array([0.5, -1.0])))
   [-0.5  2. ]
   """
-  check_axes("reinforce_objective", {"logp": logp, "advantages": advantages, "mask": mask})
+  check_shapes("reinforce_objective", {"logp": logp, "advantages": advantages, "mask": mask})
   return floor_logp(logp, mask) * jax.lax.stop_gradient(select(advantages, mask))
 
 
 def ppo_policy_objective(
-  logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, *, clip: Clip, mask: ArrayLike | None = None
-) -> tuple[jax.Array, jax.Array]:
+  logp: Scalar | Num[ArrayLike, "*b"],
+  logp_old: Scalar | Num[ArrayLike, "*b"],
+  advantages: Scalar | Num[ArrayLike, "*b"],
+  *,
+  clip: Clip,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> tuple[Float32[jax.Array, "*b"], Float32[jax.Array, "*b"]]:
   """PPO's clipped surrogate, `min(ratio A, clip(ratio, 1 - low, 1 + high) A)` (arXiv:1707.06347, eq. 7).
 
   `ratio = exp(logp - logp_old)`, capped at exp(40) in value and slope; its slope is not cut off.
@@ -51,14 +62,19 @@ def ppo_policy_objective(
   ([1.25, -1.5], [1.0, 0.0])
   """
   arrays = {"logp": logp, "logp_old": logp_old, "advantages": advantages, "mask": mask}
-  check_axes("ppo_policy_objective", arrays)
+  check_shapes("ppo_policy_objective", arrays)
   ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_old, mask)))
   return _clipped_surrogate(ratio, select(advantages, mask), clip)
 
 
 def sequence_ratio_objective(
-  logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, mask: ArrayLike, *, clip: Clip
-) -> tuple[jax.Array, jax.Array]:
+  logp: Scalar | Num[ArrayLike, "*b t"],
+  logp_old: Scalar | Num[ArrayLike, "*b t"],
+  advantages: Scalar | Num[ArrayLike, "*b"],
+  mask: Shaped[ArrayLike, "*b t"],
+  *,
+  clip: Clip,
+) -> tuple[Float32[jax.Array, "*b t"], Float32[jax.Array, "*b t"]]:
   """GSPO's surrogate with one ratio per sequence, `exp(mean_t(logp - logp_old))` (arXiv:2507.18071, eq. 5 and 7).
 
   Every token of a sequence carries the sequence's objective, so that `reduce.sequence_weights` gives the paper's
@@ -74,15 +90,15 @@ def sequence_ratio_objective(
   [[1.125 1.125 0.   ]] [[1. 1. 0.]]
   """
   arrays = {"logp": logp, "logp_old": logp_old, "mask": mask}
-  check_axes("sequence_ratio_objective", arrays, {"advantages": advantages})
+  check_shapes("sequence_ratio_objective", arrays, {"advantages": advantages})
   mask = jnp.asarray(mask) != 0
   log_ratios = masked_mean(log_ratio(logp, logp_old, mask), mask, axis=-1)  # [...]
   advantages = select(advantages, jnp.any(mask, axis=-1))
   objective, clipped = _clipped_surrogate(jnp.exp(cap_log_ratio(log_ratios)), advantages, clip)
-  return select(objective[..., None], mask), select(clipped[..., None], mask)
+  return select(per_token(objective, mask), mask), select(per_token(clipped, mask), mask)
 
 
-def leave_one_out(rewards: ArrayLike) -> jax.Array:
+def leave_one_out(rewards: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b k"]:
   """RLOO: `r_i - sum_{j != i} r_j / (K - 1)`, a reward less the mean of the group's other rewards (arXiv:2402.14740).
 
   Args: rewards[..., K], K responses to one prompt. Returns: f32[..., K].
@@ -98,7 +114,9 @@ def leave_one_out(rewards: ArrayLike) -> jax.Array:
   return _centred(rewards) * (size / (size - 1))
 
 
-def group_normalize(rewards: ArrayLike, *, eps: float = 1e-6, ddof: int = 0) -> jax.Array:
+def group_normalize(
+  rewards: Num[ArrayLike, "*b k"], *, eps: Scalar = 1e-6, ddof: int = 0
+) -> Float32[jax.Array, "*b k"]:
   """GRPO: `(r - mean) / (std + eps)` within each group (arXiv:2402.03300, section 4.1.2).
 
   A group of one response, or of equal rewards, gives exactly 0.

@@ -73,6 +73,18 @@ def test_what_is_masked_stays_out():
   np.testing.assert_allclose(loss(hidden, 2), loss(HIDDEN, 0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_hidden_states_that_are_masked_leave_the_gradient_of_the_unembedding_finite(name):
+  # The mask on the logits alone leaves 0 * NaN in the product that is the unembedding's gradient.
+  hidden = HIDDEN.at[1, 5].set(jnp.nan).at[1, 6].set(jnp.inf)
+
+  def loss(hidden, matrix):
+    return weighted(FUNCTIONS[name](ChunkedLogits(hidden, lambda h: unembed(h, matrix), 3), MASK))
+
+  found, expected = (jax.jit(jax.grad(loss, argnums=(0, 1)))(x, MATRIX) for x in (hidden, HIDDEN))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_leading_axes_and_a_chunk_longer_than_the_row():
   single = token_logprobs(ChunkedLogits(HIDDEN[0], lambda h: unembed(h, MATRIX), 100), TOKENS[0])
   np.testing.assert_allclose(single, token_logprobs(unembed(HIDDEN[0], MATRIX), TOKENS[0]), rtol=1e-5)

@@ -106,8 +106,14 @@ def test_a_difference_is_not_taken_in_bfloat16():
 
 
 def test_an_unknown_kind_is_refused():
-  with pytest.raises(ValueError, match='kind must be "k1", "k2" or "k3", got \'k4\''):
+  with pytest.raises(ValueError, match='kind must be "k1", "k2", "k3" or "abs", got \'k4\''):
     kl_estimate(np.zeros(1), np.zeros(1), kind="k4")
+
+
+def test_the_absolute_difference():
+  value, slope = jax.vmap(jax.value_and_grad(lambda a, b: kl_estimate(a, b, kind="abs")))(np.log(P), np.log(Q))
+  np.testing.assert_allclose(value, np.abs(np.log(P) - np.log(Q)), rtol=1e-5)
+  np.testing.assert_array_equal(slope[:2], [1, -1])
 
 
 def test_kl_exact():
@@ -154,3 +160,9 @@ def test_adaptive_coefficient(kl, expected):
   coef = jitted_coef(0.15, kl, 512, target=6, horizon=10_000)
   assert coef.shape == () and coef.dtype == jnp.float32
   assert coef == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_adaptive_coefficient_is_never_a_reward():
+  # More than 5 horizons of samples at once, at a KL far below the target.
+  assert jitted_coef(0.15, 0.0, 60_000, target=6, horizon=10_000) == 0
+  assert jitted_coef(0.15, 0.0, 49_000, target=6, horizon=10_000) > 0

@@ -33,7 +33,7 @@ from rlhf_jax.objectives import (
   token_entropy,
   value_loss,
 )
-from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum, whiten
+from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum, whiten
 
 N, T, LENGTH = 8, 6, 10  # pairs or sequences, tokens, the budget of the constant normalisation
 LENGTHS = np.array([6, 1, 3, 5, 2, 4, 6, 2])
@@ -231,7 +231,7 @@ def our_grpo(weights, *, ratio="token", beta=0.1, mask=MASK, clip=(0.1, 0.3)):
     if ratio == "sequence":
       objective, _ = sequence_ratio_objective(logp, OLD, ADVANTAGES, mask, clip=clip)
     else:
-      objective, _ = ppo_policy_objective(logp, OLD, ADVANTAGES[:, None], clip=clip, mask=mask)
+      objective, _ = ppo_policy_objective(logp, OLD, per_token(ADVANTAGES, LOGP), clip=clip, mask=mask)
     return weighted_sum(beta * kl_estimate(logp, REF, kind="k3", mask=mask) - objective, weights)
 
   return ours(loss, LOGP)

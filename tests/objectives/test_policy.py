@@ -136,12 +136,11 @@ def test_far_apart_and_ruled_out_tokens_stay_finite():
   @jax.jit
   def everything(logp):
     def total(logp):
+      new, old = jnp.broadcast_arrays(logp, logp_old, advantages)[:2]  # [3, 6]
       rows = [
-        reinforce_objective(logp[None], advantages),
-        *ppo_policy_objective(logp[None], logp_old[None], advantages, clip=0.2),
-        *sequence_ratio_objective(
-          logp[None, :, None], logp_old[None, :, None], advantages, np.ones((1, 6, 1)), clip=0.2
-        ),
+        reinforce_objective(new, advantages),
+        *ppo_policy_objective(new, old, advantages, clip=0.2),
+        *sequence_ratio_objective(new[..., None], old[..., None], advantages, np.ones((3, 6, 1)), clip=0.2),
       ]
       return sum(jnp.sum(row) for row in rows), rows
 

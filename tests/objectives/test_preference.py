@@ -33,7 +33,7 @@ def most_likely(wins):
   wins = np.asarray(wins, np.float32)
 
   def total(theta):
-    losses = bradley_terry_loss(theta[:, None], theta[None, :])
+    losses = bradley_terry_loss(*jnp.broadcast_arrays(theta[:, None], theta[None, :]))
     return jnp.sum(wins * losses) + jnp.sum(theta) ** 2
 
   def step(_, theta):
@@ -52,6 +52,18 @@ def test_bradley_terry_by_hand():
   smoothed = bradley_terry(np.array([2.0, 2.0]), np.array([1, 4]), label_smoothing=0.1)
   expected = [0.9 * softplus(-1.0) + 0.1 * softplus(1.0), 0.9 * softplus(2.0) + 0.1 * softplus(-2.0)]
   np.testing.assert_allclose(smoothed, expected, rtol=1e-6)
+
+
+def test_bradley_terry_of_infinite_rewards():
+  # A response that was ruled out loses for certain: loss 0 or infinity and no NaN, as 0 * inf would be.
+  inf = np.float32(np.inf)
+  chosen, rejected = np.array([inf, 1, -inf, 1], np.float32), np.array([1, -inf, 1, inf], np.float32)
+  value, slope = jax.vmap(jax.value_and_grad(bradley_terry_loss))(chosen, rejected)
+  np.testing.assert_array_equal(value, [0, 0, inf, inf])
+  np.testing.assert_array_equal(slope, [0, 0, -1, -1])
+  smoothed = bradley_terry_loss(chosen, rejected, label_smoothing=jnp.float32(0.1))
+  np.testing.assert_array_equal(smoothed, inf)  # with flipped labels a certain preference is impossible
+  assert np.isnan(bradley_terry_loss(inf, inf))  # there is no difference to take
 
 
 @pytest.mark.parametrize(
@@ -163,7 +175,8 @@ def test_optimum_on_an_enumerable_problem(loss):
   def descend(p_ref, wins, beta, rate):
     def total(logits):
       logp, ref = jax.nn.log_softmax(logits), jnp.log(p_ref)
-      return jnp.sum(wins * loss(logp[:, None], logp[None, :], ref[:, None], ref[None, :], beta=beta))
+      pairs = jnp.broadcast_arrays(logp[:, None], logp[None, :], ref[:, None], ref[None, :])
+      return jnp.sum(wins * loss(*pairs, beta=beta))
 
     step = jax.grad(total)
     return jax.nn.softmax(jax.lax.fori_loop(0, 400, lambda _, x: x - rate * step(x), jnp.log(p_ref)))

@@ -66,6 +66,24 @@ def test_gae_and_returns_equal_a_loop(discount, lam):
     np.testing.assert_allclose(advantages, np.where(mask, returns - values, 0), atol=1e-5)
 
 
+def test_gae_with_a_discount_and_a_lambda_for_each_step_and_a_value_after_the_end():
+  # A_t = delta_t + discount_t lam_t A_{t+1} (VAPO's lambda differs by sequence, a time limit has a value after it).
+  rewards, values, mask = batch()
+  draw = np.random.default_rng(1)
+  discount, lam = draw.uniform(0.5, 1.0, (2, 7, 7)).astype(np.float32)
+  bootstrap = draw.normal(size=7).astype(np.float32)
+  poison = np.where(mask, 0.0, np.nan).astype(np.float32)
+  found = jitted_gae(rewards, values, mask, discount=discount + poison, lam=lam + poison, bootstrap=bootstrap)
+  for i in range(7):
+    (where,) = np.nonzero(mask[i])
+    v, expected, advantage = np.append(values[i, where], bootstrap[i]), np.zeros(7), 0.0
+    for k in reversed(range(len(where))):
+      t = where[k]
+      advantage = rewards[i, t] + discount[i, t] * v[k + 1] - v[k] + discount[i, t] * lam[i, t] * advantage
+      expected[t] = advantage
+    np.testing.assert_allclose(found[i], expected, atol=1e-5)
+
+
 def test_returns_by_hand():
   # 1 + 0.5 * (0 + 0.5 * 2), 0 + 0.5 * 2, 2
   np.testing.assert_allclose(jitted_returns(np.array([1, 0, 2]), np.ones(3), discount=0.5), [1.5, 1, 2])

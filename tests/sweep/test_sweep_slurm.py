@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from slurm import cluster, output, until
@@ -37,15 +38,20 @@ NUM_STEPS = 400
 NUM_CELLS, KILLS, PREEMPTIONS = 64, 10, 5
 
 
+def attempts(path):
+  """The attempts of a cell: id -> what its last line says."""
+  found = {}
+  for row in map(json.loads, path.read_text().splitlines()):
+    found[row["attempt"]] = row
+  return found
+
+
 def ends(root, status):
   """How many attempts of each cell have ended so; None: without a word, as those that were killed."""
-  found = {}
-  for path in root.glob("cells/*/attempts.jsonl"):
-    last = {}
-    for row in map(json.loads, path.read_text().splitlines()):
-      last[row["attempt"]] = row.get("status")
-    found[path.parent.name] = list(last.values()).count(status)
-  return found
+  return {
+    path.parent.name: [row.get("status") for row in attempts(path).values()].count(status)
+    for path in root.glob("cells/*/attempts.jsonl")
+  }
 
 
 def rows(root):
@@ -146,28 +152,35 @@ def steps(root, name):
 
 
 def strike(event, root, dice):
-  """Kills one of the cells at work, or preempts all of them; false where none is at work."""
+  """Kills an attempt at work, or preempts all of them; false where none is at work, or the one chosen ended before."""
   running = works(root)
   if not running:
     return False
   if event == "preempt":
     preempt()
     return True
+  path, attempt, process = dice.choice(running)
   with contextlib.suppress(ProcessLookupError):  # it has just ended
-    os.kill(dice.choice(running), signal.SIGKILL)
-    return True
-  return False
+    os.kill(process, signal.SIGKILL)
+  until(lambda: not alive(process), "the process that was killed is gone")
+  return "ended" not in attempts(path)[attempt]
 
 
 def works(root):
-  """The ids of the processes at work in a cell, as their locks name them."""
-  found = []
-  for path in root.glob("cells/*/owner.json"):
-    with contextlib.suppress(OSError, ValueError):
-      process = json.loads(path.read_text())["process"]
-      os.kill(process, 0)
-      found.append(process)
-  return found
+  """(attempts.jsonl, attempt, process) of each attempt that has begun, has not ended, and whose process is alive."""
+  return [
+    (path, attempt, row["process"])
+    for path in root.glob("cells/*/attempts.jsonl")
+    for attempt, row in attempts(path).items()
+    if "ended" not in row and alive(row["process"])
+  ]
+
+
+def alive(process):
+  """Whether a process runs: one that has ended stays a zombie until its parent asks for its status."""
+  with contextlib.suppress(OSError):
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+  return False
 
 
 def release():
