@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float32, Int, Num, Shaped
 
 from rlhf_jax.objectives.chunked import ChunkedLogits
-from rlhf_jax.reduce import Scalar, check_shapes, select, select_rows
+from rlhf_jax.reduce import Scalar, check_shapes, float32, select, select_rows
 
 __all__ = ["lm_loss", "logprobs_and_entropy", "token_entropy", "token_logprobs"]
 
@@ -116,7 +116,8 @@ def lm_loss(
   if not (isinstance(label_smoothing, int | float) and label_smoothing == 0):
     # A plain 0 leaves this out, as it costs a pass over V.
     mean = jnp.mean(logits, axis=-1, where=~jnp.isneginf(logits))
-    loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - mean)
+    share = float32(label_smoothing)
+    loss = (1.0 - share) * loss + share * (log_z - mean)
   return select(loss + z_loss * jnp.square(log_z), mask)
 
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float32, Num, Shaped
 
 from rlhf_jax.objectives.kl import floor_logp, log_ratio
-from rlhf_jax.reduce import Scalar, check_shapes, masked_mean, ordered_pairs, select
+from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, ordered_pairs, select
 
 __all__ = [
   "bradley_terry_loss",
@@ -231,8 +231,9 @@ def simpo_loss(
 
 def _flipped_log_sigmoid(x: jax.Array, label_smoothing: ArrayLike) -> jax.Array:
   # An infinite x is a certain preference, whose loss is 0 or infinity: 0 * inf, or inf - inf, would be NaN.
-  flipped = jnp.where(jnp.equal(label_smoothing, 0), 0.0, -label_smoothing * jax.nn.log_sigmoid(-x))
-  return -jax.nn.log_sigmoid(x) * (1.0 - label_smoothing) + flipped
+  share = float32(label_smoothing)
+  flipped = jnp.where(share == 0, 0.0, -share * jax.nn.log_sigmoid(-x))
+  return -jax.nn.log_sigmoid(x) * (1.0 - share) + flipped
 
 
 def _implicit_margin(

@@ -67,10 +67,11 @@ def make_update(loss_fn: LossFn, optimizer: optax.GradientTransformation | Sched
   """Builds `update(state, batch, weights) -> (state, metrics)`, compiled.
 
   Every leaf of batch and weights has the batch as its leading axis. Rows of zeros are added where the batch does not
-  divide over devices and microbatches: a row whose weights are 0 must count in no metric. The metrics are summed, with
-  "loss", "grad_norm", "param_norm" (of the trained parameters afterwards) and, of a `make_optimizer`, "learning_rate"
-  added. An update whose loss or gradient is not finite leaves the state as it was. The state's buffers are donated
-  under jit. On several devices parameters that the mesh cuts are read by a model of `select_model`, which gathers them.
+  divide over devices and microbatches: a row whose weights are 0 must count in no metric. The metrics are summed,
+  with "loss", which is what was differentiated, "grad_norm", "param_norm" (of the trained parameters afterwards) and,
+  of a `make_optimizer`, "learning_rate" added. An update whose loss or gradient is not finite leaves the state as it
+  was. The state's buffers are donated under jit. On several devices parameters that the mesh cuts are read by a model
+  of `select_model`, which gathers them.
   """
   if transport.kind == "pmap":
     return _pmap_update(loss_fn, optimizer, transport)
@@ -112,7 +113,8 @@ def make_functions(loss_fn: LossFn, settings: Optimizer, num_steps: int, transpo
 def make_measure(loss_fn: LossFn, transport: Transport) -> Measure:
   """Builds `measure(params, batch, weights) -> metrics`, compiled: those of `make_update`, without an update.
 
-  They are the loss and the metrics of `loss_fn`, summed. Rows of zeros are added as by `make_update`.
+  They are the metrics of `loss_fn`, summed, and its "loss", as a mean whose weight is the sum of the weights: those of
+  held-out rows need not sum to one. Rows of zeros are added as by `make_update`.
   """
   mesh = make_mesh(transport)
 
@@ -169,7 +171,7 @@ def _gradients(loss_fn: LossFn):
 
 
 def _metrics(loss: jax.Array, metrics: Metrics, weights: Any) -> Metrics:
-  """The metrics, summed. The parts of a loss add up to the loss; as a Mean that is (loss, share of the weights)."""
+  """The metrics, summed. The loss is a sum over its elements; as a Mean that is (loss, sum of the weights)."""
   share = sum((jnp.sum(w).astype(jnp.float32) for w in jax.tree.leaves(weights)), jnp.zeros(()))
   return {**{name: metric.sum() for name, metric in metrics.items()}, "loss": Mean(loss, share)}
 
@@ -184,8 +186,9 @@ def _apply(state, optimizer, grads, metrics):
     return optax.apply_updates(params, updates), opt_state
 
   params, opt_state = jax.lax.cond(finite, updated, lambda *before: before, state.params, state.opt_state)
-  norms = {"grad_norm": norm, "param_norm": optax.tree.norm(params)}
-  metrics = {**metrics, **{name: Mean(value, jnp.ones(())) for name, value in norms.items()}}
+  # The loss is that which was differentiated, whatever its weights sum to.
+  found = {"loss": metrics["loss"].values, "grad_norm": norm, "param_norm": optax.tree.norm(params)}
+  metrics = {**metrics, **{name: Mean(value, jnp.ones(())) for name, value in found.items()}}
   if isinstance(optimizer, Scheduled):
     metrics["learning_rate"] = Mean(optimizer.learning_rate(state.opt_state), jnp.ones(()))
   return state.replace(params=params, opt_state=opt_state), metrics

@@ -89,6 +89,23 @@ def test_transports_agree_with_one_device(transport):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+  "transport", [Transport("jit", 4, 2), Transport("pmap", 1, 1)], ids=lambda t: f"{t.kind}-micro{t.microbatches}"
+)
+def test_the_logged_loss_is_what_is_differentiated_whatever_the_weights_sum_to(transport):
+  # Divided by the sum of the weights, a loss of 12 with weights mask / rows was logged as 3.
+  if jax.device_count() != 8:
+    pytest.skip("needs eight devices")
+  weights = MASK / len(MASK)
+  expected, gradient = jax.value_and_grad(lambda params: loss_fn(params, BATCH, weights)[0])(PARAMS)
+  assert weights.sum() > 2
+  update = make_update(make_loss(select_model(CONFIG, transport)), OPTIMIZER, transport)
+  _, metrics = update(place(init_state(PARAMS, OPTIMIZER), transport), BATCH, weights)
+  assert metrics["loss"].compute() == pytest.approx(float(expected), rel=1e-5)
+  assert metrics["grad_norm"].compute() == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
+  assert metrics["nll"].compute() == pytest.approx(float(expected) / weights.sum(), rel=1e-5)  # a mean is a mean
+
+
 ADAPTED = add_lora(jax.random.key(3), PARAMS, rank=2, alpha=4.0, targets=("query", "up"))
 
 
