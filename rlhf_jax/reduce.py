@@ -50,7 +50,7 @@ Array = TypeVar("Array", jax.Array, np.ndarray)
 _compiled = functools.partial(jax.jit, static_argnames="axis_name")
 
 
-def float32(x: ArrayLike) -> jax.Array:
+def float32(x: Shaped[ArrayLike, "..."]) -> Float32[jax.Array, "..."]:
   """`x` in float32: a sum with integer rewards must not be truncated, nor a sum in bfloat16 rounded."""
   return jnp.asarray(x).astype(jnp.float32)
 
@@ -130,7 +130,7 @@ def masked_moments(
   axis: Axis = None,
   ddof: int = 0,
   axis_name: AxisName = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float32[jax.Array, "..."], Float32[jax.Array, "..."]]:
   """(mean, variance) of `x[...]` where `mask[...]` is on, over `axis` (all axes by default), each f32.
 
   The variance divides by max(count - ddof, 1): a single element has variance 0, an empty mask gives (0, 0).

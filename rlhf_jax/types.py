@@ -67,6 +67,9 @@ class Rollout(struct.PyTreeNode):
   """f32[B, T], log-prob of each sampled token at the sampling temperature, in nats; 0 elsewhere."""
   finished: Array
   """bool[B], True where EOS or a stop string was sampled."""
+  support: Array | None = None
+  """u8[B, T, ceil(V / 8)], a bit for each token that could be drawn at a sampled place (`numpy.packbits`); 0 elsewhere.
+  logp is then of the softmax over these tokens alone. None where all could, or where that was not recorded."""
 
 
 class Experience(struct.PyTreeNode):
@@ -86,6 +89,8 @@ class Experience(struct.PyTreeNode):
   """f32, targets of the critic; None without a critic."""
   logp_ref: Array | None = None
   """f32, log-probs of the reference in nats; None without a reference."""
+  support: Array | None = None
+  """u8[B, T, ceil(V / 8)], the tokens that could be drawn, as in `Rollout`; None where all could."""
 
 
 class TrainState(struct.PyTreeNode):

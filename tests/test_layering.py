@@ -89,7 +89,7 @@ def test_objectives_know_jax_and_reductions_only():
   for path in (ROOT / "rlhf_jax" / "objectives").glob("*.py"):
     for name in imports(path):
       top = name.split(".")[0]
-      assert top in {"jax", "collections", "typing", "__future__", "math"} or name.startswith(
+      assert top in {"jax", "jaxtyping", "collections", "typing", "__future__", "math"} or name.startswith(
         ("rlhf_jax.reduce", "rlhf_jax.objectives")
       ), (path, name)
 

@@ -13,7 +13,7 @@ The variants are options:
   ratio          token: a ratio for each token. sequence: the geometric mean over the response, for all its tokens
                  (GSPO, arXiv 2507.18071, with weights "sequence" and a clip near (3e-4, 4e-4)).
   kl_kind        k3: the paper's estimator; as a loss its gradient is that of the reverse KL(reference || policy). k2:
-                 on-policy, the gradient of KL(policy || reference) at each token.
+                 on-policy, the gradient of KL(policy || reference) at each token. With truncated sampling only k2.
 
 DEVIATIONS: the reference stays the policy of `init` (the paper renews it in its iterative form), and the score of a
 response is one number (outcome supervision). The standard deviation has ddof 0; ddof and epsilon change advantages by a
@@ -38,6 +38,7 @@ from rlhf_jax.objectives import (
   logprobs_and_entropy,
   ppo_policy_objective,
   sequence_ratio_objective,
+  truncated_logits,
 )
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum
@@ -96,6 +97,11 @@ class Config(PolicyConfig):
     if samples < 2:
       raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: a group of one has nothing to compare")
     check_minibatches(self.minibatches, self.environment.batch_size * samples)
+    if self.kl_kind == "k3" and self.kl_coef > 0 and self.environment.sampling.truncates:
+      raise ValueError(
+        "kl_kind='k3' is biased where sampling.top_k, top_p or min_p truncate: its mean lacks the reference's "
+        "probability of the tokens that are never drawn. Set kl_kind='k2', or sample from the whole softmax"
+      )
 
 
 def make_loss(
@@ -104,7 +110,7 @@ def make_loss(
   """The clipped surrogate and the KL of each token; `apply(params, tokens[B, T]) -> logits`, weights f32[B, T]."""
 
   def loss_fn(params, batch: Experience, weights):
-    logits = apply(params, batch.tokens) / temperature
+    logits = truncated_logits(apply(params, batch.tokens) / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     if ratio == "sequence":
       objective, clipped = sequence_ratio_objective(logp, batch.logp, batch.advantages[:, 0], batch.mask, clip=clip)
@@ -130,7 +136,8 @@ def make_experience(
   centred = group_normalize(groups) if normalize_std else groups - jnp.mean(groups, axis=1, keepdims=True)
   advantages = per_token(centred.ravel(), mask)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, logp_ref=logp_ref)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     **experience_metrics(experience),

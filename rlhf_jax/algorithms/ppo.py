@@ -41,6 +41,7 @@ from rlhf_jax.objectives import (
   logprobs_and_entropy,
   ppo_policy_objective,
   shaped_rewards,
+  truncated_logits,
   value_loss,
 )
 from rlhf_jax.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Share
@@ -124,7 +125,7 @@ def make_loss(
 
   def loss_fn(params, batch: Experience, weights):
     logits, values = apply(params, batch.tokens)
-    logits = logits / temperature
+    logits = truncated_logits(logits / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
     assert batch.values is not None and batch.returns is not None, "an experience of PPO has values and returns"
@@ -153,7 +154,7 @@ def make_experience(
   if config.whiten_advantages:
     advantages = whiten(advantages, mask)
   sequence_kl = jnp.sum(kl, axis=1)
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, logp_ref)
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, logp_ref, rollout.support)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(kl_coef, jnp.ones(())),

@@ -31,6 +31,7 @@ from rlhf_jax.objectives import (
   logprobs_and_entropy,
   reinforce_objective,
   shaped_rewards,
+  truncated_logits,
   value_loss,
 )
 from rlhf_jax.ranges import NonNegativeFloat, Share
@@ -92,7 +93,7 @@ def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temper
 
   def loss_fn(params, batch: Experience, weights):
     logits, values = apply(params, batch.tokens)
-    logits = logits / temperature
+    logits = truncated_logits(logits / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     per_token = -reinforce_objective(logp, batch.advantages, mask=batch.mask) - entropy_coef * entropy
     metrics = policy_metrics(logp, batch.logp, entropy, batch.mask, batch.mask.astype(jnp.float32))
@@ -135,7 +136,8 @@ def make_experience(
   else:
     advantages = per_token(returns - (moving_mean if baseline == "moving_mean" else 0.0), mask)
   critic = {} if to_go is None else {"values": values, "returns": to_go}
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, logp_ref=logp_ref)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),

@@ -12,7 +12,13 @@ broadcast along the tokens of [B, T] where B is T.
 
 from rlhf_jax.objectives.chunked import ChunkedLogits
 from rlhf_jax.objectives.kl import adaptive_kl_coef, kl_estimate, kl_exact, shaped_rewards
-from rlhf_jax.objectives.language import lm_loss, logprobs_and_entropy, token_entropy, token_logprobs
+from rlhf_jax.objectives.language import (
+  lm_loss,
+  logprobs_and_entropy,
+  token_entropy,
+  token_logprobs,
+  truncated_logits,
+)
 from rlhf_jax.objectives.policy import (
   group_normalize,
   leave_one_out,
@@ -59,5 +65,6 @@ __all__ = [
   "simpo_loss",
   "token_entropy",
   "token_logprobs",
+  "truncated_logits",
   "value_loss",
 ]

@@ -24,6 +24,8 @@ class ChunkedLogits(NamedTuple):
   """Number of positions at a time."""
   temperature: ArrayLike = 1.0
   """Temperature, a scalar, that divides the logits."""
+  support: ArrayLike | None = None
+  """u8[..., T, ceil(V / 8)], a bit for each token that has a probability; None for all (see `truncated_logits`)."""
 
   def __truediv__(self, temperature: ArrayLike) -> "ChunkedLogits":
     """The logits at a sampling temperature, as for an array."""
@@ -50,15 +52,22 @@ class ChunkedLogits(NamedTuple):
       x = jnp.pad(x, [(0, count * chunk - length if i == axis else 0) for i in range(x.ndim)])
       return jnp.moveaxis(x.reshape(*x.shape[:axis], count, chunk, *x.shape[axis + 1 :]), axis, 0)
 
-    def part(inputs: tuple[jax.Array, Any]) -> Any:
-      hidden, rest = inputs
-      return function(self.unembed(hidden) / self.temperature, *rest)
+    def part(inputs: tuple[jax.Array, jax.Array | None, Any]) -> Any:
+      hidden, support, rest = inputs
+      return function(supported(self.unembed(hidden) / self.temperature, support), *rest)
 
     def join(y: jax.Array) -> jax.Array:  # [count, ..., chunk] -> [..., T]
       y = jnp.moveaxis(y, 0, axis)
       return y.reshape(*y.shape[:axis], count * chunk)[..., :length]
 
-    arrays = jax.tree.map(jnp.asarray, arrays)
+    support, arrays = jax.tree.map(jnp.asarray, (self.support, arrays))
     # prevent_cse is for code outside of loops: in a loop its barriers would cost time and prevent nothing.
-    parts = jax.lax.map(jax.checkpoint(part, prevent_cse=False), jax.tree.map(cut, (self.hidden, arrays)))
+    parts = jax.lax.map(jax.checkpoint(part, prevent_cse=False), jax.tree.map(cut, (self.hidden, support, arrays)))
     return jax.tree.map(join, parts)
+
+
+def supported(logits: jax.Array, support: jax.Array | None) -> jax.Array:
+  """logits[..., V] where the bits of support u8[..., ceil(V / 8)] are on, -inf elsewhere; all of them for None."""
+  if support is None:
+    return logits
+  return jnp.where(jnp.unpackbits(support, axis=-1, count=logits.shape[-1]) != 0, logits, -jnp.inf)

@@ -6,12 +6,12 @@ Logits may be a `ChunkedLogits`: the values are the same, without an array [...,
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Float32, Int, Num, Shaped
+from jaxtyping import Float32, Int, Num, Shaped, UInt8
 
-from rlhf_jax.objectives.chunked import ChunkedLogits
+from rlhf_jax.objectives.chunked import ChunkedLogits, supported
 from rlhf_jax.reduce import Scalar, check_shapes, float32, select, select_rows
 
-__all__ = ["lm_loss", "logprobs_and_entropy", "token_entropy", "token_logprobs"]
+__all__ = ["lm_loss", "logprobs_and_entropy", "token_entropy", "token_logprobs", "truncated_logits"]
 
 Logits = ArrayLike | ChunkedLogits
 
@@ -119,6 +119,36 @@ def lm_loss(
     share = float32(label_smoothing)
     loss = (1.0 - share) * loss + share * (log_z - mean)
   return select(loss + z_loss * jnp.square(log_z), mask)
+
+
+def truncated_logits(
+  logits: Num[ArrayLike, "*b v"] | ChunkedLogits, support: UInt8[ArrayLike, "*b bytes"] | None
+) -> Num[jax.Array, "*b v"] | ChunkedLogits:
+  """The logits of the policy that sampled with top_k, top_p or min_p: -inf for the tokens that could not be drawn.
+
+  Under the whole softmax the score of an action that was drawn from a truncated one has a mean that is not 0: with a
+  constant reward REINFORCE then makes the policy ever surer. With the tokens that could be drawn held fixed
+  (DeepSeek-V3.2, arXiv:2512.02556, "keep sampling mask"), the ratio is 1 before the first update, and the gradient is
+  that of the truncated policy.
+
+  Args: logits[..., V] at the sampling temperature; support u8[..., ceil(V / 8)] as `Rollout.support` has it, or None
+    where all tokens could be drawn. Returns: the logits; a `ChunkedLogits` where a `ChunkedLogits` was given.
+
+  >>> print(truncated_logits(jnp.array([0.5, 0.25, 0.125]), jnp.array([0b10100000], jnp.uint8)))
+  [0.5    -inf 0.125]
+  """
+  if support is None:
+    return logits if isinstance(logits, ChunkedLogits) else jnp.asarray(logits)
+  ((name, rows),) = _named(logits).items()
+  size = jnp.shape(support)[-1] if isinstance(logits, ChunkedLogits) else -(-jnp.shape(rows)[-1] // 8)
+  if jnp.shape(support) != (*jnp.shape(rows)[:-1], size):
+    raise ValueError(
+      f"truncated_logits: support has shape {jnp.shape(support)}, and {name} has {jnp.shape(rows)}: support needs the "
+      f"shape {(*jnp.shape(rows)[:-1], size)}, a bit for each token of the vocabulary"
+    )
+  if isinstance(logits, ChunkedLogits):
+    return logits._replace(support=support)
+  return supported(jnp.asarray(logits), jnp.asarray(support))
 
 
 def _named(logits: Logits) -> dict[str, ArrayLike]:

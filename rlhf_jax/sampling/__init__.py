@@ -1,7 +1,7 @@
 """Sampling from a language model."""
 
 from rlhf_jax.sampling.buckets import pad_prompts, pad_to_powers, power_of_two, trim
-from rlhf_jax.sampling.filters import sample_tokens, truncate
+from rlhf_jax.sampling.filters import sample_supported, sample_tokens, truncate
 from rlhf_jax.sampling.generate import generate
 from rlhf_jax.sampling.stops import before_stop, stop_table
 
@@ -11,6 +11,7 @@ __all__ = [
   "pad_prompts",
   "pad_to_powers",
   "power_of_two",
+  "sample_supported",
   "sample_tokens",
   "stop_table",
   "trim",

@@ -37,8 +37,30 @@ def sample_tokens(
     action = draw(uniform, truncate(weights, top_k=top_k, top_p=top_p, min_p=min_p))
   else:
     action = draw(jnp.zeros(logits.shape[0]), (logits == highest).astype(jnp.float32))
+  return action, _logp(logits, action, highest, weights)
+
+
+def sample_supported(
+  uniform: jax.Array, logits: jax.Array, *, temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The draw of `sample_tokens` as an action of the truncated policy: (tokens i32[S], logp f32[S], support).
+
+  logp is the token's log-prob under the softmax(logits / temperature) over the tokens that `truncate` keeps, the
+  distribution that it was drawn from. support u8[S, ceil(V / 8)] has a bit for each of these tokens (`numpy.packbits`):
+  with the same support masked, training has the gradient of the policy that sampled
+  (`rlhf_jax.objectives.truncated_logits`). The temperature is above 0.
+  """
+  logits = logits / temperature
+  highest = jnp.max(logits, axis=-1, keepdims=True)
+  weights = truncate(jnp.exp(logits - highest), top_k=top_k, top_p=top_p, min_p=min_p)
+  action = draw(uniform, weights)
+  return action, _logp(logits, action, highest, weights), jnp.packbits(weights > 0, axis=-1)
+
+
+def _logp(logits: jax.Array, action: jax.Array, highest: jax.Array, weights: jax.Array) -> jax.Array:
+  """log(exp(logits[s, action] - highest) / sum of weights[s]): f32[S]."""
   log_total = highest[:, 0] + jnp.log(jnp.sum(weights, axis=-1))
-  return action, jnp.take_along_axis(logits, action[:, None], axis=1)[:, 0] - log_total
+  return jnp.take_along_axis(logits, action[:, None], axis=1)[:, 0] - log_total
 
 
 def truncate(weights: jax.Array, *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> jax.Array:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.sampling.filters import sample_tokens
+from rlhf_jax.sampling.filters import sample_supported, sample_tokens
 from rlhf_jax.types import Array, Params, Prompts, Rollout
 
 
@@ -53,6 +53,8 @@ class Sampled(NamedTuple):
   """i32[N], the number of sampled tokens."""
   finished: jax.Array
   """bool[N], True after EOS or a stop string."""
+  support: jax.Array | None
+  """u8[N, T, ceil(V / 8)], as in `Rollout`; None where it is not recorded."""
 
 
 class State(NamedTuple):
@@ -80,8 +82,8 @@ class Inputs(NamedTuple):
   """f32[N, max_new_tokens] in [0, 1), the random number that each token is drawn with."""
   limits: jax.Array
   """i32[N], the number of tokens that a row may have."""
-  choose: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-  """(uniform[S], logits[S, V]) -> (tokens[S], logp[S])."""
+  choose: Callable[..., tuple[jax.Array, ...]]
+  """(uniform[S], logits[S, V]) -> (tokens[S], logp[S]), and with them the support where it is recorded."""
   ends: jax.Array
   """i32[E], the tokens that end a row."""
   stop_table: jax.Array | None
@@ -108,6 +110,7 @@ def generate(
   top_k: int = 0,
   top_p: float = 1.0,
   min_p: float = 0.0,
+  record_support: bool = False,
   stop_table: jax.Array | None = None,
   samples_per_prompt: int = 1,
   slots: int = 0,
@@ -131,7 +134,9 @@ def generate(
     pad_id: the token that fills the end of a row.
     temperature, top_k, top_p, min_p: as in `sample_tokens`. The recorded log-prob is that of the sampled token under
       the *whole* softmax at the sampling temperature (at temperature 0 under the plain softmax), whatever the
-      truncation: training evaluates that distribution.
+      truncation.
+    record_support: whether the log-prob is instead that of the truncated softmax, and the tokens it leaves are
+      recorded (see `sample_supported`): for training, which needs the distribution that the tokens were drawn from.
     stop_table: i32[M, V] of `rlhf_jax.sampling.stop_table`; the token that completes a stop string ends a response.
     slots: the number of rows decoded at once; 0 for all rows.
     refill: the number of slots that must be free before waiting rows are prefilled together; 0 for an eighth of slots.
@@ -146,6 +151,7 @@ def generate(
   batch, prompt_width = prompts.tokens.shape
   rows, width = batch * samples_per_prompt, prompt_width + max_new_tokens
   slots = min(slots or rows, rows)
+  choose = sample_supported if record_support else sample_tokens
   inputs = Inputs(
     model,
     params,
@@ -154,7 +160,7 @@ def generate(
     prompt_lengths=jnp.repeat(prompts.lengths, samples_per_prompt),
     uniform=_uniform(key if key.ndim else _fold_in(key, rows), max_new_tokens),
     limits=jnp.full((rows,), max_new_tokens) if limits is None else limits,
-    choose=functools.partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
+    choose=functools.partial(choose, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
     ends=jnp.atleast_1d(jnp.asarray(eos_id)),
     stop_table=stop_table,
     end_together=end_together,
@@ -166,6 +172,7 @@ def generate(
     jnp.zeros((rows, width), jnp.float32),
     jnp.zeros((rows,), jnp.int32),
     jnp.zeros((rows,), bool),
+    _no_support(inputs, width) if record_support else None,
   )
   if slots == rows:
     sampled = _decode_together(inputs, sampled)
@@ -173,7 +180,15 @@ def generate(
     sampled = _decode_in_turn(inputs, sampled, slots, refill or max(slots // 8, 1))
   after = jnp.arange(width) - inputs.prompt_lengths[:, None]  # [N, T], the index in the response
   mask = (after >= 0) & (after < sampled.lengths[:, None])
-  return Rollout(tokens=sampled.tokens, mask=mask, logp=sampled.logp, finished=sampled.finished)
+  return Rollout(sampled.tokens, mask, sampled.logp, sampled.finished, sampled.support)
+
+
+def _no_support(inputs: Inputs, width: int) -> jax.Array:
+  """u8[N, width, ceil(V / 8)] of zeros, for the V logits of the model."""
+  model, params, prompts = inputs.model, inputs.params, inputs.prompts
+  hidden, _ = jax.eval_shape(model.prefill, params, prompts.tokens, prompts.lengths)
+  words = jax.eval_shape(model.unembed, params, hidden).shape[-1]
+  return jnp.zeros((inputs.rows, width, -(-words // 8)), jnp.uint8)
 
 
 def _uniform(keys: jax.Array, count: int) -> jax.Array:
@@ -270,7 +285,8 @@ def _decode(inputs: Inputs, state: State) -> State:
 def _sample(inputs: Inputs, hidden: jax.Array, slots: Slots, sampled: Sampled) -> tuple[Slots, Sampled]:
   """Draws the next token of each slot and records it; a row that ends with it leaves its slot free."""
   of = jnp.minimum(slots.row, inputs.rows - 1)
-  token, logp = inputs.choose(inputs.uniform[of, slots.num_sampled], inputs.model.unembed(inputs.params, hidden))
+  logits = inputs.model.unembed(inputs.params, hidden)
+  token, logp, *support = inputs.choose(inputs.uniform[of, slots.num_sampled], logits)
   finished, matched = jnp.isin(token, inputs.ends), slots.matched
   if inputs.stop_table is not None:
     matched = inputs.stop_table[matched, token]
@@ -281,6 +297,7 @@ def _sample(inputs: Inputs, hidden: jax.Array, slots: Slots, sampled: Sampled) -
     sampled.logp.at[place].set(logp, mode="drop"),
     sampled.lengths.at[slots.row].set(count, mode="drop"),
     sampled.finished.at[slots.row].set(finished, mode="drop"),
+    None if sampled.support is None else sampled.support.at[place].set(support[0], mode="drop"),
   )
   row = jnp.where(finished | (count >= inputs.limits[of]), inputs.rows, slots.row)
   return Slots(row, token, count, matched), sampled

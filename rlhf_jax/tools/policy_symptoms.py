@@ -69,10 +69,7 @@ def negative_kl(case: Case) -> Finding | None:
   if below.sum() < 2:
     return None
   lowest = int(np.argmin(kl.values))
-  truncated = [("set to 0:", f"environment.sampling.{key}") for key in ("top_k", "min_p")]
-  wanted = [(verb, key) for verb, key in truncated if case.number(key) > 0]
-  wanted += [("set to 1:", "environment.sampling.top_p")] if case.number("environment.sampling.top_p") < 1 else []
-  wanted += [("set to float32:", "model.dtype")] if case.setting("model.dtype") not in (None, "float32") else []
+  wanted = [("set to float32:", "model.dtype")] if case.setting("model.dtype") not in (None, "float32") else []
   return Finding(
     "negative KL",
     f"kl/reference below {number_text(-4.5 / episodes)} nats at {below.sum()} of {len(kl.steps)} steps, lowest "

@@ -125,7 +125,8 @@ class EpisodeSource:
   def __init__(self, settings: Environment, stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer):
     self.settings, self._stage = settings, stage
     self._prompts = load_prompts(settings.prompts, stage, tokenizer, settings.sampling.max_prompt_tokens)
-    self._sample = make_sampler(model, tokenizer, settings.sampling, stage.transport)
+    truncates = settings.sampling.truncates
+    self._sample = make_sampler(model, tokenizer, settings.sampling, stage.transport, record_support=truncates)
     self._parts = make_parts(settings.reward, stage, model, tokenizer)
     self._monitor = make_score_function(settings.monitor, stage) if settings.monitor.function else None
 

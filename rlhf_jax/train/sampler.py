@@ -25,7 +25,8 @@ from rlhf_jax.types import Params, Rollout
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-  """Settings of sampling responses. The recorded log-probs are at `temperature`, and never truncated."""
+  """Settings of sampling responses. In a stage of RL the tokens that top_k, top_p and min_p leave are recorded, and the
+  policy that learns is the truncated one; elsewhere recorded log-probs are those of the whole softmax."""
 
   max_prompt_tokens: NonNegativeInt = 0
   """Number of tokens a prompt may have; longer prompts are skipped and counted. 0 for what `max_new_tokens` leaves of
@@ -50,6 +51,11 @@ class Sampling:
     if "" in self.stop:
       raise ValueError(f"stop={self.stop} holds an empty string, which every response contains")
 
+  @property
+  def truncates(self) -> bool:
+    """Whether some tokens are never drawn."""
+    return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
 
 Sampler = Callable[..., tuple[Rollout, list[str]]]
 
@@ -61,12 +67,14 @@ def make_sampler(
   transport: Transport,
   *,
   any_shape: bool = False,
+  record_support: bool = False,
 ) -> Sampler:
   """`sample(params, prompts, key, copies=1) -> (rollout, responses)`, with `copies` responses to each prompt.
 
   The rows are cut over the mesh's data and fsdp axes, and each device decodes its own with a copy of the parameters
-  that is made for it before (see `lay_out`). The program is compiled once for each shape of prompts; with `any_shape`,
-  once for each power of two that a shape is padded to.
+  that is made for it before (see `lay_out`). With `record_support` the rollout says which tokens could be drawn, and
+  its log-probs are those of the truncated policy (see `rlhf_jax.sampling.generate`). The program is compiled once for
+  each shape of prompts; with `any_shape`, once for each power of two that a shape is padded to.
 
   Raises:
     ValueError: prompt and response together do not fit the model.
@@ -75,7 +83,7 @@ def make_sampler(
   mesh = make_mesh(transport)
   room = power_of_two(settings.max_new_tokens) if any_shape else settings.max_new_tokens
   compiled = compiled_sampler(
-    model, dataclasses.replace(settings, max_new_tokens=room), mesh, tokenizer.end_ids, tokenizer.pad_id
+    model, dataclasses.replace(settings, max_new_tokens=room), mesh, tokenizer.end_ids, tokenizer.pad_id, record_support
   )
   table = None
   if settings.stop:
@@ -146,7 +154,12 @@ def _dtype(path: tuple[Any, ...], x: jax.Array, dtype: str) -> np.dtype:
 
 @functools.lru_cache(maxsize=8)
 def compiled_sampler(
-  model: LanguageModel, settings: Sampling, mesh: Mesh, end_ids: tuple[int, ...], pad_id: int
+  model: LanguageModel,
+  settings: Sampling,
+  mesh: Mesh,
+  end_ids: tuple[int, ...],
+  pad_id: int,
+  record_support: bool = False,
 ) -> jax.stages.Wrapped:
   """The jitted `sampler(params, prompts, limits, key, table) -> rollout`, for parameters of `lay_out`.
 
@@ -166,7 +179,8 @@ def compiled_sampler(
       return generate(
         model, params, prompts, keys, limits=limits, stop_table=table, samples_per_prompt=rows // batch,
         slots=-(-settings.slots // devices), max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
-        top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p, eos_id=end_ids, pad_id=pad_id,
+        top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p, record_support=record_support,
+        eos_id=end_ids, pad_id=pad_id,
         # Devices of one tensor group sum activations; no other device is waited for.
         end_together=ROWS if mesh.shape["tensor"] > 1 else (),
       )  # fmt: skip

@@ -9,9 +9,11 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
+from jax.typing import ArrayLike
 
 from rlhf_jax import objectives, reduce
 
@@ -68,6 +70,7 @@ ALONE = {
   "ordered_pairs",
   "sequence_weights",
   "token_weights",
+  "truncated_logits",  # whose support counts bits: tests/objectives/test_truncation.py
 }
 
 
@@ -119,6 +122,18 @@ def test_the_right_shapes_go_through_and_every_other_is_refused(name):
     with pytest.raises(ValueError, match=f"^{name}: .* needs the shape") as refusal:
       jax.eval_shape(lambda arrays: function(**arrays), bad)
     assert f"{bad[key].shape}" in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", sorted({*objectives.__all__, *reduce.__all__} - {"ChunkedLogits", "check_shapes"}))
+def test_every_array_of_a_public_function_has_its_axes_in_its_annotation(name):
+  function = getattr(objectives, name, None) or getattr(reduce, name)
+  for key, annotation in inspect.unwrap(function).__annotations__.items():
+    assert annotation not in (ArrayLike, jax.Array), f"{name}: {key}"
+
+
+def test_annotations_are_checked_in_tests():
+  with pytest.raises(jaxtyping.TypeCheckError, match="advantages"):
+    objectives.reinforce_objective(jnp.zeros((3, 4)), jnp.zeros((4, 3)))
 
 
 HOW = ("eager", "jit", "vmap", "pmap", "shard_map")

@@ -28,8 +28,8 @@ MUTATIONS = [
     "rewards of integer dtype",
     REWARDS + "rewards_keep_their_fraction_though_tokens_are_integers",
     "objectives/kl.py",
-    "return -coef * select(kl, mask) + select(jnp.asarray(scores)[..., None], last)",
-    "return (-coef * select(kl, mask) + select(jnp.asarray(scores)[..., None], last)).astype(jnp.int32)",
+    "return -coef * select(kl, mask) + select(per_token(scores, last), last)",
+    "return (-coef * select(kl, mask) + select(per_token(scores, last), last)).astype(jnp.int32)",
   ),
   Mutation(
     "scores of integer dtype",
@@ -77,24 +77,22 @@ MUTATIONS = [
     "gae carries the masked value",
     REWARDS + "nothing_is_bootstrapped_from_padding",
     "objectives/value.py",
-    """select(values, mask), jnp.asarray(mask) != 0)
-  discount, lam = float32(discount), float32(lam)
+    """steps = [select(x, mask) for x in (rewards, values, discount, lam)]
 
   def step(
     carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]
   ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     next_value, next_advantage = carry
-    reward, value, on = inputs  # [...]
+    on, reward, value, discount, lam = inputs  # [...]
     advantage = reward + discount * next_value - value + discount * lam * next_advantage
     carry = jnp.where(on, value, next_value),""",
-    """float32(values), jnp.asarray(mask) != 0)
-  discount, lam = float32(discount), float32(lam)
+    """steps = [select(rewards, mask), float32(values), select(discount, mask), select(lam, mask)]
 
   def step(
     carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]
   ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     next_value, next_advantage = carry
-    reward, value, on = inputs  # [...]
+    on, reward, value, discount, lam = inputs  # [...]
     advantage = reward + discount * next_value - value + discount * lam * next_advantage
     carry = value,""",
   ),
@@ -267,8 +265,8 @@ MUTATIONS = [
     "PPO trains without the temperature",
     LOGPROBS + "the_sampling_temperature_reaches_policy_and_reference",
     "algorithms/ppo.py",
-    "logits = logits / temperature",
-    "logits = logits / 1.0",
+    "truncated_logits(logits / temperature, batch.support)",
+    "truncated_logits(logits / 1.0, batch.support)",
   ),
   Mutation(
     "PPO's reference without the temperature",
@@ -281,8 +279,8 @@ MUTATIONS = [
     "REINFORCE trains without the temperature",
     LOGPROBS + "the_sampling_temperature_reaches_reinforce",
     "algorithms/reinforce.py",
-    "logits = logits / temperature",
-    "logits = logits / 1.0",
+    "truncated_logits(logits / temperature, batch.support)",
+    "truncated_logits(logits / 1.0, batch.support)",
   ),
   Mutation(
     "REINFORCE's reference without the temperature",
@@ -333,6 +331,55 @@ MUTATIONS = [
     "sampling/filters.py",
     "jnp.log(jnp.sum(weights, axis=-1))",
     "jnp.log(jnp.sum(truncate(weights, top_k=8), axis=-1))",
+  ),
+  Mutation(
+    "a value for each sequence broadcasts along its tokens",
+    NORMAL + "a_value_for_each_sequence_is_not_spread_along_the_wrong_axis",
+    "reduce.py",
+    "    if shape != wanted:",
+    "    if len(shape) != len(wanted):",
+  ),
+  Mutation(
+    "the loss is logged as a mean over tokens",
+    NORMAL + "the_loss_that_is_logged_is_the_loss_that_is_differentiated",
+    "train/update.py",
+    'found = {"loss": metrics["loss"].values, "grad_norm": norm, ',
+    'found = {"grad_norm": norm, ',
+  ),
+  Mutation(
+    "PPO trains the whole softmax on samples of a truncated one",
+    LOGPROBS + "what_truncation_leaves_is_what_is_trained",
+    "algorithms/ppo.py",
+    "truncated_logits(logits / temperature, batch.support)",
+    "logits / temperature",
+  ),
+  Mutation(
+    "REINFORCE trains the whole softmax on samples of a truncated one",
+    LOGPROBS + "what_truncation_leaves_is_what_is_trained",
+    "algorithms/reinforce.py",
+    "truncated_logits(logits / temperature, batch.support)",
+    "logits / temperature",
+  ),
+  Mutation(
+    "RLOO trains the whole softmax on samples of a truncated one",
+    LOGPROBS + "what_truncation_leaves_is_what_is_trained",
+    "algorithms/rloo.py",
+    "truncated_logits(apply(params, batch.tokens) / temperature, batch.support)",
+    "apply(params, batch.tokens) / temperature",
+  ),
+  Mutation(
+    "GRPO trains the whole softmax on samples of a truncated one",
+    LOGPROBS + "what_truncation_leaves_is_what_is_trained",
+    "algorithms/grpo.py",
+    "truncated_logits(apply(params, batch.tokens) / temperature, batch.support)",
+    "apply(params, batch.tokens) / temperature",
+  ),
+  Mutation(
+    "truncated samples with log-probs of the whole softmax",
+    LOGPROBS + "what_truncation_leaves_is_what_is_trained",
+    "sampling/filters.py",
+    "return action, _logp(logits, action, highest, weights), jnp.packbits",
+    "return action, _logp(logits, action, highest, jnp.exp(logits - highest)), jnp.packbits",
   ),
   Mutation(
     "one key for all rows",
@@ -641,8 +688,8 @@ MUTATIONS = [
     "group normalisation with ddof 1",
     NUMERICS + "ddof_of_whitening_and_of_group_normalisation",
     "objectives/policy.py",
-    "eps: float = 1e-6, ddof: int = 0",
-    "eps: float = 1e-6, ddof: int = 1",
+    "eps: Scalar = 1e-6, ddof: int = 0",
+    "eps: Scalar = 1e-6, ddof: int = 1",
   ),
   # Invariants
   Mutation(
@@ -663,7 +710,7 @@ MUTATIONS = [
     "masked behind the arithmetic only",
     INVARIANT + "3_masked_positions_change_nothing",
     "objectives/language.py",
-    "logits = _select_rows(logits, mask)  # [..., T, V]\n  return select(",
+    "logits = select_rows(logits, mask)  # [..., T, V]\n  return select(",
     "logits = jnp.asarray(logits, jnp.float32)  # [..., T, V]\n  return select(",
   ),
   Mutation(

@@ -61,6 +61,7 @@ _compiled = jax.jit(ppo.make_experience, static_argnames="config")
 class Sizes(NamedTuple):
   batch_size: int
   samples_per_prompt: int
+  sampling: Sampling = Sampling(max_new_tokens=6, temperature=0.5)
 
 
 # All that a Config asks of its environment before it runs; unlike the real one it can be hashed.

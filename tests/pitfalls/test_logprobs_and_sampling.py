@@ -13,7 +13,7 @@ from rlhf_jax.algorithms import grpo, ppo, reinforce, rloo
 from rlhf_jax.models import DecoderConfig
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.stage import Model
-from rlhf_jax.train import make_environment, stage_key
+from rlhf_jax.train import Sampling, make_environment, stage_key
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Experience, Prompts
 
@@ -67,6 +67,36 @@ def test_the_sampling_temperature_reaches_rloo_and_grpo(workspace, on_one_device
   (row,) = read_metrics(workspace.root / name / "metrics.jsonl")
   assert row["kl/reference"] == pytest.approx(0, abs=1e-4)
   assert row["policy/approx_kl"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("algorithm", [ppo, reinforce, rloo, grpo], ids=["ppo", "reinforce", "rloo", "grpo"])
+def test_what_truncation_leaves_is_what_is_trained(workspace, on_one_device, monkeypatch, algorithm):
+  """Samples of a truncated softmax are trained under the whole one: the ratio is off before anything is learnt.
+
+  With a constant reward REINFORCE then makes the policy ever surer. [NeMo-RL #3297; TRL #4873]
+  """
+  truncated = environment(sampling=Sampling(max_prompt_tokens=24, max_new_tokens=6, temperature=0.8, top_k=12))
+  shared = dict(
+    algorithm="", init="init", num_steps=1, environment=truncated, kl_coef=0.1, optimizer=ADAM, checkpoint_every=9
+  )
+  passes = dict(epochs=1, minibatches=1)
+  config = {
+    ppo: lambda: ppo_config(environment=truncated, num_steps=1),
+    reinforce: lambda: reinforce.Config(**shared, baseline="none", moving_decay=0.9, value_coef=0.0, entropy_coef=0.0),
+    rloo: lambda: rloo.Config(**shared, **passes, clip=0.2),
+    grpo: lambda: grpo.Config(
+      **shared, **passes, normalize_std=True, weights="token", clip=(0.2, 0.2), ratio="token", kl_kind="k2"
+    ),
+  }[algorithm]()
+  name = f"truncated_{algorithm.__name__.rpartition('.')[2]}"
+  monkeypatch.setattr(algorithm, "make_update", measure_only)
+  algorithm.run(config, workspace.stage(name))
+  (row,) = read_metrics(workspace.root / name / "metrics.jsonl")
+  assert row["policy/approx_kl"] == pytest.approx(0, abs=1e-9)
+  assert row["policy/ratio_max"] == pytest.approx(1, abs=1e-4)
+  # The truncated policy is not the reference: its KL to the whole softmax is -log(share kept) a token.
+  assert row["kl/reference"] > 0.1
+  assert 0 < row["policy/entropy"] < np.log(12)
 
 
 def test_no_dropout_while_log_probs_are_computed(draw, small):

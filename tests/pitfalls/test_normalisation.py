@@ -1,17 +1,18 @@
 """Denominators and moments belong to the whole batch; a metric is the mean of all of it."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from miniature import Sizes, experience_of, rollout_by_hand
+from miniature import TRANSPORT, Sizes, experience_of, rollout_by_hand
 
 from rlhf_jax.algorithms import ppo, reinforce
-from rlhf_jax.objectives import group_normalize, leave_one_out
-from rlhf_jax.reduce import token_weights, weighted_sum
+from rlhf_jax.objectives import group_normalize, leave_one_out, ppo_policy_objective, reinforce_objective
+from rlhf_jax.reduce import per_token, token_weights, weighted_sum
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import init_state, make_update, place
 from rlhf_jax.train.mesh import make_mesh, put_rows
@@ -135,6 +136,37 @@ def test_a_group_of_one_is_refused_and_one_of_equal_rewards_is_zero():
     np.testing.assert_array_equal(advantages, 0)
     assert np.isfinite(slope).all()
   np.testing.assert_array_equal(leave_one_out(jnp.full((2, 3), 0.1)), 0)
+
+
+def test_a_value_for_each_sequence_is_not_spread_along_the_wrong_axis():
+  """An array [B], or [B, 1], beside one [B, T] broadcasts in silence, for [B] along the tokens where B is T.
+
+  [OpenRLHF #1250 is of this kind]
+  """
+  logp, advantages = jnp.full((3, 3), -1.0), jnp.arange(3.0)
+  for objective in (
+    lambda x: inspect.unwrap(reinforce_objective)(logp, x),
+    lambda x: inspect.unwrap(ppo_policy_objective)(logp, logp, x, clip=0.2)[0],
+    lambda x: inspect.unwrap(weighted_sum)(logp, x),
+  ):
+    for shape in ((3,), (3, 1), (1, 3)):
+      with pytest.raises(ValueError, match=r"needs the shape \(3, 3\)"):
+        objective(advantages.reshape(shape))
+    assert np.shape(objective(per_token(advantages, logp))) in ((3, 3), ())
+
+
+def test_the_loss_that_is_logged_is_the_loss_that_is_differentiated():
+  """The loss of a mean over sequences of their token sums is logged as a mean over tokens."""
+  weights = jnp.array([[1, 1, 1, 0], [1, 0, 0, 0]]) / 2  # a mask over the number of rows: they sum to 2
+  nll = jnp.array([[6.0, 6.0, 6.0, 0.0], [6.0, 0.0, 0.0, 0.0]])
+
+  def loss_fn(params, batch, weights):
+    return weighted_sum(params["scale"] * batch, weights), {}
+
+  params = {"scale": jnp.ones(())}
+  update_of = make_update(loss_fn, optax.sgd(0.0), TRANSPORT)
+  _, metrics = update_of(place(init_state(params, optax.sgd(0.0)), TRANSPORT), nll, weights)
+  assert metrics["loss"].compute() == pytest.approx(12.0)
 
 
 def test_the_mean_of_a_group_is_taken_from_that_group():

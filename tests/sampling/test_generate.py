@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rlhf_jax.models import DecoderConfig, language_model
-from rlhf_jax.objectives import token_logprobs
-from rlhf_jax.sampling import before_stop, generate, stop_table
+from rlhf_jax.objectives import token_logprobs, truncated_logits
+from rlhf_jax.sampling import before_stop, generate, stop_table, truncate
 from rlhf_jax.types import Prompts
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -235,6 +235,24 @@ def test_vmapped_over_models_each_samples_as_alone():
       np.testing.assert_array_equal(getattr(together, name)[number], getattr(alone, name))
     np.testing.assert_allclose(together.logp[number], alone.logp, atol=1e-5)
   assert 0 < widths[0] != widths[1] < 12
+
+
+@pytest.mark.parametrize("settings", [dict(top_k=3), dict(top_p=0.6), dict(min_p=0.3, top_k=5)], ids=str)
+@pytest.mark.parametrize("slots", [0, 3])
+def test_the_support_is_recorded_and_the_log_probs_are_of_what_it_leaves(settings, slots):
+  rollout = sample(temperature=0.7, slots=slots, record_support=True, **settings)
+  plain = sample(temperature=0.7, slots=slots, **settings)
+  np.testing.assert_array_equal(rollout.tokens, plain.tokens)  # to record changes no draw
+  logits = MODEL.apply(PARAMS, rollout.tokens) / 0.7
+  weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True)).reshape(-1, 11)
+  left = np.asarray(truncate(weights, **settings) > 0).reshape(logits.shape)
+  assert rollout.support.shape == (*rollout.tokens.shape, 2) and plain.support is None
+  bits = np.unpackbits(np.asarray(rollout.support), axis=-1, count=11) > 0
+  np.testing.assert_array_equal(bits, left & np.asarray(rollout.mask)[..., None])
+  assert left.sum(axis=-1)[rollout.mask].min() < 11
+  trained = token_logprobs(truncated_logits(logits, rollout.support), rollout.tokens, mask=rollout.mask)
+  np.testing.assert_allclose(rollout.logp, trained, atol=1e-5)
+  assert np.all(np.asarray(rollout.logp)[rollout.mask] >= np.asarray(plain.logp)[rollout.mask] - 1e-6)
 
 
 HISTORY = History()

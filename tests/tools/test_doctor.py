@@ -141,18 +141,14 @@ def with_optimizer(**changed):
   return {"optimizer": {**OPTIMIZER, **changed}}
 
 
-def with_sampling(**changed):
-  return {"environment": {**POLICY["environment"], "sampling": {**SAMPLING, **changed}}}
-
-
 ONCE = {"epochs": 1, "minibatches": 1}
 # symptom -> (what shows it, what nearly does), each as (metrics that differ, settings that differ)
 POLICIES = {
   "loss of 0 at ratio 1": [({"loss": 1e-9 * NOISE}, ONCE), ({"loss": 1e-9 * NOISE}, {"epochs": 2, "minibatches": 1})],
   "groups without spread": [({"reward/groups_alike": late(0.82)}, {}), ({"reward/groups_alike": late(0.78)}, {})],
   "negative KL": [  # 64 responses a step: -4.5 / 64 = -0.07
-    ({"kl/reference": late(-0.08, 0.1, 38)}, with_sampling(top_k=5)),
-    ({"kl/reference": late(-0.08, 0.1, 39)}, with_sampling(top_k=5)),
+    ({"kl/reference": late(-0.08, 0.1, 38)}, {}),
+    ({"kl/reference": late(-0.08, 0.1, 39)}, {}),
   ],
   "KL that jumps": [({"kl/reference": late(8.0, 1.4)}, {}), ({"kl/reference": late(6.0, 1.4)}, {})],
   "KL that runs away": [({"kl/reference": FEW / 3.5}, {}), ({"kl/reference": FEW / 4.5}, {})],
@@ -332,13 +328,9 @@ def test_settings_that_the_run_lacks_are_not_proposed(tmp_path):
   assert "entropy_coef" not in diagnosis_text(examine(tmp_path / "run"))
 
 
-def test_a_truncated_sampler_and_its_precision_are_named_where_the_kl_is_negative(tmp_path):
-  below = {"kl/reference": late(-0.5, 0.1)}
-  of_policy(tmp_path / "run", below, with_sampling(top_k=5, top_p=0.9), model={"dtype": "bfloat16"})
-  text = diagnosis_text(examine(tmp_path / "run"))
-  assert "set to 0: config.ppo.environment.sampling.top_k (5 in this run)" in text
-  assert "set to 1: config.ppo.environment.sampling.top_p (0.9 in this run)" in text
-  assert "set to float32: config.model.dtype (bfloat16 in this run)" in text and "min_p" not in text
+def test_the_precision_is_named_where_the_kl_is_negative(tmp_path):
+  of_policy(tmp_path / "run", {"kl/reference": late(-0.5, 0.1)}, {}, model={"dtype": "bfloat16"})
+  assert "set to float32: config.model.dtype (bfloat16 in this run)" in diagnosis_text(examine(tmp_path / "run"))
 
 
 def test_a_run_without_metrics_says_so(tmp_path, capsys):

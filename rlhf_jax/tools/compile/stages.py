@@ -193,13 +193,15 @@ def _reinforcement(place: _Place) -> StagePrograms:
   with_model = bool(settings.reward.checkpoint)
   reward = {"reward model": place.frozen(place.headed(policy), scores_only=True)} if with_model else {}
   held = {"parameters": state.params}
-  programs = _sampling(place, sampling, held, policy_of(state.params), reward, settings.batch_size, samples)
+  prompts = settings.batch_size
+  programs = _sampling(place, sampling, held, policy_of(state.params), reward, prompts, samples, sampling.truncates)
 
   rows = episodes, length
   f32 = jnp.float32
   rollout = Rollout(
-    place.array(jnp.int32, *rows), place.array(bool, *rows), place.array(f32, *rows), place.array(bool, episodes)
-  )
+    place.array(jnp.int32, *rows), place.array(bool, *rows), place.array(f32, *rows), place.array(bool, episodes),
+    place.array(jnp.uint8, *rows, -(-place.model.config.vocab_size // 8)) if sampling.truncates else None,
+  )  # fmt: skip
   arguments: tuple[Any, ...] = (reference, rollout, place.array(f32, episodes))
   models = {"reference": reference}
   if state.extra:  # the coefficient of the KL, or the moving mean
@@ -241,6 +243,7 @@ def _sampling(
   reward: Mapping[str, Params],
   prompts: int,
   samples: int,
+  record_support: bool = False,
 ) -> list[Program]:
   """The programs that lay a policy out for sampling, sample `samples` responses to each prompt, and score them.
 
@@ -248,7 +251,7 @@ def _sampling(
   """
   lay_out = make_layout(place.model.config.dtype, place.mesh)
   served = place.laid_out(jax.eval_shape(lay_out, policy), lambda tree: shardings(place.mesh, tree, ("tensor",)))
-  sampler = compiled_sampler(place.model, settings, place.mesh, 2, 0)
+  sampler = compiled_sampler(place.model, settings, place.mesh, (2,), 0, record_support)
   devices = row_devices(place.mesh)
   count = -(-prompts // devices) * devices
 
