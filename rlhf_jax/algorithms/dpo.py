@@ -8,6 +8,7 @@
          `desirable_weight`, `undesirable_weight`: the paper's lambdas.
   orpo   the NLL of the chosen response plus beta times a log odds ratio; no reference (Hong et al. 2024, 2403.07691).
   simpo  mean log-probs, a `margin`, no reference (Meng et al. 2024, arXiv 2405.14734).
+  own    `function`: four arrays of log-probs of all pairs -> their losses, as `rlhf_jax.objectives.dpo_loss` is.
 
 DEVIATIONS. A ranked group of K responses is one element of a batch, as in reward_model.py: K forwards serve its
 K (K - 1) / 2 untied pairs, which share the group's weight; K = 2 is the papers' pair, which KTO takes as a desirable
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,8 @@ from flax import struct
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.objectives import dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss, token_logprobs
-from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeInt, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, weighted_sum
 from rlhf_jax.stage import RowLength, Stage, StageName, Transport
 from rlhf_jax.train import (
@@ -53,42 +54,12 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.comparisons import ComparisonSet, load_comparisons, pair_weights
 from rlhf_jax.train.heldout import fixed_batches, pooled_metrics
+from rlhf_jax.train.pair_losses import Loss, pair_loss
 from rlhf_jax.train.processes import host
 from rlhf_jax.train.row_sources import ComparisonRows
 from rlhf_jax.types import Array, Mean, Params, TrainState
 
-OPTIONS = {"dpo": ("label_smoothing",), "kto": ("desirable_weight", "undesirable_weight"), "simpo": ("margin",)}
-REFERENCE_FREE = {"orpo": orpo_loss, "simpo": simpo_loss}
 TIE = 1e-4  # nats; smaller gaps count as ties: before the first update policy and reference differ by rounding alone
-
-
-@dataclasses.dataclass(frozen=True)
-class Loss:
-  """Settings of the loss. Options of other losses must be None; an own option that is None takes the loss's default."""
-
-  name: Literal["dpo", "ipo", "kto", "orpo", "simpo"]
-  """Name of the loss, as listed at the head of the module."""
-  beta: PositiveFloat
-  """Coefficient of the KL (dpo, kto), the paper's tau (ipo) or lambda (orpo), or scale of the rewards (simpo)."""
-  label_smoothing: Share | None = None
-  """Share of labels assumed to be flipped (dpo), between 0 and 1; None is 0."""
-  desirable_weight: NonNegativeFloat | None = None
-  """Weight of desirable responses (kto); None is 1."""
-  undesirable_weight: NonNegativeFloat | None = None
-  """Weight of undesirable responses (kto); None is 1."""
-  margin: float | None = None
-  """Margin between the scaled mean log-probs of chosen and rejected (simpo), in logits; None is 0."""
-
-  def __post_init__(self):
-    for key in {key for keys in OPTIONS.values() for key in keys} - set(OPTIONS.get(self.name, ())):
-      if getattr(self, key) is not None:
-        raise ValueError(f"{key} has no effect on the loss {self.name!r}: leave it out")
-
-  @property
-  def options(self) -> dict[str, float]:
-    """The keyword arguments of the loss function."""
-    keys = ("beta", *OPTIONS.get(self.name, ()))
-    return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,23 +116,20 @@ def response_logprobs(apply: Callable, params: Params, tokens: Array, mask: Arra
 
 def make_loss(apply: Callable, settings: Loss) -> LossFn:
   """The loss of every pair of `Groups`; weights f32[N, K, K] are above 0 where response i was preferred to j."""
+  loss_of = pair_loss(settings)
 
   def loss_fn(params, batch: Groups, weights):
     logp = response_logprobs(apply, params, batch.tokens, batch.mask)  # [N, K]
+    given = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1) if settings.reference_free else logp
+    score = given if settings.reference_free else logp - batch.ref_logp
+    gap = score[:, :, None] - score[:, None, :]  # [N, K, K], nats
     pairs = (weights > 0).astype(jnp.float32)
-    without = settings.name in REFERENCE_FREE
-    score = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1) if without else logp - batch.ref_logp
-    chosen, rejected = jnp.broadcast_arrays(score[:, :, None], score[:, None, :])
-    if without:
-      loss = REFERENCE_FREE[settings.name](chosen, rejected, mask=pairs, **settings.options)
-    else:
-      loss = _reference_loss(settings, logp, batch, pairs)  # [N, K, K]
-    gap = chosen - rejected  # [N, K, K], nats
+    loss = loss_of(given, batch.ref_logp, batch.kl, pairs)  # [N, K, K]
     metrics = {
       "accuracy": Mean((jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap)) + 1) / 2, pairs),
       "margin": Mean(settings.beta * gap, pairs),
-      "reward/chosen": Mean(settings.beta * chosen, pairs),
-      "reward/rejected": Mean(settings.beta * rejected, pairs),
+      "reward/chosen": Mean(settings.beta * jnp.broadcast_to(score[:, :, None], gap.shape), pairs),
+      "reward/rejected": Mean(settings.beta * jnp.broadcast_to(score[:, None, :], gap.shape), pairs),
       "kl/forward": Mean(batch.ref_logp - logp, jnp.any(batch.mask, axis=-1).astype(jnp.float32)),
     }
     if settings.name == "kto":
@@ -169,16 +137,6 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
     return weighted_sum(loss, weights), metrics
 
   return loss_fn
-
-
-def _reference_loss(settings, logp, batch, is_pair):
-  pairs = [x for logps in (logp, batch.ref_logp) for x in (logps[:, :, None], logps[:, None, :])]
-  chosen, rejected, ref_chosen, ref_rejected, kl = jnp.broadcast_arrays(*pairs, batch.kl[:, None, None])
-  if settings.name == "kto":
-    given = dict(kl=kl, mask=is_pair, **settings.options)
-    return 0.5 * (kto_loss(chosen, ref_chosen, True, **given) + kto_loss(rejected, ref_rejected, False, **given))
-  loss_of: Callable = {"dpo": dpo_loss, "ipo": ipo_loss}[settings.name]
-  return loss_of(chosen, rejected, ref_chosen, ref_rejected, mask=is_pair, **settings.options)
 
 
 def build(config: Config, model: LanguageModel, transport: Transport, num_steps: int) -> Functions:

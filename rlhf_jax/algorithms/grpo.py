@@ -44,12 +44,14 @@ from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
+  ArrayFunction,
   Functions,
   LossFn,
   Metrics,
   PolicyConfig,
   Watch,
   adapt,
+  array_function,
   check_minibatches,
   experience_metrics,
   frozen,
@@ -62,6 +64,7 @@ from rlhf_jax.train import (
   make_update,
   open_workspace,
   policy_metrics,
+  policy_objective,
   run_epochs,
   run_steps,
 )
@@ -91,6 +94,10 @@ class Config(PolicyConfig):
   """Number of passes over each rollout, the paper's mu."""
   minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
+  objective: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
+  """Function `(logp[B, T], batch)` in the place of the clipped surrogate (see `rlhf_jax.train.policy_objective`)."""
+  advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
+  """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -105,21 +112,31 @@ class Config(PolicyConfig):
 
 
 def make_loss(
-  apply: Callable, *, clip: tuple[float, float], ratio: str, kl_coef: float, kl_kind: str, temperature: float = 1.0
+  apply: Callable,
+  *,
+  clip: tuple[float, float],
+  ratio: str,
+  kl_coef: float,
+  kl_kind: str,
+  temperature: float = 1.0,
+  objective: ArrayFunction | None = None,
 ) -> LossFn:
   """The clipped surrogate and the KL of each token; `apply(params, tokens[B, T]) -> logits`, weights f32[B, T]."""
+
+  def of_sequence(logp, logp_old, advantages, *, mask):
+    return sequence_ratio_objective(logp, logp_old, advantages[:, 0], mask, clip=clip)
+
+  of_token = functools.partial(ppo_policy_objective, clip=clip)
+  gain_of = policy_objective(objective, of_sequence if ratio == "sequence" else of_token)
 
   def loss_fn(params, batch: Experience, weights):
     logits = truncated_logits(apply(params, batch.tokens) / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
-    if ratio == "sequence":
-      objective, clipped = sequence_ratio_objective(logp, batch.logp, batch.advantages[:, 0], batch.mask, clip=clip)
-    else:
-      objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
+    gain, clipped = gain_of(logp, batch)
     assert batch.logp_ref is not None, "an experience of GRPO has the reference's log-probs"
     kl = kl_estimate(logp, batch.logp_ref, kind=kl_kind, mask=batch.mask)  # [B, T]
     tokens = batch.mask.astype(jnp.float32)
-    return weighted_sum(kl_coef * kl - objective, weights), {
+    return weighted_sum(kl_coef * kl - gain, weights), {
       **policy_metrics(logp, batch.logp, entropy, batch.mask, tokens, clipped),
       "kl/loss": Mean(kl, tokens),
     }
@@ -128,13 +145,17 @@ def make_loss(
 
 
 def make_experience(
-  rollout: Rollout, logp_ref: jax.Array, scores: jax.Array, *, samples_per_prompt: int, normalize_std: bool
+  rollout: Rollout,
+  logp_ref: jax.Array,
+  scores: jax.Array,
+  *,
+  samples_per_prompt: int,
+  advantages_of: Callable[[jax.Array], jax.Array] = group_normalize,
 ) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
-  centred = group_normalize(groups) if normalize_std else groups - jnp.mean(groups, axis=1, keepdims=True)
-  advantages = per_token(centred.ravel(), mask)
+  advantages = per_token(advantages_of(groups).ravel(), mask)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   recorded = dict(logp_ref=logp_ref, support=rollout.support)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
@@ -142,6 +163,11 @@ def make_experience(
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     **experience_metrics(experience),
   }
+
+
+def centre(scores: jax.Array) -> jax.Array:
+  """scores f32[N, K] -> f32[N, K], each less the mean of its group (Dr. GRPO)."""
+  return scores - jnp.mean(scores, axis=1, keepdims=True)
 
 
 def token_shares(kind: str, max_new_tokens: int) -> Callable[[jax.Array], jax.Array]:
@@ -161,17 +187,19 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
     kl_coef=config.kl_coef,
     kl_kind=config.kl_kind,
     temperature=sampling.temperature,
+    objective=config.objective,
   )
   optimizer = make_optimizer(config.optimizer, num_updates)
   update = make_update(loss_fn, optimizer, transport)
 
   logprobs = make_logprobs(model.apply, sampling.temperature, transport)
+  advantages_of = array_function(config.advantages, group_normalize if config.normalize_std else centre)
 
   @jax.jit
   def experience_of(reference, rollout, scores):
     logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
     samples = config.environment.samples_per_prompt
-    return make_experience(rollout, logp_ref, scores, samples_per_prompt=samples, normalize_std=config.normalize_std)
+    return make_experience(rollout, logp_ref, scores, samples_per_prompt=samples, advantages_of=advantages_of)
 
   return optimizer, update, experience_of
 

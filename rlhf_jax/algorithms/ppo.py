@@ -18,8 +18,7 @@ The N implementation details of RLHF with PPO (and N+, arXiv 2403.17031), each a
  6. The value loss is clipped as the policy's is, with the factor 1/2; both are masked alike.
  7. The KL coefficient is adapted where `kl_target` is above 0 (in the paper coefficient 0.15, target 6, horizon 1e4),
     by the penalised KL, summed over a sequence.
- 8. The learning rate falls linearly to 0 (optimizer.decay); Adam with eps 1e-5, of either kind
-    (optimizer.tensorflow_eps).
+ 8. The learning rate falls linearly to 0 (optimizer.decay); Adam's eps is 1e-5, of either kind (tensorflow_eps).
  9. DEVIATION: policy and value function are two trees by default as in the paper, or one trunk with a head
     (`shared_trunk`), which halves the arithmetic. DEVIATION: discount 1 and lam 0.95 are the paper's; the minibatch
     mean is over tokens, and the gradient norm is clipped.
@@ -28,6 +27,7 @@ The N implementation details of RLHF with PPO (and N+, arXiv 2403.17031), each a
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -48,6 +48,7 @@ from rlhf_jax.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import token_weights, weighted_sum, whiten
 from rlhf_jax.stage import Stage, StageName, Transport
 from rlhf_jax.train import (
+  ArrayFunction,
   Functions,
   LossFn,
   Metrics,
@@ -68,6 +69,7 @@ from rlhf_jax.train import (
   make_update,
   open_workspace,
   policy_metrics,
+  policy_objective,
   run_epochs,
   run_steps,
   stage_key,
@@ -109,28 +111,32 @@ class Config(PolicyConfig):
   """Switch for one tree of parameters: True makes the value function a head of the policy, False a model of its own."""
   value_init: StageName
   """Stage whose parameters the value function starts from; "" starts from the policy's with a fresh head."""
+  objective: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
+  """Function `(logp[B, T], batch)` in the place of the clipped surrogate (see `rlhf_jax.train.policy_objective`)."""
 
   def __post_init__(self):
-    episodes = self.environment.batch_size * self.environment.samples_per_prompt
-    check_minibatches(self.minibatches, episodes)
+    check_minibatches(self.minibatches, self.environment.batch_size * self.environment.samples_per_prompt)
 
 
 def make_loss(
-  apply: Callable, *, clip: float, value_clip: float, value_coef: float, entropy_coef: float, temperature: float = 1.0
-) -> LossFn:
+  apply: Callable, *, clip: float, value_clip: float, value_coef: float, entropy_coef: float, temperature: float = 1.0,
+  objective: ArrayFunction | None = None,
+) -> LossFn:  # fmt: skip
   """The clipped surrogate, the clipped value error and an entropy bonus (arXiv 1707.06347, eq. 7 and 9).
 
   apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T]); weights f32[B, T].
   """
 
+  gain_of = policy_objective(objective, functools.partial(ppo_policy_objective, clip=clip))
+
   def loss_fn(params, batch: Experience, weights):
     logits, values = apply(params, batch.tokens)
     logits = truncated_logits(logits / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
-    objective, clipped = ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
+    gain, clipped = gain_of(logp, batch)
     assert batch.values is not None and batch.returns is not None, "an experience of PPO has values and returns"
     value_error = value_loss(values, batch.values, batch.returns, clip=value_clip, mask=batch.mask)
-    loss = weighted_sum(-objective + value_coef * value_error - entropy_coef * entropy, weights)
+    loss = weighted_sum(-gain + value_coef * value_error - entropy_coef * entropy, weights)
     metrics = policy_metrics(logp, batch.logp, entropy, batch.mask, weights, clipped)
     return loss, {**metrics, "value/loss": Mean(value_error, weights)}
 
@@ -168,11 +174,10 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   apply, values_of = _forward(model, config.shared_trunk)
   loss_fn = make_loss(
     apply, clip=config.clip, value_clip=config.value_clip, value_coef=config.value_coef,
-    entropy_coef=config.entropy_coef, temperature=temperature,
+    entropy_coef=config.entropy_coef, temperature=temperature, objective=config.objective,
   )  # fmt: skip
   optimizer = make_optimizer(config.optimizer, num_updates)
   update = make_update(loss_fn, optimizer, transport)
-
   logprobs = make_logprobs(model.apply, temperature, transport)
   values_of = by_rows(values_of, transport)
 

@@ -29,12 +29,14 @@ from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import per_token, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
+  ArrayFunction,
   Functions,
   LossFn,
   Metrics,
   PolicyConfig,
   Watch,
   adapt,
+  array_function,
   check_minibatches,
   experience_metrics,
   frozen,
@@ -65,6 +67,8 @@ class Config(PolicyConfig):
   """Number of passes over each rollout."""
   minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
+  advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
+  """Function `(returns[N, K]) -> f32[N, K]` in the place of `leave_one_out`."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -88,13 +92,19 @@ def make_loss(apply: Callable, *, clip: float, temperature: float = 1.0) -> Loss
 
 
 def make_experience(
-  rollout: Rollout, logp_ref: jax.Array, scores: jax.Array, *, kl_coef: float, samples_per_prompt: int
+  rollout: Rollout,
+  logp_ref: jax.Array,
+  scores: jax.Array,
+  *,
+  kl_coef: float,
+  samples_per_prompt: int,
+  advantages_of: Callable[[jax.Array], jax.Array] = leave_one_out,
 ) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   returns = scores - kl_coef * sequence_kl
-  advantages = per_token(leave_one_out(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
+  advantages = per_token(advantages_of(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
   ones = jnp.ones_like(returns)
   recorded = dict(logp_ref=logp_ref, support=rollout.support)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
@@ -119,12 +129,15 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   update = make_update(loss_fn, optimizer, transport)
 
   logprobs = make_logprobs(model.apply, temperature, transport)
+  advantages_of = array_function(config.advantages, leave_one_out)
 
   @jax.jit
   def experience_of(reference, rollout, scores):
     logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
     samples = config.environment.samples_per_prompt
-    return make_experience(rollout, logp_ref, scores, kl_coef=config.kl_coef, samples_per_prompt=samples)
+    return make_experience(
+      rollout, logp_ref, scores, kl_coef=config.kl_coef, samples_per_prompt=samples, advantages_of=advantages_of
+    )
 
   return optimizer, update, experience_of
 

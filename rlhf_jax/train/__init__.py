@@ -4,6 +4,7 @@ Modules that only some algorithms need are imported by their names: `batches` an
 `judgements` (records of feedback), `heldout` (evaluation in batches of one shape).
 """
 
+from rlhf_jax.train.array_functions import ArrayFunction, PolicyObjective, array_function, policy_objective
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.course import Loop
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
@@ -52,6 +53,7 @@ from rlhf_jax.train.workspace import (
 )
 
 __all__ = [
+  "ArrayFunction",
   "CheckpointError",
   "Environment",
   "Episodes",
@@ -64,6 +66,7 @@ __all__ = [
   "Metrics",
   "Optimizer",
   "PolicyConfig",
+  "PolicyObjective",
   "PromptSet",
   "Reward",
   "RewardError",
@@ -71,6 +74,7 @@ __all__ = [
   "Update",
   "Watch",
   "adapt",
+  "array_function",
   "by_rows",
   "check_length",
   "check_minibatches",
@@ -105,6 +109,7 @@ __all__ = [
   "open_workspace",
   "place",
   "policy_metrics",
+  "policy_objective",
   "policy_of",
   "report_skips",
   "run_epochs",

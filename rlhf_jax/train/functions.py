@@ -53,12 +53,12 @@ class RewardTimeout(RewardError):
 
 
 @contextlib.contextmanager
-def called_in(place: str) -> Iterator[None]:
-  """Within it a RewardError gets its place, such as "step 7"."""
+def called_in(place: str, stage: str = "") -> Iterator[None]:
+  """Within it a RewardError gets its place, such as "step 7", and the name of its stage where it has none."""
   try:
     yield
   except RewardError as error:
-    error.place = error.place or place
+    error.place, error.stage = error.place or place, error.stage or stage
     raise
 
 

@@ -146,7 +146,7 @@ class _Steps:
     if last and not wrong and not loop.keep_best:
       state = self.finish(state)
     if self.evaluate and evaluated and not wrong:
-      with called_in(f"step {done}"):
+      with called_in(f"step {done}", keeper.stage.name):
         metrics |= {f"eval/{name}": value for name, value in to_floats(self.evaluate(state)).items()}
       is_best = keeper.course.evaluated(loop, done, metrics, f"{keeper.stage.name}.loop")
       last = last or keeper.course.exhausted(loop)
@@ -166,7 +166,7 @@ class _Steps:
 
   def _learn(self, state: TrainState, index: int) -> tuple[TrainState, Mapping[str, Metric]]:
     """The state after step `index`, and the step's metrics, on their way to the host."""
-    with called_in(f"step {index + 1}"):
+    with called_in(f"step {index + 1}", self.keeper.stage.name):
       state, found = self.step_fn(state, index)
     found, seconds = split_seconds(found)
     send_to_host(found)

@@ -15,6 +15,7 @@ from rlhf_jax.stage import Transport
 from rlhf_jax.train import init_state, make_measure, make_update, place, update
 from rlhf_jax.train.comparisons import load_comparisons, pair_weights
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.pair_losses import OPTIONS
 from rlhf_jax.train.parameters import load_params
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -194,7 +195,7 @@ def test_every_key_of_a_loss_has_an_effect_and_no_other_is_taken(name):
 
   for key, value in SETTINGS[name].items():
     assert loss_of(**{key: value + 0.2}) != pytest.approx(loss_of(), rel=1e-3), key
-  for key in {key for keys in dpo.OPTIONS.values() for key in keys} - set(dpo.OPTIONS.get(name, ())):
+  for key in {key for keys in OPTIONS.values() for key in keys} - set(OPTIONS.get(name, ())):
     with pytest.raises(ConfigError, match=f"config.dpo.loss: {key} has no effect on the loss '{name}'"):
       parse(dpo.Loss, {"name": name, "beta": 0.1, key: 0.0}, "dpo.loss")
 

@@ -11,6 +11,7 @@ import tabular
 from tiny_chain import recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import grpo
+from rlhf_jax.objectives import group_normalize
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import init_state, make_update, place, run_epochs
@@ -46,17 +47,17 @@ def sampled(temperature=1.0):
   rollout = tabular.sample(PROBLEM, BEHAVIOUR, uniform, temperature)
   logp_ref = tabular.logprobs(PROBLEM, PROBLEM.reference, rollout.tokens, temperature)
   scores = tabular.scores(PROBLEM, rollout.tokens)
-  return grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=GROUP, normalize_std=True)
+  return grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=GROUP)
 
 
 @pytest.mark.parametrize(
-  "normalize_std, expected", [(True, (-1.0690, -0.5345, 0.0, 1.6036)), (False, (-2.0, -1.0, 0.0, 3.0))]
+  "centred, expected", [(group_normalize, (-1.0690, -0.5345, 0.0, 1.6036)), (grpo.centre, (-2.0, -1.0, 0.0, 3.0))]
 )
-def test_advantages_by_hand(normalize_std, expected):
+def test_advantages_by_hand(centred, expected):
   """Groups that differ by a constant have the same advantages; a group of equals has none."""
   rollout = tabular.rollout_of(PROBLEM, BEHAVIOUR, tabular.leaves(PROBLEM)[:12])
   scores = np.array([1, 2, 3, 6, 101, 102, 103, 106, 7, 7, 7, 7])  # integers, as a count would be
-  experience, _ = grpo.make_experience(rollout, rollout.logp, scores, samples_per_prompt=4, normalize_std=normalize_std)
+  experience, _ = grpo.make_experience(rollout, rollout.logp, scores, samples_per_prompt=4, advantages_of=centred)
   advantages = [*expected, *expected, 0, 0, 0, 0]
   np.testing.assert_allclose(experience.advantages, np.tile(np.array(advantages)[:, None], 5), atol=1e-4)
 
@@ -76,7 +77,7 @@ def test_the_expected_gradient_on_one_token(kl_kind):
     rollout = tabular.rollout_of(BANDIT, table, rows[groups.reshape(-1)])
     logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
     scores = tabular.scores(BANDIT, rollout.tokens)
-    experience, _ = grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=group, normalize_std=False)
+    experience, _ = grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=group, advantages_of=grpo.centre)
     shares = grpo.token_shares("constant", length)(rollout.mask)  # 1 / (B * length) on every token
     weights = shares * (len(rows) ** group) * jnp.repeat(p, group)[:, None]
     got = jax.grad(lambda table: loss_fn(table, experience, weights)[0])(table)
@@ -107,7 +108,9 @@ def test_the_optimum_of_k2_is_that_of_rlhf():
       rollout = tabular.sample(BANDIT, state.params, uniform)
       logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
       scores = tabular.scores(BANDIT, rollout.tokens)
-      experience, _ = grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=GROUP, normalize_std=False)
+      experience, _ = grpo.make_experience(
+        rollout, logp_ref, scores, samples_per_prompt=GROUP, advantages_of=grpo.centre
+      )
 
       def pass_over(state, rows):
         minibatch = jax.tree.map(lambda x: x[rows], experience)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,16 +12,18 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from pages import BLOCKS, ROOT, code, commands
-from tiny_chain import recipe, run_stages, shortness
+from tiny_chain import SIZES, recipe, run_stages, shortness
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import main
 from rlhf_jax.cli.parsers import PARSERS
+from rlhf_jax.objectives import dpo_loss
 from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.pipeline.recipe import load_config
 from rlhf_jax.settings import parse
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.types import Experience
 
 OWN_CONFIG = "my_config.py"
 OURS = [(page, words[1:]) for page, words in commands() if words[0] == "rlhf-jax"]
@@ -141,6 +144,38 @@ def test_an_algorithm_of_ones_own_is_short_and_runs(chain, tmp_path, monkeypatch
   assert abs(rows[0]["kl/reference"]) < 1e-4 < 1e-2 < rows[-1]["kl/reference"]
   advantages = names_of(algorithm, __name__="mine")["above_quantile"](jnp.array([[1.0, 2.0, 3.0, 10.0]]), 0.5)
   assert advantages.tolist() == [[-1.5, -0.5, 0.5, 7.5]]
+
+
+def test_losses_of_ones_own_are_what_they_say_and_train(chain, tmp_path, monkeypatch):
+  losses = code("python", "def robust_dpo")
+  mine = names_of(losses)
+  # A bad action that the policy has come to take ten times as often: without the bound the gain would be -10.
+  batch = Experience(*(jnp.zeros((1, 2)),) * 3, jnp.array([[-1.0, 1.0]])).replace(mask=jnp.ones((1, 2), bool))
+  gain, clipped = mine["dual_clip"](jnp.log(jnp.full((1, 2), 10.0)), batch, clip=0.2, bound=3.0)
+  assert gain.tolist() == [[-3.0, pytest.approx(1.2)]] and clipped.tolist() == [[0.0, 1.0]]
+  # Where a share of the labels is flipped, the mean of the robust loss is DPO's on the true labels.
+  logps, given = jnp.array([-3.0, -4.0, -3.5, -3.6])[:, None], dict(beta=0.5, mask=jnp.ones(1))
+  chosen, rejected, ref_chosen, ref_rejected = logps
+  true = mine["robust_dpo"](*logps, **given, flipped=0.2)
+  other = mine["robust_dpo"](rejected, chosen, ref_rejected, ref_chosen, **given, flipped=0.2)
+  assert (0.8 * true + 0.2 * other).tolist() == pytest.approx(dpo_loss(*logps, beta=0.5).tolist(), rel=1e-5)
+  (tmp_path / "my_losses.py").write_text(losses)
+  monkeypatch.chdir(tmp_path)
+  config = get_quickstart()
+  exec(code("python", "config.ppo.objective ="), {"config": config})
+  run_stages(
+    config.copy_and_resolve_references().to_dict(),
+    chain,
+    tmp_path / "run",
+    {"ppo": dict(SIZES["ppo"], num_steps=2, checkpoint_every=2)},
+  )
+  assert len(read_metrics(tmp_path / "run" / "ppo" / "metrics.jsonl")) == 2
+  (line,) = re.findall(r"`config.dpo.loss = (.*)`\.", (ROOT / "docs/writing_an_algorithm.md").read_text())
+  sizes = dict(length=64, batch_size=16, eval_fraction=0.2, num_epochs=1, loss=eval(line))
+  config = recipe("dpo")
+  config["dpo"]["loss"] = {}
+  run_stages(config, chain, tmp_path / "run", {"dpo": sizes})
+  assert (tmp_path / "run" / "dpo" / "done.json").exists()
 
 
 @pytest.mark.slow

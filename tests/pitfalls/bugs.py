@@ -107,8 +107,8 @@ MUTATIONS = [
     "value loss averaged over padding too",
     REWARDS + "the_value_loss_has_its_half_and_the_mask_of_the_policy",
     "algorithms/ppo.py",
-    "weighted_sum(-objective + value_coef * value_error - entropy_coef * entropy, weights)",
-    "weighted_sum(-objective - entropy_coef * entropy, weights) + value_coef * jnp.mean(value_error)",
+    "weighted_sum(-gain + value_coef * value_error - entropy_coef * entropy, weights)",
+    "weighted_sum(-gain - entropy_coef * entropy, weights) + value_coef * jnp.mean(value_error)",
   ),
   Mutation(
     "score read at the last column",
@@ -473,9 +473,9 @@ MUTATIONS = [
   Mutation(
     "advantages whitened per minibatch",
     NORMAL + "advantages_are_whitened_over_the_whole_rollout_without_padding",
-    "algorithms/ppo.py",
-    "batch.logp, batch.advantages, clip=clip",
-    "batch.logp, whiten(batch.advantages, batch.mask), clip=clip",
+    "train/array_functions.py",
+    "own(logp, batch.logp, batch.advantages, mask",
+    "own(logp, batch.logp, __import__('rlhf_jax.reduce').reduce.whiten(batch.advantages, batch.mask), mask",
   ),
   Mutation(
     "advantages whitened with padding",

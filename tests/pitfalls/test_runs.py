@@ -17,6 +17,7 @@ from rlhf_jax.models import DecoderConfig
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import Environment, Function, Lora, Optimizer, Reward, Sampling, run_steps
+from rlhf_jax.train.pair_losses import OPTIONS
 from rlhf_jax.types import Mean, TrainState
 
 ROWS, BATCH, STEPS = 10, 4, 10
@@ -85,9 +86,9 @@ def test_every_config_key_is_read():
   for part in PARTS:
     assert not {field.name for field in dataclasses.fields(part)} - everywhere, part.__name__
   # Those of the losses of DPO are read by name, and handed on.
-  losses = [dpo.Loss(name, 1.0, **dict.fromkeys(keys, 1.0)) for name, keys in dpo.OPTIONS.items()]
+  losses = [dpo.Loss(name, 1.0, **dict.fromkeys(keys, 1.0)) for name, keys in OPTIONS.items()]
   handed = {key for loss in losses for key in loss.options}
-  assert {field.name for field in dataclasses.fields(dpo.Loss)} == handed | {"name"}
+  assert {field.name for field in dataclasses.fields(dpo.Loss)} == handed | {"name", "function"}
 
 
 def reads(path):
