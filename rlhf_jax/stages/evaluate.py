@@ -200,11 +200,12 @@ def _baselines(
     found[name] |= _gold_measures(gold, prompts, responses, parts) if gold else {}
   copied = None
   if nearest and gold and config.full_gold:
-    pairs = list(dict.fromkeys((row, text) for row, responses in enumerate(nearest) for text in responses))
-    earned = _gold_measures(gold, [prompts[row] for row, _ in pairs], [text for _, text in pairs], parts)["gold"]
-    copied = np.zeros(len(prompts), bool)
+    copied = has_full_reward(found["look-up"]["gold"], config.full_gold)
+    left = [(row, dict.fromkeys(nearest[row])) for row in np.flatnonzero(~copied).tolist()]
+    others = [(row, text) for row, texts in left for text in texts if text != nearest[row][0]]
+    earned = _gold_measures(gold, [prompts[row] for row, _ in others], [text for _, text in others], parts)["gold"]
     full = has_full_reward(earned, config.full_gold)
-    copied[[row for (row, _), is_full in zip(pairs, full, strict=True) if is_full]] = True
+    copied[[row for (row, _), is_full in zip(others, full, strict=True) if is_full]] = True
   return found, copied
 
 
