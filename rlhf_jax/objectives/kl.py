@@ -2,12 +2,13 @@
 
 The right estimator for tokens sampled from the policy itself:
 
-  - As a reward (subtracted from the score, reaching the policy through its advantages): k1. It is unbiased, and so
-    is the policy gradient of the penalised reward. k3 has the same mean and less variance.
-  - As a loss (differentiated directly): k2, although its value is biased. Of each token, its gradient `d * grad logp` has
-    as its mean the gradient of the KL of each state that was visited, with the states held fixed; that is not the
-    gradient of the response's KL, to which a token also contributes by the states that it leads to. Of log-probs summed
-    over the response it is: `kl_estimate(sum of logp, sum of logp_ref, kind="k2")`, with more variance.
+  - As a reward (subtracted from the score, reaching the policy through its advantages): k1. It is unbiased, and so is
+    the policy gradient of the penalised reward. k3 has the same mean and less variance as a figure; as a reward it is
+    biased, since its own change with the policy is left out.
+  - As a loss (differentiated directly): k2, although its value is biased. Of each token, its gradient `d * grad logp`
+    has as its mean the gradient of the KL of each state that was visited, with the states held fixed; that is not the
+    gradient of the response's KL, to which a token also contributes by the states that it leads to. Of log-probs
+    summed over the response it is: `kl_estimate(sum of logp, sum of logp_ref, kind="k2")`, with more variance.
   - Never k1 as a loss: its gradient is `grad logp`, whose mean is 0, so it only adds noise.
   - k3 as a loss (GRPO) is biased: the mean of its gradient is that of KL(reference || policy), the reverse direction.
 
