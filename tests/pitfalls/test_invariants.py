@@ -175,7 +175,8 @@ def test_7_gradients_are_exact_by_enumeration(loss):
   def pairs(z):
     logp = jax.nn.log_softmax(z)
     advantages = leave_one_out(jnp.stack(jnp.meshgrid(REWARDS, REWARDS, indexing="ij"), axis=-1))  # [4, 4, 2]
-    both = reinforce_objective(logp[:, None], advantages[..., 0]) + reinforce_objective(logp[None], advantages[..., 1])
+    first, second = jnp.broadcast_arrays(logp[:, None], logp[None])
+    both = reinforce_objective(first, advantages[..., 0]) + reinforce_objective(second, advantages[..., 1])
     return jnp.sum(p[:, None] * p * both) / 2
 
   expected_loss = {
