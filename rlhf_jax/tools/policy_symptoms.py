@@ -8,7 +8,19 @@ over seeds and of the recipes that start from it.
 import numpy as np
 
 from rlhf_jax.report.read_run import Series
-from rlhf_jax.tools.diagnosis import Case, Finding, Samples, first_quarter, first_tenth, last_quarter, number_text, span
+from rlhf_jax.tools.diagnosis import (
+  ENOUGH,
+  Case,
+  Finding,
+  Samples,
+  first_quarter,
+  first_tenth,
+  last_quarter,
+  number_text,
+  span,
+)
+
+FRESH = 40  # records of a value function whose head began anew; fewer show what it has yet to learn
 
 
 def zero_by_construction(case: Case) -> Finding | None:
@@ -281,12 +293,13 @@ def _correlation(samples: Samples) -> float:
 
 
 def useless_value(case: Case) -> Finding | None:
-  """value/explained_variance below 0.05 in the last quarter.
+  """value/explained_variance below 0.05 in the last quarter; for a head that began anew, after 40 steps at least.
 
   0 is what a constant explains; below 0 the value function adds variance to the advantages. A healthy PPO begins below
-  0, where the value function is still that of the reward model, and is at 0.4 after half of its steps.
+  0, where the value function is still that of the reward model, and is at 0.4 after half of its steps. A head that
+  begins anew, with a person's ratings as the reward, takes 30 to 40 steps to come above 0.05.
   """
-  explained = case.series("value/explained_variance")
+  explained = case.series("value/explained_variance", ENOUGH if case.setting("value_init") else FRESH)
   if explained is None or (end := last_quarter(explained)).mean >= 0.05:
     return None
   return Finding(

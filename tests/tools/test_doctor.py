@@ -328,6 +328,15 @@ def test_settings_that_the_run_lacks_are_not_proposed(tmp_path):
   assert "entropy_coef" not in diagnosis_text(examine(tmp_path / "run"))
 
 
+def test_a_value_function_whose_head_began_anew_has_time_to_learn(tmp_path):
+  useless = {name: values[:39] for name, values in HEALTHY_POLICY.items()}
+  useless["value/explained_variance"] = np.full(39, -0.1)
+  of_policy(tmp_path / "fresh", useless)
+  of_policy(tmp_path / "started", useless, {"value_init": "reward_model"})
+  found = [[one.symptom for _, one in examine(tmp_path / run).findings] for run in ("fresh", "started")]
+  assert found == [[], ["value function that explains nothing"]]
+
+
 def test_the_precision_is_named_where_the_kl_is_negative(tmp_path):
   of_policy(tmp_path / "run", {"kl/reference": late(-0.5, 0.1)}, {}, model={"dtype": "bfloat16"})
   assert "set to float32: config.model.dtype (bfloat16 in this run)" in diagnosis_text(examine(tmp_path / "run"))
