@@ -6,7 +6,7 @@ they come from.
 
 import numpy as np
 
-from rlhf_jax.tools.diagnosis import Case, Finding, first_quarter, last_quarter, number_text
+from rlhf_jax.tools.diagnosis import ENOUGH, Case, Finding, first_quarter, last_quarter, number_text
 
 
 def no_learning_rate(case: Case) -> Finding | None:
@@ -151,15 +151,16 @@ def overfitting(case: Case) -> Finding | None:
 
 
 def at_chance(case: Case) -> Finding | None:
-  """eval/accuracy of comparisons below 0.55, as the mean of the second half of the evaluations, or an accuracy against
-  the gold order whose 95 % interval reaches down to 0.5.
+  """eval/accuracy of comparisons below 0.55, as the mean of the second half of the evaluations, after eight steps at
+  least, or an accuracy against the gold order whose 95 % interval reaches down to 0.5.
 
   Chance is 0.5. Reward models of people's comparisons are right on 0.6 to 0.75 of them (Bai et al. 2022, arXiv
   2204.05862), those of the recipes on 0.7 and more.
   """
   evidence = []
   held_out, trained = case.stage.series.get("eval/accuracy"), case.stage.series.get("accuracy")
-  if held_out is not None:
+  begun = trained is None or len(trained.steps) >= ENOUGH  # after a few steps chance is where every model is
+  if held_out is not None and begun:
     mean = float(held_out.values[len(held_out.values) // 2 :].mean())
     if mean < 0.55:
       evidence.append(f"eval/accuracy {mean:.2f}, to step {held_out.steps[-1]:.0f}")

@@ -328,6 +328,13 @@ def test_settings_that_the_run_lacks_are_not_proposed(tmp_path):
   assert "entropy_coef" not in diagnosis_text(examine(tmp_path / "run"))
 
 
+def test_a_reward_model_of_a_few_steps_is_not_judged(tmp_path):
+  of_learner(tmp_path / "few", {name: np.array([0.5, 0.52] * 3) for name in ("loss", "accuracy", "grad_norm")} | {
+    "eval/accuracy": {6: 0.5}, "eval/loss": {6: 0.7}
+  })  # fmt: skip
+  assert not examine(tmp_path / "few").findings
+
+
 def test_a_value_function_whose_head_began_anew_has_time_to_learn(tmp_path):
   useless = {name: values[:39] for name, values in HEALTHY_POLICY.items()}
   useless["value/explained_variance"] = np.full(39, -0.1)
