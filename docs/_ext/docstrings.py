@@ -13,6 +13,12 @@ SPECIAL = re.compile(r"([\\*|`_])")
 OPENS = frozenset(["", *" \n'\"([{<-/:"])
 CLOSES = frozenset(["", *" \n'\")]}>-/\\:.,;!?"])
 ARRAY_LIKE = re.compile(r"(?:[~\w.]+\.)?Array \| (?:[~\w.]+ \| )+complex")
+# An annotation with a shape stands for one type of JAX's arrays, one of NumPy's, and the numbers that fit.
+NUMBERS = r"(?: \| (?:~?numpy\.)?(?:bool|number|int|float|complex)\b)*"
+SHAPED = re.compile(
+  rf"~?(?:jaxtyping\.)?(\w+)\[jaxlib\._jax\.Array, '([^']*)'\] \| ~?(?:jaxtyping\.)?\1\[ndarray, '\2'\]{NUMBERS}"
+)
+RETURNED = re.compile(r"~?(?:jaxtyping\.)?(\w+)\[jaxlib\._jax\.Array, ('[^']*')\]")
 SEPARATE = "\\ "
 
 
@@ -95,10 +101,14 @@ def leave_out(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
 
 
 def name_types(app: Any, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any) -> Any:
-  """Event `autodoc-process-signature`: ArrayLike as it is written, not as the eight types it stands for."""
-  if not signature:
-    return None
-  return ARRAY_LIKE.sub("ArrayLike", signature), returns and ARRAY_LIKE.sub("ArrayLike", returns)
+  """Event `autodoc-process-signature`: ArrayLike and shapes as they are written, not as the types they stand for."""
+  return (written(signature), returns and written(returns)) if signature else None
+
+
+def written(text: str) -> str:
+  """A signature with ArrayLike, Scalar and shapes such as `Num[ArrayLike, '*b']` as the source has them."""
+  text = SHAPED.sub(lambda found: f"{found[1]}[ArrayLike, '{found[2]}']" if found[2] else "Scalar", text)
+  return ARRAY_LIKE.sub("ArrayLike", RETURNED.sub(r"\1[Array, \2]", text))
 
 
 def setup(app: Any) -> dict[str, bool]:
