@@ -43,5 +43,5 @@ def test_the_chain_on_fsdp_and_tensor(tiny, chain, programs, tmp_path):
   comparisons, others = (rows(side / "preferences" / "comparisons.jsonl") for side in (mesh, chain))
   assert len(comparisons) == len(others)
   assert np.mean([a == b for a, b in zip(comparisons, others, strict=True)]) > 0.9
-  evaluation, expected = (json.loads((side / "evaluation" / "results.json").read_text()) for side in (mesh, chain))
-  assert evaluation.keys() == expected.keys()
+  evaluation, expected = (json.loads((side / "evaluation" / "evaluation.json").read_text()) for side in (mesh, chain))
+  assert evaluation.keys() == expected.keys() and evaluation["models"].keys() == expected["models"].keys()
