@@ -186,8 +186,9 @@ def _apply(state, optimizer, grads, metrics):
     return optax.apply_updates(params, updates), opt_state
 
   params, opt_state = jax.lax.cond(finite, updated, lambda *before: before, state.params, state.opt_state)
-  # The loss is that which was differentiated, whatever its weights sum to.
-  found = {"loss": metrics["loss"].values, "grad_norm": norm, "param_norm": optax.tree.norm(params)}
+  # The loss is that which was differentiated, whatever its weights sum to; without a weight there is none.
+  loss = jnp.where(metrics["loss"].weights != 0, metrics["loss"].values, jnp.nan)
+  found = {"loss": loss, "grad_norm": norm, "param_norm": optax.tree.norm(params)}
   metrics = {**metrics, **{name: Mean(value, jnp.ones(())) for name, value in found.items()}}
   if isinstance(optimizer, Scheduled):
     metrics["learning_rate"] = Mean(optimizer.learning_rate(state.opt_state), jnp.ones(()))

@@ -343,7 +343,7 @@ MUTATIONS = [
     "the loss is logged as a mean over tokens",
     NORMAL + "the_loss_that_is_logged_is_the_loss_that_is_differentiated",
     "train/update.py",
-    'found = {"loss": metrics["loss"].values, "grad_norm": norm, ',
+    'found = {"loss": loss, "grad_norm": norm, ',
     'found = {"grad_norm": norm, ',
   ),
   Mutation(

@@ -21,7 +21,7 @@ def respond(tmp_path, monkeypatch):
     mask = np.tile([False, True, True], (len(scores), 1))
     rollout = Rollout(np.zeros(mask.shape, np.int32), mask, np.zeros(mask.shape, np.float32), mask[:, 1])
     monkeypatch.setattr(environment, "load_prompts", lambda *_: None)
-    monkeypatch.setattr(environment, "make_sampler", lambda *_: lambda *_: (rollout, ["a"] * len(scores)))
+    monkeypatch.setattr(environment, "make_sampler", lambda *_, **__: lambda *_: (rollout, ["a"] * len(scores)))
     part = Part(1.0, lambda *_: np.asarray(scores, np.float32))
     monkeypatch.setattr(environment, "make_parts", lambda *_: {"function": part})
     given = {"missing_eos_score": None, **settings}
