@@ -14,7 +14,16 @@ from rlhf_jax import data
 from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.stages import evaluate, few_shot, judgements, preferences, reward_accuracy
-from rlhf_jax.train import ArrayFunction, Environment, Function, Reward, Sampling, identity, init_state, make_environment
+from rlhf_jax.train import (
+  ArrayFunction,
+  Environment,
+  Function,
+  Reward,
+  Sampling,
+  identity,
+  init_state,
+  make_environment,
+)
 from rlhf_jax.train.checkpoint import open_checkpoints, save
 from rlhf_jax.train.workspace import open_workspace
 
