@@ -53,6 +53,7 @@ from rlhf_jax.train import (
   adapt,
   array_function,
   check_minibatches,
+  exactly,
   experience_metrics,
   frozen,
   identity,
@@ -67,6 +68,7 @@ from rlhf_jax.train import (
   policy_objective,
   run_epochs,
   run_steps,
+  with_logprobs,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -104,6 +106,8 @@ class Config(PolicyConfig):
     if samples < 2:
       raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: a group of one has nothing to compare")
     check_minibatches(self.minibatches, self.environment.batch_size * samples)
+    if self.environment.importance and self.environment.importance.level == "token" and self.ratio == "sequence":
+      raise ValueError("importance.level='token' weighs tokens, and ratio='sequence' has one for each response")
     if self.kl_kind == "k3" and self.kl_coef > 0 and self.environment.sampling.truncates:
       raise ValueError(
         "kl_kind='k3' is biased where sampling.top_k, top_p or min_p truncate: its mean lacks the reference's "
@@ -195,11 +199,11 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   logprobs = make_logprobs(model.apply, sampling.temperature, transport)
   advantages_of = array_function(config.advantages, group_normalize if config.normalize_std else centre)
 
-  @jax.jit
-  def experience_of(reference, rollout, scores):
-    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
-    samples = config.environment.samples_per_prompt
-    return make_experience(rollout, logp_ref, scores, samples_per_prompt=samples, advantages_of=advantages_of)
+  @exactly
+  def experience_of(params, reference, sampled, scores, order):
+    settings = dict(samples_per_prompt=config.environment.samples_per_prompt, advantages_of=advantages_of)
+    make = functools.partial(make_experience, scores=scores, **settings)
+    return with_logprobs(config.environment, logprobs, params, reference, sampled, order, make)
 
   return optimizer, update, experience_of
 
@@ -217,18 +221,18 @@ def run(config: Config, stage: Stage) -> None:
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
-    experience, metrics = experience_of(reference, batch.rollout, batch.scores)
-    state, pooled = run_epochs(
+    state, experience, metrics = run_epochs(
       update,
       state,
-      experience,
+      batch.rollout,
+      lambda state, rollout, order: experience_of(state.params, reference, rollout, batch.scores, order),
       shares,
       epochs=config.epochs,
       minibatches=config.minibatches,
       seed=(stage.stage_seed, index),
     )
     watch.record(index, batch, experience)
-    return state, {**batch.metrics, **metrics, **pooled, "kl/coef": config.kl_coef}
+    return state, {**batch.metrics, **metrics, "kl/coef": config.kl_coef}
 
   run_steps(
     stage,

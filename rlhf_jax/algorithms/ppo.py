@@ -57,6 +57,7 @@ from rlhf_jax.train import (
   adapt,
   by_rows,
   check_minibatches,
+  exactly,
   experience_metrics,
   frozen,
   identity,
@@ -73,6 +74,7 @@ from rlhf_jax.train import (
   run_epochs,
   run_steps,
   stage_key,
+  with_logprobs,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -181,10 +183,12 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   logprobs = make_logprobs(model.apply, temperature, transport)
   values_of = by_rows(values_of, transport)
 
-  @jax.jit
-  def experience_of(params, reference, rollout, scores, kl_coef):
-    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
-    return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
+  @exactly
+  def experience_of(params, reference, sampled, scores, kl_coef, order):
+    def make(rollout, logp_ref):
+      return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
+
+    return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
 
   return optimizer, update, experience_of
 
@@ -205,15 +209,18 @@ def run(config: Config, stage: Stage) -> None:
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params["policy"], index)
-    experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, state.extra["kl_coef"])
-    state, pooled = run_epochs(
-      update, state, experience, token_weights, epochs=config.epochs, minibatches=config.minibatches,
-      seed=(stage.stage_seed, index),
+
+    def experience_from(state, rollout, order):
+      return experience_of(state.params, reference, rollout, batch.scores, state.extra["kl_coef"], order)
+
+    state, experience, metrics = run_epochs(
+      update, state, batch.rollout, experience_from, token_weights, epochs=config.epochs,
+      minibatches=config.minibatches, seed=(stage.stage_seed, index),
     )  # fmt: skip
     watch.record(index, batch, experience)
     if config.kl_target > 0:
       state = state.replace(extra={"kl_coef": next_kl_coef(state.extra["kl_coef"], metrics["kl/reference"])})
-    return state, {**batch.metrics, **metrics, **pooled}
+    return state, {**batch.metrics, **metrics}
 
   extra = {"kl_coef": jnp.asarray(config.kl_coef, jnp.float32)}
   run_steps(

@@ -16,7 +16,6 @@ several epochs and clipping are PPO's and have no counterpart here.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -45,11 +44,11 @@ from rlhf_jax.train import (
   Watch,
   adapt,
   by_rows,
+  exactly,
   experience_metrics,
   frozen,
   identity,
   init_state,
-  learner_counts,
   load_policy,
   make_environment,
   make_logprobs,
@@ -57,8 +56,10 @@ from rlhf_jax.train import (
   make_update,
   open_workspace,
   policy_metrics,
+  run_epochs,
   run_steps,
   stage_key,
+  with_logprobs,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -146,6 +147,11 @@ def make_experience(
   }
 
 
+def mean_of_sums(mask: jax.Array) -> jax.Array:
+  """mask[B, T] -> f32[B, T] by which a loss is the mean over sequences of the sums over their tokens."""
+  return mask / len(mask)
+
+
 def build(config: Config, model: LanguageModel, transport: Transport, num_updates: int) -> Functions:
   """(optimizer, update, experience_of): the compiled functions of a run of num_updates."""
   temperature = config.environment.sampling.temperature
@@ -161,20 +167,21 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   logprobs = make_logprobs(model.apply, temperature, transport)
   values_of = by_rows(model.value, transport)
 
-  @jax.jit
-  def experience_of(params, reference, rollout, scores, moving_mean):
-    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
-    values = values_of(params["value"], rollout.tokens) if with_value else None
-    return make_experience(
-      rollout,
-      logp_ref,
-      values,
-      scores,
-      moving_mean,
-      kl_coef=config.kl_coef,
-      baseline=config.baseline,
-      samples_per_prompt=config.environment.samples_per_prompt,
-    )
+  @exactly
+  def experience_of(params, reference, sampled, scores, moving_mean, order):
+    def make(rollout, logp_ref):
+      return make_experience(
+        rollout,
+        logp_ref,
+        values_of(params["value"], rollout.tokens) if with_value else None,
+        scores,
+        moving_mean,
+        kl_coef=config.kl_coef,
+        baseline=config.baseline,
+        samples_per_prompt=config.environment.samples_per_prompt,
+      )
+
+    return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
 
   return optimizer, update, experience_of
 
@@ -198,15 +205,18 @@ def run(config: Config, stage: Stage) -> None:
     batch = episodes(state.params["policy"], index)
     moving = state.extra["moving_mean"]  # NaN until there is a batch to start from
     moving = jnp.where(jnp.isnan(moving), jnp.mean(batch.scores), moving)
-    experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, moving)
-    weights = experience.mask / len(batch.scores)  # a mean over sequences of their token sums
-    start = time.perf_counter()
-    state, part = update(state, experience, weights)
-    counts = learner_counts(experience, start)
+    state, experience, metrics = run_epochs(
+      update,
+      state,
+      batch.rollout,
+      lambda state, rollout, order: experience_of(state.params, reference, rollout, batch.scores, moving, order),
+      mean_of_sums,
+      seed=(stage.stage_seed, index),
+    )
     watch.record(index, batch, experience)
     mean_return = metrics["reward/return"].sum().values / len(batch.scores)
     moving = config.moving_decay * moving + (1 - config.moving_decay) * mean_return
-    return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **metrics, **part, **counts}
+    return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **metrics}
 
   run_steps(
     stage,

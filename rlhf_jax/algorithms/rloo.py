@@ -18,6 +18,7 @@ are as in TRL's RLOOTrainer. Adam, schedule and EOS handling are those of ppo.py
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -38,6 +39,7 @@ from rlhf_jax.train import (
   adapt,
   array_function,
   check_minibatches,
+  exactly,
   experience_metrics,
   frozen,
   identity,
@@ -51,6 +53,7 @@ from rlhf_jax.train import (
   policy_metrics,
   run_epochs,
   run_steps,
+  with_logprobs,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -75,6 +78,8 @@ class Config(PolicyConfig):
     if samples < 2:
       raise ValueError(f"environment.samples_per_prompt={samples} must be >= 2: there is nothing to leave one out of")
     check_minibatches(self.minibatches, self.environment.batch_size * samples)
+    if self.environment.importance and self.environment.importance.level == "token":
+      raise ValueError("importance.level='token' weighs tokens, and the action of RLOO is the whole response")
 
 
 def make_loss(apply: Callable, *, clip: float, temperature: float = 1.0) -> LossFn:
@@ -131,13 +136,11 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   logprobs = make_logprobs(model.apply, temperature, transport)
   advantages_of = array_function(config.advantages, leave_one_out)
 
-  @jax.jit
-  def experience_of(reference, rollout, scores):
-    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
-    samples = config.environment.samples_per_prompt
-    return make_experience(
-      rollout, logp_ref, scores, kl_coef=config.kl_coef, samples_per_prompt=samples, advantages_of=advantages_of
-    )
+  @exactly
+  def experience_of(params, reference, sampled, scores, order):
+    settings = dict(samples_per_prompt=config.environment.samples_per_prompt, advantages_of=advantages_of)
+    make = functools.partial(make_experience, scores=scores, kl_coef=config.kl_coef, **settings)
+    return with_logprobs(config.environment, logprobs, params, reference, sampled, order, make)
 
   return optimizer, update, experience_of
 
@@ -153,18 +156,18 @@ def run(config: Config, stage: Stage) -> None:
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
-    experience, metrics = experience_of(reference, batch.rollout, batch.scores)
-    state, pooled = run_epochs(
+    state, experience, metrics = run_epochs(
       update,
       state,
-      experience,
+      batch.rollout,
+      lambda state, rollout, order: experience_of(state.params, reference, rollout, batch.scores, order),
       sequence_mean,
       epochs=config.epochs,
       minibatches=config.minibatches,
       seed=(stage.stage_seed, index),
     )
     watch.record(index, batch, experience)
-    return state, {**batch.metrics, **metrics, **pooled}
+    return state, {**batch.metrics, **metrics}
 
   run_steps(
     stage,

@@ -21,6 +21,7 @@ from rlhf_jax.objectives.language import (
 )
 from rlhf_jax.objectives.policy import (
   group_normalize,
+  importance_weights,
   leave_one_out,
   ppo_policy_objective,
   reinforce_objective,
@@ -47,6 +48,7 @@ __all__ = [
   "dpo_loss",
   "gae",
   "group_normalize",
+  "importance_weights",
   "ipo_loss",
   "kl_estimate",
   "kl_exact",

@@ -52,9 +52,12 @@ class ChunkedLogits(NamedTuple):
       x = jnp.pad(x, [(0, count * chunk - length if i == axis else 0) for i in range(x.ndim)])
       return jnp.moveaxis(x.reshape(*x.shape[:axis], count, chunk, *x.shape[axis + 1 :]), axis, 0)
 
+    # A compiler turns a division by a constant into this product, and in a loop it may not know that it is constant.
+    scale = 1.0 / jnp.asarray(self.temperature, jnp.float32)
+
     def part(inputs: tuple[jax.Array, jax.Array | None, Any]) -> Any:
       hidden, support, rest = inputs
-      return function(supported(self.unembed(hidden) / self.temperature, support), *rest)
+      return function(supported(self.unembed(hidden) * scale, support), *rest)
 
     def join(y: jax.Array) -> jax.Array:  # [count, ..., chunk] -> [..., T]
       y = jnp.moveaxis(y, 0, axis)

@@ -38,7 +38,7 @@ def token_logprobs(
   if isinstance(logits, ChunkedLogits):
     return logits.where(mask).map(lambda part, tokens, mask: token_logprobs(part, tokens, mask=mask), tokens, mask)
   logits = select_rows(logits, mask)  # [..., T, V]
-  return select(_picked(logits, tokens, mask) - jax.nn.logsumexp(logits, axis=-1), mask)
+  return select(_picked(logits, tokens, mask) - _log_normaliser(logits), mask)
 
 
 def token_entropy(
@@ -149,6 +149,25 @@ def truncated_logits(
   if isinstance(logits, ChunkedLogits):
     return logits._replace(support=support)
   return supported(jnp.asarray(logits), jnp.asarray(support))
+
+
+@jax.custom_jvp
+def _log_normaliser(logits: jax.Array) -> jax.Array:
+  """`log sum_v exp(logits[..., v])`, the same bits in every program.
+
+  A sum that a compiler joins with what stands before or behind it may add in another order. Between the barriers it
+  stands alone, so that a forward pass gives the very log-probs of an update (see `rlhf_jax.train.old_logprobs`).
+  """
+  barrier = jax.lax.optimization_barrier
+  return barrier(jax.nn.logsumexp(barrier(logits), axis=-1))
+
+
+@_log_normaliser.defjvp
+def _log_normaliser_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+  (logits,), (tangent,) = primals, tangents
+  log_z = _log_normaliser(logits)
+  # Where no token has a probability, log_z is -inf: the slope is NaN, as that of the plain function.
+  return log_z, jnp.sum(jnp.exp(logits - log_z[..., None]) * tangent, axis=-1)
 
 
 def _named(logits: Logits) -> dict[str, ArrayLike]:

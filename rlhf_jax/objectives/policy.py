@@ -13,6 +13,7 @@ from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, per_toke
 
 __all__ = [
   "group_normalize",
+  "importance_weights",
   "leave_one_out",
   "ppo_policy_objective",
   "reinforce_objective",
@@ -65,6 +66,32 @@ def ppo_policy_objective(
   check_shapes("ppo_policy_objective", arrays)
   ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_old, mask)))
   return _clipped_surrogate(ratio, select(advantages, mask), clip)
+
+
+def importance_weights(
+  logp: Scalar | Num[ArrayLike, "*b"],
+  logp_sampled: Scalar | Num[ArrayLike, "*b"],
+  *,
+  cap: Scalar,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
+  """`min(exp(logp - logp_sampled), cap)`, truncated importance sampling (Ionides 2008).
+
+  A sampler computes other log-probs than the trainer of the same parameters, by rounding or in another dtype.
+  Advantages times these weights have the trainer's expectation, but for what the cap takes off, which bounds their
+  variance (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"). No gradient
+  flows through them.
+
+  Args: logp, of the trainer, logp_sampled, mask: [...], of tokens, or summed over responses, whose weight is then the
+    product over their tokens. cap: the largest weight. Returns: f32[...].
+
+  >>> weights = importance_weights(jnp.log(jnp.array([0.5, 0.9])), jnp.log(jnp.array([0.4, 0.3])), cap=2.0)
+  >>> [round(x, 4) for x in weights.tolist()]
+  [1.25, 2.0]
+  """
+  check_shapes("importance_weights", {"logp": logp, "logp_sampled": logp_sampled, "mask": mask})
+  ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_sampled, mask)))
+  return jax.lax.stop_gradient(select(jnp.minimum(ratio, float32(cap)), mask))
 
 
 def sequence_ratio_objective(

@@ -7,8 +7,8 @@ Modules that only some algorithms need are imported by their names: `batches` an
 from rlhf_jax.train.array_functions import ArrayFunction, PolicyObjective, array_function, policy_objective
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.course import Loop
-from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
-from rlhf_jax.train.epochs import check_minibatches, learner_counts, run_epochs
+from rlhf_jax.train.environment import Environment, Episodes, ImportanceWeights, PolicyConfig, make_environment
+from rlhf_jax.train.epochs import check_minibatches, run_epochs
 from rlhf_jax.train.functions import (
   Function,
   RewardError,
@@ -19,6 +19,7 @@ from rlhf_jax.train.functions import (
 from rlhf_jax.train.loop import run_steps
 from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.mesh import make_mesh
+from rlhf_jax.train.old_logprobs import with_logprobs
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
 from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts, load_written
@@ -33,6 +34,7 @@ from rlhf_jax.train.update import (
   LossFn,
   Metrics,
   Update,
+  exactly,
   init_state,
   make_functions,
   make_measure,
@@ -59,6 +61,7 @@ __all__ = [
   "Episodes",
   "Function",
   "Functions",
+  "ImportanceWeights",
   "Interrupted",
   "Loop",
   "Lora",
@@ -80,11 +83,11 @@ __all__ = [
   "check_minibatches",
   "count_tokens",
   "encode_prompts",
+  "exactly",
   "experience_metrics",
   "frozen",
   "identity",
   "init_state",
-  "learner_counts",
   "load_imported",
   "load_policy",
   "load_prompts",
@@ -116,4 +119,5 @@ __all__ = [
   "run_steps",
   "stage_key",
   "text_scorer",
+  "with_logprobs",
 ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeInt, PositiveInt
+from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeInt, PositiveFloat, PositiveInt
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train.course import Loop
 from rlhf_jax.train.functions import Function, make_score_function
@@ -28,6 +28,17 @@ from rlhf_jax.train.scores import score_episodes
 from rlhf_jax.train.speed import Clock, count_tokens
 from rlhf_jax.train.workspace import stage_key
 from rlhf_jax.types import Array, Mean, Params, Prompts, Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportanceWeights:
+  """Settings of truncated importance sampling, from the sampler's distribution to the trainer's."""
+
+  level: Literal["token", "sequence"]
+  """Ratio of probabilities: that of each token, or their product over the response."""
+  cap: PositiveFloat
+  """Largest weight; 2 in the paper (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+  training")."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +60,19 @@ class Environment:
   the reward."""
   monitor: Function
   """Function of the texts that is logged as reward/gold and not learnt from; the name "" for none."""
+  logp: Literal["trainer", "sampler"] = dataclasses.field(default="trainer", kw_only=True)
+  """Source of the log-probs that ratios and the KL penalty start from: "trainer" computes them anew by the program that
+  trains, so that before the first update each ratio is exactly 1; "sampler" keeps those recorded while sampling."""
+  importance: ImportanceWeights | None = dataclasses.field(default=None, kw_only=True)
+  """Settings of importance weights, capped, of the trainer's log-probs against the sampler's, by which advantages are
+  multiplied; None for no weights."""
 
   def __post_init__(self):
+    if self.importance and self.logp == "sampler":
+      raise ValueError(
+        "importance weighs the trainer's log-probs against the sampler's, and logp='sampler' does not compute the "
+        "trainer's: set logp='trainer', or importance to None"
+      )
     if self.sampling.temperature == 0:
       raise ValueError("sampling.temperature=0 always takes the likeliest token, and RL must explore: set it above 0")
 

@@ -12,52 +12,80 @@ import numpy as np
 
 from rlhf_jax.train.mesh import sent
 from rlhf_jax.train.metrics import Metric
+from rlhf_jax.train.rl_metrics import GAP
 from rlhf_jax.train.speed import count_tokens
 from rlhf_jax.train.update import Metrics, Update
-from rlhf_jax.types import Experience, TrainState, pool
+from rlhf_jax.types import Experience, Rollout, TrainState, pool
 
 Weights = Callable[[jax.Array], jax.Array]
+MakeExperience = Callable[[TrainState, Rollout, np.ndarray], tuple[Experience, Metrics]]
 
 
 def run_epochs(
   update: Update,
   state: TrainState,
-  experience: Experience,
+  rollout: Rollout,
+  experience_of: MakeExperience,
   weights: Weights,
   *,
-  epochs: int,
-  minibatches: int,
+  epochs: int = 1,
+  minibatches: int = 1,
   seed: tuple[int, int],
-) -> tuple[TrainState, dict[str, Metric]]:
-  """Takes `epochs` times `minibatches` updates on the rows of `experience`, shuffled in each epoch by (*seed, epoch).
+) -> tuple[TrainState, Experience, dict[str, Metric]]:
+  """Takes `epochs` times `minibatches` updates on the rows of a rollout, shuffled in each epoch by (*seed, epoch).
 
   Only the order of the rows goes to the devices, once for each epoch.
 
   Args:
+    experience_of: the function (state before the updates, rollout, order i32[minibatches, rows] of the first epoch) ->
+      (experience, metrics).
     weights: the function from a minibatch's mask[B, T] to the weights of its loss; the same function at each step, as
       it is compiled once for each.
 
   Returns:
-    The state, and the metrics pooled over all updates; beside them tokens/trained, and seconds/scoring and
+    The state, the experience, and the metrics of the experience and of the updates, pooled over all updates. Beside
+    them: policy/first_gap_max, the largest difference in nats between the log-probs of the first update and those that
+    its ratios start from; where the experience does not say how far the sampler is from the trainer
+    (`rlhf_jax.train.rl_metrics.gap_metrics`), the first update does; tokens/trained; seconds/scoring and
     seconds/update (see `rlhf_jax.train.speed`).
   """
   start = time.perf_counter()
-  size = len(experience.tokens)
+  size = len(rollout.tokens)
+  orders = [_order(size, minibatches, (*seed, epoch)) for epoch in range(epochs)]
+  with sent():
+    experience, metrics = experience_of(state, rollout, orders[0])
   pooled: Metrics = {}
-  counts: dict[str, Any] = {}
-  for epoch in range(epochs):
-    order = np.random.default_rng((*seed, epoch)).permutation(size).astype(np.int32).reshape(minibatches, -1)
+  found: dict[str, Any] = {}
+  for order in orders:
     with sent():
       rows = _minibatches(experience, order, weights)
     for minibatch, shares in rows:
       state, part = update(state, minibatch, shares)
+      gap = {name: part.pop(name) for name in GAP if name in part}
       pooled = _pool(pooled, part) if pooled else part
-      counts = counts or learner_counts(experience, start, epochs)
-  counts["seconds/update"] = time.perf_counter() - start - counts["seconds/scoring"]
-  return state, {**pooled, **counts}
+      found = found or {**gap, **_first(gap), **metrics, **_learner_counts(experience, start, epochs)}
+  found["seconds/update"] = time.perf_counter() - start - found["seconds/scoring"]
+  return state, experience, {**found, **pooled}
+
+
+def check_minibatches(minibatches: int, episodes: int) -> None:
+  """Raises ValueError where `minibatches` does not divide the episodes of a step."""
+  if episodes % minibatches:
+    raise ValueError(f"minibatches={minibatches} must divide the {episodes} episodes of a step")
+
+
+def _order(size: int, minibatches: int, seed: tuple[int, ...]) -> np.ndarray:
+  """i32[minibatches, rows], a permutation of the rows; of one minibatch, whose sums have no order, the rows as they
+  lie."""
+  rows = np.arange(size) if minibatches == 1 else np.random.default_rng(seed).permutation(size)
+  return rows.astype(np.int32).reshape(minibatches, -1)
 
 
 _pool = jax.jit(pool)  # one by one, the additions of an update's metrics would take as long as a small update
+
+
+def _first(gap: Metrics) -> Metrics:
+  return {"policy/first_gap_max": gap["sampling/logp_gap_max"]} if gap else {}
 
 
 @functools.partial(jax.jit, static_argnames="weights")
@@ -67,11 +95,11 @@ def _minibatches(experience: Experience, order: jax.Array, weights: Weights) -> 
   return [(minibatch, weights(minibatch.mask)) for minibatch in found]
 
 
-def learner_counts(experience: Experience, start: float, epochs: int = 1) -> dict[str, Any]:
+def _learner_counts(experience: Experience, start: float, epochs: int) -> dict[str, Any]:
   """{"seconds/scoring", "tokens/trained"} of an experience whose first update has been started.
 
-  This waits until the experience is ready, while the device has work. start: the time before the update, of
-  time.perf_counter. epochs: the number of passes over the experience.
+  This waits until the experience is ready, while the device has work. start: the time before the experience was asked
+  for, of time.perf_counter. epochs: the number of passes over the experience.
   """
   trained = _tokens_read(experience.mask, epochs)
   jax.block_until_ready(experience)
@@ -81,9 +109,3 @@ def learner_counts(experience: Experience, start: float, epochs: int = 1) -> dic
 @functools.partial(jax.jit, static_argnames="epochs")
 def _tokens_read(mask: jax.Array, epochs: int) -> jax.Array:
   return epochs * count_tokens(mask)
-
-
-def check_minibatches(minibatches: int, episodes: int) -> None:
-  """Raises ValueError where `minibatches` does not divide the episodes of a step."""
-  if episodes % minibatches:
-    raise ValueError(f"minibatches={minibatches} must divide the {episodes} episodes of a step")

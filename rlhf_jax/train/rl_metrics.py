@@ -54,7 +54,8 @@ def policy_metrics(
 
   policy/approx_kl is the k3 estimate of KL(policy that sampled || policy), in nats; policy/ratio_mean and
   policy/ratio_max are of p / p_old. clipped: 1 where no gradient flows, with the shape and weights of the caller's
-  choice; None where nothing is clipped.
+  choice; None where nothing is clipped. With them are `gap_metrics` of logp and logp_old, which before the first update
+  tell the trainer from the sampler, if logp_old is the sampler's.
   """
   ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_old, mask)))
   metrics: Metrics = {
@@ -65,7 +66,26 @@ def policy_metrics(
   }
   if clipped is not None:
     metrics["policy/clip_fraction"] = Mean(clipped, weights)
-  return jax.lax.stop_gradient(metrics)
+  return jax.lax.stop_gradient({**metrics, **gap_metrics(logp, logp_old, mask)})
+
+
+GAP = ("sampling/logp_gap", "sampling/logp_gap_max", "sampling/logp_equal")
+
+
+def gap_metrics(logp: Array, logp_sampled: Array, mask: Array) -> Metrics:
+  """How far the log-probs of a trainer are from those of a sampler, over the tokens of the mask; all are [B, T].
+
+  sampling/logp_gap is the mean of their absolute difference and sampling/logp_gap_max the largest, in nats;
+  sampling/logp_equal is the share of tokens at which they are equal to the last bit.
+  """
+  on, weights = jnp.asarray(mask) != 0, jnp.asarray(mask).astype(jnp.float32)
+  gap = kl_estimate(logp, logp_sampled, kind="abs", mask=on)
+  equal = (jnp.asarray(logp) == jnp.asarray(logp_sampled)).astype(jnp.float32)
+  return {
+    "sampling/logp_gap": Mean(gap, weights),
+    "sampling/logp_gap_max": Max(gap),
+    "sampling/logp_equal": Mean(equal, weights),
+  }
 
 
 def _one(value: jax.Array) -> Mean:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
-from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.objectives import token_logprobs, truncated_logits
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, specs
 from rlhf_jax.types import Params, nothing, pool, pool_over
@@ -37,8 +37,7 @@ def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[...,
     count = _parts(_length(rows), transport.microbatches)
     if count == 1:
       return function(params, *rows)
-    results = jax.lax.map(lambda part: function(params, *part), split_rows(rows, count))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+    return join_rows(jax.lax.map(lambda part: function(params, *part), split_rows(rows, count)))
 
   def call(params, *rows):
     total = _length(rows)
@@ -51,15 +50,27 @@ def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[...,
 
 
 def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: Transport) -> Callable[..., jax.Array]:
-  """`logprobs(params, tokens[B, T], mask[B, T]) -> f32[B, T]` of `apply(params, tokens) -> logits`, as `by_rows`.
+  """`logprobs(params, tokens[B, T], mask[B, T], support=None, order=None) -> f32[B, T]`, of `apply(params, tokens)`.
 
-  They are log-probs at the sampling temperature, in nats, 0 outside of the mask.
+  They are log-probs at the sampling temperature, in nats, 0 outside of the mask; support: as in `truncated_logits`.
+  With order, i32[minibatches, rows], a permutation of the B rows, the rows are read as these minibatches of an update
+  are, and their results are put back in their places. To be called as the function of `by_rows`.
   """
 
-  def logprobs(params, tokens, mask):
-    return token_logprobs(apply(params, tokens) / temperature, tokens, mask=mask)
+  def of_rows(params, tokens, mask, support):
+    logits = truncated_logits(apply(params, tokens) / temperature, support)
+    return token_logprobs(logits, tokens, mask=mask)
 
-  return by_rows(logprobs, transport)
+  read = by_rows(of_rows, transport)
+
+  def logprobs(params, tokens, mask, support=None, order=None):
+    rows = (tokens, mask, support)
+    if order is None or len(order) == 1:
+      return read(params, *rows)
+    parts = jax.lax.map(lambda part: read(params, *part), jax.tree.map(lambda x: x[order], rows))
+    return join_rows(parts)[jnp.argsort(order.ravel())]
+
+  return logprobs
 
 
 def sum_of_rows(part: Part, like: Callable[[Params], Any], transport: Transport, mesh: Mesh) -> Part:
@@ -127,6 +138,11 @@ def place_rows(rows: Tree, mesh: Mesh, microbatches: int) -> Tree:
 def split_rows(rows: Tree, parts: int) -> Tree:
   """Arrays [N, ...] as [parts, N / parts, ...]."""
   return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), rows)
+
+
+def join_rows(rows: Tree) -> Tree:
+  """The inverse of `split_rows`: arrays [parts, n, ...] as [parts * n, ...]."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
 
 
 def _parts(rows: int, microbatches: int) -> int:

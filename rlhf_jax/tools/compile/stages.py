@@ -202,19 +202,23 @@ def _reinforcement(place: _Place) -> StagePrograms:
     place.array(jnp.int32, *rows), place.array(bool, *rows), place.array(f32, *rows), place.array(bool, episodes),
     place.array(jnp.uint8, *rows, -(-place.model.config.vocab_size // 8)) if sampling.truncates else None,
   )  # fmt: skip
-  arguments: tuple[Any, ...] = (reference, rollout, place.array(f32, episodes))
+  minibatches = getattr(config, "minibatches", 1)
+  each = episodes // minibatches
+  order = place.laid_out(jax.ShapeDtypeStruct((minibatches, each), jnp.int32), lambda _: place.whole)
   models = {"reference": reference}
-  if state.extra:  # the coefficient of the KL, or the moving mean
-    arguments = (state.params, *arguments, *state.extra.values())
+  # The coefficient of the KL, or the moving mean, is an argument where there is one.
+  extra = () if not state.extra else state.extra.values()
+  arguments = (state.params, reference, rollout, place.array(f32, episodes), *extra, order)
+  if settings.logp == "trainer":
+    models["policy"] = policy_of(state.params)
+  if state.extra:
     value = state.params.get("value", state.params["policy"] if module is ppo else {})
     models["value"] = value
   program = place.forward("experience", experience_of, arguments, models, episodes * length)
-  weights = {"reference": reference} | ({"parameters": state.params} if state.extra else {})
+  weights = {"reference": reference, "parameters": state.params}
   programs.append(dataclasses.replace(program, weights=weights))
 
   experience = jax.eval_shape(experience_of, *arguments)[0]
-  minibatches = getattr(config, "minibatches", 1)
-  each = episodes // minibatches
   batch = jax.tree.map(lambda x: place.array(x.dtype, each, *x.shape[1:]), experience)
   weighed = (each,) if module is rloo else (each, length)  # a weight for each sequence, or for each token
   calls = getattr(config, "epochs", 1) * minibatches

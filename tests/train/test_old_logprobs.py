@@ -1,0 +1,183 @@
+"""Before the first update each ratio is 1 and the approximate KL 0, to the last bit; what a sampler is off by."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from decoder_families import FAMILIES, config_of
+
+from rlhf_jax.algorithms import grpo
+from rlhf_jax.models import add_lora, stack_layers
+from rlhf_jax.objectives import importance_weights
+from rlhf_jax.reduce import token_weights
+from rlhf_jax.stage import Transport
+from rlhf_jax.train import (
+  ImportanceWeights,
+  exactly,
+  frozen,
+  init_state,
+  make_logprobs,
+  make_update,
+  place,
+  run_epochs,
+  with_logprobs,
+)
+from rlhf_jax.train.mesh import make_mesh, shardings, using_devices
+from rlhf_jax.train.metrics import to_floats
+from rlhf_jax.train.workspace import select_model
+from rlhf_jax.types import Rollout
+
+ONE = Transport("jit", 1, 1)
+LENGTHS = np.array([2, 7, 1, 9, 4, 6, 3, 8, 5, 9, 2, 4])
+TRAINER, SAMPLER = (SimpleNamespace(logp=logp, importance=None) for logp in ("trainer", "sampler"))
+needs_devices = pytest.mark.skipif(jax.device_count() != 8, reason="needs eight devices")
+
+
+def rollout(rows=12, length=14, words=17):
+  tokens = np.random.default_rng(0).integers(3, words, (rows, length)).astype(np.int32)
+  mask = (np.arange(length) >= 4) & (np.arange(length) < 4 + LENGTHS[:rows, None])
+  return Rollout(tokens, mask, np.where(mask, np.float32(-2.5), np.float32(0)), np.ones(rows, bool))
+
+
+def support_of(sampled, words):
+  """The sampled token and half of the others, as bits."""
+  on = np.random.default_rng(1).random((*sampled.tokens.shape, words)) < 0.5
+  np.put_along_axis(on, sampled.tokens[..., None], True, axis=-1)
+  return np.packbits(on & sampled.mask[..., None], axis=-1)
+
+
+def on_one_device(*arguments, **settings):
+  with using_devices(jax.devices()[:1]):
+    return first_step(*arguments, **settings)
+
+
+def first_step(config, transport=ONE, settings=TRAINER, *, minibatches=3, temperature=0.7, form=lambda x: x, rows=12,
+  truncates=False,
+):  # fmt: skip
+  """The metrics of a step of GRPO whose policy is its reference, one epoch at a learning rate of 0."""
+  model = select_model(config, transport)
+  params = jax.tree.map(lambda x: x * (2.0 if x.ndim > 1 else 1.0), jax.jit(model.init)(jax.random.key(0)))
+  sampled = rollout(rows, words=config.vocab_size)
+  if truncates:
+    sampled = sampled.replace(support=support_of(sampled, config.vocab_size))
+  loss_fn = grpo.make_loss(
+    model.apply, clip=(0.2, 0.2), ratio="token", kl_coef=0.1, kl_kind="k2", temperature=temperature
+  )
+  update = make_update(loss_fn, optax.sgd(0.0), transport)
+  logprobs = make_logprobs(model.apply, temperature, transport)
+  make = functools.partial(grpo.make_experience, scores=jnp.arange(rows) % 5 / 4.0, samples_per_prompt=2)
+
+  @exactly
+  def experience_of(policy, reference, sampled, order):
+    return with_logprobs(settings, logprobs, policy, reference, sampled, order, make)
+
+  policy = form(params)
+  reference = frozen(model, jax.device_put(params, shardings(make_mesh(transport), params)))
+  state = place(init_state(policy, optax.sgd(0.0)), transport)
+  _, experience, metrics = run_epochs(
+    update, state, sampled, lambda state, *rest: experience_of(state.params, reference, *rest), token_weights,
+    minibatches=minibatches, seed=(0, 0),
+  )  # fmt: skip
+  return to_floats(metrics), experience
+
+
+def is_exact(metrics):
+  found = [metrics[name] for name in ("policy/ratio_mean", "policy/ratio_max", "policy/approx_kl", "kl/reference")]
+  assert found == [1.0, 1.0, 0.0, 0.0] and metrics["policy/first_gap_max"] == 0.0
+  assert metrics["sampling/logp_gap"] > 0.1 and metrics["sampling/logp_equal"] < 1  # the sampler's are made up
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_starts_from_a_ratio_of_one(family, dtype):
+  is_exact(on_one_device(config_of(family, dtype=dtype))[0])
+
+
+@needs_devices
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+  "settings",
+  [
+    dict(fsdp=8, data=1), dict(fsdp=2, tensor=2), dict(fsdp=1, microbatches=2), dict(fsdp=8, data=1, remat="full"),
+    dict(fsdp=4, logits_chunk=5), dict(fsdp=1, kind="pmap"),
+  ],
+  ids=["fsdp", "fsdp and tensor", "microbatches", "remat", "chunks", "pmap"],
+)  # fmt: skip
+def test_on_eight_devices(settings, dtype):
+  if dtype == "bfloat16" and (settings.get("kind") == "pmap" or settings.get("tensor")):
+    pytest.skip("pmap takes no options of the compiler; XLA on CPUs cannot sum bfloat16 along tensor")
+  transport = Transport(**{"kind": "jit", "microbatches": 1} | settings)
+  # A product as small as that of 16 x 17 becomes part of another kernel, which rounds otherwise.
+  is_exact(first_step(config_of("llama", dtype=dtype, d_model=64, vocab_size=96), transport, minibatches=1)[0])
+
+
+@pytest.mark.parametrize("rows, minibatches", [(2, 1), (12, 1), (12, 6), (12, 12), (10, 5)])
+def test_every_number_of_rows(rows, minibatches):
+  for temperature in (1.0, 0.3):
+    is_exact(on_one_device(config_of("qwen3"), rows=rows, minibatches=minibatches, temperature=temperature)[0])
+
+
+def test_adapters_and_a_truncated_softmax():
+  """Adapters are not merged while training, and the support of a truncated policy is that of its samples."""
+  config = config_of("llama", dtype="bfloat16")
+
+  def adapted(params):
+    with_lora = add_lora(jax.random.key(3), params, rank=2, alpha=4.0, targets=("query", "up"))
+    return {**with_lora, "lora": jax.tree.map(lambda x: x + 0.1, with_lora["lora"])}
+
+  metrics, _ = on_one_device(config, form=adapted)
+  assert metrics["policy/ratio_max"] == 1 and metrics["policy/approx_kl"] == 0
+  assert metrics["kl/reference"] != 0  # the reference is the base
+  is_exact(on_one_device(config, form=stack_layers)[0])
+  metrics, experience = on_one_device(config, truncates=True)
+  assert metrics["policy/ratio_max"] == 1 and metrics["policy/approx_kl"] == 0
+  whole = on_one_device(config)[1]
+  assert np.all((experience.logp > whole.logp)[np.asarray(experience.mask)])  # a share of the softmax is left out
+
+
+def test_the_samplers_log_probs_stay_and_their_gap_is_told():
+  metrics, experience = on_one_device(config_of("llama"), settings=SAMPLER)
+  mask = np.asarray(experience.mask)
+  assert np.all(np.asarray(experience.logp)[mask] == -2.5)
+  _, trained = on_one_device(config_of("llama"))
+  first = np.random.default_rng((0, 0, 0)).permutation(12)[:4]  # the first minibatch
+  gap = np.abs(np.asarray(trained.logp) + 2.5)
+  assert metrics["sampling/logp_gap"] == pytest.approx(gap[first][mask[first]].mean(), rel=1e-5)
+  assert metrics["policy/first_gap_max"] == pytest.approx(gap[first][mask[first]].max(), rel=1e-5)
+  assert metrics["policy/ratio_max"] != 1
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_advantages_are_weighed_from_the_sampler_to_the_trainer(level):
+  """With probabilities of a trainer and a sampler, by enumeration: the weighed mean is the trainer's, up to the cap."""
+  importance = ImportanceWeights(level, 100.0)
+  metrics, experience = on_one_device(
+    config_of("llama"), settings=SimpleNamespace(logp="trainer", importance=importance)
+  )
+  _, plain = on_one_device(config_of("llama"))
+  mask, logp = np.asarray(plain.mask), np.asarray(plain.logp)
+  ratio = np.exp(np.where(mask, logp + 2.5, 0.0))
+  weights = np.minimum(ratio if level == "token" else np.prod(ratio, axis=1, keepdims=True), 100.0)
+  found = np.asarray(experience.advantages)
+  np.testing.assert_allclose(found[mask], (np.asarray(plain.advantages) * weights)[mask], rtol=2e-5, atol=1e-7)
+  assert metrics["sampling/importance_weight"] == pytest.approx(
+    np.broadcast_to(weights, mask.shape)[mask].mean(), rel=1e-5
+  )
+
+
+def test_truncated_importance_sampling_by_enumeration():
+  """Over two tokens of three words: the mean of f under the sampler times the weights is that under the trainer."""
+  trainer, sampler = (jax.nn.log_softmax(jnp.array(x)) for x in ([0.3, -0.2, 1.0], [0.5, 0.1, 0.2]))
+  f = np.arange(9.0).reshape(3, 3) ** 2
+  pairs = (trainer[:, None] + trainer[None, :], sampler[:, None] + sampler[None, :])
+  weights = importance_weights(*pairs, cap=1e3)
+  expected = float((np.exp(pairs[0]) * f).sum())
+  assert float((np.exp(pairs[1]) * weights * f).sum()) == pytest.approx(expected, rel=1e-6)
+  capped = importance_weights(*pairs, cap=1.2)
+  assert float(capped.max()) == pytest.approx(1.2)
+  assert float((np.exp(pairs[1]) * capped * f).sum()) < expected  # the price of the cap: f is positive
+  assert not np.any(jax.grad(lambda x: importance_weights(x, pairs[1], cap=1e3).sum())(pairs[0]))
