@@ -145,7 +145,8 @@ def generate(
       one that needs most: for models that communicate, since a device that had left would be waited for in vain.
 
   Returns:
-    Rollout of width P + max_new_tokens. A response follows its prompt without a gap; pad_id fills the rest.
+    Rollout of width P + max_new_tokens. A response follows its prompt without a gap; pad_id fills the rest. `at` are
+    the max_new_tokens positions behind each prompt.
   """
   prompts, limits, stop_table = jax.tree.map(jnp.asarray, (prompts, limits, stop_table))
   batch, prompt_width = prompts.tokens.shape
@@ -180,7 +181,8 @@ def generate(
     sampled = _decode_in_turn(inputs, sampled, slots, refill or max(slots // 8, 1))
   after = jnp.arange(width) - inputs.prompt_lengths[:, None]  # [N, T], the index in the response
   mask = (after >= 0) & (after < sampled.lengths[:, None])
-  return Rollout(sampled.tokens, mask, sampled.logp, sampled.finished, sampled.support)
+  at = inputs.prompt_lengths[:, None] + jnp.arange(max_new_tokens)  # [N, max_new_tokens]
+  return Rollout(sampled.tokens, mask, sampled.logp, sampled.finished, sampled.support, at)
 
 
 def _no_support(inputs: Inputs, width: int) -> jax.Array:

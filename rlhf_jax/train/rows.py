@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.positions import only
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, specs
 from rlhf_jax.types import Params, nothing, pool, pool_over
@@ -51,13 +52,14 @@ def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[...,
 
 
 def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: Transport) -> Callable[..., jax.Array]:
-  """`logprobs(params, tokens[B, T], mask[B, T]) -> f32[B, T]` of `apply(params, tokens) -> logits`, as `by_rows`.
+  """`logprobs(params, tokens[B, T], mask[B, T], at=None) -> f32[B, T]` of `apply(params, tokens) -> logits`.
 
-  They are log-probs at the sampling temperature, in nats, 0 outside of the mask.
+  They are log-probs at the sampling temperature, in nats, 0 outside of the mask, made as by `by_rows`. at[B, N] are the
+  positions of the mask, as in a `Rollout`; where they are given, `apply` gets them by name.
   """
 
-  def logprobs(params, tokens, mask):
-    return token_logprobs(apply(params, tokens) / temperature, tokens, mask=mask)
+  def logprobs(params, tokens, mask, at=None):
+    return token_logprobs(apply(params, tokens, **only(at)) / temperature, tokens, mask=mask)
 
   return by_rows(logprobs, transport)
 
