@@ -113,6 +113,7 @@ def _language_model(
   check_attention(attention, config)
   decoder = Decoder(config, remat, attention, gather)
 
+  @jax.jit  # one program: drawn one by one, the arrays of a model take as many
   def init(key: jax.Array) -> Params:
     params = {"decoder": draw(config, key)}
     return cast(Params, stack_layers(params)) if scan else params

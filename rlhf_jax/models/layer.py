@@ -89,13 +89,14 @@ class Layer(nn.Module):
     With at[B, N] the next x is [B * N, d], that of these tokens only; the cache holds the keys and values of all.
     """
     c = self.config
-    normed = make_norm(c, "attention_norm")(x)
+    norm = make_norm(c, "attention_norm")
+    normed = norm(x)
     query_normed, query_rotary = normed, rotary
     fused = self.fused if cache is None else "xla"
     if at is not None:
       x = self.picked(x, at)
       if fused == "xla" or at.shape[1] == 1:
-        query_normed, fused = self.picked(normed, at), "xla"
+        query_normed, fused = norm(x), "xla"  # not picked of `normed`: its gradient would be one more scatter
         query_rotary, visible = jax.tree.map(lambda y: take_at(y, at), (rotary, visible))
     y, cache = self.attention(query_normed, normed, positions, query_rotary, rotary, visible, cache, segments, fused)
     if at is not None and fused != "xla":  # a kernel needs the queries of whole rows, and keeps no [B, H, N, T] scores
