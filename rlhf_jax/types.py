@@ -30,6 +30,9 @@ class Batch(struct.PyTreeNode):
   segments: Array | None = None
   """i32[B, T], the number of each token's sequence in a packed row, between which nothing attends or shifts; None for
   rows of one sequence."""
+  at: Array | None = None
+  """i32[B, N], the positions of the mask (see `rlhf_jax.positions`), for a forward that leaves out what others need;
+  None for a forward of all T."""
 
 
 class Preferences(struct.PyTreeNode):
@@ -45,6 +48,8 @@ class Preferences(struct.PyTreeNode):
   """f32[N, K], NaN for a response without a rating; None where only ranks are known."""
   margin: Array | None = None
   """f32[N], the logits by which a preferred response's reward should exceed a rejected one's; None for no margins."""
+  at: Array | None = None
+  """i32[N, K, M], the positions of the mask (see `rlhf_jax.positions`); None for all T."""
 
 
 class Prompts(struct.PyTreeNode):
@@ -70,6 +75,8 @@ class Rollout(struct.PyTreeNode):
   support: Array | None = None
   """u8[B, T, ceil(V / 8)], a bit for each token that could be drawn at a sampled place (`numpy.packbits`); 0 elsewhere.
   logp is then of the softmax over these tokens alone. None where all could, or where that was not recorded."""
+  at: Array | None = None
+  """i32[B, N], the positions behind the prompt, which hold the mask (see `rlhf_jax.positions`); None for all T."""
 
 
 class Experience(struct.PyTreeNode):
@@ -91,6 +98,8 @@ class Experience(struct.PyTreeNode):
   """f32, log-probs of the reference in nats; None without a reference."""
   support: Array | None = None
   """u8[B, T, ceil(V / 8)], the tokens that could be drawn, as in `Rollout`; None where all could."""
+  at: Array | None = None
+  """i32[B, N], the positions behind the prompt, as in `Rollout`; None for all T."""
 
 
 class TrainState(struct.PyTreeNode):

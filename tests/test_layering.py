@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # A package may import from packages of a lower level, and from itself; the floor of equals does not know each other.
 LEVELS = (
   {"foreign_files", "ranges", "writing"},
-  {"reduce", "settings", "intervals", "streams"},
+  {"positions", "reduce", "settings", "intervals", "streams"},
   {"types", "stage", "calls"},
   {"objectives", "models", "data"},
   {"sampling", "world", "feedback", "verify"},
@@ -89,8 +89,8 @@ def test_objectives_know_jax_and_reductions_only():
   for path in (ROOT / "rlhf_jax" / "objectives").glob("*.py"):
     for name in imports(path):
       top = name.split(".")[0]
-      assert top in {"jax", "jaxtyping", "collections", "typing", "__future__", "math"} or name.startswith(
-        ("rlhf_jax.reduce", "rlhf_jax.objectives")
+      assert top in {"jax", "jaxtyping", "numpy", "collections", "typing", "__future__", "math"} or name.startswith(
+        ("rlhf_jax.positions", "rlhf_jax.reduce", "rlhf_jax.objectives")
       ), (path, name)
 
 

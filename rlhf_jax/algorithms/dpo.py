@@ -32,6 +32,7 @@ from flax import struct
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.positions import only, positions_of
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeInt, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, weighted_sum
 from rlhf_jax.stage import RowLength, Stage, StageName, Transport
@@ -99,18 +100,23 @@ class Groups:
   """tokens: i32[N, K, T], K responses to each prompt. mask: bool[N, K, T], True on the response and its <eos>.
 
   ref_logp: f32[N, K], the reference's log-probs of the responses. kl: f32[N], KTO's z in every row, 0 for other losses.
+  at: i32[N, K, M], the positions of the mask; None for a forward of all T.
   """
 
   tokens: Array
   mask: Array
   ref_logp: Array
   kl: Array
+  at: Array | None = None
 
 
-def response_logprobs(apply: Callable, params: Params, tokens: Array, mask: Array) -> jax.Array:
+def response_logprobs(
+  apply: Callable, params: Params, tokens: Array, mask: Array, at: Array | None = None
+) -> jax.Array:
   """log p(response | prompt) of `apply(params, tokens[M, T]) -> logits`; tokens, mask[N, K, T] -> f32[N, K]."""
   flat = tokens.reshape(-1, tokens.shape[-1])
-  logp = token_logprobs(apply(params, flat), flat, mask=mask.reshape(flat.shape))
+  at = None if at is None else at.reshape(-1, at.shape[-1])
+  logp = token_logprobs(apply(params, flat, **only(at)), flat, mask=mask.reshape(flat.shape))
   return jnp.sum(logp, axis=-1).reshape(tokens.shape[:-1])
 
 
@@ -119,7 +125,7 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
   loss_of = pair_loss(settings)
 
   def loss_fn(params, batch: Groups, weights):
-    logp = response_logprobs(apply, params, batch.tokens, batch.mask)  # [N, K]
+    logp = response_logprobs(apply, params, batch.tokens, batch.mask, batch.at)  # [N, K]
     given = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1) if settings.reference_free else logp
     score = given if settings.reference_free else logp - batch.ref_logp
     gap = score[:, :, None] - score[:, None, :]  # [N, K, K], nats
@@ -157,16 +163,17 @@ def run(config: Config, stage: Stage) -> None:
   optimizer, update, measure = build(config, model, stage.transport, num_steps)
 
   @jax.jit
-  def mismatch_kl(params, tokens, mask, ref_logp):
-    return masked_mean(logprobs(params, tokens, mask) - ref_logp, jnp.any(mask, axis=-1))
+  def mismatch_kl(params, tokens, mask, at, ref_logp):
+    return masked_mean(logprobs(params, tokens, mask, at) - ref_logp, jnp.any(mask, axis=-1))
 
   def batch_of(params, rows, indices, present):
     chosen = data.take(rows, indices)
     chosen |= {key: array & present[:, None, None] for key, array in chosen.items() if key in ("mask", "other_mask")}
-    other = [chosen[f"other_{key}"] for key in ("tokens", "mask", "ref_logp")] if config.loss.name == "kto" else []
+    keys = ("tokens", "mask", "at", "ref_logp") if config.loss.name == "kto" else ()
+    other = [chosen[f"other_{key}"] for key in keys]
     kl = np.full(len(indices), mismatch_kl(params, *other) if other else 0.0, np.float32)
     ranks = np.where(present[:, None], chosen["ranks"], -1)
-    return Groups(chosen["tokens"], chosen["mask"], chosen["ref_logp"], kl), pair_weights(ranks)
+    return Groups(chosen["tokens"], chosen["mask"], chosen["ref_logp"], kl, chosen["at"]), pair_weights(ranks)
 
   def step(state: TrainState, index: int):
     indices = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
@@ -191,18 +198,20 @@ def run(config: Config, stage: Stage) -> None:
 def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[str, np.ndarray]:
   """Arrays of the groups: tokens, mask, ranks, ref_logp; for KTO also those of the mismatched pairs, as other_*."""
   rows = dict(split.rows)
-  rows["ref_logp"] = _in_batches(logprobs, reference, rows["tokens"], rows["mask"], config.batch_size)
+  rows["ref_logp"] = _in_batches(logprobs, reference, rows["tokens"], rows["mask"], rows["at"], config.batch_size)
   if config.loss.name == "kto":
     following = [*split.groups[1:], *split.groups[:1]]
     others = [data.Comparison(a.prompt, b.responses[:1], (0,)) for a, b in zip(split.groups, following, strict=True)]
     found, kept, _ = data.comparison_rows(tokenizer, others, config.length, 1)
     tokens, mask = (np.zeros((len(others), 1, config.length), found[key].dtype) for key in ("tokens", "mask"))
     tokens[kept], mask[kept] = found["tokens"], found["mask"] & (len(others) > 1)  # z has no long pair, and no own one
-    rows |= {"other_tokens": tokens, "other_mask": mask}
-    rows["other_ref_logp"] = _in_batches(logprobs, reference, tokens, mask, config.batch_size)
+    at = positions_of(mask)
+    rows |= {"other_tokens": tokens, "other_mask": mask, "other_at": at}
+    rows["other_ref_logp"] = _in_batches(logprobs, reference, tokens, mask, at, config.batch_size)
   return rows
 
 
-def _in_batches(logprobs, params, tokens, mask, batch_size):
-  found = [host(logprobs(params, tokens[b.rows], mask[b.rows])) for b in fixed_batches(len(tokens), batch_size)]
+def _in_batches(logprobs, params, tokens, mask, at, batch_size):
+  batches = fixed_batches(len(tokens), batch_size)
+  found = [host(logprobs(params, tokens[b.rows], mask[b.rows], at[b.rows])) for b in batches]
   return np.concatenate(found or [np.zeros(tokens.shape[:-1], np.float32)])[: len(tokens)]

@@ -40,6 +40,7 @@ from rlhf_jax.objectives import (
   sequence_ratio_objective,
   truncated_logits,
 )
+from rlhf_jax.positions import only
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage, Transport
@@ -134,7 +135,7 @@ def make_loss(
   gain_of = policy_objective(objective, of_sequence if ratio == "sequence" else of_token)
 
   def loss_fn(params, batch: Experience, weights):
-    logits = truncated_logits(apply(params, batch.tokens) / temperature, batch.support)
+    logits = truncated_logits(apply(params, batch.tokens, **only(batch.at)) / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     gain, clipped = gain_of(logp, batch)
     assert batch.logp_ref is not None, "an experience of GRPO has the reference's log-probs"
@@ -161,7 +162,7 @@ def make_experience(
   groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
   advantages = per_token(advantages_of(groups).ravel(), mask)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
-  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),

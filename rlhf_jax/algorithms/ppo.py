@@ -44,6 +44,7 @@ from rlhf_jax.objectives import (
   truncated_logits,
   value_loss,
 )
+from rlhf_jax.positions import only
 from rlhf_jax.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import token_weights, weighted_sum, whiten
 from rlhf_jax.stage import Stage, StageName, Transport
@@ -132,7 +133,7 @@ def make_loss(
   gain_of = policy_objective(objective, functools.partial(ppo_policy_objective, clip=clip))
 
   def loss_fn(params, batch: Experience, weights):
-    logits, values = apply(params, batch.tokens)
+    logits, values = apply(params, batch.tokens, **only(batch.at))
     logits = truncated_logits(logits / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     gain, clipped = gain_of(logp, batch)
@@ -162,7 +163,8 @@ def make_experience(
   if config.whiten_advantages:
     advantages = whiten(advantages, mask)
   sequence_kl = jnp.sum(kl, axis=1)
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, logp_ref, rollout.support)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(kl_coef, jnp.ones(())),
@@ -173,20 +175,19 @@ def make_experience(
 def build(config: Config, model: LanguageModel, transport: Transport, num_updates: int) -> Functions:
   """(optimizer, update, experience_of): the compiled functions of a run of num_updates."""
   temperature = config.environment.sampling.temperature
-  apply, values_of = _forward(model, config.shared_trunk)
   loss_fn = make_loss(
-    apply, clip=config.clip, value_clip=config.value_clip, value_coef=config.value_coef,
-    entropy_coef=config.entropy_coef, temperature=temperature, objective=config.objective,
+    functools.partial(_apply, model, config.shared_trunk), clip=config.clip, value_clip=config.value_clip,
+    value_coef=config.value_coef, entropy_coef=config.entropy_coef, temperature=temperature, objective=config.objective,
   )  # fmt: skip
   optimizer = make_optimizer(config.optimizer, num_updates)
   update = make_update(loss_fn, optimizer, transport)
   logprobs = make_logprobs(model.apply, temperature, transport)
-  values_of = by_rows(values_of, transport)
+  values_of = by_rows(functools.partial(_values, model, config.shared_trunk), transport)
 
   @exactly
   def experience_of(params, reference, sampled, scores, kl_coef, order):
     def make(rollout, logp_ref):
-      return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
+      return make_experience(rollout, logp_ref, values_of(params, rollout.tokens, rollout.at), scores, kl_coef, config)
 
     return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
 
@@ -244,14 +245,12 @@ def _initial(config: Config, stage: Stage, model, tokenizer) -> dict:
   return {"policy": policy, "value": only_scored(value)}
 
 
-def _forward(model, shared_trunk):
-  """`apply(params, tokens) -> (logits, values)` and `values_of(params, tokens)`, for one trunk or two trees."""
+def _apply(model, shared_trunk, params, tokens, at=None):
+  """(logits, values) of the tokens, by one trunk or by two trees."""
   if shared_trunk:
-    return (
-      lambda params, tokens: model.apply_with_value(params["policy"], tokens),
-      lambda params, tokens: model.value(params["policy"], tokens),
-    )
-  return (
-    lambda params, tokens: (model.apply(params["policy"], tokens), model.value(params["value"], tokens)),
-    lambda params, tokens: model.value(params["value"], tokens),
-  )
+    return model.apply_with_value(params["policy"], tokens, at=at)
+  return model.apply(params["policy"], tokens, at=at), model.value(params["value"], tokens, at=at)
+
+
+def _values(model, shared_trunk, params, tokens, at=None):
+  return model.value(params["policy" if shared_trunk else "value"], tokens, at=at)

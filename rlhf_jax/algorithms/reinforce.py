@@ -33,6 +33,7 @@ from rlhf_jax.objectives import (
   truncated_logits,
   value_loss,
 )
+from rlhf_jax.positions import only
 from rlhf_jax.ranges import NonNegativeFloat, Share
 from rlhf_jax.reduce import per_token, weighted_sum
 from rlhf_jax.stage import Stage, Transport
@@ -93,7 +94,7 @@ def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temper
   """
 
   def loss_fn(params, batch: Experience, weights):
-    logits, values = apply(params, batch.tokens)
+    logits, values = apply(params, batch.tokens, **only(batch.at))
     logits = truncated_logits(logits / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     per_token = -reinforce_objective(logp, batch.advantages, mask=batch.mask) - entropy_coef * entropy
@@ -137,7 +138,7 @@ def make_experience(
   else:
     advantages = per_token(returns - (moving_mean if baseline == "moving_mean" else 0.0), mask)
   critic = {} if to_go is None else {"values": values, "returns": to_go}
-  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
@@ -157,15 +158,16 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   temperature = config.environment.sampling.temperature
   with_value = config.baseline == "value"
 
-  def apply(params, tokens):
-    return model.apply(params["policy"], tokens), (model.value(params["value"], tokens) if with_value else None)
+  def apply(params, tokens, at=None):
+    values = model.value(params["value"], tokens, at=at) if with_value else None
+    return model.apply(params["policy"], tokens, at=at), values
 
   loss_fn = make_loss(apply, value_coef=config.value_coef, entropy_coef=config.entropy_coef, temperature=temperature)
   optimizer = make_optimizer(config.optimizer, num_updates)
   update = make_update(loss_fn, optimizer, transport)
 
   logprobs = make_logprobs(model.apply, temperature, transport)
-  values_of = by_rows(model.value, transport)
+  values_of = by_rows(lambda params, tokens, at=None: model.value(params, tokens, at=at), transport)
 
   @exactly
   def experience_of(params, reference, sampled, scores, moving_mean, order):
@@ -173,7 +175,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
       return make_experience(
         rollout,
         logp_ref,
-        values_of(params["value"], rollout.tokens) if with_value else None,
+        values_of(params["value"], rollout.tokens, rollout.at) if with_value else None,
         scores,
         moving_mean,
         kl_coef=config.kl_coef,

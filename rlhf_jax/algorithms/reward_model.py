@@ -34,6 +34,7 @@ from rlhf_jax import data
 from rlhf_jax.feedback.records import OPINIONS
 from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss
+from rlhf_jax.positions import only
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, ordered_pairs, weighted_sum
 from rlhf_jax.stage import RecordFile, RowLength, Stage, StageName, Transport, WeightFile
@@ -139,12 +140,13 @@ def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0
   """The loss of `score(params, tokens i32[M, T], mask bool[M, T]) -> f32[M]`, by the equations of this module.
 
   The loss function takes `Preferences` of N rows and the weights {"ranks": f32[N]}, and {"ratings": f32[N]} with them
-  where the batch has ratings; then the losses of rankings and of ratings are metrics too.
+  where the batch has ratings; then the losses of rankings and of ratings are metrics too. `score` gets `at` by name.
   """
 
   def loss_fn(params, batch: Preferences, weights):
     flat = (-1, batch.tokens.shape[-1])  # [N K, T]
-    rewards = score(params, batch.tokens.reshape(flat), batch.mask.reshape(flat)).reshape(batch.ranks.shape)  # [N, K]
+    at = None if batch.at is None else batch.at.reshape(-1, batch.at.shape[-1])
+    rewards = score(params, batch.tokens.reshape(flat), batch.mask.reshape(flat), **only(at)).reshape(batch.ranks.shape)
     if ranking == "pairs":
       order = pairwise_ranking_loss(rewards, batch.ranks, margin=0.0 if batch.margin is None else batch.margin)  # [N]
     else:

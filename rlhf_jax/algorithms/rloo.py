@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy, ppo_policy_objective, truncated_logits
+from rlhf_jax.positions import only
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import per_token, weighted_sum
 from rlhf_jax.stage import Stage, Transport
@@ -86,7 +87,7 @@ def make_loss(apply: Callable, *, clip: float, temperature: float = 1.0) -> Loss
   """The clipped surrogate of whole sequences; `apply(params, tokens[B, T]) -> logits[B, T, V]`, weights[B]."""
 
   def loss_fn(params, batch: Experience, weights):
-    logits = truncated_logits(apply(params, batch.tokens) / temperature, batch.support)
+    logits = truncated_logits(apply(params, batch.tokens, **only(batch.at)) / temperature, batch.support)
     logp, entropy = logprobs_and_entropy(logits, batch.tokens, mask=batch.mask)
     log_p, log_p_old = jnp.sum(logp, axis=1), jnp.sum(batch.logp, axis=1, where=batch.mask)  # [B]
     objective, clipped = ppo_policy_objective(log_p, log_p_old, batch.advantages[:, 0], clip=clip)
@@ -111,7 +112,7 @@ def make_experience(
   returns = scores - kl_coef * sequence_kl
   advantages = per_token(advantages_of(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
   ones = jnp.ones_like(returns)
-  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, ones),

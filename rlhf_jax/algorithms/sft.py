@@ -17,6 +17,7 @@ from rlhf_jax.data.mixture import Mixture
 from rlhf_jax.data.sources import Source
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import lm_loss
+from rlhf_jax.positions import only
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeInt, PositiveInt, Share
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import DemonstrationFile, RowLength, Stage, StageName, Transport
@@ -74,10 +75,13 @@ class Config:
 
 
 def make_loss(apply: Callable) -> LossFn:
-  """The LM loss of `apply(params, tokens[B, T], segments[B, T]) -> logits[B, T, V]`; weights f32[B, T], per token."""
+  """The LM loss of `apply(params, tokens[B, T], segments[B, T]) -> logits[B, T, V]`; weights f32[B, T], per token.
+
+  Where the batch has `at`, `apply` gets it by name (see `rlhf_jax.positions`).
+  """
 
   def loss_fn(params, batch: Batch, weights):
-    logits = apply(params, batch.tokens, batch.segments)
+    logits = apply(params, batch.tokens, batch.segments, **only(batch.at))
     error = lm_loss(logits, batch.tokens, mask=batch.mask)  # [B, T]
     return weighted_sum(error, weights), {}
 

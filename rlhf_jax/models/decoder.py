@@ -20,10 +20,11 @@ from jax.ad_checkpoint import checkpoint_name
 from rlhf_jax.models.attention import frequencies, rotation
 from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 from rlhf_jax.models.fused_attention import Attention
-from rlhf_jax.models.layer import Layer, LayerCache, Rotary, make_norm, pick
+from rlhf_jax.models.layer import Layer, LayerCache, Rotary, make_norm
 from rlhf_jax.models.lora import adapted
 from rlhf_jax.models.matmul import product, product_with_table
 from rlhf_jax.models.stacked import STACKED, scan_layers, split_layers
+from rlhf_jax.positions import take_at
 from rlhf_jax.types import Array, Params
 
 Cache = tuple[LayerCache, ...]
@@ -80,41 +81,41 @@ class Decoder:
     positions: jax.Array,
     visible: jax.Array,
     segments: Array | None = None,
-    last: Array | None = None,
+    at: Array | None = None,
   ) -> jax.Array:
-    """tokens[B, S] -> [B, S, d_model], or [B, d_model] with `last`. Stacked layers are scanned.
+    """tokens[B, S] -> [B, S, d_model], or [B, N, d_model] with `at`. Stacked layers are scanned.
 
     Args:
       positions: i32[B, S], the position of each token in its sequence.
       visible: bool[B, S, S], the tokens that each token may see.
       segments: i32[B, S], the number of each token's sequence in a packed row. `visible` knows it already; fused
         attention makes its mask from it.
-      last: i32[B], the index of the one token of each row that is asked for; an unrolled last layer does no work for
-        the other tokens.
+      at: i32[B, N], the indices of the tokens of each row that are asked for. The final norm works for these alone, and
+        so does an unrolled last layer, but for its keys and values.
     """
     c = self.config
     views = self._views(positions, positions, visible)
 
-    def step(window: int, alone: bool, x: jax.Array, weights: Params, last: Array | None = None) -> jax.Array:
-      def layer(x: jax.Array, weights: Params, last: Array | None) -> jax.Array:
+    def step(window: int, alone: bool, x: jax.Array, weights: Params, at: Array | None = None) -> jax.Array:
+      def layer(x: jax.Array, weights: Params, at: Array | None) -> jax.Array:
         rotary, seen = views[window]
         whole = self._weights(weights, params.get("lora_scale"))
-        return self._layer(window, whole)(x, positions, rotary, seen, None, segments, last)[0]
+        return self._layer(window, whole)(x, positions, rotary, seen, None, segments, at)[0]
 
       if self.remat != "none" or self.gather is not None:
         # The barriers of prevent_cse keep a compiler from computing the two passes at once; two loops are enough.
         policy = KEPT.get(self.remat, _all_but_gathered)
         layer = jax.checkpoint(layer, policy=policy, prevent_cse=not alone)
-      return layer(x, weights, last)
+      return layer(x, weights, at)
 
     x = self._embed(params["decoder"], tokens, positions)
     if STACKED in params["decoder"]:
       x = scan_layers(step, x, _layers(params, STACKED), self._windows)
-      x = x if last is None else pick(x.reshape(*tokens.shape, c.d_model), jnp.asarray(last))
+      x = x if at is None else take_at(x.reshape(*tokens.shape, c.d_model), at).reshape(-1, c.d_model)
     else:
       for i, window in enumerate(self._windows):
-        x = step(window, False, x, _layers(params, f"layers_{i}"), last if i == c.num_layers - 1 else None)
-    return self._normed(params["decoder"], x).reshape(*(tokens if last is None else last).shape, c.d_model)
+        x = step(window, False, x, _layers(params, f"layers_{i}"), at if i == c.num_layers - 1 else None)
+    return self._normed(params["decoder"], x).reshape(*(tokens if at is None else at).shape, c.d_model)
 
   def extend(
     self,
@@ -123,12 +124,13 @@ class Decoder:
     positions: jax.Array,
     visible: jax.Array,
     cache: Cache | None = None,
-    last: Array | None = None,
+    at: Array | None = None,
   ) -> tuple[jax.Array, Cache]:
-    """tokens[B, S] -> (hidden[B, S, d_model], cache). Stacked layers are taken apart: each has a cache of its own.
+    """tokens[B, S] -> (hidden[B, S, d_model], or [B, N, d_model] with `at`, and the cache). Stacked layers are taken
+    apart: each has a cache of its own.
 
     Args:
-      positions, last: as in `hidden`.
+      positions, at: as in `hidden`.
       visible: bool[B, S, U], the keys that each token may see: those of the S tokens, or the U slots of the cache.
       cache: the keys and values so far; the returned cache also holds those of the tokens, at their positions. Without
         it the returned cache holds those of the tokens alone.
@@ -143,11 +145,11 @@ class Decoder:
     caches = []
     for i, (window, weights) in enumerate(zip(self._windows, layers, strict=True)):
       layer = self._layer(window, self._weights(weights, params.get("lora_scale")))
-      wanted = last if i == c.num_layers - 1 else None
+      wanted = at if i == c.num_layers - 1 else None
       x, layer_cache = layer(x, positions, *views[window], None if cache is None else cache[i], None, wanted)
       caches.append(layer_cache)
     hidden = self._normed(params["decoder"], x)
-    return hidden.reshape(*(tokens if last is None else last).shape, c.d_model), tuple(caches)
+    return hidden.reshape(*(tokens if at is None else at).shape, c.d_model), tuple(caches)
 
   def unembedding(self, params: Params) -> Callable[[jax.Array], jax.Array]:
     """The function hidden[..., d_model] -> logits[..., V], whose matrix is gathered once.

@@ -20,6 +20,7 @@ from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.decoder import Cache, Decoder, Gather, Remat, draw
 from rlhf_jax.models.fused_attention import Attention, check_attention
 from rlhf_jax.models.stacked import stack_layers
+from rlhf_jax.positions import put_at, take_at
 from rlhf_jax.types import Array, Params
 
 
@@ -27,7 +28,9 @@ class LanguageModel(NamedTuple):
   """The pure functions of a decoder.
 
   B sequences of T tokens, i32[B, T], over V words; hidden states of width d. segments[B, T] are the numbers of the
-  sequences in packed rows, or None.
+  sequences in packed rows, or None. at[B, N] are the positions of each row whose predictions are asked for, or None for
+  all T of them (see `rlhf_jax.positions`): no logits are made of others, and an unrolled last layer makes no more of
+  them than keys and values. The numbers are the same.
   """
 
   config: DecoderConfig
@@ -41,20 +44,25 @@ class LanguageModel(NamedTuple):
   implementation details of RLHF, arXiv 2403.17031). A likelihood other than 0 is the head's first weight of the
   likelihood in `score`; without it the head has no such weight."""
   apply: Callable[..., jax.Array]
-  """apply(params, tokens, segments=None) -> logits f32[B, T, V]; logits[:, t] predicts tokens[:, t] from tokens[:, :t].
-  The first token of a sequence is predicted from nothing: its logits are 0, and a mask must leave it out."""
+  """apply(params, tokens, segments=None, at=None) -> logits f32[B, T, V], or [B, N, V] of the tokens at[B, N];
+  logits[:, t] predicts tokens[:, t] from tokens[:, :t]. The first token of a sequence is predicted from nothing: its
+  logits are 0, and a mask must leave it out."""
   value: Callable[..., jax.Array]
-  """value(params, tokens, segments=None) -> f32[B, T], the head's value of the state tokens[:, :t]."""
+  """value(params, tokens, segments=None, at=None) -> f32[B, T], the head's value of the state tokens[:, :t]; 0 at other
+  positions than `at`."""
   apply_with_value: Callable[..., tuple[jax.Array, jax.Array]]
-  """apply_with_value(params, tokens, segments=None) -> (logits, values), by one forward of the trunk they share."""
+  """apply_with_value(params, tokens, segments=None, at=None) -> (logits, values), by one forward of the trunk they
+  share."""
   share_table: Callable[[Params], Params]
   """share_table(params) -> params whose table of tied embeddings is gathered, for `hidden` and `unembedding` alike."""
   hidden: Callable[..., jax.Array]
-  """hidden(params, tokens, segments=None) -> [B, T, d]; `unembed` makes the logits of `apply` from it."""
+  """hidden(params, tokens, segments=None, at=None) -> [B, T, d] or [B, N, d], of which `unembed` makes the logits of
+  `apply`."""
   hidden_with_value: Callable[..., tuple[jax.Array, jax.Array]]
-  """hidden_with_value(params, tokens, segments=None) -> (hidden, values)."""
-  score: Callable[[Params, Array, Array], jax.Array]
-  """score(params, tokens, mask[B, T]) -> f32[B], the head's value at the last token of the mask. A head that weighs the
+  """hidden_with_value(params, tokens, segments=None, at=None) -> (hidden, values)."""
+  score: Callable[..., jax.Array]
+  """score(params, tokens, mask[B, T], at=None) -> f32[B], the head's value at the last token of the mask, of which `at`
+  holds all positions. A head that weighs the
   likelihood adds that weight times the mean log-probability of the tokens of the mask."""
   init_cache: Callable[[int, int], Cache]
   """init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens."""
@@ -105,6 +113,7 @@ def _language_model(
   check_attention(attention, config)
   decoder = Decoder(config, remat, attention, gather)
 
+  @jax.jit  # one program: drawn one by one, the arrays of a model take as many
   def init(key: jax.Array) -> Params:
     params = {"decoder": draw(config, key)}
     return cast(Params, stack_layers(params)) if scan else params
@@ -118,49 +127,60 @@ def _language_model(
     head = params["head"] if gather is None else gather("head", params["head"])
     return hidden.astype(jnp.float32) @ head["kernel"] + head["bias"]
 
-  def hidden_before(params: Params, tokens: Array, segments: Array | None) -> jax.Array:
-    """[B, T - 1, d]: index t has seen the tokens up to t and predicts the one at t + 1."""
+  def hidden_before(params: Params, tokens: Array, segments: Array | None, at: Array | None) -> jax.Array:
+    """[B, T - 1, d]: index t has seen the tokens up to t and predicts the one at t + 1; or [B, N, d], what predicts the
+    tokens `at`."""
     tokens, segments = tokens[:, :-1], None if segments is None else segments[:, :-1]
-    return decoder.hidden(params, tokens, *_causal(tokens, segments), segments)
+    return decoder.hidden(params, tokens, *_causal(tokens, segments), segments, None if at is None else at - 1)
 
-  def apply(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
+  def apply(params: Params, tokens: Array, segments: Array | None = None, at: Array | None = None) -> jax.Array:
     params = decoder.share_table(params)
-    before = hidden_before(params, tokens, segments)
-    return unembed(params, _shift(before, segments))
+    return unembed(params, hidden(params, tokens, segments, at))
 
-  def value(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
-    before = hidden_before(params, tokens, segments)
-    return _shift(read(params, before), segments)
+  def value(params: Params, tokens: Array, segments: Array | None = None, at: Array | None = None) -> jax.Array:
+    before = hidden_before(params, tokens, segments, at)
+    return value_of(params, before, tokens, segments, at)
 
-  def apply_with_value(params: Params, tokens: Array, segments: Array | None = None) -> tuple[jax.Array, jax.Array]:
+  def value_of(params: Params, before: jax.Array, tokens: Array, segments: Array | None, at: Array | None) -> jax.Array:
+    values = _shift(read(params, before), segments, at)
+    return values if at is None else put_at(values, at, tokens.shape[1])
+
+  def apply_with_value(
+    params: Params, tokens: Array, segments: Array | None = None, at: Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
     params = decoder.share_table(params)
-    before = hidden_before(params, tokens, segments)
-    return unembed(params, _shift(before, segments)), _shift(read(params, before), segments)
+    found, values = hidden_with_value(params, tokens, segments, at)
+    return unembed(params, found), values
 
-  def hidden(params: Params, tokens: Array, segments: Array | None = None) -> jax.Array:
-    before = hidden_before(params, tokens, segments)
-    return _shift(before, segments)  # 0 where nothing precedes, and the logits of 0 are 0
+  def hidden(params: Params, tokens: Array, segments: Array | None = None, at: Array | None = None) -> jax.Array:
+    before = hidden_before(params, tokens, segments, at)
+    return _shift(before, segments, at)  # 0 where nothing precedes, and the logits of 0 are 0
 
-  def hidden_with_value(params: Params, tokens: Array, segments: Array | None = None) -> tuple[jax.Array, jax.Array]:
-    before = hidden_before(params, tokens, segments)
-    return _shift(before, segments), _shift(read(params, before), segments)
+  def hidden_with_value(
+    params: Params, tokens: Array, segments: Array | None = None, at: Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    before = hidden_before(params, tokens, segments, at)
+    return _shift(before, segments, at), value_of(params, before, tokens, segments, at)
 
-  def score(params: Params, tokens: Array, mask: Array) -> jax.Array:
-    head, last = params["head"], jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)  # [B]
+  def score(params: Params, tokens: Array, mask: Array, at: Array | None = None) -> jax.Array:
+    head, last = params["head"], jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)[:, None]  # [B, 1]
     if "likelihood" not in head:
-      return read(params, decoder.hidden(params, tokens, *_causal(tokens, None), last=last))
+      return read(params, decoder.hidden(params, tokens, *_causal(tokens, None), at=last)[:, 0])
     params = decoder.share_table(params)
-    hidden = decoder.hidden(params, tokens, *_causal(tokens, None))  # [B, T, d]
-    value = read(params, jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
-    # Nothing predicts the first token.
-    return value + head["likelihood"] * _mean_logp(unembed(params, hidden[:, :-1]), tokens[:, 1:], mask[:, 1:])
+    at = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape) if at is None else jnp.asarray(at)
+    counted = take_at(mask, at) & (at > 0)  # nothing predicts the first token
+    read_at = jnp.concatenate([jnp.where(counted, at - 1, -1), last], axis=1)  # [B, N + 1], all different
+    hidden = decoder.hidden(params, tokens, *_causal(tokens, None), at=read_at)
+    logits = unembed(params, hidden[:, :-1])
+    return read(params, hidden[:, -1]) + head["likelihood"] * _mean_logp(logits, take_at(tokens, at), counted)
 
   def init_cache(batch: int, length: int) -> Cache:
     shape = (batch, config.num_kv_heads, length, config.head_dim)
     return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers))
 
   def prefill(params: Params, tokens: Array, last: Array) -> tuple[jax.Array, Cache]:
-    return decoder.extend(params, tokens, *_causal(tokens, None), last=last)
+    hidden, cache = decoder.extend(params, tokens, *_causal(tokens, None), at=last[:, None])
+    return hidden[:, 0], cache
 
   def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
     # Only slots up to the query's position are visible, so the old contents of later slots are never seen.
@@ -216,15 +236,20 @@ def _causal(tokens: Array, segments: Array | None) -> tuple[jax.Array, jax.Array
   return index - start_index, visible & (segments[:, :, None] == segments[:, None, :])
 
 
-def _shift(before: jax.Array, segments: Array | None) -> jax.Array:
+def _shift(before: jax.Array, segments: Array | None, at: Array | None) -> jax.Array:
   """Moves the value at index t to t + 1, the token it predicts: [B, T - 1, ...] -> [B, T, ...]; 0 where none precedes.
+  With `at`, [B, N, ...] predicts the tokens at these positions already, and stays.
 
   Shifting hidden states rather than logits saves a copy of [B, T, V]; logits are 0 where the hidden state is 0.
   """
-  shifted = jnp.pad(before, [(0, 0), (1, 0)] + [(0, 0)] * (before.ndim - 2))
-  if segments is None:
+  shifted = jnp.pad(before, [(0, 0), (1, 0)] + [(0, 0)] * (before.ndim - 2)) if at is None else before
+  if segments is not None:
+    first = jnp.pad(segments[:, 1:] != segments[:, :-1], [(0, 0), (1, 0)], constant_values=True)
+    first = first if at is None else take_at(first, at)
+  elif at is not None:
+    first = jnp.asarray(at) == 0
+  else:
     return shifted
-  first = jnp.pad(segments[:, 1:] != segments[:, :-1], [(0, 0), (1, 0)], constant_values=True)
   return jnp.where(first.reshape(first.shape + (1,) * (before.ndim - 2)), 0, shifted)
 
 

@@ -14,6 +14,7 @@ from rlhf_jax.models.attention import attend, rotate
 from rlhf_jax.models.config import Activation, DecoderConfig
 from rlhf_jax.models.fused_attention import Attention, fused_attention
 from rlhf_jax.models.matmul import product
+from rlhf_jax.positions import take_at
 
 # Keys and values of a layer, [B, kv_heads, U, head_dim] each, in the order in which attention multiplies them: any
 # other would be transposed anew for every token.
@@ -65,11 +66,6 @@ class Dense(nn.Dense):
     return y
 
 
-def pick(x: jax.Array, index: jax.Array) -> jax.Array:
-  """One token of each row: x[B, S, ...], index[B] -> [B, 1, ...]."""
-  return x[jnp.arange(x.shape[0]), index][:, None]
-
-
 class Layer(nn.Module):
   """Attention and mlp on [B * S, d]: given [B, S, d], XLA on CPU transposes it for the weight gradients."""
 
@@ -86,20 +82,26 @@ class Layer(nn.Module):
     visible: jax.Array,
     cache: LayerCache | None,
     segments: jax.Array | None = None,
-    last: jax.Array | None = None,
+    at: jax.Array | None = None,
   ) -> tuple[jax.Array, LayerCache]:
     """x[B * S, d] -> (the next x, the cache); the other arguments are as in `Decoder`.
 
-    With last[B] the next x is [B, d], that of these tokens only; the cache holds the keys and values of all.
+    With at[B, N] the next x is [B * N, d], that of these tokens only; the cache holds the keys and values of all.
     """
     c = self.config
-    normed = make_norm(c, "attention_norm")(x)
-    query_normed, query_rotary, fused = normed, rotary, self.fused
-    if last is not None:
-      x, query_normed = (pick(y.reshape(*positions.shape, -1), last)[:, 0] for y in (x, normed))
-      query_rotary, visible = jax.tree.map(lambda y: pick(y, last), (rotary, visible))
-      fused = "xla"
+    norm = make_norm(c, "attention_norm")
+    normed = norm(x)
+    query_normed, query_rotary = normed, rotary
+    fused = self.fused if cache is None else "xla"
+    if at is not None:
+      x = self.picked(x, at)
+      if fused == "xla" or at.shape[1] == 1:
+        query_normed, fused = norm(x), "xla"  # not picked of `normed`: its gradient would be one more scatter
+        query_rotary, visible = jax.tree.map(lambda y: take_at(y, at), (rotary, visible))
     y, cache = self.attention(query_normed, normed, positions, query_rotary, rotary, visible, cache, segments, fused)
+    if at is not None and fused != "xla":  # a kernel needs the queries of whole rows, and keeps no [B, H, N, T] scores
+      y = self.picked(y, at)
+    y = self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y)
     if c.post_norms:
       y = make_norm(c, "attention_post_norm")(y)
     after = x + y
@@ -120,7 +122,7 @@ class Layer(nn.Module):
     segments: jax.Array | None,
     fused: Attention,
   ) -> tuple[jax.Array, LayerCache]:
-    """Attention of query_x[..., d] to the keys and values of x[B * S, d]: (result like query_x, the cache)."""
+    """Attention of query_x[..., d] to the keys and values of x[B * S, d]: (heads[..., H * head_dim], the cache)."""
     c = self.config
     batch, length = positions.shape
     query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(query_x)
@@ -132,7 +134,6 @@ class Layer(nn.Module):
       query, key = make_norm(c, "query_norm")(query), make_norm(c, "key_norm")(key)
     if rotary is not None and query_rotary is not None:
       query, key = rotate(query, *query_rotary), rotate(key, *rotary)
-    extends = cache is not None
     if cache is None:
       cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
     else:
@@ -140,14 +141,17 @@ class Layer(nn.Module):
       cache = (cache[0].at[rows, :, positions].set(key), cache[1].at[rows, :, positions].set(value))
       key, value = (y.swapaxes(1, 2) for y in cache)
     scale = c.query_scale or c.head_dim**-0.5
-    if fused == "xla" or extends:
+    if fused == "xla":
       y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
     else:
       y = fused_attention(
         fused, query, key, value, segments, window=self.window, scale=scale, softcap=c.attention_softcap
       )
-    y = y.reshape(-1, c.num_heads * c.head_dim)
-    return self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y), cache
+    return y.reshape(-1, c.num_heads * c.head_dim), cache
+
+  def picked(self, x: jax.Array, at: jax.Array) -> jax.Array:
+    """The tokens at[B, N] of each row of x[B * S, d]: [B * N, d]."""
+    return take_at(x.reshape(at.shape[0], -1, x.shape[-1]), at).reshape(-1, x.shape[-1])
 
   def mlp(self, x: jax.Array) -> jax.Array:
     """x[..., d] -> [..., d], each token by itself."""

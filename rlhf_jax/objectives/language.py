@@ -5,6 +5,7 @@ Logits may be a `ChunkedLogits`: the values are the same, without an array [...,
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float32, Int, Num, Shaped, UInt8
 
@@ -172,7 +173,9 @@ def _log_normaliser_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -
 
 def _named(logits: Logits) -> dict[str, ArrayLike]:
   """The array with the axes of the logits, and its name for messages."""
-  return {"hidden": logits.hidden} if isinstance(logits, ChunkedLogits) else {"logits": logits}
+  if isinstance(logits, ChunkedLogits):
+    return {"hidden": np.broadcast_to(np.float32(0), logits.shape)}  # an array that takes no memory
+  return {"logits": logits}
 
 
 def _picked(logits: jax.Array, tokens: ArrayLike, mask: ArrayLike | None) -> jax.Array:

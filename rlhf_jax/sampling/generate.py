@@ -78,12 +78,12 @@ class Inputs(NamedTuple):
   copies: int
   prompt_lengths: jax.Array
   """i32[N], lengths of the prompts in tokens."""
-  uniform: jax.Array
-  """f32[N, max_new_tokens] in [0, 1), the random number that each token is drawn with."""
+  uniform: jax.Array | None
+  """f32[N, max_new_tokens] in [0, 1), the random number that each token is drawn with; None at temperature 0."""
   limits: jax.Array
   """i32[N], the number of tokens that a row may have."""
   choose: Callable[..., tuple[jax.Array, ...]]
-  """(uniform[S], logits[S, V]) -> (tokens[S], logp[S]), and with them the support where it is recorded."""
+  """(uniform[S] or None, logits[S, V]) -> (tokens[S], logp[S]), and with them the support where it is recorded."""
   ends: jax.Array
   """i32[E], the tokens that end a row."""
   stop_table: jax.Array | None
@@ -145,7 +145,8 @@ def generate(
       one that needs most: for models that communicate, since a device that had left would be waited for in vain.
 
   Returns:
-    Rollout of width P + max_new_tokens. A response follows its prompt without a gap; pad_id fills the rest.
+    Rollout of width P + max_new_tokens. A response follows its prompt without a gap; pad_id fills the rest. `at` are
+    the max_new_tokens positions behind each prompt.
   """
   prompts, limits, stop_table = jax.tree.map(jnp.asarray, (prompts, limits, stop_table))
   batch, prompt_width = prompts.tokens.shape
@@ -158,7 +159,7 @@ def generate(
     prompts,
     samples_per_prompt,
     prompt_lengths=jnp.repeat(prompts.lengths, samples_per_prompt),
-    uniform=_uniform(key if key.ndim else _fold_in(key, rows), max_new_tokens),
+    uniform=_uniform(key if key.ndim else _fold_in(key, rows), max_new_tokens) if temperature > 0 else None,
     limits=jnp.full((rows,), max_new_tokens) if limits is None else limits,
     choose=functools.partial(choose, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
     ends=jnp.atleast_1d(jnp.asarray(eos_id)),
@@ -180,7 +181,8 @@ def generate(
     sampled = _decode_in_turn(inputs, sampled, slots, refill or max(slots // 8, 1))
   after = jnp.arange(width) - inputs.prompt_lengths[:, None]  # [N, T], the index in the response
   mask = (after >= 0) & (after < sampled.lengths[:, None])
-  return Rollout(sampled.tokens, mask, sampled.logp, sampled.finished, sampled.support)
+  at = inputs.prompt_lengths[:, None] + jnp.arange(max_new_tokens)  # [N, max_new_tokens]
+  return Rollout(sampled.tokens, mask, sampled.logp, sampled.finished, sampled.support, at)
 
 
 def _no_support(inputs: Inputs, width: int) -> jax.Array:
@@ -286,7 +288,8 @@ def _sample(inputs: Inputs, hidden: jax.Array, slots: Slots, sampled: Sampled) -
   """Draws the next token of each slot and records it; a row that ends with it leaves its slot free."""
   of = jnp.minimum(slots.row, inputs.rows - 1)
   logits = inputs.model.unembed(inputs.params, hidden)
-  token, logp, *support = inputs.choose(inputs.uniform[of, slots.num_sampled], logits)
+  uniform = None if inputs.uniform is None else inputs.uniform[of, slots.num_sampled]
+  token, logp, *support = inputs.choose(uniform, logits)
   finished, matched = jnp.isin(token, inputs.ends), slots.matched
   if inputs.stop_table is not None:
     matched = inputs.stop_table[matched, token]

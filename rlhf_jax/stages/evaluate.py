@@ -287,7 +287,7 @@ def _answerer(
 
   @jax.jit
   def sequence_kl(reference: Params, rollout: Rollout) -> jax.Array:  # f32[B]
-    return (rollout.logp - logprobs(reference, rollout.tokens, rollout.mask)).sum(axis=1)
+    return (rollout.logp - logprobs(reference, rollout.tokens, rollout.mask, rollout.at)).sum(axis=1)
 
   def batch_columns(
     load: Callable[[], Params],

@@ -15,6 +15,7 @@ from rlhf_jax.data.mixture import Mixture
 from rlhf_jax.data.row_formats import DEMONSTRATIONS
 from rlhf_jax.data.sources import Source
 from rlhf_jax.data.stream import Stream
+from rlhf_jax.positions import STEPS, positions_of
 from rlhf_jax.stage import Stage
 from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import console, report_notes, report_skips
@@ -132,7 +133,7 @@ def _from_stream(stream: Stream, held_out) -> Batches:
     # A copy of the position, because an update donates the state's buffers; the next position goes to the same devices,
     # so that nothing is compiled anew.
     batch, following = stream.batch_at(np.array(position))
-    return Batch(**batch), jax.device_put(following, position.sharding)
+    return Batch(**_with_positions(batch, 4)), jax.device_put(following, position.sharding)
 
   def report():
     for path, skips, num_read in stream.skips():
@@ -155,4 +156,10 @@ def _demonstration_rows(tokenizer, demonstrations, length, path):
   report_notes(str(path), notes, len(demonstrations))
   if not len(rows["tokens"]):
     raise data.DataError(f"{path}: no demonstration of {len(demonstrations)} fits in length={length} tokens")
-  return data.pack_rows(rows, length, tokenizer.pad_id)
+  return _with_positions(data.pack_rows(rows, length, tokenizer.pad_id))
+
+
+def _with_positions(rows: dict[str, np.ndarray], steps: int = STEPS) -> dict[str, np.ndarray]:
+  """The rows with `Batch.at`, as `positions_of` has it; as they are where nearly all positions count."""
+  at = positions_of(rows["mask"], steps)
+  return rows if at.shape[1] == rows["mask"].shape[1] else {**rows, "at": at}

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.data.row_formats import COMPARISONS
+from rlhf_jax.positions import positions_of
 from rlhf_jax.reduce import ordered_pairs
 from rlhf_jax.stage import Stage
 from rlhf_jax.train.progress import report_notes, report_skips
@@ -40,6 +41,7 @@ def load_comparisons(
   comparisons = read_given(given, stage, COMPARISONS)
   notes: Counter[str] = Counter()
   rows, kept, skips = data.comparison_rows(tokenizer, comparisons, length, notes=notes)
+  rows["at"] = positions_of(rows["mask"])
   report_skips(path_of(given), skips, len(comparisons))
   report_notes(path_of(given), notes, sum(len(group.responses) for group in comparisons))
   groups = [comparisons[i] for i in kept]

@@ -12,6 +12,7 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, current
+from rlhf_jax.positions import positions_of
 from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import report_notes, report_skips
 
@@ -66,6 +67,7 @@ def load_judgements(
   groups = [_group(by_id[judgement.item], judgement, kinds) for judgement in chosen]
   notes: collections.Counter[str] = collections.Counter()
   rows, kept, skips = data.comparison_rows(tokenizer, groups, length, notes=notes)
+  rows["at"] = positions_of(rows["mask"])
   report_skips(where, skips, len(groups))
   report_notes(where, notes, sum(len(group.responses) for group in groups))
   if not kept:

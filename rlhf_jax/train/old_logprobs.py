@@ -43,11 +43,12 @@ def with_logprobs(
     The experience, and its metrics with `gap_metrics`, where the log-probs are computed anew, and
     sampling/importance_weight, the mean of the weights, where there are some.
   """
+  read = sampled.tokens, sampled.mask, sampled.at
   rollout, metrics = sampled, {}
   if settings.logp == "trainer":
-    logp = logprobs(policy, sampled.tokens, sampled.mask, sampled.support, order)
+    logp = logprobs(policy, *read, sampled.support, order)
     rollout, metrics = sampled.replace(logp=logp), gap_metrics(logp, sampled.logp, sampled.mask)
-  experience, found = make(rollout, logprobs(reference, sampled.tokens, sampled.mask, order=order))
+  experience, found = make(rollout, logprobs(reference, *read, order=order))
   if settings.importance:
     weights = _weights(settings.importance, rollout.logp, sampled.logp, sampled.mask)
     experience = experience.replace(advantages=experience.advantages * weights)

@@ -107,11 +107,11 @@ def make_scorer(
 def model_scorer(model: LanguageModel, params: Params, transport: Transport) -> Scorer:
   """Scores of whole sequences by a reward model, read at the last token of the response: f32[N], on the devices."""
   compiled, params = make_score(model, transport), frozen(model, params, scores_only=True)
-  return lambda rollout, prompts, responses: compiled(params, rollout.tokens, rollout.mask)
+  return lambda rollout, prompts, responses: compiled(params, rollout.tokens, rollout.mask, rollout.at)
 
 
 def make_score(model: LanguageModel, transport: Transport) -> Any:
-  """The jitted `score(params, tokens[N, T], mask[N, T]) -> f32[N]` of a reward model (see `by_rows`)."""
+  """The jitted `score(params, tokens[N, T], mask[N, T], at=None) -> f32[N]` of a reward model (see `by_rows`)."""
   return jax.jit(by_rows(model.score, transport))
 
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives import token_logprobs, truncated_logits
+from rlhf_jax.positions import only
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, specs
 from rlhf_jax.types import Params, nothing, pool, pool_over
@@ -50,21 +51,22 @@ def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[...,
 
 
 def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: Transport) -> Callable[..., jax.Array]:
-  """`logprobs(params, tokens[B, T], mask[B, T], support=None, order=None) -> f32[B, T]`, of `apply(params, tokens)`.
+  """`logprobs(params, tokens[B, T], mask[B, T], at=None, support=None, order=None) -> f32[B, T]`, read as by `by_rows`.
 
-  They are log-probs at the sampling temperature, in nats, 0 outside of the mask; support: as in `truncated_logits`.
-  With order, i32[minibatches, rows], a permutation of the B rows, the rows are read as these minibatches of an update
-  are, and their results are put back in their places. To be called as the function of `by_rows`.
+  They are log-probs of `apply(params, tokens) -> logits` at the sampling temperature, in nats, 0 outside of the mask.
+  at[B, N] are the positions of the mask, as in a `Rollout`; where they are given, `apply` gets them by name. support is
+  that of `truncated_logits`. With order, i32[minibatches, rows], a permutation of the B rows, the rows are read as these
+  minibatches of an update are, and their results are put back in their places.
   """
 
-  def of_rows(params, tokens, mask, support):
-    logits = truncated_logits(apply(params, tokens) / temperature, support)
+  def of_rows(params, tokens, mask, at, support):
+    logits = truncated_logits(apply(params, tokens, **only(at)) / temperature, support)
     return token_logprobs(logits, tokens, mask=mask)
 
   read = by_rows(of_rows, transport)
 
-  def logprobs(params, tokens, mask, support=None, order=None):
-    rows = (tokens, mask, support)
+  def logprobs(params, tokens, mask, at=None, support=None, order=None):
+    rows = (tokens, mask, at, support)
     if order is None or len(order) == 1:
       return read(params, *rows)
     parts = jax.lax.map(lambda part: read(params, *part), jax.tree.map(lambda x: x[order], rows))

@@ -60,7 +60,7 @@ class Watch:
 
     @jax.jit
     def sequence_kl(reference: Params, rollout: Rollout) -> jax.Array:  # f32[B]
-      return (rollout.logp - logprobs(reference, rollout.tokens, rollout.mask)).sum(axis=1)
+      return (rollout.logp - logprobs(reference, rollout.tokens, rollout.mask, rollout.at)).sum(axis=1)
 
     self._kl = sequence_kl
 

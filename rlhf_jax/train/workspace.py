@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from rlhf_jax import data
 from rlhf_jax.models import PLATFORM, DecoderConfig, LanguageModel, UnsupportedModelError, language_model, only_scored
@@ -48,7 +49,7 @@ def open_workspace(stage: Stage) -> tuple[data.Tokenizer, LanguageModel]:
 
 
 def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
-  """The model with the attention, rematerialisation and logits_chunk of the transport.
+  """The model with the attention, rematerialisation and logits_chunk of the transport, and logits `with_lazy_logits`.
 
   Raises:
     ConfigError: the attention does not run on the mesh's devices, is not cut as it asks, or not in this model.
@@ -72,7 +73,7 @@ def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
     model = language_model(config, transport.remat, transport.attention, scan, gather)
   except UnsupportedModelError as error:
     raise ConfigError(f"config.transport.attention: {error}") from error
-  return in_chunks(model, transport.logits_chunk) if transport.logits_chunk else model
+  return with_lazy_logits(model, transport.logits_chunk)
 
 
 def is_scanned(num_layers: int, transport: Transport, platform: str) -> bool:
@@ -93,20 +94,27 @@ def _gather(config: DecoderConfig, gradient_dtype: str) -> Gather:
 
 
 @functools.lru_cache(maxsize=8)
-def in_chunks(model: LanguageModel, chunk: int) -> LanguageModel:
-  """The model with an `apply` and an `apply_with_value` that return `ChunkedLogits` of `chunk` positions."""
+def with_lazy_logits(model: LanguageModel, chunk: int) -> LanguageModel:
+  """The model with an `apply` and an `apply_with_value` that return `ChunkedLogits`: of the positions `at`, where these
+  are given, and of `chunk` positions at a time, where that is not 0. Otherwise they return the array of all logits.
+  """
 
-  def logits(params, hidden):
-    return ChunkedLogits(hidden, model.unembedding(params), chunk)
+  def logits(params, hidden, tokens, at):
+    at = None if at is None else jnp.asarray(at)
+    return ChunkedLogits(hidden, model.unembedding(params), chunk, at=at, length=tokens.shape[1])
 
-  def apply(params, tokens, segments=None):
+  def apply(params, tokens, segments=None, at=None):
+    if not chunk and at is None:
+      return model.apply(params, tokens, segments)
     params = model.share_table(params)
-    return logits(params, model.hidden(params, tokens, segments))
+    return logits(params, model.hidden(params, tokens, segments, at), tokens, at)
 
-  def apply_with_value(params, tokens, segments=None):
+  def apply_with_value(params, tokens, segments=None, at=None):
+    if not chunk and at is None:
+      return model.apply_with_value(params, tokens, segments)
     params = model.share_table(params)
-    hidden, values = model.hidden_with_value(params, tokens, segments)
-    return logits(params, hidden), values
+    hidden, values = model.hidden_with_value(params, tokens, segments, at)
+    return logits(params, hidden, tokens, at), values
 
   return model._replace(apply=apply, apply_with_value=apply_with_value)
 

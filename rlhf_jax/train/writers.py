@@ -5,12 +5,14 @@ A writer has the three methods of `Writer`. Its library is imported only where i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from rlhf_jax.settings import ConfigError, nearest
@@ -41,9 +43,10 @@ class TensorBoardWriter:
   """
 
   def __init__(self, stage: Stage, start_step: int):
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-    from tensorboardX.summary import Summary, scalar, text
+    with _without("torch"):
+      from tensorboardX.event_file_writer import EventsWriter
+      from tensorboardX.proto.event_pb2 import Event, SessionLog
+      from tensorboardX.summary import Summary, scalar, text
 
     self._event, self._summary, self._text = Event, Summary, text
     self._tag = functools.cache(lambda name: scalar(name, 0.0).value[0].tag)  # without signs that TensorBoard refuses
@@ -74,6 +77,22 @@ class TensorBoardWriter:
     """Closes the events."""
     with named_errors(self._directory):
       self._events.close()
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+  """Within it the import of a module that is not loaded yet fails, as where it is not installed.
+
+  tensorboardX imports torch wherever it finds it, which takes seconds, and asks it only whether an array is its own.
+  """
+  hidden = module not in sys.modules
+  if hidden:
+    sys.modules[module] = None  # type: ignore[assignment]
+  try:
+    yield
+  finally:
+    if hidden:
+      del sys.modules[module]
 
 
 class WandbWriter:

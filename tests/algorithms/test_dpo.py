@@ -274,7 +274,7 @@ def check_padding(calls):
     whole, part = metric.sum(), alone[name].sum()
     assert float(whole.weights) == float(part.weights) > 0, name
     assert float(whole.values) == pytest.approx(float(part.values), rel=1e-4), name
-  _, (_, _, mask, _) = calls["mismatch_kl"][-1]
+  _, (_, _, mask, *_) = calls["mismatch_kl"][-1]
   assert not mask[~kept].any() and mask[kept].any(axis=(1, 2)).sum() > 0.8 * kept.sum()  # one may be too long
 
 
@@ -283,7 +283,7 @@ def test_rows_count_the_response_and_its_end_alone(chain):
   tokenizer = data.load_tokenizer(chain / "vocabulary" / "tokenizer.json")
   config = parse(dpo.Config, {**recipe("dpo", "kto")["kto"], "length": 64, "batch_size": 8}, "dpo")
   split = load_comparisons("{run}/preferences/comparisons.jsonl", a_stage(chain), tokenizer, 64, 0.2)[1]
-  rows = dpo._rows(config, tokenizer, lambda params, tokens, mask: mask.sum(axis=-1), None, split)
+  rows = dpo._rows(config, tokenizer, lambda params, tokens, mask, at: mask.sum(axis=-1), None, split)
   responses = [(group.prompt, response) for group in split.groups for response in group.responses]
   expected, _ = data.demonstration_rows(tokenizer, [data.Demonstration(*pair) for pair in responses], 64)
   present = rows["ranks"].reshape(-1) >= 0

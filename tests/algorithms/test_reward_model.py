@@ -114,7 +114,7 @@ def test_comparisons_are_the_judgements_of_the_same_file(tmp_path):
   for changes in ({}, dict(comparisons="", feedback=("{run}/pairs.jsonl",))):
     config = parse(reward_model.Config, {**plain, **changes}, "reward")
     sides.append(reward_model._load(config, stage, tokenizer))
-  score_of_length = reward_model.make_loss(lambda params, tokens, mask: params * mask.sum(axis=1))
+  score_of_length = reward_model.make_loss(lambda params, tokens, mask, at: params * mask.sum(axis=1))
   for one, other in zip(*sides, strict=True):
     assert len(one["tokens"]) > 3 and np.isnan(other["ratings"]).all() and not other["margin"].any()
     found = []

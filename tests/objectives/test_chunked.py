@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax.objectives import ChunkedLogits, lm_loss, logprobs_and_entropy, token_entropy, token_logprobs
+from rlhf_jax.positions import positions_of, put_at, take_at
 
 B, T, D, V, TEMPERATURE = 2, 7, 5, 23, 0.7
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -104,3 +105,31 @@ def test_the_logits_are_never_all_there():
 
   logits = 4 * 512 * 4096
   assert gradient(0) > logits > 4 * gradient(32)
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_positions_that_count_give_the_values_and_gradients_of_all(name, chunk):
+  at = positions_of(np.asarray(MASK))
+  hidden = jnp.where(MASK[..., None], HIDDEN, jnp.nan)  # what is left out may be anything
+
+  def value(hidden, matrix, picked):
+    given = ChunkedLogits(hidden, lambda h: unembed(h, matrix), 3)
+    if picked:
+      given = given._replace(hidden=take_at(hidden, at), chunk=chunk, at=at, length=hidden.shape[1])
+    return weighted(FUNCTIONS[name](given / 0.7, MASK))
+
+  def both(picked):
+    return jax.jit(jax.value_and_grad(lambda *given: value(*given, picked), argnums=(0, 1)))(hidden, MATRIX)
+
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), both(True), both(False))
+
+
+def test_a_counted_position_that_is_left_out_is_not_a_number():
+  mask = jnp.asarray(MASK).at[1, :].set(True)
+  at = positions_of(np.asarray(MASK))
+  held = np.asarray(put_at(jnp.ones(at.shape, bool), at, MASK.shape[1]))
+  logits = ChunkedLogits(take_at(HIDDEN, at), lambda h: unembed(h, MATRIX), 0, at=at, length=MASK.shape[1])
+  found = np.asarray(token_logprobs(logits, TOKENS, mask=mask))
+  np.testing.assert_array_equal(np.isnan(found), np.asarray(mask) & ~held)
+  assert np.isnan(found).sum() == 3

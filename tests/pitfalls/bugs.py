@@ -121,8 +121,8 @@ MUTATIONS = [
     "score read one token early",
     REWARDS + "the_reward_model_reads_the_last_token_of_the_response",
     "models/language_model.py",
-    "*_causal(tokens, None), last=last))",
-    "*_causal(tokens, None), last=last - 1))",
+    "*_causal(tokens, None), at=last)[:, 0])",
+    "*_causal(tokens, None), at=last - 1)[:, 0])",
   ),
   Mutation(
     "masked by multiplication",
@@ -298,11 +298,18 @@ MUTATIONS = [
       new,
     )
     for name, what, old, new in (
-      ("rloo", "trains", "apply(params, batch.tokens) / temperature", "apply(params, batch.tokens)"),
+      ("rloo", "trains", "**only(batch.at)) / temperature", "**only(batch.at))"),
       ("rloo", "takes its reference", "(model.apply, temperature, ", "(model.apply, 1.0, "),
-      ("grpo", "trains", "apply(params, batch.tokens) / temperature", "apply(params, batch.tokens)"),
+      ("grpo", "trains", "**only(batch.at)) / temperature", "**only(batch.at))"),
       ("grpo", "takes its reference", "(model.apply, sampling.temperature, ", "(model.apply, 1.0, "),
     )
+  ),
+  Mutation(
+    "the positions that count are read one late",
+    LOGPROBS + "a_forward_of_the_positions_that_count_reads_the_state_before_each_token",
+    "models/language_model.py",
+    "segments, None if at is None else at - 1)",
+    "segments, None if at is None else jnp.minimum(at, tokens.shape[1] - 1))",
   ),
   Mutation(
     "dropout is active",
@@ -364,15 +371,15 @@ MUTATIONS = [
     "RLOO trains the whole softmax on samples of a truncated one",
     LOGPROBS + "what_truncation_leaves_is_what_is_trained",
     "algorithms/rloo.py",
-    "truncated_logits(apply(params, batch.tokens) / temperature, batch.support)",
-    "apply(params, batch.tokens) / temperature",
+    "truncated_logits(apply(params, batch.tokens, **only(batch.at)) / temperature, batch.support)",
+    "apply(params, batch.tokens, **only(batch.at)) / temperature",
   ),
   Mutation(
     "GRPO trains the whole softmax on samples of a truncated one",
     LOGPROBS + "what_truncation_leaves_is_what_is_trained",
     "algorithms/grpo.py",
-    "truncated_logits(apply(params, batch.tokens) / temperature, batch.support)",
-    "apply(params, batch.tokens) / temperature",
+    "truncated_logits(apply(params, batch.tokens, **only(batch.at)) / temperature, batch.support)",
+    "apply(params, batch.tokens, **only(batch.at)) / temperature",
   ),
   Mutation(
     "truncated samples with log-probs of the whole softmax",

@@ -145,3 +145,18 @@ def test_every_step_and_stage_draws_from_a_key_of_its_own(workspace, tokenizer, 
   assert (first != second).any()
   key, other = (stage_key(workspace.stage(name)) for name in ("keys", "others"))
   assert (jax.random.key_data(key) != jax.random.key_data(other)).any()
+
+
+def test_a_forward_of_the_positions_that_count_reads_the_state_before_each_token(small):
+  """Logits of the response alone are cut out one position late: each token is then predicted from itself.
+
+  Frameworks that ask a model for the logits of the last tokens (`logits_to_keep`) shift by hand; here it is once more
+  compared with the whole forward.
+  """
+  tokens = np.array([[3, 9, 5, 7, 4, 8, 2, 6], [3, 4, 8, 6, 5, 2, 0, 0]], np.int32)
+  at = np.array([[3, 4, 5], [1, 2, 3]])
+  whole = np.asarray(small.apply(small.params, tokens))[np.arange(2)[:, None], at]
+  np.testing.assert_allclose(small.apply(small.params, tokens, None, at), whole, atol=1e-5)
+  values = np.asarray(small.value(small.params, tokens))[np.arange(2)[:, None], at]
+  found = np.asarray(small.value(small.params, tokens, None, at))
+  np.testing.assert_allclose(found[np.arange(2)[:, None], at], values, atol=1e-5)

@@ -14,6 +14,7 @@ import pytest
 from rlhf_jax.algorithms import dpo, grpo, ppo, pretrain, reinforce, reward_model, rloo, sft
 from rlhf_jax.evaluation.likelihood import make_likelihood
 from rlhf_jax.models import DecoderConfig, add_lora, language_model, stack_layers
+from rlhf_jax.positions import positions_of
 from rlhf_jax.reduce import sequence_weights, token_weights
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import by_rows, init_state, make_logprobs, make_measure, make_update, place
@@ -73,7 +74,7 @@ def of_policy(stage):
     alone, both = {"policy": policy(model)}, {"policy": policy(model), "value": with_head(model, policy(model))}
     batch, tokens = experience(), np.asarray(token_weights(MASK))
     if stage == "reinforce":
-      apply = lambda params, x: (model.apply(params["policy"], x), model.value(params["value"], x))  # noqa: E731
+      apply = functools.partial(ppo._apply, model, False)
       return reinforce.make_loss(apply, value_coef=0.5, entropy_coef=0.1, temperature=0.7), both, batch, MASK / ROWS
     if stage == "rloo":
       rows = np.full(ROWS, 1 / ROWS, np.float32)
@@ -82,7 +83,7 @@ def of_policy(stage):
     if stage == "grpo":
       loss_fn = grpo.make_loss(model.apply, clip=(0.2, 0.3), ratio="sequence", kl_coef=0.1, kl_kind="k3")
       return loss_fn, alone["policy"], batch, np.asarray(sequence_weights(MASK))
-    apply, _ = ppo._forward(model, shared_trunk=stage == "ppo_shared")
+    apply = functools.partial(ppo._apply, model, stage == "ppo_shared")
     loss_fn = ppo.make_loss(apply, clip=0.2, value_clip=0.2, value_coef=0.5, entropy_coef=0.01, temperature=0.7)
     shared = {"policy": with_head(model, policy(model))}
     return loss_fn, shared if stage == "ppo_shared" else both, batch, tokens
@@ -174,10 +175,14 @@ def flat(tree):
   return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def three_steps(transport, case, form):
-  """(metrics and gradients of the first step, parameters after three) on the host."""
+def three_steps(transport, case, form, picked=False):
+  """(metrics and gradients of the first step, parameters after three) on the host.
+
+  picked: whether forwards are of the positions of the mask alone.
+  """
   model = select_model(CONFIG, transport)
   loss_fn, params, batch, weights = case(model)
+  batch = batch.replace(at=positions_of(batch.mask)) if picked else batch
   params = stack_layers(params) if form == "scanned" else params
   update = make_update(loss_fn, DESCENT, transport)
   state = place(init_state(params, DESCENT), transport)
@@ -196,9 +201,10 @@ def on_one_device(stage, form):
 
 @pytest.mark.parametrize("stage, mesh, form", TABLE)
 def test_a_mesh_takes_the_steps_of_one_device(stage, mesh, form):
-  """With two microbatches, whose rows do not divide, and logits in chunks, which do not divide either."""
+  """With two microbatches, whose rows do not divide, logits in chunks, which do not divide either, and a forward of the
+  positions that count."""
   metrics, gradients, params = three_steps(
-    Transport(microbatches=2, logits_chunk=5, **MESHES[mesh]), STAGES[stage], form
+    Transport(microbatches=2, logits_chunk=5, **MESHES[mesh]), STAGES[stage], form, picked=True
   )
   expected = on_one_device(stage, form)
   worst = [
@@ -208,7 +214,7 @@ def test_a_mesh_takes_the_steps_of_one_device(stage, mesh, form):
   print(f"{stage} {mesh} {form}: metrics {worst[0]:.1e}, gradients {worst[1]:.1e}, parameters {worst[2]:.1e}")
 
 
-def evaluated(transport, form):
+def evaluated(transport, form, *at):
   """What evaluations read: the loss and its metrics, scores, log-probs, values, and likelihoods of texts."""
   model = select_model(CONFIG, transport)
   loss_fn, params, batch, weights = STAGES["kto"](model)
@@ -218,10 +224,11 @@ def evaluated(transport, form):
   metrics = make_measure(loss_fn, transport)(params, batch, weights)
   pairs = [(row[:2], row[2:]) for row in TOKENS.tolist()]
   rows = {
-    "score": by_rows(model.score, transport), "value": by_rows(lambda p, t, m: model.value(p, t), transport),
+    "score": by_rows(model.score, transport),
+    "value": by_rows(lambda p, t, m, *at: jnp.where(m, model.value(p, t, None, *at), 0), transport),
     "logp": make_logprobs(model.apply, 0.7, transport),
-  }  # fmt: skip
-  found = {name: jax.jit(function)(params, TOKENS, MASK) for name, function in rows.items()}
+  }
+  found = {name: jax.jit(function)(params, TOKENS, MASK, *at) for name, function in rows.items()}
   likelihood = make_likelihood(model, 0, 4, transport)(params, pairs)[0]
   return {name: metric.compute() for name, metric in metrics.items()}, {**found, "likelihood": likelihood}
 
@@ -241,7 +248,7 @@ def evaluated_on_one_device(form):
   ],
 )
 def test_evaluations_are_those_of_one_device(mesh, form):
-  found = evaluated(Transport(microbatches=2, logits_chunk=5, **MESHES[mesh]), form)
+  found = evaluated(Transport(microbatches=2, logits_chunk=5, **MESHES[mesh]), form, positions_of(MASK))
   expected = evaluated_on_one_device(form)
   assert found[1]["logp"].shape == (ROWS, LENGTH) and found[1]["score"].shape == (ROWS,)
   worst = [close(a, b, what) for a, b, what in zip(found, expected, ("metric", "result"), strict=True)]

@@ -11,7 +11,7 @@ from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.objectives import token_logprobs
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import Transport
-from rlhf_jax.train.workspace import frozen, in_chunks, is_scanned, select_model
+from rlhf_jax.train.workspace import frozen, is_scanned, select_model, with_lazy_logits
 
 CONFIG = DecoderConfig(17, 1, 16, 2, 2, 24, 16, logit_softcap=2.0, tied=False)
 TOKENS = jax.random.randint(jax.random.key(2), (3, 10), 0, 17)
@@ -21,7 +21,7 @@ SEGMENTS = jnp.broadcast_to(jnp.arange(10) // 4, TOKENS.shape)
 @pytest.mark.parametrize("segments", [None, SEGMENTS], ids=["rows", "packed"])
 def test_a_model_with_chunked_logits_gives_the_same_log_probs(segments):
   whole = language_model(CONFIG)
-  chunked = in_chunks(whole, 4)
+  chunked = with_lazy_logits(whole, 4)
   params = whole.init_head(jax.random.key(1), jax.jit(whole.init)(jax.random.key(0)))
 
   def logprobs(model):
@@ -39,10 +39,10 @@ def test_a_model_with_chunked_logits_gives_the_same_log_probs(segments):
 def test_the_transport_chooses():
   transport = Transport("jit", 1, 1)
   plain = language_model(CONFIG, "none", "xla")
-  assert select_model(CONFIG, transport) is plain
+  assert select_model(CONFIG, transport) is with_lazy_logits(plain, 0)
   remat = dataclasses.replace(transport, remat="full", layers="unrolled")
-  assert select_model(CONFIG, remat) is language_model(CONFIG, "full", "xla")
-  assert select_model(CONFIG, dataclasses.replace(transport, logits_chunk=4)) is in_chunks(plain, 4)
+  assert select_model(CONFIG, remat) is with_lazy_logits(language_model(CONFIG, "full", "xla"), 0)
+  assert select_model(CONFIG, dataclasses.replace(transport, logits_chunk=4)) is with_lazy_logits(plain, 4)
 
 
 @pytest.mark.parametrize(

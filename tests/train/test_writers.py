@@ -1,6 +1,7 @@
 """Writers: the same metrics go to each, libraries are asked for before anything runs, and a resumed stage goes on."""
 
 import errno
+import importlib
 import os
 import struct
 import sys
@@ -174,3 +175,17 @@ def test_a_mistake_in_the_config_is_named(monkeypatch):
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   with pytest.raises(ConfigError, match=r"needs the library wandb: pip install 'rlhf_jax\[wandb\]'"):
     check_writers(("wandb",))
+
+
+def test_tensorboard_does_not_load_torch(monkeypatch):
+  """tensorboardX imports it wherever it is installed, which takes seconds of every run."""
+  for name in [name for name in sys.modules if name.split(".")[0] in ("tensorboardX", "torch")]:
+    monkeypatch.delitem(sys.modules, name)
+  seen = []
+  finder = types.SimpleNamespace(find_spec=lambda name, path=None, target=None: seen.append(name))
+  monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+  with writers._without("torch"):
+    importlib.import_module("tensorboardX.event_file_writer")
+    with pytest.raises(ImportError):
+      importlib.import_module("torch")
+  assert "tensorboardX.writer" in seen and "torch" not in seen and "torch" not in sys.modules

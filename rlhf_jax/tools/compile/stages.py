@@ -201,6 +201,7 @@ def _reinforcement(place: _Place) -> StagePrograms:
   rollout = Rollout(
     place.array(jnp.int32, *rows), place.array(bool, *rows), place.array(f32, *rows), place.array(bool, episodes),
     place.array(jnp.uint8, *rows, -(-place.model.config.vocab_size // 8)) if sampling.truncates else None,
+    place.array(jnp.int32, episodes, sampling.max_new_tokens),
   )  # fmt: skip
   minibatches = getattr(config, "minibatches", 1)
   each = episodes // minibatches
