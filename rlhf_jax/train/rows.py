@@ -55,8 +55,8 @@ def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: 
 
   They are log-probs of `apply(params, tokens) -> logits` at the sampling temperature, in nats, 0 outside of the mask.
   at[B, N] are the positions of the mask, as in a `Rollout`; where they are given, `apply` gets them by name. support is
-  that of `truncated_logits`. With order, i32[minibatches, rows], a permutation of the B rows, the rows are read as these
-  minibatches of an update are, and their results are put back in their places.
+  that of `truncated_logits`. With order, i32[minibatches, rows], a permutation of the B rows, the rows are read as
+  these minibatches of an update are, and their results are put back in their places.
   """
 
   def of_rows(params, tokens, mask, at, support):
