@@ -33,6 +33,7 @@ import jax.numpy as jnp
 
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import (
+  group_centre,
   group_normalize,
   kl_estimate,
   logprobs_and_entropy,
@@ -41,7 +42,7 @@ from rlhf_jax.objectives import (
   truncated_logits,
 )
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum
+from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
   ArrayFunction,
@@ -55,6 +56,7 @@ from rlhf_jax.train import (
   check_minibatches,
   experience_metrics,
   frozen,
+  group_advantages,
   identity,
   init_state,
   load_policy,
@@ -97,7 +99,8 @@ class Config(PolicyConfig):
   objective: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
   """Function `(logp[B, T], batch)` in the place of the clipped surrogate (see `rlhf_jax.train.policy_objective`)."""
   advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
-  """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores."""
+  """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores; a parameter `lengths` of it gets the
+  numbers of tokens f32[N, K]."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -150,12 +153,11 @@ def make_experience(
   scores: jax.Array,
   *,
   samples_per_prompt: int,
-  advantages_of: Callable[[jax.Array], jax.Array] = group_normalize,
+  advantages_of: Callable[..., jax.Array] = group_normalize,
 ) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
-  groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
-  advantages = per_token(advantages_of(groups).ravel(), mask)
+  advantages = group_advantages(advantages_of, scores, mask, samples_per_prompt)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   recorded = dict(logp_ref=logp_ref, support=rollout.support)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
@@ -163,11 +165,6 @@ def make_experience(
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     **experience_metrics(experience),
   }
-
-
-def centre(scores: jax.Array) -> jax.Array:
-  """scores f32[N, K] -> f32[N, K], each less the mean of its group (Dr. GRPO)."""
-  return scores - jnp.mean(scores, axis=1, keepdims=True)
 
 
 def token_shares(kind: str, max_new_tokens: int) -> Callable[[jax.Array], jax.Array]:
@@ -193,7 +190,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   update = make_update(loss_fn, optimizer, transport)
 
   logprobs = make_logprobs(model.apply, sampling.temperature, transport)
-  advantages_of = array_function(config.advantages, group_normalize if config.normalize_std else centre)
+  advantages_of = array_function(config.advantages, group_normalize if config.normalize_std else group_centre)
 
   @jax.jit
   def experience_of(reference, rollout, scores):

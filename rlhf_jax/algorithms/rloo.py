@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy, ppo_policy_objective, truncated_logits
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.reduce import per_token, weighted_sum
+from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
   ArrayFunction,
@@ -40,6 +40,7 @@ from rlhf_jax.train import (
   check_minibatches,
   experience_metrics,
   frozen,
+  group_advantages,
   identity,
   init_state,
   load_policy,
@@ -68,7 +69,8 @@ class Config(PolicyConfig):
   minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
   advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
-  """Function `(returns[N, K]) -> f32[N, K]` in the place of `leave_one_out`."""
+  """Function `(returns[N, K]) -> f32[N, K]` in the place of `leave_one_out`; a parameter `lengths` of it gets the numbers
+  of tokens f32[N, K]."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -98,13 +100,13 @@ def make_experience(
   *,
   kl_coef: float,
   samples_per_prompt: int,
-  advantages_of: Callable[[jax.Array], jax.Array] = leave_one_out,
+  advantages_of: Callable[..., jax.Array] = leave_one_out,
 ) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   returns = scores - kl_coef * sequence_kl
-  advantages = per_token(advantages_of(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
+  advantages = group_advantages(advantages_of, returns, mask, samples_per_prompt)
   ones = jnp.ones_like(returns)
   recorded = dict(logp_ref=logp_ref, support=rollout.support)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)

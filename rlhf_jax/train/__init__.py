@@ -4,7 +4,13 @@ Modules that only some algorithms need are imported by their names: `batches` an
 `judgements` (records of feedback), `heldout` (evaluation in batches of one shape).
 """
 
-from rlhf_jax.train.array_functions import ArrayFunction, PolicyObjective, array_function, policy_objective
+from rlhf_jax.train.array_functions import (
+  ArrayFunction,
+  PolicyObjective,
+  array_function,
+  group_advantages,
+  policy_objective,
+)
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.course import Loop
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
@@ -82,6 +88,7 @@ __all__ = [
   "encode_prompts",
   "experience_metrics",
   "frozen",
+  "group_advantages",
   "identity",
   "init_state",
   "learner_counts",

@@ -11,7 +11,7 @@ import tabular
 from tiny_chain import recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import grpo
-from rlhf_jax.objectives import group_normalize
+from rlhf_jax.objectives import group_centre, group_normalize
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import init_state, make_update, place, run_epochs
@@ -51,7 +51,7 @@ def sampled(temperature=1.0):
 
 
 @pytest.mark.parametrize(
-  "centred, expected", [(group_normalize, (-1.0690, -0.5345, 0.0, 1.6036)), (grpo.centre, (-2.0, -1.0, 0.0, 3.0))]
+  "centred, expected", [(group_normalize, (-1.0690, -0.5345, 0.0, 1.6036)), (group_centre, (-2.0, -1.0, 0.0, 3.0))]
 )
 def test_advantages_by_hand(centred, expected):
   """Groups that differ by a constant have the same advantages; a group of equals has none."""
@@ -77,7 +77,9 @@ def test_the_expected_gradient_on_one_token(kl_kind):
     rollout = tabular.rollout_of(BANDIT, table, rows[groups.reshape(-1)])
     logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
     scores = tabular.scores(BANDIT, rollout.tokens)
-    experience, _ = grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=group, advantages_of=grpo.centre)
+    experience, _ = grpo.make_experience(
+      rollout, logp_ref, scores, samples_per_prompt=group, advantages_of=group_centre
+    )
     shares = grpo.token_shares("constant", length)(rollout.mask)  # 1 / (B * length) on every token
     weights = shares * (len(rows) ** group) * jnp.repeat(p, group)[:, None]
     got = jax.grad(lambda table: loss_fn(table, experience, weights)[0])(table)
@@ -109,7 +111,7 @@ def test_the_optimum_of_k2_is_that_of_rlhf():
       logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
       scores = tabular.scores(BANDIT, rollout.tokens)
       experience, _ = grpo.make_experience(
-        rollout, logp_ref, scores, samples_per_prompt=GROUP, advantages_of=grpo.centre
+        rollout, logp_ref, scores, samples_per_prompt=GROUP, advantages_of=group_centre
       )
 
       def pass_over(state, rows):

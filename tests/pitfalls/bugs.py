@@ -487,7 +487,7 @@ MUTATIONS = [
   Mutation(
     "a group of one is silently 0",
     NORMAL + "a_group_of_one_is_refused_and_one_of_equal_rewards_is_zero",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "if size < 2:",
     "if size < 2:\n    return jnp.zeros_like(rewards)\n  if size < 2:",
   ),
@@ -501,14 +501,14 @@ MUTATIONS = [
   Mutation(
     "equal rewards divide by a deviation of 0",
     NORMAL + "a_group_of_one_is_refused_and_one_of_equal_rewards_is_zero",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "return centred / (std + eps)",
     "return centred / std",
   ),
   Mutation(
     "a mean without keepdims",
     NORMAL + "the_mean_of_a_group_is_taken_from_that_group",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "jnp.mean(rewards, axis=-1, keepdims=True)",
     "jnp.mean(rewards, axis=-1)",
   ),
@@ -687,7 +687,7 @@ MUTATIONS = [
   Mutation(
     "group normalisation with ddof 1",
     NUMERICS + "ddof_of_whitening_and_of_group_normalisation",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "eps: Scalar = 1e-6, ddof: int = 0",
     "eps: Scalar = 1e-6, ddof: int = 1",
   ),
@@ -745,7 +745,7 @@ MUTATIONS = [
   Mutation(
     "leave-one-out with the mean of all",
     INVARIANT + "7_gradients_are_exact_by_enumeration",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "return _centred(rewards) * (size / (size - 1))",
     "return _centred(rewards)",
   ),
