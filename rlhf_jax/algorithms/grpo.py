@@ -99,8 +99,8 @@ class Config(PolicyConfig):
   objective: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
   """Function `(logp[B, T], batch)` in the place of the clipped surrogate (see `rlhf_jax.train.policy_objective`)."""
   advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
-  """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores; a parameter `lengths` of it gets the
-  numbers of tokens f32[N, K]."""
+  """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores; a parameter `lengths` of it gets
+  the numbers of tokens f32[N, K]."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt

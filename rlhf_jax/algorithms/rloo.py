@@ -69,8 +69,8 @@ class Config(PolicyConfig):
   minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
   advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
-  """Function `(returns[N, K]) -> f32[N, K]` in the place of `leave_one_out`; a parameter `lengths` of it gets the numbers
-  of tokens f32[N, K]."""
+  """Function `(returns[N, K]) -> f32[N, K]` in the place of `leave_one_out`; a parameter `lengths` of it gets the
+  numbers of tokens f32[N, K]."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt

@@ -1,7 +1,8 @@
 """From the rewards of K responses to one prompt to advantages: the baselines that are subtracted, and scales.
 
-What they return is an argument `advantages` of the objectives, which stop its gradient. Of a baseline that an action has
-no part in the policy gradient keeps its mean; `experiments/exact_gradients` lists those of which that does not hold.
+What they return is an argument `advantages` of the objectives, which stop its gradient. Of a baseline that an action
+has no part in the policy gradient keeps its mean; `experiments/exact_gradients` lists those of which that does not
+hold.
 """
 
 import jax
@@ -51,7 +52,7 @@ def group_normalize(
 
 
 def group_centre(rewards: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b k"]:
-  """Dr. GRPO: `r - mean(r)` within each group (arXiv:2503.20783, section 3.2).
+  """Dr. GRPO: `r - mean(r)` within each group (arXiv:2503.20783).
 
   The mean contains the response's own reward, so that the gradient is (K - 1) / K of that of `leave_one_out`.
 
@@ -64,10 +65,10 @@ def group_centre(rewards: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b k"]:
 
 
 def optimal_baseline(rewards: Num[ArrayLike, "*b k"], lengths: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b k"]:
-  """OPO: `r_i - sum_j l_j r_j / sum_j l_j`, a reward less the group's mean weighted by length (arXiv:2505.23585, eq. 6).
+  """OPO: `r_i - sum_j l_j r_j / sum_j l_j`, less the mean weighted by length (arXiv:2505.23585).
 
-  The baseline of least variance is weighted by the squared norm of a response's gradient, for which its number of tokens
-  stands in. It contains the response's own reward: the gradient is scaled down, and turned where lengths differ.
+  The baseline of least variance is weighted by the squared norm of a response's gradient, for which its number of
+  tokens stands in. It contains the response's own reward: the gradient is scaled down, and turned where lengths differ.
 
   Args: rewards[..., K], K responses to one prompt; lengths[..., K], their numbers of tokens. Returns: f32[..., K]; the
     rewards less their mean where no response has a token.
@@ -84,9 +85,9 @@ def optimal_token_baseline(
 ) -> Float32[jax.Array, "*b k t"]:
   """OTB: `G_t - sum_j W_t,j G_t,j / sum_j W_t,j` at each place t of a group's responses (arXiv:2602.07078).
 
-  `W_t = sum_{s <= t} energies_s` is the energy that a response has gathered up to t, the squared norm of its gradient so
-  far, and stands in for the weight of the baseline of least variance. As in `optimal_baseline` the response's own return
-  is part of its baseline.
+  `W_t = sum_{s <= t} energies_s` is the energy that a response has gathered up to t, the squared norm of its gradient
+  so far, and stands in for the weight of the baseline of least variance. As in `optimal_baseline` the response's own
+  return is part of its baseline.
 
   Args: returns[..., K, T], the rewards to go of K responses to one prompt, whose first tokens all stand at one index;
     energies[..., K, T], the squared norm of each token's score (`score_energy`); mask[..., K, T].

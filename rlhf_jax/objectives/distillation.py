@@ -20,9 +20,9 @@ def generalized_jsd_loss(
 ) -> Float32[jax.Array, "*b"]:
   """GKD: `beta KL(P || M) + (1 - beta) KL(Q || M)`, `M = beta P + (1 - beta) Q` (arXiv:2306.13649, eq. 1).
 
-  P is the teacher and Q the student. The value goes to 0 with beta and with 1 - beta, so that, as the authors do, 0 stands
-  for the limit of the value over beta, the forward KL(P || Q), and 1 for that over 1 - beta, the reverse KL(Q || P). beta
-  is then a Python number.
+  P is the teacher and Q the student. The value goes to 0 with beta and with 1 - beta, so that, as the authors do, 0
+  stands for the limit of the value over beta, the forward KL(P || Q), and 1 for that over 1 - beta, the reverse KL(Q ||
+  P). beta is then a Python number.
 
   Args: logits[..., V], of the student; logits_teacher[..., V], into which no gradient flows; mask[...]. beta: between 0
     and 1. Returns: f32[...], in nats.

@@ -40,9 +40,10 @@ def kl_estimate(
 
   With `d = logp - logp_ref`: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d (Schulman 2020, "Approximating KL
   divergence", http://joschu.net/blog/kl-approx.html). E[k1] = E[k3] = KL; k2 is biased in value, k3 is never
-  negative. k3+ is k3 in value and k2 in gradient (straight-through). abs = |d| tells how far apart two policies are, whatever the sign; it is biased, and for monitoring.
-  Differentiable in logp: the head of this module says which kind is right as a reward and which as a loss.
-  No gradient flows into logp_ref. `exp(-d)` is capped at exp(40) in value and slope; its slope is not cut off.
+  negative. k3+ is k3 in value and k2 in gradient (straight-through). abs = |d| tells how far apart two policies are,
+  whatever the sign; it is biased, and for monitoring. Differentiable in logp: the head of this module says which kind
+  is right as a reward and which as a loss. No gradient flows into logp_ref. `exp(-d)` is capped at exp(40) in value and
+  slope; its slope is not cut off.
 
   Args: logp, logp_ref, mask: [...]. Returns: f32[...]. Raises ValueError for an unknown kind.
 

@@ -89,7 +89,7 @@ def score_energy(
   *,
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> Float32[jax.Array, "*b"]:
-  """`1 - 2 p_token + sum_v p_v^2`: the squared norm of the gradient of a token's log-prob in its logits (arXiv:2602.07078).
+  """`1 - 2 p_token + sum_v p_v^2`: squared norm of the gradient of a log-prob in its logits (arXiv:2602.07078).
 
   Args: logits[..., T, V], the prediction for tokens[..., T]; mask[..., T]. Returns: f32[..., T], between 0 and 2.
 

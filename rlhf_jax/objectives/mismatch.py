@@ -1,8 +1,8 @@
 """Weights of tokens that another program drew than the one that trains: its probabilities differ by rounding, or more.
 
-`ratio = exp(logp - logp_sampler)`, of the same parameters by two programs, or of a policy that has moved on. A weight is
-the ratio itself where it lies between two bounds and 0 elsewhere, so that what the two disagree on teaches nothing. The
-objective of a token is multiplied by its weight, of which no gradient flows.
+`ratio = exp(logp - logp_sampler)`, of the same parameters by two programs, or of a policy that has moved on. A weight
+is the ratio itself where it lies between two bounds and 0 elsewhere, so that what the two disagree on teaches nothing.
+The objective of a token is multiplied by its weight, of which no gradient flows.
 """
 
 import jax
@@ -24,7 +24,7 @@ def masked_token_ratios(
   high: Scalar = 5.0,
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> Float32[jax.Array, "*b"]:
-  """IcePop: the ratio of a token where `low <= ratio <= high`, else 0 (arXiv:2510.18855, section on IcePop).
+  """IcePop: the ratio of a token where `low <= ratio <= high`, else 0 (arXiv:2510.18855).
 
   The mean over the sampler's tokens of weight times f is the policy's mean of f over the tokens that are kept.
 
@@ -49,9 +49,9 @@ def masked_sequence_ratios(
 ) -> Float32[jax.Array, "*b t"]:
   """MIS: the ratio of a whole sequence on each of its tokens where `low <= ratio <= high`, else 0.
 
-  Sequence-level masked importance sampling (Liu et al. 2025, "When Speed Kills Stability"): the ratio is the product over
-  the sequence. With `geometric` it is the geometric mean, whose bounds hold for any length, and which keeps or drops
-  sequences without being their probabilities' ratio: the weight is then 1 or 0.
+  Sequence-level masked importance sampling (Liu et al. 2025, "When Speed Kills Stability"): the ratio is the product
+  over the sequence. With `geometric` it is the geometric mean, whose bounds hold for any length, and which keeps or
+  drops sequences without being their probabilities' ratio: the weight is then 1 or 0.
 
   Args: logp[..., T], logp_sampler[..., T], mask[..., T]. Returns: f32[..., T], 0 outside the mask.
 

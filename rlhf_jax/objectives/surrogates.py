@@ -34,7 +34,7 @@ def dual_clip_objective(
   bound: Scalar = 3.0,
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> tuple[Float32[jax.Array, "*b"], Float32[jax.Array, "*b"]]:
-  """PPO's surrogate, which for A < 0 is no lower than `bound * A` (arXiv:1912.09729, eq. 5).
+  """PPO's surrogate, which for A < 0 is no lower than `bound * A` (arXiv:1912.09729).
 
   PPO's own has no bound there: a token that was rare when it was sampled, and has become likely, outweighs a batch.
 
@@ -60,12 +60,13 @@ def cispo_objective(
   clip: Clip,
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> tuple[Float32[jax.Array, "*b"], Float32[jax.Array, "*b"]]:
-  """CISPO: `clip(ratio, 1 - low, 1 + high) A logp` with the clipped ratio held fixed (arXiv:2506.13585, eq. 4 and 5).
+  """CISPO: `clip(ratio, 1 - low, 1 + high) A logp` with the clipped ratio held fixed (arXiv:2506.13585).
 
   A weight is clipped and not a gradient: every token goes on learning. The paper sets no lower bound, low = 1.
 
   Args: logp, logp_old, advantages, mask: [...]. clip: as in `ppo_policy_objective`.
-  Returns: the objective f32[...], whose value is no measure of progress, and f32[...] that is 1 where the ratio was cut.
+  Returns: the objective f32[...], whose value is no measure of progress, and f32[...] that is 1 where the ratio was
+    cut.
 
   >>> objective = lambda logp: cispo_objective(logp, jnp.zeros(2), jnp.array([2.0, -1.0]), clip=(1.0, 0.5))[0].sum()
   >>> [round(x, 4) for x in jax.grad(objective)(jnp.log(jnp.array([4.0, 0.5]))).tolist()]
@@ -86,7 +87,7 @@ def sapo_objective(
   temperatures: tuple[Scalar, Scalar] = (1.0, 1.05),
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> Float32[jax.Array, "*b"]:
-  """SAPO: `4 / tau sigmoid(tau (ratio - 1)) A`, a soft gate in the place of a clip (arXiv:2511.20347, eq. 5 and 6).
+  """SAPO: `4 / tau sigmoid(tau (ratio - 1)) A`, a soft gate in the place of a clip (arXiv:2511.20347).
 
   The slope falls off smoothly on both sides of a ratio of 1, where it is A.
 
@@ -110,10 +111,10 @@ def gspo_token_objective(
   *,
   clip: Clip,
 ) -> tuple[Float32[jax.Array, "*b t"], Float32[jax.Array, "*b t"]]:
-  """GSPO-token: the sequence's ratio in value, the token's in slope, and an advantage a token (arXiv:2507.18071, eq. 13).
+  """GSPO-token: the sequence's ratio in value and the token's in slope (arXiv:2507.18071, eq. 13 and 14).
 
-  `ratio_t = stop_gradient(s) exp(logp_t) / stop_gradient(exp(logp_t))` with s the ratio of `sequence_ratio_objective`. For
-  advantages that are constant along a sequence, value and gradient under `reduce.sequence_weights` are GSPO's own.
+  `ratio_t = stop_gradient(s) exp(logp_t) / stop_gradient(exp(logp_t))` with s the ratio of `sequence_ratio_objective`.
+  For advantages that are constant along a sequence, value and gradient under `reduce.sequence_weights` are GSPO's own.
 
   Args: logp[..., T], logp_old[..., T], advantages[..., T], mask[..., T]; clip as in `ppo_policy_objective`.
   Returns: the objective f32[..., T] and f32[..., T] that is 1 where no gradient flows, both 0 outside the mask.
@@ -143,15 +144,15 @@ def clip_cov_objective(
   seed: int = 0,
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> tuple[Float32[jax.Array, "*b"], Float32[jax.Array, "*b"]]:
-  """Clip-Cov: PPO's surrogate, without the gradient of a few tokens of high covariance (arXiv:2505.22617, eq. 11 and 12).
+  """Clip-Cov: PPO's surrogate, less the gradient of a few tokens of high covariance (arXiv:2505.22617).
 
   The entropy falls with the covariance of log-prob and advantage, which few tokens carry: of those with
-  `(logp - mean(logp)) (A - mean(A))` between low and high, means over all tokens at hand, `share` of all tokens are drawn
-  without regard to what they are. Their value stays and their gradient is cut off.
+  `(logp - mean(logp)) (A - mean(A))` between low and high, means over all tokens at hand, `share` of all tokens are
+  drawn without regard to what they are. Their value stays and their gradient is cut off.
 
-  Args: logp, logp_old, advantages, clip, mask: as in `ppo_policy_objective`. share: of all tokens, between 0 and 1; low,
-    high: bounds of the covariance, in nats times units of the advantage. seed: of the draw, which is one of the tokens'
-    places in the batch; an algorithm shuffles its rows at each update.
+  Args: logp, logp_old, advantages, clip, mask: as in `ppo_policy_objective`. share: of all tokens, between 0 and 1;
+    low, high: bounds of the covariance, in nats times units of the advantage. seed: of the draw, which is one of the
+    tokens' places in the batch; an algorithm shuffles its rows at each update.
   Returns: the objective f32[...], and f32[...] that is 1 where no gradient flows.
 
   >>> logp, advantages = jnp.array([-1.0, -3.0]), jnp.array([2.0, -2.0])
@@ -176,14 +177,14 @@ def kl_cov_objective(
   coef: Scalar = 1.0,
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> tuple[Float32[jax.Array, "*b"], Float32[jax.Array, "*b"]]:
-  """KL-Cov: `ratio A`, less `coef` times the KL to the old policy on the tokens of highest covariance (arXiv:2505.22617).
+  """KL-Cov: `ratio A`, less `coef` times a KL on the tokens of highest covariance (arXiv:2505.22617).
 
-  Equations 13 and 14: `share` of all tokens, those whose covariance (see `clip_cov_objective`) is largest. The KL is the
-  k3 estimate of KL(old || policy), `ratio - 1 - log(ratio)`, as the tokens are the old policy's; the authors' code has
-  `|log(ratio)|`.
+  They are a `share` of all tokens, those whose covariance (see `clip_cov_objective`) is largest. The KL is
+  the k3 estimate of KL(old || policy), `ratio - 1 - log(ratio)`, as the tokens are the old policy's; the authors' code
+  has `|log(ratio)|`.
 
-  Args: logp, logp_old, advantages, mask: [...]. share: of all tokens, between 0 and 1; at least one is chosen. coef: units
-    of advantage per nat. Returns: the objective f32[...], and f32[...] that is 1 on the chosen tokens.
+  Args: logp, logp_old, advantages, mask: [...]. share: of all tokens, between 0 and 1; at least one is chosen. coef:
+    units of advantage per nat. Returns: the objective f32[...], and f32[...] that is 1 on the chosen tokens.
 
   >>> logp, advantages = jnp.array([-1.0, -3.0, -2.0]), jnp.array([2.0, -1.0, -1.0])
   >>> objective, chosen = kl_cov_objective(logp, logp - jnp.log(2.0), advantages, share=0.3)

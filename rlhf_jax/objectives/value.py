@@ -73,12 +73,12 @@ def discounted_returns(
 
 
 def length_adaptive_lambda(mask: Shaped[ArrayLike, "*b t"], *, alpha: Scalar) -> Float32[jax.Array, "*b t"]:
-  """VAPO: `lambda = 1 - 1 / (alpha l)` for a response of l tokens (arXiv:2504.05118, section 4.2), not below 0.
+  """VAPO: `lambda = 1 - 1 / (alpha l)` for a response of l tokens (arXiv:2504.05118), not below 0.
 
   The weights of GAE's terms then sum to `alpha l`: a score reaches the first token of a long response too.
 
-  Args: mask[..., T]; alpha, 0.05 in the paper. Returns: f32[..., T] for `gae(lam=...)`, constant along a sequence; 0 for
-    one without a token.
+  Args: mask[..., T]; alpha, 0.05 in the paper. Returns: f32[..., T] for `gae(lam=...)`, constant along a sequence; 0
+    for one without a token.
 
   >>> print(length_adaptive_lambda(jnp.array([[1, 1, 1, 1], [1, 0, 0, 0]]), alpha=0.5))
   [[0.5 0.5 0.5 0.5]

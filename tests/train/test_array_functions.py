@@ -89,9 +89,9 @@ def test_a_function_with_logp_old_gets_the_arrays_that_it_names(own):
 @pytest.mark.parametrize(
   "name, arguments",
   [
-    ("dual_clip_objective", dict(clip=0.2, bound=3.0)), ("cispo_objective", dict(clip=(1.0, 0.3))), ("sapo_objective", {}),
-    ("gspo_token_objective", dict(clip=(3e-4, 4e-4))), ("clip_cov_objective", dict(clip=0.2)), ("kl_cov_objective", {}),
-    ("ppo_policy_objective", dict(clip=0.2)),
+    ("dual_clip_objective", dict(clip=0.2, bound=3.0)), ("cispo_objective", dict(clip=(1.0, 0.3))),
+    ("sapo_objective", {}), ("gspo_token_objective", dict(clip=(3e-4, 4e-4))), ("clip_cov_objective", dict(clip=0.2)),
+    ("kl_cov_objective", {}), ("ppo_policy_objective", dict(clip=0.2)),
   ],
 )  # fmt: skip
 def test_every_surrogate_is_an_objective_of_a_config(name, arguments):
