@@ -50,6 +50,7 @@ from rlhf_jax.train import (
   LossFn,
   Metrics,
   PolicyConfig,
+  Ptx,
   Watch,
   adapt,
   array_function,
@@ -64,11 +65,13 @@ from rlhf_jax.train import (
   make_logprobs,
   make_optimizer,
   make_update,
+  open_ptx,
   open_workspace,
   policy_metrics,
   policy_objective,
   run_epochs,
   run_steps,
+  with_ptx,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -101,6 +104,8 @@ class Config(PolicyConfig):
   advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
   """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores; a parameter `lengths` of it gets
   the numbers of tokens f32[N, K]."""
+  ptx: Ptx | None = dataclasses.field(default=None, kw_only=True)
+  """Settings of text whose language-model loss is added (PPO-ptx, `rlhf_jax.train.ptx`); None for none."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -187,7 +192,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
     objective=config.objective,
   )
   optimizer = make_optimizer(config.optimizer, num_updates)
-  update = make_update(loss_fn, optimizer, transport)
+  update = make_update(with_ptx(config.ptx, loss_fn, model.apply), optimizer, transport)
 
   logprobs = make_logprobs(model.apply, sampling.temperature, transport)
   advantages_of = array_function(config.advantages, group_normalize if config.normalize_std else group_centre)
@@ -208,15 +213,16 @@ def run(config: Config, stage: Stage) -> None:
   episodes = make_environment(config.environment, stage, model, tokenizer)
   reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
-  num_updates = config.num_steps * config.epochs * config.minibatches
-  optimizer, update, experience_of = build(config, model, stage.transport, num_updates)
+  each, size = config.epochs * config.minibatches, config.environment.batch_size * config.environment.samples_per_prompt
+  mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size // config.minibatches, updates=each)
+  optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps * each)
   shares = token_shares(config.weights, sampling.max_new_tokens)
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
     experience, metrics = experience_of(reference, batch.rollout, batch.scores)
     state, pooled = run_epochs(
-      update,
+      mixed(update, index),
       state,
       experience,
       shares,

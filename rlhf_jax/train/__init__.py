@@ -13,6 +13,7 @@ from rlhf_jax.train.array_functions import (
 )
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.course import Loop
+from rlhf_jax.train.critic import policy_and_value, with_critic
 from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, learner_counts, run_epochs
 from rlhf_jax.train.functions import (
@@ -22,12 +23,14 @@ from rlhf_jax.train.functions import (
   make_measure_function,
   make_score_function,
 )
+from rlhf_jax.train.greedy import make_greedy_scores
 from rlhf_jax.train.loop import run_steps
 from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.mesh import make_mesh
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
 from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts, load_written
+from rlhf_jax.train.ptx import Ptx, open_ptx, with_ptx
 from rlhf_jax.train.rewards import Reward, make_scorer, model_scorer, normalize_head, text_scorer
 from rlhf_jax.train.rl_metrics import experience_metrics, policy_metrics
 from rlhf_jax.train.rows import by_rows, make_logprobs
@@ -74,6 +77,7 @@ __all__ = [
   "PolicyConfig",
   "PolicyObjective",
   "PromptSet",
+  "Ptx",
   "Reward",
   "RewardError",
   "Sampling",
@@ -100,6 +104,7 @@ __all__ = [
   "load_stage",
   "make_critic",
   "make_environment",
+  "make_greedy_scores",
   "make_logprobs",
   "make_functions",
   "make_measure",
@@ -113,8 +118,10 @@ __all__ = [
   "make_update",
   "model_scorer",
   "normalize_head",
+  "open_ptx",
   "open_workspace",
   "place",
+  "policy_and_value",
   "policy_metrics",
   "policy_objective",
   "policy_of",
@@ -123,4 +130,6 @@ __all__ = [
   "run_steps",
   "stage_key",
   "text_scorer",
+  "with_critic",
+  "with_ptx",
 ]
