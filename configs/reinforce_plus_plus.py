@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from rlhf_jax.configs import quickstart
 
 GROUPS = {"none": dict(batch_size=64, samples_per_prompt=1), "group": dict(batch_size=16, samples_per_prompt=4)}
+KL_IN_LOSS = 0.04  # with groups the KL is a term of the loss, beside advantages of variance 1
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -31,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     num_steps=config.ppo.num_steps,
     environment=quickstart.environment(config, **GROUPS[baseline]),
     baseline=baseline,
-    kl_coef=config.ppo.kl_coef,
+    kl_coef=KL_IN_LOSS if baseline == "group" else config.ppo.kl_coef,
     clip=(0.2, 0.2),
     epochs=2,
     minibatches=2,

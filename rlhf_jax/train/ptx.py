@@ -7,7 +7,6 @@ rows of an update are a function of the stage's seed and the number of the updat
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +20,9 @@ from rlhf_jax.objectives import lm_loss
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
 from rlhf_jax.reduce import token_weights, weighted_sum
 from rlhf_jax.stage import RowLength, Stage, TextFile
-from rlhf_jax.train.update import LossFn, Update
+from rlhf_jax.train.update import LossFn, Metrics, Update
 from rlhf_jax.train.workspace import check_length, policy_of
-from rlhf_jax.types import Batch, Experience, Mean
-
-MixedUpdate = Callable[[Update, int], Update]
+from rlhf_jax.types import Array, Batch, Experience, Mean, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,9 +60,24 @@ def with_ptx(settings: Ptx | None, loss_fn: LossFn, apply: Callable[..., Any]) -
   return mixed
 
 
+class MixedUpdate:
+  """An update whose every call is given the next rows of text beside its episodes."""
+
+  def __init__(self, update: Update, texts: Callable[[int], tuple[Batch, Array]], first: int) -> None:
+    """update: that of `with_ptx`. texts: the rows of text and their weights by the number of the call; first: the
+    number of the first call."""
+    self._update, self._texts, self._next = update, texts, first
+
+  def __call__(self, state: TrainState, experience: Experience, weights: Array) -> tuple[TrainState, Metrics]:
+    """The state after one step, and its metrics."""
+    texts, shares = self._texts(self._next)
+    self._next += 1
+    return self._update(state, (experience, texts), (weights, shares))
+
+
 def open_ptx(
   settings: Ptx | None, stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer, *, episodes: int, updates: int
-) -> MixedUpdate:
+) -> Callable[[Update, int], Update]:
   """`mixed(update, index)`: the update of step `index` with the rows of text that it reads added to each of its calls.
 
   update is that of `with_ptx`. episodes: those of an update; updates: those of a step. Without settings the update is
@@ -84,16 +96,11 @@ def open_ptx(
     settings.text, stage, tokenizer, eval_text="", eval_rows=0, length=settings.length,
     batch_size=episodes * settings.rows, num_steps=updates,
   )  # fmt: skip
+  per_episode = settings.rows
 
-  def mixed(update: Update, index: int) -> Update:
-    numbers = itertools.count(index * updates)
+  def texts(number: int) -> tuple[Batch, Array]:
+    batch, _ = batches.take((), number)
+    rows = jax.tree.map(lambda x: x.reshape(-1, per_episode, x.shape[-1]), batch)
+    return rows, np.asarray(token_weights(rows.mask))
 
-    def with_texts(state, experience, weights):
-      batch, _ = batches.take((), next(numbers))
-      rows = jax.tree.map(lambda x: x.reshape(-1, settings.rows, x.shape[-1]), batch)
-      shares = np.asarray(token_weights(rows.mask))
-      return update(state, (experience, rows), (weights, shares))
-
-    return with_texts
-
-  return mixed
+  return lambda update, index: MixedUpdate(update, texts, index * updates)

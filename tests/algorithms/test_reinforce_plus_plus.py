@@ -144,7 +144,8 @@ def test_the_stage_learns(chain, tmp_path, baseline):
   """Short answers are rewarded, and answers become short; with dual clip as the objective."""
   environment = shortness(tmp_path, batch_size=4 if baseline == "group" else 16)
   objective = dict(function="rlhf_jax.objectives:dual_clip_objective", arguments=dict(clip=0.2, bound=3.0))
-  settings = dict(num_steps=12, optimizer=dict(learning_rate=3e-2), environment=environment, objective=objective)
+  settings = dict(num_steps=12, kl_coef=0.01, environment=environment, objective=objective)
+  settings["optimizer"] = dict(learning_rate=2e-2)
   name = "reinforce_plus_plus" if baseline == "none" else "reinforce_plus_plus_group"
   run_stages(recipe("reinforce_plus_plus", "" if baseline == "none" else baseline), chain, tmp_path, {name: settings})
   rows = read_metrics(tmp_path / name / "metrics.jsonl")
