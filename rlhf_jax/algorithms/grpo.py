@@ -13,7 +13,8 @@ The variants are options:
   ratio          token: a ratio for each token. sequence: the geometric mean over the response, for all its tokens
                  (GSPO, arXiv 2507.18071, with weights "sequence" and a clip near (3e-4, 4e-4)).
   kl_kind        k3: the paper's estimator; as a loss its gradient is that of the reverse KL(reference || policy). k2:
-                 on-policy, the gradient of KL(policy || reference) at each token. With truncated sampling only k2.
+                 on-policy, the gradient of KL(policy || reference) at each token. k3+: k3's value with k2's
+                 gradient. With truncated sampling not k3.
 
 DEVIATIONS: the reference stays the policy of `init` (the paper renews it in its iterative form), and the score of a
 response is one number (outcome supervision). The standard deviation has ddof 0; ddof and epsilon change advantages by a
@@ -93,7 +94,7 @@ class Config(PolicyConfig):
   """Ratio of probabilities: one for each token, or their geometric mean over the response."""
   kl_coef: NonNegativeFloat
   """Coefficient of the KL term in the loss, in units of advantage per nat; 0 for none."""
-  kl_kind: Literal["k2", "k3"]
+  kl_kind: Literal["k2", "k3", "k3+"]
   """Estimator of the KL term."""
   epochs: PositiveInt
   """Number of passes over each rollout, the paper's mu."""

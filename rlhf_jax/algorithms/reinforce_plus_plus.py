@@ -156,8 +156,9 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   @jax.jit
   def experience_of(reference, rollout, scores):
     logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
-    settings = dict(kl_coef=config.kl_coef, baseline=config.baseline, samples_per_prompt=samples)
-    return make_experience(rollout, logp_ref, scores, **settings)
+    return make_experience(
+      rollout, logp_ref, scores, kl_coef=config.kl_coef, baseline=config.baseline, samples_per_prompt=samples
+    )
 
   return optimizer, update, experience_of
 

@@ -19,7 +19,7 @@ from rlhf_jax.calls import CallError, guarded
 from rlhf_jax.reduce import per_token
 from rlhf_jax.settings import FunctionName, import_function
 from rlhf_jax.train.functions import RewardError
-from rlhf_jax.types import Experience
+from rlhf_jax.types import Array, Experience
 
 BY_NAME = ("advantages", "mask", "logp_ref", "values", "returns", "tokens")  # arrays of an Experience, each [B, T]
 # (logp f32[B, T], batch) -> the objective f32[B, T], and f32[B, T] that is 1 where no gradient flows, or None.
@@ -56,7 +56,7 @@ def array_function(settings: ArrayFunction, own: Callable[..., jax.Array]) -> Ca
 
 
 def group_advantages(
-  function: Callable[..., jax.Array], returns: jax.Array, mask: jax.Array, samples_per_prompt: int
+  function: Callable[..., jax.Array], returns: jax.Array, mask: Array, samples_per_prompt: int
 ) -> jax.Array:
   """Advantages f32[B, T], one on all tokens of a response, by `function(returns[N, K], ...) -> [N, K]` of each group.
 

@@ -62,7 +62,7 @@ def test_advantages_by_hand(centred, expected):
   np.testing.assert_allclose(experience.advantages, np.tile(np.array(advantages)[:, None], 5), atol=1e-4)
 
 
-@pytest.mark.parametrize("kl_kind", ["k2", "k3"])
+@pytest.mark.parametrize("kl_kind", ["k2", "k3", "k3+"])
 def test_the_expected_gradient_on_one_token(kl_kind):
   """(K - 1) / K of the score's exact gradient, as the mean is of all K, and kl_coef times that of a KL: which one."""
   group, kl_coef, length = 3, 0.3, 4
@@ -86,7 +86,7 @@ def test_the_expected_gradient_on_one_token(kl_kind):
 
     def kl(table):
       p, ref = tabular.distribution(BANDIT, table), tabular.distribution(BANDIT, BANDIT.reference)
-      return jnp.sum(p * jnp.log(p / ref)) if kl_kind == "k2" else jnp.sum(ref * jnp.log(ref / p))
+      return jnp.sum(p * jnp.log(p / ref)) if kl_kind != "k3" else jnp.sum(ref * jnp.log(ref / p))
 
     score = jax.grad(tabular.expected_return, argnums=1)(BANDIT, table, 0.0)
     return got, (kl_coef * jax.grad(kl)(table) - (group - 1) / group * score) / length

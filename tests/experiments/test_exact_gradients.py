@@ -56,7 +56,8 @@ def test_what_is_biased_is_told_as_such():
   straight, k2 = rows["k3+ as a loss, of each token"], rows["k2 as a loss, of each token"]
   assert (straight.cosine, straight.length) == pytest.approx((k2.cosine, k2.length), abs=1e-5)
   biased = ("k3 as a reward", "k2 as a loss, of each token", "k3 as a loss, of each token (GRPO)",
-            "REINFORCE, mean weighted by length (OPO)", "GRPO: standardised, 1 / length", "a ratio for each token, clip 0.2 (PPO)")  # fmt: skip
+            "REINFORCE, mean weighted by length (OPO)",
+            "GRPO: standardised, 1 / length", "a ratio for each token, clip 0.2 (PPO)")  # fmt: skip
   assert all(rows[name].cosine < 0.999 for name in biased)
   better = ("REINFORCE, no baseline", "REINFORCE, perfect value function")
   assert rows[better[0]].deviation > rows[better[1]].deviation
