@@ -9,7 +9,8 @@ the run directory of the quickstart only REINFORCE++ and its evaluation are new.
 
 Time: 3 minutes on two busy CPU cores after the quickstart.
 
-Result: one seed: a mean gold reward (-2 to 2) of 1.12 [1.04, 1.20], where SFT has 0.64. With groups it was not measured.
+Result: one seed: a mean gold reward (-2 to 2) of 1.12 [1.04, 1.20], where SFT has 0.64. With groups it was not
+measured.
 """
 
 from ml_collections import ConfigDict
