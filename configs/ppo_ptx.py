@@ -9,7 +9,8 @@ ptx/loss and not learnt from. In the run directory of the quickstart only this P
 
 Time: 3 minutes on two busy CPU cores after the quickstart.
 
-Result: @MEASURED_PTX_SHORT@
+Result: one seed: the loss of the text goes from 4.3 to 4.5 nats per token without the mix, and to 1.1 with it; the
+mean gold reward (-2 to 2) is 1.10 [1.02, 1.18] without and 1.04 [0.95, 1.12] with it.
 """
 
 from ml_collections import ConfigDict

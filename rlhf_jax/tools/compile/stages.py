@@ -218,12 +218,14 @@ def _reinforcement(place: _Place) -> StagePrograms:
   batch = jax.tree.map(lambda x: place.array(x.dtype, each, *x.shape[1:]), experience)
   weighed = (each,) if module is rloo else (each, length)  # a weight for each sequence, or for each token
   calls = getattr(config, "epochs", 1) * minibatches
-  shares, tokens = place.array(f32, *weighed), each * length
+  shares, tokens, beside = place.array(f32, *weighed), each * length, 0.0
   if ptx := getattr(config, "ptx", None):
     shape = each, ptx.rows, ptx.length
     batch = batch, Batch(place.array(jnp.int32, *shape), place.array(bool, *shape))
     shares, tokens = (shares, place.array(f32, *shape)), tokens + math.prod(shape)
-  programs.append(place.update(update, state, batch, shares, tokens, calls))
+    beside = place.minimum(policy_of(state.params), 2, 1)  # the policy is read again, for the text
+  program = place.update(update, state, batch, shares, tokens, calls)
+  programs.append(dataclasses.replace(program, minimum=program.minimum + beside))
   return StagePrograms(programs, {**resident, **reward})
 
 
