@@ -9,7 +9,8 @@ run directory of the quickstart only the distillation and its evaluation are new
 
 Time: 2 minutes on two busy CPU cores after the quickstart.
 
-Result: @MEASURED_GKD_SHORT@
+Result: one seed: a mean gold reward (-2 to 2) of 1.12 [1.04, 1.20], where the teacher has 1.10 and SFT 0.64. The
+supervised kind was not measured.
 """
 
 from ml_collections import ConfigDict
