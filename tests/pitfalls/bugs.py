@@ -515,7 +515,7 @@ MUTATIONS = [
   Mutation(
     "groups across prompts",
     NORMAL + "the_mean_of_a_group_is_taken_from_that_group",
-    "algorithms/reinforce.py",
+    "train/array_functions.py",
     "returns.reshape(-1, samples_per_prompt)",
     "returns.reshape(samples_per_prompt, -1).T",
   ),
@@ -781,8 +781,8 @@ MUTATIONS = [
     "lam is not the config's",
     INVARIANT + "10_a_config_key_that_is_changed_changes_the_update",
     "algorithms/ppo.py",
-    "lam=config.lam",
-    "lam=0.95",
+    "config.lam_alpha else config.lam",
+    "config.lam_alpha else 0.95",
   ),
   Mutation(
     "a reward model's scores are fetched",
