@@ -63,7 +63,7 @@ def group_advantages(
   A function with a parameter `lengths` gets the numbers of tokens f32[N, K] by that name. returns: f32[B], those of one
   prompt side by side; mask: bool[B, T].
   """
-  groups = returns.reshape(-1, samples_per_prompt)
+  groups = jnp.asarray(returns, jnp.float32).reshape(-1, samples_per_prompt)
   lengths = jnp.sum(mask, axis=1, dtype=jnp.float32).reshape(groups.shape)
   asked = {"lengths": lengths} if "lengths" in _parameters(function) else {}
   return per_token(function(groups, **asked).ravel(), mask)

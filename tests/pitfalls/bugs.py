@@ -516,8 +516,8 @@ MUTATIONS = [
     "groups across prompts",
     NORMAL + "the_mean_of_a_group_is_taken_from_that_group",
     "train/array_functions.py",
-    "returns.reshape(-1, samples_per_prompt)",
-    "returns.reshape(samples_per_prompt, -1).T",
+    ".reshape(-1, samples_per_prompt)",
+    ".reshape(samples_per_prompt, -1).T",
   ),
   # KL
   Mutation(
