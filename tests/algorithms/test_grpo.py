@@ -160,7 +160,7 @@ def test_every_surrogate_is_on_policy_at_first_and_learns(name):
     return jax.lax.scan(step, state, uniform)
 
   state, (kl, mean, largest) = train(place(init_state(jnp.asarray(BANDIT.reference), optimizer), TRANSPORT))
-  np.testing.assert_allclose(kl[:, 0], 0, atol=1e-12)
+  np.testing.assert_allclose(kl[:, 0], 0, atol=1e-11)
   np.testing.assert_allclose(np.stack([mean[:, 0], largest[:, 0]]), 1, atol=1e-6)
   assert kl[:, 1].min() > 0 and tabular.distribution(BANDIT, state.params)[2] > 0.6
 
