@@ -40,8 +40,13 @@ def write_config(directory: Path, chain: Path) -> Path:
   parts = [
     (quickstart, {"adapted": dict(SIZES["sft"], lora=LORA), "one_trunk": dict(SIZES["ppo"], shared_trunk=True)}),
     (recipe("reinforce", "value"), {"reinforce_value": learning}),
+    (recipe("reinforce_plus_plus", "group"), {"reinforce_plus_plus_group": minibatches}),
     (recipe("rloo"), {"rloo": minibatches}),
     (recipe("grpo"), {"grpo": minibatches}),
+    (
+      recipe("distillation"),
+      {"distillation": dict(num_steps=2, batch_size=8, length=64, sampling=SAMPLING, checkpoint_every=2)},
+    ),
     (recipe("dpo"), {"dpo": dict(length=64, batch_size=16, eval_fraction=0.2, num_epochs=1)}),
     (
       recipe("best_of_n"),

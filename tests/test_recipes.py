@@ -57,7 +57,7 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
     ("quickstart", "xyzw", "does not know 'xyzw'. Known: world"),
     ("ppo", "clip", "the recipe ppo takes no argument, and 'clip' was given"),
     ("dpo", "ip", "Did you mean 'ipo'"),
-    ("reinforce", "loo", "Known: none, moving_mean, leave_one_out, value"),
+    ("reinforce", "loo", "Known: none, moving_mean, leave_one_out, greedy, value, optimal_token, opo"),
     ("best_of_n", "many", "must be a number of at least 1, not 'many'"),
     ("feedback_kinds", "0", "must be a number of at least 1, not '0'"),
     ("smollm2_hh", "pairs.jsonl,fw", "Did you mean 'few'"),

@@ -15,7 +15,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,20 @@ import numpy as np
 
 from rlhf_jax.data import write_json
 from rlhf_jax.objectives import (
+  cispo_objective,
+  dual_clip_objective,
   gae,
+  group_centre,
   group_normalize,
   kl_estimate,
   kl_exact,
   leave_one_out,
+  optimal_baseline,
+  optimal_token_baseline,
   ppo_policy_objective,
   reinforce_objective,
+  sapo_objective,
+  score_energy,
   sequence_ratio_objective,
 )
 from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum, whiten
@@ -91,6 +98,12 @@ def values(problem: Problem) -> np.ndarray:
   return (shares[:, 1] / shares[:, 0])[problem.states].astype(np.float32)
 
 
+def greedy_response(problem: Problem) -> int:
+  """The number of the response that takes the likeliest word in every state."""
+  likeliest = np.argmax(problem.policy, axis=1)[problem.states] == problem.tokens
+  return int(np.flatnonzero((likeliest | ~problem.mask).all(axis=1))[0])
+
+
 class Row(NamedTuple):
   """A line of a table: the mean gradient of an objective beside the one that is wanted.
 
@@ -150,6 +163,7 @@ def kl_rows(problem: Problem) -> list[Row]:
     ("k2 as a loss, of each token", "k2", tokens, False),
     ("k2 as a loss, of the response's sum", "k2", sums, False),
     ("k3 as a loss, of each token (GRPO)", "k3", tokens, False),
+    ("k3+ as a loss, of each token", "k3+", tokens, False),
     ("k3 as a loss, of the response's sum", "k3", sums, False),
   ]
   found = [
@@ -184,21 +198,36 @@ def advantage_rows(problem: Problem) -> list[Row]:
   def whitened(rows: jax.Array) -> jax.Array:
     return whiten(of_gae(0.95, critic)(rows), mask[rows])
 
+  energies = score_energy(problem.policy[problem.states], problem.tokens, mask=mask)
+  greedy = greedy_response(problem)
+
+  def by_length(rows: jax.Array) -> jax.Array:
+    return per_token(optimal_baseline(rewards[rows], jnp.sum(mask[rows], axis=1)), mask[rows])
+
+  def by_energy(rows: jax.Array) -> jax.Array:
+    return optimal_token_baseline(per_token(rewards[rows], mask[rows]), energies[rows], mask[rows])
+
+  def whitened_rewards(rows: jax.Array) -> jax.Array:
+    return whiten(per_token(rewards[rows], mask[rows]), mask[rows])
+
   sums = lambda mask: mask / problem.group  # a mean over responses of their token sums  # noqa: E731
   constant = functools.partial(constant_weights, length=DEPTH)
-  centre = lambda r: r - jnp.mean(r)  # noqa: E731
   cases = [
     ("REINFORCE, no baseline", of_group(lambda r: r), sums),
-    ("REINFORCE, mean of the batch", of_group(centre), sums),
+    ("REINFORCE, mean of the batch", of_group(group_centre), sums),
     ("REINFORCE, leave one out (RLOO)", of_group(leave_one_out), sums),
+    ("REINFORCE, score of the greedy response (ReMax)", of_group(lambda r: r - rewards[greedy]), sums),
+    ("REINFORCE, mean weighted by length (OPO)", by_length, sums),
+    ("REINFORCE, mean weighted by energy at each token (OTB)", by_energy, sums),
     ("REINFORCE, perfect value function", of_gae(1.0, critic), sums),
     ("GAE of lambda 0.95, perfect value function", of_gae(0.95, critic), sums),
     ("GAE of lambda 0.95, a value function of 0", of_gae(0.95, jnp.zeros_like(critic)), sums),
     ("the same, lambda 0.95, perfect, whitened, mean over tokens (PPO)", whitened, token_weights),
     ("GRPO: standardised, 1 / length", of_group(group_normalize), sequence_weights),
-    ("centred, 1 / length", of_group(centre), sequence_weights),
+    ("centred, 1 / length", of_group(group_centre), sequence_weights),
     ("standardised, mean over tokens (DAPO)", of_group(group_normalize), token_weights),
-    ("centred, constant (Dr. GRPO)", of_group(centre), constant),
+    ("centred, constant (Dr. GRPO)", of_group(group_centre), constant),
+    ("whitened over the batch, mean over tokens (REINFORCE++)", whitened_rewards, token_weights),
   ]
   wanted = reward_gradient(problem, problem.policy)
   return [
@@ -216,9 +245,12 @@ def ratio_rows(problem: Problem, step: float = 1.0) -> list[Row]:
   def gain(table: jax.Array, rows: jax.Array, *, objective: Callable) -> jax.Array:
     return objective(logprobs(problem, table)[rows], old[rows], leave_one_out(rewards[rows]), mask[rows])
 
-  def of_tokens(logp: jax.Array, old: jax.Array, advantages: jax.Array, mask: jax.Array, *, clip: float) -> jax.Array:
-    found, _ = ppo_policy_objective(logp, old, per_token(advantages, mask), clip=clip, mask=mask)
-    return weighted_sum(found, mask / problem.group)
+  def of_tokens(
+    logp: jax.Array, old: jax.Array, advantages: jax.Array, mask: jax.Array, *,
+    function: Callable = ppo_policy_objective, **settings: Any,
+  ) -> jax.Array:  # fmt: skip
+    found = function(logp, old, per_token(advantages, mask), mask=mask, **settings)
+    return weighted_sum(found[0] if isinstance(found, tuple) else found, mask / problem.group)
 
   def of_product(logp: jax.Array, old: jax.Array, advantages: jax.Array, mask: jax.Array, *, clip: float) -> jax.Array:
     found, _ = ppo_policy_objective(jnp.sum(logp, axis=1), jnp.sum(old, axis=1), advantages, clip=clip)
@@ -235,6 +267,12 @@ def ratio_rows(problem: Problem, step: float = 1.0) -> list[Row]:
     ("no ratio", without),
     ("a ratio for each token", functools.partial(of_tokens, clip=1e9)),
     ("a ratio for each token, clip 0.2 (PPO)", functools.partial(of_tokens, clip=0.2)),
+    ("the same, dual clip at 2", functools.partial(of_tokens, function=dual_clip_objective, clip=0.2, bound=2.0)),
+    (
+      "the ratio as a weight, clip (1, 0.2) (CISPO)",
+      functools.partial(of_tokens, function=cispo_objective, clip=(1, 0.2)),
+    ),
+    ("a soft gate (SAPO)", functools.partial(of_tokens, function=sapo_objective)),
     ("a ratio for the response (RLOO)", functools.partial(of_product, clip=1e9)),
     ("a ratio for the response, clip 0.2", functools.partial(of_product, clip=0.2)),
     ("the geometric mean of the ratios (GSPO)", functools.partial(of_mean, clip=1e9)),

@@ -13,7 +13,8 @@ The variants are options:
   ratio          token: a ratio for each token. sequence: the geometric mean over the response, for all its tokens
                  (GSPO, arXiv 2507.18071, with weights "sequence" and a clip near (3e-4, 4e-4)).
   kl_kind        k3: the paper's estimator; as a loss its gradient is that of the reverse KL(reference || policy). k2:
-                 on-policy, the gradient of KL(policy || reference) at each token. With truncated sampling only k2.
+                 on-policy, the gradient of KL(policy || reference) at each token. k3+: k3's value with k2's
+                 gradient. With truncated sampling not k3.
 
 DEVIATIONS: the reference stays the policy of `init` (the paper renews it in its iterative form), and the score of a
 response is one number (outcome supervision). The standard deviation has ddof 0; ddof and epsilon change advantages by a
@@ -33,6 +34,7 @@ import jax.numpy as jnp
 
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import (
+  group_centre,
   group_normalize,
   kl_estimate,
   logprobs_and_entropy,
@@ -42,7 +44,7 @@ from rlhf_jax.objectives import (
 )
 from rlhf_jax.positions import only
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum
+from rlhf_jax.reduce import constant_weights, sequence_weights, token_weights, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
   ArrayFunction,
@@ -50,6 +52,7 @@ from rlhf_jax.train import (
   LossFn,
   Metrics,
   PolicyConfig,
+  Ptx,
   Watch,
   adapt,
   array_function,
@@ -57,6 +60,7 @@ from rlhf_jax.train import (
   exactly,
   experience_metrics,
   frozen,
+  group_advantages,
   identity,
   init_state,
   load_policy,
@@ -64,12 +68,14 @@ from rlhf_jax.train import (
   make_logprobs,
   make_optimizer,
   make_update,
+  open_ptx,
   open_workspace,
   policy_metrics,
   policy_objective,
   run_epochs,
   run_steps,
   with_logprobs,
+  with_ptx,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -91,7 +97,7 @@ class Config(PolicyConfig):
   """Ratio of probabilities: one for each token, or their geometric mean over the response."""
   kl_coef: NonNegativeFloat
   """Coefficient of the KL term in the loss, in units of advantage per nat; 0 for none."""
-  kl_kind: Literal["k2", "k3"]
+  kl_kind: Literal["k2", "k3", "k3+"]
   """Estimator of the KL term."""
   epochs: PositiveInt
   """Number of passes over each rollout, the paper's mu."""
@@ -100,7 +106,10 @@ class Config(PolicyConfig):
   objective: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
   """Function `(logp[B, T], batch)` in the place of the clipped surrogate (see `rlhf_jax.train.policy_objective`)."""
   advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
-  """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores."""
+  """Function `(scores[N, K]) -> f32[N, K]` in the place of the standardised scores; a parameter `lengths` of it gets
+  the numbers of tokens f32[N, K]."""
+  ptx: Ptx | None = dataclasses.field(default=None, kw_only=True)
+  """Settings of text whose language-model loss is added (PPO-ptx, `rlhf_jax.train.ptx`); None for none."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -155,12 +164,11 @@ def make_experience(
   scores: jax.Array,
   *,
   samples_per_prompt: int,
-  advantages_of: Callable[[jax.Array], jax.Array] = group_normalize,
+  advantages_of: Callable[..., jax.Array] = group_normalize,
 ) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
-  groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
-  advantages = per_token(advantages_of(groups).ravel(), mask)
+  advantages = group_advantages(advantages_of, scores, mask, samples_per_prompt)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
@@ -168,11 +176,6 @@ def make_experience(
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     **experience_metrics(experience),
   }
-
-
-def centre(scores: jax.Array) -> jax.Array:
-  """scores f32[N, K] -> f32[N, K], each less the mean of its group (Dr. GRPO)."""
-  return scores - jnp.mean(scores, axis=1, keepdims=True)
 
 
 def token_shares(kind: str, max_new_tokens: int) -> Callable[[jax.Array], jax.Array]:
@@ -195,10 +198,10 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
     objective=config.objective,
   )
   optimizer = make_optimizer(config.optimizer, num_updates)
-  update = make_update(loss_fn, optimizer, transport)
+  update = make_update(with_ptx(config.ptx, loss_fn, model.apply), optimizer, transport)
 
   logprobs = make_logprobs(model.apply, sampling.temperature, transport)
-  advantages_of = array_function(config.advantages, group_normalize if config.normalize_std else centre)
+  advantages_of = array_function(config.advantages, group_normalize if config.normalize_std else group_centre)
 
   @exactly
   def experience_of(params, reference, sampled, scores, order):
@@ -216,14 +219,15 @@ def run(config: Config, stage: Stage) -> None:
   episodes = make_environment(config.environment, stage, model, tokenizer)
   reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
-  num_updates = config.num_steps * config.epochs * config.minibatches
-  optimizer, update, experience_of = build(config, model, stage.transport, num_updates)
+  each, size = config.epochs * config.minibatches, config.environment.batch_size * config.environment.samples_per_prompt
+  mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size // config.minibatches, updates=each)
+  optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps * each)
   shares = token_shares(config.weights, sampling.max_new_tokens)
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
     state, experience, metrics = run_epochs(
-      update,
+      mixed(update, index),
       state,
       batch.rollout,
       lambda state, rollout, order: experience_of(state.params, reference, rollout, batch.scores, order),
@@ -236,12 +240,7 @@ def run(config: Config, stage: Stage) -> None:
     return state, {**batch.metrics, **metrics, "kl/coef": config.kl_coef}
 
   run_steps(
-    stage,
-    init_state(adapt(config.lora, stage, load_policy(stage, config.init, model, tokenizer)), optimizer),
-    step,
-    config.num_steps,
-    identity=identity(stage, model, tokenizer),
-    checkpoint_every=config.checkpoint_every,
-    loop=config.loop,
-    **watch.hooks,
-  )
+    stage, init_state(adapt(config.lora, stage, load_policy(stage, config.init, model, tokenizer)), optimizer), step,
+    config.num_steps, identity=identity(stage, model, tokenizer), checkpoint_every=config.checkpoint_every,
+    loop=config.loop, **watch.hooks,
+  )  # fmt: skip

@@ -33,11 +33,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.models import LanguageModel, only_scored
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import (
   adaptive_kl_coef,
   gae,
   kl_estimate,
+  length_adaptive_lambda,
   logprobs_and_entropy,
   ppo_policy_objective,
   shaped_rewards,
@@ -54,6 +55,7 @@ from rlhf_jax.train import (
   LossFn,
   Metrics,
   PolicyConfig,
+  Ptx,
   Watch,
   adapt,
   by_rows,
@@ -64,18 +66,20 @@ from rlhf_jax.train import (
   identity,
   init_state,
   load_policy,
-  load_stage,
   make_environment,
   make_logprobs,
   make_optimizer,
   make_update,
+  open_ptx,
   open_workspace,
+  policy_and_value,
   policy_metrics,
   policy_objective,
   run_epochs,
   run_steps,
-  stage_key,
+  with_critic,
   with_logprobs,
+  with_ptx,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -94,6 +98,9 @@ class Config(PolicyConfig):
   """Discount of rewards per token, between 0 and 1; 1 for none."""
   lam: Share
   """Lambda of generalised advantage estimation, between 0 (one-step) and 1 (Monte Carlo)."""
+  lam_alpha: NonNegativeFloat = dataclasses.field(default=0.0, kw_only=True)
+  """Factor of the length-adaptive lambda 1 - 1 / (lam_alpha * tokens) in the place of `lam` (VAPO, arXiv 2504.05118,
+  with 0.05); 0 keeps `lam`."""
   clip: NonNegativeFloat
   """Half-width of the interval around 1 that the probability ratio is clipped to; 0.2 in the paper."""
   value_clip: NonNegativeFloat
@@ -116,6 +123,8 @@ class Config(PolicyConfig):
   """Stage whose parameters the value function starts from; "" starts from the policy's with a fresh head."""
   objective: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
   """Function `(logp[B, T], batch)` in the place of the clipped surrogate (see `rlhf_jax.train.policy_objective`)."""
+  ptx: Ptx | None = dataclasses.field(default=None, kw_only=True)
+  """Settings of text whose language-model loss is added (PPO-ptx); None for none."""
 
   def __post_init__(self):
     check_minibatches(self.minibatches, self.environment.batch_size * self.environment.samples_per_prompt)
@@ -158,7 +167,8 @@ def make_experience(
   rewards = shaped_rewards(scores, kl, mask, coef=kl_coef)
   if config.whiten_rewards:
     rewards = whiten(rewards, mask, shift_mean=False)
-  advantages = gae(rewards, values, mask, discount=config.discount, lam=config.lam)
+  lam = length_adaptive_lambda(mask, alpha=config.lam_alpha) if config.lam_alpha else config.lam
+  advantages = gae(rewards, values, mask, discount=config.discount, lam=lam)
   returns = advantages + jnp.where(mask, values, 0.0)
   if config.whiten_advantages:
     advantages = whiten(advantages, mask)
@@ -175,14 +185,15 @@ def make_experience(
 def build(config: Config, model: LanguageModel, transport: Transport, num_updates: int) -> Functions:
   """(optimizer, update, experience_of): the compiled functions of a run of num_updates."""
   temperature = config.environment.sampling.temperature
+  apply, values_of = policy_and_value(model, config.shared_trunk)
   loss_fn = make_loss(
-    functools.partial(_apply, model, config.shared_trunk), clip=config.clip, value_clip=config.value_clip,
-    value_coef=config.value_coef, entropy_coef=config.entropy_coef, temperature=temperature, objective=config.objective,
+    apply, clip=config.clip, value_clip=config.value_clip, value_coef=config.value_coef,
+    entropy_coef=config.entropy_coef, temperature=temperature, objective=config.objective,
   )  # fmt: skip
   optimizer = make_optimizer(config.optimizer, num_updates)
-  update = make_update(loss_fn, optimizer, transport)
+  update = make_update(with_ptx(config.ptx, loss_fn, model.apply), optimizer, transport)
   logprobs = make_logprobs(model.apply, temperature, transport)
-  values_of = by_rows(functools.partial(_values, model, config.shared_trunk), transport)
+  values_of = by_rows(values_of, transport)
 
   @exactly
   def experience_of(params, reference, sampled, scores, kl_coef, order):
@@ -200,8 +211,9 @@ def run(config: Config, stage: Stage) -> None:
   episodes = make_environment(config.environment, stage, model, tokenizer)
   reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
-  num_updates = config.num_steps * config.epochs * config.minibatches
-  optimizer, update, experience_of = build(config, model, stage.transport, num_updates)
+  each, size = config.epochs * config.minibatches, config.environment.batch_size * config.environment.samples_per_prompt
+  mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size // config.minibatches, updates=each)
+  optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps * each)
 
   @jax.jit
   def next_kl_coef(kl_coef, sequence_kl: Mean):
@@ -215,7 +227,7 @@ def run(config: Config, stage: Stage) -> None:
       return experience_of(state.params, reference, rollout, batch.scores, state.extra["kl_coef"], order)
 
     state, experience, metrics = run_epochs(
-      update, state, batch.rollout, experience_from, token_weights, epochs=config.epochs,
+      mixed(update, index), state, batch.rollout, experience_from, token_weights, epochs=config.epochs,
       minibatches=config.minibatches, seed=(stage.stage_seed, index),
     )  # fmt: skip
     watch.record(index, batch, experience)
@@ -223,34 +235,13 @@ def run(config: Config, stage: Stage) -> None:
       state = state.replace(extra={"kl_coef": next_kl_coef(state.extra["kl_coef"], metrics["kl/reference"])})
     return state, {**batch.metrics, **metrics}
 
+  def initial():
+    policy = load_policy(stage, config.init, model, tokenizer)
+    return with_critic(policy, stage, model, tokenizer, shared_trunk=config.shared_trunk, init=config.value_init)
+
   extra = {"kl_coef": jnp.asarray(config.kl_coef, jnp.float32)}
   run_steps(
-    stage, init_state(adapt(config.lora, stage, _initial(config, stage, model, tokenizer)), optimizer, extra), step,
-    config.num_steps, identity=identity(stage, model, tokenizer), checkpoint_every=config.checkpoint_every,
-    loop=config.loop, **watch.hooks,
+    stage, init_state(adapt(config.lora, stage, initial()), optimizer, extra), step, config.num_steps,
+    identity=identity(stage, model, tokenizer), checkpoint_every=config.checkpoint_every, loop=config.loop,
+    **watch.hooks,
   )  # fmt: skip
-
-
-def _initial(config: Config, stage: Stage, model, tokenizer) -> dict:
-  """The parameters of policy and value function before the first step."""
-  policy = load_policy(stage, config.init, model, tokenizer)
-  if config.shared_trunk:
-    return {"policy": model.init_head(stage_key(stage), policy)}
-  value = load_stage(stage, config.value_init, model, tokenizer) if config.value_init else policy
-  if "head" in value:
-    head = {part: value["head"][part] for part in ("kernel", "bias")}  # a state has no likelihood of a response
-    value = {**value, "head": head}
-  else:
-    value = model.init_head(stage_key(stage), value)
-  return {"policy": policy, "value": only_scored(value)}
-
-
-def _apply(model, shared_trunk, params, tokens, at=None):
-  """(logits, values) of the tokens, by one trunk or by two trees."""
-  if shared_trunk:
-    return model.apply_with_value(params["policy"], tokens, at=at)
-  return model.apply(params["policy"], tokens, at=at), model.value(params["value"], tokens, at=at)
-
-
-def _values(model, shared_trunk, params, tokens, at=None):
-  return model.value(params["policy" if shared_trunk else "value"], tokens, at=at)

@@ -3,31 +3,36 @@
 The return of a response is its score less kl_coef times its sequence KL to the reference, and the gradient is that of
 E[(return - baseline) * log p(response)], one update per rollout, on-policy: no ratio and no clipping. Baselines:
 
-  none           0: unbiased, with the largest variance
-  moving_mean    an exponential mean of earlier returns (Williams 1992); it starts at the mean score of the first batch
-  leave_one_out  the mean return of the other responses to the same prompt (RLOO)
-  value          a learned V(s_t) of the reward-to-go, for each token (REINFORCE with a critic, lam = 1)
+  none            0: unbiased, with the largest variance
+  moving_mean     an exponential mean of earlier returns (Williams 1992); it starts at the mean score of the first batch
+  leave_one_out   the mean return of the other responses to the same prompt (RLOO)
+  greedy          the score of the likeliest response to the prompt (ReMax, Li et al. 2023, arXiv 2310.10505), which is
+                  decoded and scored beside each rollout and read by nothing else
+  value           a learned V(s_t) of the reward-to-go, for each token (REINFORCE with a critic, lam = 1)
+  optimal_token   for each token the group's mean reward-to-go, weighted for the least variance (OTB, arXiv 2602.07078)
 
-DEVIATIONS from the RLOO paper: the loss is a mean over sequences of their token sums, as in the equation. Adam,
-schedule and EOS handling are those of ppo.py, where the N implementation details are listed; the details on whitening,
-several epochs and clipping are PPO's and have no counterpart here.
+DEVIATIONS from the RLOO paper: the loss is a mean over sequences of their token sums, as in the equation. From ReMax:
+the KL is that of the whole response and not of the tokens from t on, which has the same mean. Adam, schedule and EOS
+handling are those of ppo.py, where the N implementation details are listed; those on whitening, several epochs and
+clipping are PPO's and have no counterpart here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.models import LanguageModel, only_scored
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import (
   discounted_returns,
   kl_estimate,
   leave_one_out,
   logprobs_and_entropy,
+  optimal_token_baseline,
   reinforce_objective,
   shaped_rewards,
   truncated_logits,
@@ -38,33 +43,42 @@ from rlhf_jax.ranges import NonNegativeFloat, Share
 from rlhf_jax.reduce import per_token, weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
+  ArrayFunction,
   Functions,
   LossFn,
   Metrics,
   PolicyConfig,
+  Ptx,
   Watch,
   adapt,
+  array_function,
   by_rows,
   exactly,
   experience_metrics,
   frozen,
+  group_advantages,
   identity,
   init_state,
   load_policy,
+  make_energies,
   make_environment,
+  make_greedy_scores,
   make_logprobs,
   make_optimizer,
   make_update,
+  open_ptx,
   open_workspace,
   policy_metrics,
   run_epochs,
   run_steps,
-  stage_key,
+  with_critic,
   with_logprobs,
+  with_ptx,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
-Baseline = Literal["none", "moving_mean", "leave_one_out", "value"]
+Baseline = Literal["none", "moving_mean", "leave_one_out", "greedy", "value", "optimal_token"]
+OF_GROUPS = ("leave_one_out", "optimal_token")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +95,17 @@ class Config(PolicyConfig):
   """Weight of the value error in the loss; only the baseline value uses it."""
   entropy_coef: NonNegativeFloat
   """Weight of the entropy bonus in the loss, in units of advantage per nat; 0 for none."""
+  advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
+  """Function `(returns[N, K]) -> f32[N, K]` in the place of a baseline, which is then "none"; a parameter `lengths` of
+  it gets the numbers of tokens f32[N, K]."""
+  ptx: Ptx | None = dataclasses.field(default=None, kw_only=True)
+  """Settings of text whose language-model loss is added (PPO-ptx, `rlhf_jax.train.ptx`); None for none."""
 
   def __post_init__(self):
-    if self.baseline == "leave_one_out" and self.environment.samples_per_prompt < 2:
-      raise ValueError("baseline 'leave_one_out' needs environment.samples_per_prompt >= 2")
+    if self.baseline in OF_GROUPS and self.environment.samples_per_prompt < 2:
+      raise ValueError(f"baseline {self.baseline!r} needs environment.samples_per_prompt >= 2")
+    if self.advantages.function and self.baseline != "none":
+      raise ValueError(f"advantages.function stands in the place of baseline={self.baseline!r}: set baseline='none'")
 
 
 def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temperature: float = 1.0) -> LossFn:
@@ -109,35 +130,33 @@ def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temper
 
 
 def make_experience(
-  rollout: Rollout,
-  logp_ref: jax.Array,
-  values: jax.Array | None,
-  scores: jax.Array,
-  moving_mean: jax.Array,
-  *,
-  kl_coef: NonNegativeFloat,
-  baseline: Baseline,
-  samples_per_prompt: int,
-) -> tuple[Experience, Metrics]:
+  rollout: Rollout, logp_ref: jax.Array, values: jax.Array | None, scores: jax.Array, given: jax.Array, *,
+  kl_coef: NonNegativeFloat, baseline: Baseline, samples_per_prompt: int,
+  advantages_of: Callable[..., jax.Array] | None = None,
+) -> tuple[Experience, Metrics]:  # fmt: skip
   """Advantages f32[B, T] of a rollout, and metrics. Pure.
 
-  logp_ref, the reference's log-probs, is f32[B, T]; values f32[B, T], for the value baseline only; scores f32[B];
-  moving_mean a scalar.
+  logp_ref, the reference's log-probs, is f32[B, T]; values f32[B, T], those of the critic for the baseline value, the
+  energies of the tokens for optimal_token, else None; scores f32[B]; given a scalar, the moving mean, or f32[B], the
+  scores of greedy responses. advantages_of: a function of the returns f32[N, K] in the place of the baseline.
   """
   mask = rollout.mask
   kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
   sequence_kl = jnp.sum(kl, axis=1)
   returns = scores - kl_coef * sequence_kl  # [B]
-  to_go = None
+  to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)  # [B, T]
+  critic = {}
   if baseline == "value":
     assert values is not None, "the value baseline needs values"
-    to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)
-    advantages = to_go - values  # [B, T]
-  elif baseline == "leave_one_out":
-    advantages = per_token(leave_one_out(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
+    advantages, critic = to_go - values, {"values": values, "returns": to_go}
+  elif baseline == "optimal_token":
+    assert values is not None, "the baseline optimal_token needs energies"
+    groups = [x.reshape(-1, samples_per_prompt, x.shape[-1]) for x in (to_go, values, mask)]
+    advantages = optimal_token_baseline(*groups).reshape(mask.shape)
+  elif baseline == "leave_one_out" or advantages_of:
+    advantages = group_advantages(advantages_of or leave_one_out, returns, mask, samples_per_prompt)
   else:
-    advantages = per_token(returns - (moving_mean if baseline == "moving_mean" else 0.0), mask)
-  critic = {} if to_go is None else {"values": values, "returns": to_go}
+    advantages = per_token(returns - (given if baseline in ("moving_mean", "greedy") else 0.0), mask)
   recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, **recorded)
   return experience, {
@@ -164,24 +183,23 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
 
   loss_fn = make_loss(apply, value_coef=config.value_coef, entropy_coef=config.entropy_coef, temperature=temperature)
   optimizer = make_optimizer(config.optimizer, num_updates)
-  update = make_update(loss_fn, optimizer, transport)
+  update = make_update(with_ptx(config.ptx, loss_fn, model.apply), optimizer, transport)
 
   logprobs = make_logprobs(model.apply, temperature, transport)
   values_of = by_rows(lambda params, tokens, at=None: model.value(params, tokens, at=at), transport)
+  energies_of = make_energies(model.apply, temperature, transport)
+  samples = config.environment.samples_per_prompt
+  settings: dict[str, Any] = dict(kl_coef=config.kl_coef, baseline=config.baseline, samples_per_prompt=samples)
+  if config.advantages.function:
+    settings["advantages_of"] = array_function(config.advantages, leave_one_out)
 
   @exactly
-  def experience_of(params, reference, sampled, scores, moving_mean, order):
+  def experience_of(params, reference, sampled, scores, given, order):
     def make(rollout, logp_ref):
-      return make_experience(
-        rollout,
-        logp_ref,
-        values_of(params["value"], rollout.tokens, rollout.at) if with_value else None,
-        scores,
-        moving_mean,
-        kl_coef=config.kl_coef,
-        baseline=config.baseline,
-        samples_per_prompt=config.environment.samples_per_prompt,
-      )
+      values = values_of(params["value"], rollout.tokens, rollout.at) if with_value else None
+      if config.baseline == "optimal_token":
+        values = energies_of(params["policy"], rollout)
+      return make_experience(rollout, logp_ref, values, scores, given, **settings)
 
     return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
 
@@ -194,12 +212,15 @@ def run(config: Config, stage: Stage) -> None:
   episodes = make_environment(config.environment, stage, model, tokenizer)
   reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
+  greedy = make_greedy_scores(config.environment, stage, model, tokenizer) if config.baseline == "greedy" else None
+  size = config.environment.batch_size * config.environment.samples_per_prompt
+  mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size, updates=1)
 
   def initial():
     policy = load_policy(stage, config.init, model, tokenizer)
-    return {"policy": policy} | (
-      {"value": only_scored(model.init_head(stage_key(stage), policy))} if config.baseline == "value" else {}
-    )
+    if config.baseline == "value":
+      return with_critic(policy, stage, model, tokenizer, shared_trunk=False)
+    return {"policy": policy}
 
   optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps)
 
@@ -207,26 +228,22 @@ def run(config: Config, stage: Stage) -> None:
     batch = episodes(state.params["policy"], index)
     moving = state.extra["moving_mean"]  # NaN until there is a batch to start from
     moving = jnp.where(jnp.isnan(moving), jnp.mean(batch.scores), moving)
+    given, more = greedy(state.params["policy"], index) if greedy else (moving, {})
+
+    def experience_from(state, rollout, order):
+      return experience_of(state.params, reference, rollout, batch.scores, given, order)
+
     state, experience, metrics = run_epochs(
-      update,
-      state,
-      batch.rollout,
-      lambda state, rollout, order: experience_of(state.params, reference, rollout, batch.scores, moving, order),
-      mean_of_sums,
-      seed=(stage.stage_seed, index),
+      mixed(update, index), state, batch.rollout, experience_from, mean_of_sums, seed=(stage.stage_seed, index)
     )
     watch.record(index, batch, experience)
     mean_return = metrics["reward/return"].sum().values / len(batch.scores)
     moving = config.moving_decay * moving + (1 - config.moving_decay) * mean_return
-    return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **metrics}
+    return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **more, **metrics}
 
+  extra = {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}
   run_steps(
-    stage,
-    init_state(adapt(config.lora, stage, initial()), optimizer, {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}),
-    step,
-    config.num_steps,
-    identity=identity(stage, model, tokenizer),
-    checkpoint_every=config.checkpoint_every,
-    loop=config.loop,
+    stage, init_state(adapt(config.lora, stage, initial()), optimizer, extra), step, config.num_steps,
+    identity=identity(stage, model, tokenizer), checkpoint_every=config.checkpoint_every, loop=config.loop,
     **watch.hooks,
-  )
+  )  # fmt: skip

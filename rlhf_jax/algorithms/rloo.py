@@ -28,7 +28,7 @@ from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import kl_estimate, leave_one_out, logprobs_and_entropy, ppo_policy_objective, truncated_logits
 from rlhf_jax.positions import only
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.reduce import per_token, weighted_sum
+from rlhf_jax.reduce import weighted_sum
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train import (
   ArrayFunction,
@@ -36,6 +36,7 @@ from rlhf_jax.train import (
   LossFn,
   Metrics,
   PolicyConfig,
+  Ptx,
   Watch,
   adapt,
   array_function,
@@ -43,6 +44,7 @@ from rlhf_jax.train import (
   exactly,
   experience_metrics,
   frozen,
+  group_advantages,
   identity,
   init_state,
   load_policy,
@@ -50,11 +52,13 @@ from rlhf_jax.train import (
   make_logprobs,
   make_optimizer,
   make_update,
+  open_ptx,
   open_workspace,
   policy_metrics,
   run_epochs,
   run_steps,
   with_logprobs,
+  with_ptx,
 )
 from rlhf_jax.types import Experience, Mean, Rollout, TrainState
 
@@ -72,7 +76,10 @@ class Config(PolicyConfig):
   minibatches: PositiveInt
   """Number of updates in each pass; it divides the episodes of a step."""
   advantages: ArrayFunction = dataclasses.field(default=ArrayFunction(), kw_only=True)
-  """Function `(returns[N, K]) -> f32[N, K]` in the place of `leave_one_out`."""
+  """Function `(returns[N, K]) -> f32[N, K]` in the place of `leave_one_out`; a parameter `lengths` of it gets the
+  numbers of tokens f32[N, K]."""
+  ptx: Ptx | None = dataclasses.field(default=None, kw_only=True)
+  """Settings of text whose language-model loss is added (PPO-ptx, `rlhf_jax.train.ptx`); None for none."""
 
   def __post_init__(self):
     samples = self.environment.samples_per_prompt
@@ -104,13 +111,13 @@ def make_experience(
   *,
   kl_coef: float,
   samples_per_prompt: int,
-  advantages_of: Callable[[jax.Array], jax.Array] = leave_one_out,
+  advantages_of: Callable[..., jax.Array] = leave_one_out,
 ) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T], constant along each row, from scores f32[B] and the reference's log-probs f32[B, T]. Pure."""
   mask = rollout.mask
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
   returns = scores - kl_coef * sequence_kl
-  advantages = per_token(advantages_of(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
+  advantages = group_advantages(advantages_of, returns, mask, samples_per_prompt)
   ones = jnp.ones_like(returns)
   recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
@@ -132,7 +139,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   temperature = config.environment.sampling.temperature
   loss_fn = make_loss(model.apply, clip=config.clip, temperature=temperature)
   optimizer = make_optimizer(config.optimizer, num_updates)
-  update = make_update(loss_fn, optimizer, transport)
+  update = make_update(with_ptx(config.ptx, loss_fn, model.apply), optimizer, transport)
 
   logprobs = make_logprobs(model.apply, temperature, transport)
   advantages_of = array_function(config.advantages, leave_one_out)
@@ -152,13 +159,14 @@ def run(config: Config, stage: Stage) -> None:
   episodes = make_environment(config.environment, stage, model, tokenizer)
   reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
-  num_updates = config.num_steps * config.epochs * config.minibatches
-  optimizer, update, experience_of = build(config, model, stage.transport, num_updates)
+  each, size = config.epochs * config.minibatches, config.environment.batch_size * config.environment.samples_per_prompt
+  mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size // config.minibatches, updates=each)
+  optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps * each)
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
     state, experience, metrics = run_epochs(
-      update,
+      mixed(update, index),
       state,
       batch.rollout,
       lambda state, rollout, order: experience_of(state.params, reference, rollout, batch.scores, order),

@@ -10,19 +10,26 @@ another number of axes raises ValueError while the function is traced: a value f
 broadcast along the tokens of [B, T] where B is T.
 """
 
+from rlhf_jax.objectives.advantages import (
+  group_centre,
+  group_normalize,
+  leave_one_out,
+  optimal_baseline,
+  optimal_token_baseline,
+)
 from rlhf_jax.objectives.chunked import ChunkedLogits
+from rlhf_jax.objectives.distillation import generalized_jsd_loss
 from rlhf_jax.objectives.kl import adaptive_kl_coef, kl_estimate, kl_exact, shaped_rewards
 from rlhf_jax.objectives.language import (
   lm_loss,
   logprobs_and_entropy,
+  score_energy,
   token_entropy,
   token_logprobs,
   truncated_logits,
 )
+from rlhf_jax.objectives.mismatch import importance_weights, masked_sequence_ratios, masked_token_ratios
 from rlhf_jax.objectives.policy import (
-  group_normalize,
-  importance_weights,
-  leave_one_out,
   ppo_policy_objective,
   reinforce_objective,
   sequence_ratio_objective,
@@ -38,30 +45,52 @@ from rlhf_jax.objectives.preference import (
   rating_loss,
   simpo_loss,
 )
-from rlhf_jax.objectives.value import discounted_returns, gae, value_loss
+from rlhf_jax.objectives.surrogates import (
+  cispo_objective,
+  clip_cov_objective,
+  dual_clip_objective,
+  gspo_token_objective,
+  kl_cov_objective,
+  sapo_objective,
+)
+from rlhf_jax.objectives.value import discounted_returns, gae, length_adaptive_lambda, value_loss
 
 __all__ = [
   "ChunkedLogits",
   "adaptive_kl_coef",
   "bradley_terry_loss",
+  "cispo_objective",
+  "clip_cov_objective",
   "discounted_returns",
   "dpo_loss",
+  "dual_clip_objective",
   "gae",
+  "generalized_jsd_loss",
+  "group_centre",
   "group_normalize",
+  "gspo_token_objective",
   "importance_weights",
   "ipo_loss",
+  "kl_cov_objective",
   "kl_estimate",
   "kl_exact",
   "kto_loss",
   "leave_one_out",
+  "length_adaptive_lambda",
   "lm_loss",
   "logprobs_and_entropy",
+  "masked_sequence_ratios",
+  "masked_token_ratios",
+  "optimal_baseline",
+  "optimal_token_baseline",
   "orpo_loss",
   "pairwise_ranking_loss",
   "plackett_luce_loss",
   "ppo_policy_objective",
   "rating_loss",
   "reinforce_objective",
+  "sapo_objective",
+  "score_energy",
   "sequence_ratio_objective",
   "shaped_rewards",
   "simpo_loss",

@@ -11,6 +11,7 @@ The right estimator for tokens sampled from the policy itself:
     summed over the response it is: `kl_estimate(sum of logp, sum of logp_ref, kind="k2")`, with more variance.
   - Never k1 as a loss: its gradient is `grad logp`, whose mean is 0, so it only adds noise.
   - k3 as a loss (GRPO) is biased: the mean of its gradient is that of KL(reference || policy), the reverse direction.
+    k3+ has k3's value, unbiased and never negative, and k2's gradient.
 
 `experiments/exact_gradients` lists each beside the exact gradient.
 """
@@ -39,9 +40,10 @@ def kl_estimate(
 
   With `d = logp - logp_ref`: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d (Schulman 2020, "Approximating KL
   divergence", http://joschu.net/blog/kl-approx.html). E[k1] = E[k3] = KL; k2 is biased in value, k3 is never
-  negative. abs = |d| tells how far apart two policies are, whatever the sign; it is biased, and for monitoring.
-  Differentiable in logp: the head of this module says which kind is right as a reward and which as a loss.
-  No gradient flows into logp_ref. `exp(-d)` is capped at exp(40) in value and slope; its slope is not cut off.
+  negative. k3+ is k3 in value and k2 in gradient (straight-through). abs = |d| tells how far apart two policies are,
+  whatever the sign; it is biased, and for monitoring. Differentiable in logp: the head of this module says which kind
+  is right as a reward and which as a loss. No gradient flows into logp_ref. `exp(-d)` is capped at exp(40) in value and
+  slope; its slope is not cut off.
 
   Args: logp, logp_ref, mask: [...]. Returns: f32[...]. Raises ValueError for an unknown kind.
 
@@ -55,10 +57,17 @@ def kl_estimate(
   if kind == "k2":
     return 0.5 * jnp.square(d)
   if kind == "k3":
-    return jnp.expm1(cap_log_ratio(-d)) + d
+    return _k3(d)
+  if kind == "k3+":
+    k2 = 0.5 * jnp.square(d)
+    return k2 + jax.lax.stop_gradient(_k3(d) - k2)
   if kind == "abs":
     return jnp.abs(d)
-  raise ValueError(f'kl_estimate: kind must be "k1", "k2", "k3" or "abs", got {kind!r}')
+  raise ValueError(f'kl_estimate: kind must be "k1", "k2", "k3", "k3+" or "abs", got {kind!r}')
+
+
+def _k3(d: jax.Array) -> jax.Array:
+  return jnp.expm1(cap_log_ratio(-d)) + d
 
 
 def kl_exact(

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int, Num, Shaped, UInt8
 from rlhf_jax.objectives.chunked import ChunkedLogits, supported
 from rlhf_jax.reduce import Scalar, check_shapes, float32, select, select_rows
 
-__all__ = ["lm_loss", "logprobs_and_entropy", "token_entropy", "token_logprobs", "truncated_logits"]
+__all__ = ["lm_loss", "logprobs_and_entropy", "score_energy", "token_entropy", "token_logprobs", "truncated_logits"]
 
 Logits = ArrayLike | ChunkedLogits
 
@@ -82,6 +82,26 @@ def logprobs_and_entropy(
       lambda part, tokens, mask: logprobs_and_entropy(part, tokens, mask=mask), tokens, mask
     )
   return token_logprobs(logits, tokens, mask=mask), token_entropy(logits, mask=mask)
+
+
+def score_energy(
+  logits: Num[ArrayLike, "*b v"] | ChunkedLogits,
+  tokens: Int[ArrayLike, "*b"],
+  *,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
+  """`1 - 2 p_token + sum_v p_v^2`: squared norm of the gradient of a log-prob in its logits (arXiv:2602.07078).
+
+  Args: logits[..., T, V], the prediction for tokens[..., T]; mask[..., T]. Returns: f32[..., T], between 0 and 2.
+
+  >>> print(score_energy(jnp.log(jnp.array([[0.5, 0.25, 0.25]])), jnp.array([0])))
+  [0.375]
+  """
+  check_shapes("score_energy", _named(logits), {"tokens": tokens, "mask": mask})
+  if isinstance(logits, ChunkedLogits):
+    return logits.where(mask).map(lambda part, tokens, mask: score_energy(part, tokens, mask=mask), tokens, mask)
+  p = jax.nn.softmax(select_rows(logits, mask), axis=-1)  # [..., T, V]
+  return select(1.0 - 2.0 * _picked(p, tokens, mask) + jnp.sum(jnp.square(p), axis=-1), mask)
 
 
 def lm_loss(

@@ -1,6 +1,6 @@
-"""Policy-gradient objectives, to be maximised, and the baselines that turn rewards into advantages.
+"""Policy-gradient objectives, to be maximised: REINFORCE, PPO's and GSPO's. `surrogates` has their variants.
 
-The baselines return what `advantages` expects; the objectives stop its gradient.
+`advantages` are those of `rlhf_jax.objectives.advantages`, or of `gae`; the objectives stop their gradient.
 """
 
 import jax
@@ -9,12 +9,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float32, Num, Shaped
 
 from rlhf_jax.objectives.kl import cap_log_ratio, floor_logp, log_ratio
-from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, per_token, select
+from rlhf_jax.reduce import Scalar, check_shapes, masked_mean, per_token, select
 
 __all__ = [
-  "group_normalize",
-  "importance_weights",
-  "leave_one_out",
   "ppo_policy_objective",
   "reinforce_objective",
   "sequence_ratio_objective",
@@ -65,33 +62,7 @@ def ppo_policy_objective(
   arrays = {"logp": logp, "logp_old": logp_old, "advantages": advantages, "mask": mask}
   check_shapes("ppo_policy_objective", arrays)
   ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_old, mask)))
-  return _clipped_surrogate(ratio, select(advantages, mask), clip)
-
-
-def importance_weights(
-  logp: Scalar | Num[ArrayLike, "*b"],
-  logp_sampled: Scalar | Num[ArrayLike, "*b"],
-  *,
-  cap: Scalar,
-  mask: Shaped[ArrayLike, "*b"] | None = None,
-) -> Float32[jax.Array, "*b"]:
-  """`min(exp(logp - logp_sampled), cap)`, truncated importance sampling (Ionides 2008).
-
-  A sampler computes other log-probs than the trainer of the same parameters, by rounding or in another dtype.
-  Advantages times these weights have the trainer's expectation, but for what the cap takes off, which bounds their
-  variance (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"). No gradient
-  flows through them.
-
-  Args: logp, of the trainer, logp_sampled, mask: [...], of tokens, or summed over responses, whose weight is then the
-    product over their tokens. cap: the largest weight. Returns: f32[...].
-
-  >>> weights = importance_weights(jnp.log(jnp.array([0.5, 0.9])), jnp.log(jnp.array([0.4, 0.3])), cap=2.0)
-  >>> [round(x, 4) for x in weights.tolist()]
-  [1.25, 2.0]
-  """
-  check_shapes("importance_weights", {"logp": logp, "logp_sampled": logp_sampled, "mask": mask})
-  ratio = jnp.exp(cap_log_ratio(log_ratio(logp, logp_sampled, mask)))
-  return jax.lax.stop_gradient(select(jnp.minimum(ratio, float32(cap)), mask))
+  return clipped_surrogate(ratio, select(advantages, mask), clip)
 
 
 def sequence_ratio_objective(
@@ -121,55 +92,12 @@ def sequence_ratio_objective(
   mask = jnp.asarray(mask) != 0
   log_ratios = masked_mean(log_ratio(logp, logp_old, mask), mask, axis=-1)  # [...]
   advantages = select(advantages, jnp.any(mask, axis=-1))
-  objective, clipped = _clipped_surrogate(jnp.exp(cap_log_ratio(log_ratios)), advantages, clip)
+  objective, clipped = clipped_surrogate(jnp.exp(cap_log_ratio(log_ratios)), advantages, clip)
   return select(per_token(objective, mask), mask), select(per_token(clipped, mask), mask)
 
 
-def leave_one_out(rewards: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b k"]:
-  """RLOO: `r_i - sum_{j != i} r_j / (K - 1)`, a reward less the mean of the group's other rewards (arXiv:2402.14740).
-
-  Args: rewards[..., K], K responses to one prompt. Returns: f32[..., K].
-  Raises ValueError for K = 1, where there is no other reward: an advantage of 0 would silently train nothing, and the
-  reward itself would be another estimator.
-
-  >>> [round(x, 4) for x in leave_one_out(jnp.array([1, 2, 3, 6])).tolist()]
-  [-2.6667, -1.3333, 0.0, 4.0]
-  """
-  size = jnp.shape(rewards)[-1]
-  if size < 2:
-    raise ValueError(f"leave_one_out needs at least 2 responses to each prompt, got rewards[..., {size}]")
-  return _centred(rewards) * (size / (size - 1))
-
-
-def group_normalize(
-  rewards: Num[ArrayLike, "*b k"], *, eps: Scalar = 1e-6, ddof: int = 0
-) -> Float32[jax.Array, "*b k"]:
-  """GRPO: `(r - mean) / (std + eps)` within each group (arXiv:2402.03300, section 4.1.2).
-
-  A group of one response, or of equal rewards, gives exactly 0.
-
-  Args: rewards[..., K], K responses to one prompt; ddof, 0 or 1, of the standard deviation (numpy's default is 0,
-    torch's is 1). Returns: f32[..., K].
-
-  >>> [round(x, 3) for x in group_normalize(jnp.array([1, 2, 3, 6])).tolist()]
-  [-1.069, -0.535, 0.0, 1.604]
-  """
-  centred = _centred(rewards)
-  variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / max(centred.shape[-1] - ddof, 1)
-  # sqrt has an infinite slope at 0, and 0 * inf would be NaN in a gradient.
-  std = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
-  return centred / (std + eps)
-
-
-def _centred(rewards: ArrayLike) -> jax.Array:
-  # The mean is taken about the first reward, so that equal rewards give exactly 0: the rounding of a plain mean leaves
-  # a remainder, which the division by std + eps would scale up.
-  rewards = float32(rewards)
-  rewards = rewards - rewards[..., :1]
-  return rewards - jnp.mean(rewards, axis=-1, keepdims=True)
-
-
-def _clipped_surrogate(ratio: jax.Array, advantages: jax.Array, clip: Clip) -> tuple[jax.Array, jax.Array]:
+def clipped_surrogate(ratio: jax.Array, advantages: jax.Array, clip: Clip) -> tuple[jax.Array, jax.Array]:
+  """`(min(ratio A, clip(ratio) A), clipped)`, each like ratio; no gradient flows into advantages, which are like it."""
   low, high = clip if isinstance(clip, tuple | list) else (clip, clip)
   advantages = jax.lax.stop_gradient(advantages)
   bound = jnp.where(advantages > 0, 1.0 + high, 1.0 - low)

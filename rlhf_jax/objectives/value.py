@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float32, Num, Shaped
 
-from rlhf_jax.reduce import Scalar, check_shapes, float32, select
+from rlhf_jax.reduce import Scalar, check_shapes, float32, per_token, select
 
-__all__ = ["discounted_returns", "gae", "value_loss"]
+__all__ = ["discounted_returns", "gae", "length_adaptive_lambda", "value_loss"]
 
 
 def gae(
@@ -70,6 +70,23 @@ def discounted_returns(
   """
   check_shapes("discounted_returns", {"rewards": rewards, "mask": mask, "discount": discount})
   return gae(rewards, 0.0, mask, discount=discount, lam=1.0)
+
+
+def length_adaptive_lambda(mask: Shaped[ArrayLike, "*b t"], *, alpha: Scalar) -> Float32[jax.Array, "*b t"]:
+  """VAPO: `lambda = 1 - 1 / (alpha l)` for a response of l tokens (arXiv:2504.05118), not below 0.
+
+  The weights of GAE's terms then sum to `alpha l`: a score reaches the first token of a long response too.
+
+  Args: mask[..., T]; alpha, 0.05 in the paper. Returns: f32[..., T] for `gae(lam=...)`, constant along a sequence; 0
+    for one without a token.
+
+  >>> print(length_adaptive_lambda(jnp.array([[1, 1, 1, 1], [1, 0, 0, 0]]), alpha=0.5))
+  [[0.5 0.5 0.5 0.5]
+   [0.  0.  0.  0. ]]
+  """
+  length = jnp.sum(jnp.asarray(mask) != 0, axis=-1, dtype=jnp.int32).astype(jnp.float32)
+  lam = jnp.where(length > 0, 1.0 - 1.0 / (alpha * jnp.maximum(length, 1.0)), 0.0)
+  return per_token(jnp.maximum(lam, 0.0), mask)
 
 
 def value_loss(

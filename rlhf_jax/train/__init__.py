@@ -4,9 +4,16 @@ Modules that only some algorithms need are imported by their names: `batches` an
 `judgements` (records of feedback), `heldout` (evaluation in batches of one shape).
 """
 
-from rlhf_jax.train.array_functions import ArrayFunction, PolicyObjective, array_function, policy_objective
+from rlhf_jax.train.array_functions import (
+  ArrayFunction,
+  PolicyObjective,
+  array_function,
+  group_advantages,
+  policy_objective,
+)
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.course import Loop
+from rlhf_jax.train.critic import policy_and_value, with_critic
 from rlhf_jax.train.environment import Environment, Episodes, ImportanceWeights, PolicyConfig, make_environment
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
 from rlhf_jax.train.functions import (
@@ -16,6 +23,7 @@ from rlhf_jax.train.functions import (
   make_measure_function,
   make_score_function,
 )
+from rlhf_jax.train.greedy import make_greedy_scores
 from rlhf_jax.train.loop import run_steps
 from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.mesh import make_mesh
@@ -23,9 +31,10 @@ from rlhf_jax.train.old_logprobs import with_logprobs
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
 from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts, load_written
+from rlhf_jax.train.ptx import Ptx, open_ptx, with_ptx
 from rlhf_jax.train.rewards import Reward, make_scorer, model_scorer, normalize_head, text_scorer
 from rlhf_jax.train.rl_metrics import experience_metrics, policy_metrics
-from rlhf_jax.train.rows import by_rows, make_logprobs
+from rlhf_jax.train.rows import by_rows, make_energies, make_logprobs
 from rlhf_jax.train.sampler import Sampling, load_served, make_sampler
 from rlhf_jax.train.signals import Interrupted
 from rlhf_jax.train.speed import count_tokens
@@ -71,6 +80,7 @@ __all__ = [
   "PolicyConfig",
   "PolicyObjective",
   "PromptSet",
+  "Ptx",
   "Reward",
   "RewardError",
   "Sampling",
@@ -86,6 +96,7 @@ __all__ = [
   "exactly",
   "experience_metrics",
   "frozen",
+  "group_advantages",
   "identity",
   "init_state",
   "load_imported",
@@ -95,7 +106,9 @@ __all__ = [
   "load_served",
   "load_stage",
   "make_critic",
+  "make_energies",
   "make_environment",
+  "make_greedy_scores",
   "make_logprobs",
   "make_functions",
   "make_measure",
@@ -109,8 +122,10 @@ __all__ = [
   "make_update",
   "model_scorer",
   "normalize_head",
+  "open_ptx",
   "open_workspace",
   "place",
+  "policy_and_value",
   "policy_metrics",
   "policy_objective",
   "policy_of",
@@ -120,4 +135,6 @@ __all__ = [
   "stage_key",
   "text_scorer",
   "with_logprobs",
+  "with_critic",
+  "with_ptx",
 ]

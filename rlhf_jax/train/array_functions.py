@@ -7,17 +7,21 @@ with stage, step, and the file and line of their own code; a result of another s
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.calls import CallError, bind
-from rlhf_jax.settings import FunctionName
+from rlhf_jax.calls import CallError, guarded
+from rlhf_jax.reduce import per_token
+from rlhf_jax.settings import FunctionName, import_function
 from rlhf_jax.train.functions import RewardError
-from rlhf_jax.types import Experience
+from rlhf_jax.types import Array, Experience
 
+BY_NAME = ("advantages", "mask", "logp_ref", "values", "returns", "tokens")  # arrays of an Experience, each [B, T]
 # (logp f32[B, T], batch) -> the objective f32[B, T], and f32[B, T] that is 1 where no gradient flows, or None.
 PolicyObjective = Callable[[jax.Array, Experience], tuple[jax.Array, jax.Array | None]]
 
@@ -44,10 +48,25 @@ def array_function(settings: ArrayFunction, own: Callable[..., jax.Array]) -> Ca
     return own
   call = _named(settings)
 
+  @functools.wraps(call)
   def function(array: jax.Array, *arrays: Any, **keywords: Any) -> jax.Array:
     return _checked(settings.function, call(array, *arrays, **keywords), jnp.shape(array))
 
   return function
+
+
+def group_advantages(
+  function: Callable[..., jax.Array], returns: jax.Array, mask: Array, samples_per_prompt: int
+) -> jax.Array:
+  """Advantages f32[B, T], one on all tokens of a response, by `function(returns[N, K], ...) -> [N, K]` of each group.
+
+  A function with a parameter `lengths` gets the numbers of tokens f32[N, K] by that name. returns: f32[B], those of one
+  prompt side by side; mask: bool[B, T].
+  """
+  groups = jnp.asarray(returns, jnp.float32).reshape(-1, samples_per_prompt)
+  lengths = jnp.sum(mask, axis=1, dtype=jnp.float32).reshape(groups.shape)
+  asked = {"lengths": lengths} if "lengths" in _parameters(function) else {}
+  return per_token(function(groups, **asked).ravel(), mask)
 
 
 def policy_objective(
@@ -59,15 +78,24 @@ def policy_objective(
   maximised, or the objective and an indicator f32[B, T] that is 1 where its gradient was cut off. logp is that of the
   policy that learns; batch.logp that of the policy that sampled. Positions outside batch.mask hold anything.
 
+  A function with a parameter `logp_old` gets arrays [B, T] by their names in the place of the batch: logp_old, which is
+  batch.logp, and those of advantages, mask, logp_ref, values, returns and tokens that are parameters too. So those of
+  `rlhf_jax.objectives` are such functions.
+
   Raises (when called):
     RewardError: as in `array_function`.
   """
   if settings is None or not settings.function:
     return lambda logp, batch: own(logp, batch.logp, batch.advantages, mask=batch.mask)
   call = _named(settings)
+  asked = _parameters(call) - settings.arguments.keys()
 
   def objective(logp: jax.Array, batch: Experience) -> tuple[jax.Array, jax.Array | None]:
-    returned = call(logp, batch)
+    if "logp_old" in asked:
+      named = {name: getattr(batch, name) for name in BY_NAME if name in asked}
+      returned = call(logp, logp_old=batch.logp, **named)
+    else:
+      returned = call(logp, batch)
     value, clipped = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if clipped is not None:
       clipped = jax.lax.stop_gradient(_checked(settings.function, clipped, logp.shape))
@@ -80,17 +108,26 @@ def _named(settings: ArrayFunction) -> Callable[..., Any]:
   """The function with its arguments, whose failures are RewardErrors; their stage and step are set on the way up."""
   name = settings.function
   try:
-    call = bind(name, settings.arguments, 0.0)
+    function = guarded(import_function, name)
   except CallError as error:
     raise RewardError("", f"{name} {error} when its module was imported") from error
 
+  @functools.wraps(function)
   def named(*arrays: Any, **keywords: Any) -> Any:
     try:
-      return call(*arrays, **keywords)
+      return guarded(function, *arrays, **{**settings.arguments, **keywords})
     except CallError as error:
       raise RewardError("", f"{name} {error}") from error
 
   return named
+
+
+def _parameters(function: Callable[..., Any]) -> set[str]:
+  """The names of a function's parameters; none of a function that does not tell."""
+  try:
+    return {*inspect.signature(function).parameters}
+  except (TypeError, ValueError):
+    return set()
 
 
 def _checked(name: str, returned: Any, shape: tuple[int, ...]) -> jax.Array:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
-from rlhf_jax.objectives import token_logprobs, truncated_logits
+from rlhf_jax.objectives import score_energy, token_logprobs, truncated_logits
 from rlhf_jax.positions import only
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, specs
@@ -73,6 +73,16 @@ def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: 
     return join_rows(parts)[jnp.argsort(order.ravel())]
 
   return logprobs
+
+
+def make_energies(apply: Callable[..., Any], temperature: ArrayLike, transport: Transport) -> Callable[..., jax.Array]:
+  """`energies(params, rollout) -> f32[B, T]`, those of `score_energy`, read as by `by_rows`."""
+
+  def energies(params, rollout):
+    logits = truncated_logits(apply(params, rollout.tokens, **only(rollout.at)) / temperature, rollout.support)
+    return score_energy(logits, rollout.tokens, mask=rollout.mask)
+
+  return by_rows(energies, transport)
 
 
 def sum_of_rows(part: Part, like: Callable[[Params], Any], transport: Transport, mesh: Mesh) -> Part:

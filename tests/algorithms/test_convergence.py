@@ -13,6 +13,7 @@ import pytest
 import tabular
 
 from rlhf_jax.algorithms import ppo, reinforce
+from rlhf_jax.objectives import score_energy
 from rlhf_jax.reduce import token_weights
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.update import init_state, make_update, place
@@ -43,12 +44,17 @@ def reinforce_trainer(baseline):
 
     def step(state, uniform):
       rollout = tabular.sample(problem, state.params["logits"], uniform)
+      logits, values = apply(state.params, rollout.tokens)
+      given = state.extra
+      if baseline == "greedy":  # of the likeliest response
+        likeliest = tabular.sample(problem, 1e4 * state.params["logits"], uniform[:1])
+        given = jnp.tile(tabular.scores(problem, likeliest.tokens), SIZE)
       experience, metrics = reinforce.make_experience(
         rollout,
         tabular.logprobs(problem, problem.reference, rollout.tokens),
-        apply(state.params, rollout.tokens)[1],
+        score_energy(logits, rollout.tokens, mask=rollout.mask) if baseline == "optimal_token" else values,
         tabular.scores(problem, rollout.tokens),
-        state.extra,
+        given,
         kl_coef=kl_coef,
         baseline=baseline,
         samples_per_prompt=GROUP,
@@ -119,7 +125,7 @@ def test_the_optimum_of_the_bandit_is_the_closed_form():
 
 
 @pytest.mark.parametrize("name", ["bandit", "tree"])
-@pytest.mark.parametrize("baseline", ["none", "moving_mean", "leave_one_out", "value"])
+@pytest.mark.parametrize("baseline", ["none", "moving_mean", "leave_one_out", "greedy", "value", "optimal_token"])
 def test_reinforce_converges_to_the_tilted_reference(baseline, name):
   problem, kl_coef = PROBLEMS[name]
   train, optimizer = reinforce_trainer(baseline)

@@ -11,10 +11,11 @@ import tabular
 from tiny_chain import recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import grpo
-from rlhf_jax.objectives import group_normalize
+from rlhf_jax.objectives import group_centre, group_normalize
+from rlhf_jax.reduce import token_weights
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import init_state, make_update, place, run_epochs
+from rlhf_jax.train import ArrayFunction, init_state, make_update, place, run_epochs
 from rlhf_jax.train.metrics import read_metrics
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -51,7 +52,7 @@ def sampled(temperature=1.0):
 
 
 @pytest.mark.parametrize(
-  "centred, expected", [(group_normalize, (-1.0690, -0.5345, 0.0, 1.6036)), (grpo.centre, (-2.0, -1.0, 0.0, 3.0))]
+  "centred, expected", [(group_normalize, (-1.0690, -0.5345, 0.0, 1.6036)), (group_centre, (-2.0, -1.0, 0.0, 3.0))]
 )
 def test_advantages_by_hand(centred, expected):
   """Groups that differ by a constant have the same advantages; a group of equals has none."""
@@ -62,7 +63,7 @@ def test_advantages_by_hand(centred, expected):
   np.testing.assert_allclose(experience.advantages, np.tile(np.array(advantages)[:, None], 5), atol=1e-4)
 
 
-@pytest.mark.parametrize("kl_kind", ["k2", "k3"])
+@pytest.mark.parametrize("kl_kind", ["k2", "k3", "k3+"])
 def test_the_expected_gradient_on_one_token(kl_kind):
   """(K - 1) / K of the score's exact gradient, as the mean is of all K, and kl_coef times that of a KL: which one."""
   group, kl_coef, length = 3, 0.3, 4
@@ -77,14 +78,16 @@ def test_the_expected_gradient_on_one_token(kl_kind):
     rollout = tabular.rollout_of(BANDIT, table, rows[groups.reshape(-1)])
     logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
     scores = tabular.scores(BANDIT, rollout.tokens)
-    experience, _ = grpo.make_experience(rollout, logp_ref, scores, samples_per_prompt=group, advantages_of=grpo.centre)
+    experience, _ = grpo.make_experience(
+      rollout, logp_ref, scores, samples_per_prompt=group, advantages_of=group_centre
+    )
     shares = grpo.token_shares("constant", length)(rollout.mask)  # 1 / (B * length) on every token
     weights = shares * (len(rows) ** group) * jnp.repeat(p, group)[:, None]
     got = jax.grad(lambda table: loss_fn(table, experience, weights)[0])(table)
 
     def kl(table):
       p, ref = tabular.distribution(BANDIT, table), tabular.distribution(BANDIT, BANDIT.reference)
-      return jnp.sum(p * jnp.log(p / ref)) if kl_kind == "k2" else jnp.sum(ref * jnp.log(ref / p))
+      return jnp.sum(p * jnp.log(p / ref)) if kl_kind != "k3" else jnp.sum(ref * jnp.log(ref / p))
 
     score = jax.grad(tabular.expected_return, argnums=1)(BANDIT, table, 0.0)
     return got, (kl_coef * jax.grad(kl)(table) - (group - 1) / group * score) / length
@@ -109,7 +112,7 @@ def test_the_optimum_of_k2_is_that_of_rlhf():
       logp_ref = tabular.logprobs(BANDIT, BANDIT.reference, rollout.tokens)
       scores = tabular.scores(BANDIT, rollout.tokens)
       experience, _ = grpo.make_experience(
-        rollout, logp_ref, scores, samples_per_prompt=GROUP, advantages_of=grpo.centre
+        rollout, logp_ref, scores, samples_per_prompt=GROUP, advantages_of=group_centre
       )
 
       def pass_over(state, rows):
@@ -123,6 +126,43 @@ def test_the_optimum_of_k2_is_that_of_rlhf():
   state = train(place(init_state(jnp.asarray(BANDIT.reference), optimizer), TRANSPORT))
   expected = tabular.optimum(BANDIT, kl_coef * GROUP / (GROUP - 1))
   np.testing.assert_allclose(tabular.distribution(BANDIT, state.params), expected, atol=0.02)
+
+
+SURROGATES = {
+  "dual_clip_objective": dict(clip=0.2, bound=3.0), "cispo_objective": dict(clip=(1.0, 0.2)), "sapo_objective": {},
+  "gspo_token_objective": dict(clip=0.2), "clip_cov_objective": dict(clip=0.2, share=0.01),
+  "kl_cov_objective": dict(share=0.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_every_surrogate_is_on_policy_at_first_and_learns(name):
+  """Two updates on each rollout of a bandit, whose best action has probability 0.2 at first."""
+  steps, size = 30, 256
+  objective = ArrayFunction(f"rlhf_jax.objectives:{name}", SURROGATES[name])
+  optimizer = optax.adam(optax.linear_schedule(0.1, 0.0, 2 * steps))
+  update = make_update(make_loss(BANDIT, kl_coef=0.0, objective=objective), optimizer, TRANSPORT)
+  uniform = np.random.default_rng(0).uniform(size=(steps, size, tabular.DEPTH)).astype(np.float32)
+
+  @jax.jit
+  def train(state):
+    def step(state, uniform):
+      rollout = tabular.sample(BANDIT, state.params, uniform)
+      scores = tabular.scores(BANDIT, rollout.tokens)
+      experience, _ = grpo.make_experience(rollout, rollout.logp, scores, samples_per_prompt=GROUP)
+
+      def pass_over(state, _):
+        state, metrics = update(state, experience, token_weights(experience.mask))
+        return state, [metrics[f"policy/{key}"].values for key in ("approx_kl", "ratio_mean", "ratio_max")]
+
+      return jax.lax.scan(pass_over, state, None, 2)
+
+    return jax.lax.scan(step, state, uniform)
+
+  state, (kl, mean, largest) = train(place(init_state(jnp.asarray(BANDIT.reference), optimizer), TRANSPORT))
+  np.testing.assert_allclose(kl[:, 0], 0, atol=1e-11)
+  np.testing.assert_allclose(np.stack([mean[:, 0], largest[:, 0]]), 1, atol=1e-6)
+  assert kl[:, 1].min() > 0 and tabular.distribution(BANDIT, state.params)[2] > 0.6
 
 
 @pytest.mark.parametrize(

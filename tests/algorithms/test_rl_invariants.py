@@ -18,7 +18,7 @@ from rlhf_jax.stage import Transport
 from rlhf_jax.train.update import init_state, make_update, place
 from rlhf_jax.types import Rollout
 
-BASELINES = ["none", "moving_mean", "leave_one_out", "value"]
+BASELINES = ["none", "moving_mean", "leave_one_out", "greedy", "value"]
 ALGORITHMS = ["ppo", *BASELINES]
 KL_COEF, MOVING_MEAN, CLIP = 0.5, 0.3, 0.2
 SIZE, GROUP = 160, 4  # all rollouts are of this size, so that each experience is compiled once
@@ -127,7 +127,8 @@ def test_where_the_policy_is_the_reference_the_score_is_the_return_of_reinforce(
   assert metrics["reward/return"].compute() == pytest.approx(float(np.mean(scores)), abs=1e-6)
   mask, scores = np.asarray(rollout.mask), np.asarray(scores)
   of_others = (scores.reshape(-1, GROUP).sum(1).repeat(GROUP) - scores) / (GROUP - 1)
-  baseline = {"moving_mean": MOVING_MEAN, "leave_one_out": of_others}.get(algorithm, 0)
+  given = {"moving_mean": MOVING_MEAN, "greedy": MOVING_MEAN}
+  baseline = {**given, "leave_one_out": of_others}.get(algorithm, 0)
   expected = np.where(mask, (scores - baseline)[:, None], 0)
   np.testing.assert_allclose(np.where(mask, experience.advantages, 0), expected, atol=1e-6)
 

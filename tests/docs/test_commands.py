@@ -12,7 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from pages import BLOCKS, ROOT, code, commands
-from tiny_chain import SIZES, recipe, run_stages, shortness
+from tiny_chain import SAMPLING, SIZES, recipe, run_stages, shortness
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import sft
@@ -176,6 +176,28 @@ def test_losses_of_ones_own_are_what_they_say_and_train(chain, tmp_path, monkeyp
   config["dpo"]["loss"] = {}
   run_stages(config, chain, tmp_path / "run", {"dpo": sizes})
   assert (tmp_path / "run" / "dpo" / "done.json").exists()
+
+
+@pytest.mark.parametrize(
+  "file, mark",
+  [("my_plus.py", "def overlong"), ("my_rloo.py", "config.rloo.ptx"), ("my_remax.py", "config.reinforce_greedy.ptx")],
+)
+def test_parts_put_together_are_short_and_run(chain, tmp_path, monkeypatch, file, mark):
+  text = code("python", mark)
+  assert sum(1 for line in text.splitlines() if line.strip()) <= 15
+  (tmp_path / file).write_text(text)
+  monkeypatch.chdir(tmp_path)
+  config, _ = load_config(["--config", file, "--workdir", "x"])
+  name = config["stages"][-2]
+  sizes = {key: SIZES["ppo"][key] for key in ("num_steps", "checkpoint_every")}
+  environment = dict(batch_size=8, sampling=SAMPLING, missing_eos_score=None)
+  changes = dict(sizes, num_steps=2, environment=environment)
+  if "ptx" in config[name]:
+    changes["ptx"] = dict(length=32)
+  run_stages(config, chain, tmp_path / "run", {name: changes})
+  (row, _) = read_metrics(tmp_path / "run" / name / "metrics.jsonl")
+  found = {"reward/function"} if file == "my_plus.py" else {"ptx/loss"}
+  assert (found | ({"reward/greedy"} if file == "my_remax.py" else set())) <= row.keys()
 
 
 @pytest.mark.slow

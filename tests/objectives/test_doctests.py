@@ -10,7 +10,23 @@ import pytest
 
 from rlhf_jax import objectives, reduce
 
-MODULES = ["reduce", *(f"objectives.{name}" for name in ("kl", "language", "policy", "preference", "value"))]
+MODULES = [
+  "reduce",
+  *(
+    f"objectives.{name}"
+    for name in (
+      "advantages",
+      "distillation",
+      "kl",
+      "language",
+      "mismatch",
+      "policy",
+      "preference",
+      "surrogates",
+      "value",
+    )
+  ),
+]
 # More keyword arguments with defaults may come; these names and defaults stay.
 API = """
 token_logprobs(logits, tokens)

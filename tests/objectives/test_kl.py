@@ -166,3 +166,16 @@ def test_the_adaptive_coefficient_is_never_a_reward():
   # More than 5 horizons of samples at once, at a KL far below the target.
   assert jitted_coef(0.15, 0.0, 60_000, target=6, horizon=10_000) == 0
   assert jitted_coef(0.15, 0.0, 49_000, target=6, horizon=10_000) > 0
+
+
+def test_k3_plus_has_the_value_of_k3_and_the_slope_of_k2():
+  rng = np.random.default_rng(4)
+  logp, logp_ref = -np.abs(rng.normal(size=(2, 5, 6))).astype(np.float32)
+  mask = np.arange(6) < np.array([[6], [3], [0], [1], [5]])
+
+  def found(kind):
+    return jax.value_and_grad(lambda x: jnp.sum(kl_estimate(x, logp_ref, kind=kind, mask=mask)))(logp)
+
+  (value, slope), (of_k3, _), (_, of_k2) = found("k3+"), found("k3"), found("k2")
+  assert value == pytest.approx(float(of_k3), rel=1e-6) and value != pytest.approx(float(found("k2")[0]), rel=1e-2)
+  np.testing.assert_array_equal(slope, of_k2)

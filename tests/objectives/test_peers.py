@@ -19,8 +19,11 @@ import numpy as np
 import pytest
 
 from rlhf_jax.objectives import (
+  cispo_objective,
   dpo_loss,
+  dual_clip_objective,
   gae,
+  generalized_jsd_loss,
   group_normalize,
   ipo_loss,
   kl_estimate,
@@ -28,6 +31,7 @@ from rlhf_jax.objectives import (
   leave_one_out,
   orpo_loss,
   ppo_policy_objective,
+  sapo_objective,
   sequence_ratio_objective,
   simpo_loss,
   token_entropy,
@@ -217,6 +221,7 @@ def trl_grpo(trl, mask=MASK, **changes):
   inputs = {"prompt_ids": completion[:, :1], "prompt_mask": completion[:, :1], "completion_ids": completion}
   inputs |= {"completion_mask": completion, "advantages": torch.tensor(ADVANTAGES)}
   inputs |= {"old_per_token_logps": torch.tensor(OLD), "ref_per_token_logps": torch.tensor(REF)}
+  inputs |= {"num_items_in_batch": completion.sum()}
 
   def loss_of(logp):
     settings = trainer(**{**defaults, **changes})
@@ -258,6 +263,47 @@ def test_an_empty_response_counts_in_trls_mean_over_sequences(trl):
   mask = MASK & (np.arange(N) != 2)[:, None]
   theirs, found = trl_grpo(trl, mask), our_grpo(sequence_weights(mask), mask=mask)
   assert_same([x * (N - 1) / N for x in found], theirs)
+
+
+@pytest.mark.parametrize(
+  "objective, settings",
+  [
+    (lambda *a, **kw: dual_clip_objective(*a, clip=(0.1, 0.3), bound=1.5, **kw)[0], dict(delta=1.5)),
+    (lambda *a, **kw: cispo_objective(*a, clip=(1.0, 0.2), **kw)[0], dict(loss_type="cispo", epsilon_high=1.2)),
+    (sapo_objective, dict(loss_type="sapo", sapo_temperature_pos=1.0, sapo_temperature_neg=1.05)),
+  ],
+  ids=("dual clip", "CISPO", "SAPO"),
+)
+def test_variants_of_the_surrogate_equal_trl(trl, objective, settings):
+  """A mean over sequences, but for CISPO's over tokens."""
+  args = {"use_bias_correction_kl": False, "delta": None} | {
+    name: value for name, value in settings.items() if name.startswith(("sapo", "delta"))
+  }
+  theirs = trl_grpo(trl, args=SimpleNamespace(**args), **{k: v for k, v in settings.items() if k not in args})
+  weights = (token_weights if settings.get("loss_type") == "cispo" else sequence_weights)(MASK)
+
+  def loss(logp):
+    gain = objective(logp, OLD, per_token(ADVANTAGES, LOGP), mask=MASK)
+    return weighted_sum(0.1 * kl_estimate(logp, REF, kind="k3", mask=MASK) - gain, weights)
+
+  assert_same(ours(loss, LOGP), theirs)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_distillation_equals_trl(trl, beta):
+  import torch
+
+  module = trl("experimental.gkd.gkd_trainer")
+  student, teacher = np.random.default_rng(7).normal(0, 2, (2, N, T, 5)).astype(np.float32)
+  labels = torch.where(torch.tensor(MASK), 0, -100)
+
+  def theirs(logits):
+    return module.GKDTrainer.generalized_jsd_loss(logits, torch.tensor(teacher), labels=labels, beta=beta)
+
+  def loss(logits):
+    return weighted_sum(generalized_jsd_loss(logits, teacher, beta=beta, mask=MASK), token_weights(MASK))
+
+  assert_same(ours(loss, student), backward(theirs, student))
 
 
 def test_rloo_equals_trl(trl):

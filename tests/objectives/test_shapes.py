@@ -22,6 +22,7 @@ PAIR, ROW, CUBE = (N, N), (N,), (N, N, N)
 # function -> (its array arguments with their shapes, other arguments)
 FOUR = dict.fromkeys(("logp_chosen", "logp_rejected", "ref_logp_chosen", "ref_logp_rejected", "mask"), PAIR)
 TWO = dict.fromkeys(("logp_chosen", "logp_rejected", "mask"), PAIR)
+PPO = dict.fromkeys(("logp", "logp_old", "advantages", "mask"), PAIR)
 SHAPES = {
   "bradley_terry_loss": (dict.fromkeys(("chosen", "rejected", "margin", "label_smoothing", "mask"), PAIR), {}),
   "discounted_returns": (dict.fromkeys(("rewards", "mask", "discount"), PAIR), {}),
@@ -41,7 +42,19 @@ SHAPES = {
   "orpo_loss": (TWO | dict(beta=PAIR), {}),
   "pairwise_ranking_loss": (dict(rewards=PAIR, ranks=PAIR, margin=ROW), {}),
   "plackett_luce_loss": (dict(rewards=PAIR, ranks=PAIR), {}),
-  "ppo_policy_objective": (dict.fromkeys(("logp", "logp_old", "advantages", "mask"), PAIR), dict(clip=0.2)),
+  "cispo_objective": (PPO, dict(clip=0.2)),
+  "clip_cov_objective": (PPO, dict(clip=0.2)),
+  "dual_clip_objective": (PPO, dict(clip=0.2)),
+  "generalized_jsd_loss": (dict(logits=CUBE, logits_teacher=CUBE, mask=PAIR), dict(beta=0.5)),
+  "gspo_token_objective": (PPO, dict(clip=0.2)),
+  "kl_cov_objective": (PPO, {}),
+  "masked_sequence_ratios": (dict.fromkeys(("logp", "logp_sampler", "mask"), PAIR), {}),
+  "masked_token_ratios": (dict.fromkeys(("logp", "logp_sampler", "mask"), PAIR), {}),
+  "optimal_baseline": (dict(rewards=PAIR, lengths=PAIR), {}),
+  "optimal_token_baseline": (dict.fromkeys(("returns", "energies", "mask"), CUBE), {}),
+  "ppo_policy_objective": (PPO, dict(clip=0.2)),
+  "sapo_objective": (PPO, {}),
+  "score_energy": (dict(logits=CUBE, tokens=PAIR, mask=PAIR), {}),
   "rating_loss": (dict.fromkeys(("rewards", "ratings", "mask"), PAIR), {}),
   "reinforce_objective": (dict.fromkeys(("logp", "advantages", "mask"), PAIR), {}),
   "sequence_ratio_objective": (dict(logp=PAIR, logp_old=PAIR, advantages=ROW, mask=PAIR), dict(clip=0.2)),
@@ -65,8 +78,10 @@ ALONE = {
   "adaptive_kl_coef",
   "constant_weights",
   "float32",
+  "group_centre",
   "group_normalize",
   "leave_one_out",
+  "length_adaptive_lambda",
   "ordered_pairs",
   "sequence_weights",
   "token_weights",
@@ -110,7 +125,7 @@ def tried(name):
 def test_every_function_of_several_arrays_is_tried():
   public = {name for name in (*objectives.__all__, *reduce.__all__) if name != "check_shapes"}
   assert set(SHAPES) | ALONE == public
-  assert sum(len(list(tried(name))) for name in SHAPES) > 600
+  assert sum(len(list(tried(name))) for name in SHAPES) > 900
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -106,6 +106,12 @@ OUT_OF_RANGE = {
   "grpo": [("grpo.clip[1]", -0.1, "at least 0"), ("grpo.kl_coef", -0.1, "at least 0")],
   "rloo": [("rloo.clip", -1.0, "at least 0"), ("rloo.epochs", 0, "at least 1")],
   "reinforce": [("reinforce.moving_decay", 1.5, "between 0 and 1")],
+  "reinforce_plus_plus": [("reinforce_plus_plus.clip[0]", -0.1, "at least 0")],
+  "ppo_ptx": [("ppo_ptx.ptx.coef", -1.0, "at least 0"), ("ppo_ptx.ptx.rows", 0, "at least 1")],
+  "distillation": [
+    ("distillation.beta", 1.5, "between 0 and 1"),
+    ("distillation.student_share", -0.1, "between 0 and 1"),
+  ],
   "best_of_n": [("best_of_n.responses", 0, "at least 1")],
   "refinement": [("refinement.rewrites", 0, "at least 1")],
   "verifiable": [("verifiable_accuracy.shots[0]", -1, "at least 0")],

@@ -398,7 +398,7 @@ def test_a_file_of_weights_that_cannot_be_read_here_is_named_before_anything_run
   assert "to read GGUF, install the package gguf" in refused(config, workdir)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "reinforce", "rloo", "grpo"])
+@pytest.mark.parametrize("name", ["quickstart", "reinforce", "reinforce_plus_plus", "rloo", "grpo"])
 def test_rl_at_temperature_0_is_refused(name, workdir):
   """The likeliest token needs no temperature to be divided by, and gives a policy nothing to compare."""
   config = recipe(name)

@@ -494,7 +494,7 @@ MUTATIONS = [
   Mutation(
     "a group of one is silently 0",
     NORMAL + "a_group_of_one_is_refused_and_one_of_equal_rewards_is_zero",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "if size < 2:",
     "if size < 2:\n    return jnp.zeros_like(rewards)\n  if size < 2:",
   ),
@@ -508,23 +508,23 @@ MUTATIONS = [
   Mutation(
     "equal rewards divide by a deviation of 0",
     NORMAL + "a_group_of_one_is_refused_and_one_of_equal_rewards_is_zero",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "return centred / (std + eps)",
     "return centred / std",
   ),
   Mutation(
     "a mean without keepdims",
     NORMAL + "the_mean_of_a_group_is_taken_from_that_group",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "jnp.mean(rewards, axis=-1, keepdims=True)",
     "jnp.mean(rewards, axis=-1)",
   ),
   Mutation(
     "groups across prompts",
     NORMAL + "the_mean_of_a_group_is_taken_from_that_group",
-    "algorithms/reinforce.py",
-    "returns.reshape(-1, samples_per_prompt)",
-    "returns.reshape(samples_per_prompt, -1).T",
+    "train/array_functions.py",
+    ".reshape(-1, samples_per_prompt)",
+    ".reshape(samples_per_prompt, -1).T",
   ),
   # KL
   Mutation(
@@ -694,7 +694,7 @@ MUTATIONS = [
   Mutation(
     "group normalisation with ddof 1",
     NUMERICS + "ddof_of_whitening_and_of_group_normalisation",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "eps: Scalar = 1e-6, ddof: int = 0",
     "eps: Scalar = 1e-6, ddof: int = 1",
   ),
@@ -752,7 +752,7 @@ MUTATIONS = [
   Mutation(
     "leave-one-out with the mean of all",
     INVARIANT + "7_gradients_are_exact_by_enumeration",
-    "objectives/policy.py",
+    "objectives/advantages.py",
     "return _centred(rewards) * (size / (size - 1))",
     "return _centred(rewards)",
   ),
@@ -788,8 +788,8 @@ MUTATIONS = [
     "lam is not the config's",
     INVARIANT + "10_a_config_key_that_is_changed_changes_the_update",
     "algorithms/ppo.py",
-    "lam=config.lam",
-    "lam=0.95",
+    "config.lam_alpha else config.lam",
+    "config.lam_alpha else 0.95",
   ),
   Mutation(
     "a reward model's scores are fetched",

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rlhf_jax.algorithms import dpo, grpo, ppo
-from rlhf_jax.objectives import group_normalize, ppo_policy_objective
-from rlhf_jax.train import ArrayFunction, RewardError, array_function, policy_objective
+from rlhf_jax.objectives import dual_clip_objective, group_normalize, ppo_policy_objective
+from rlhf_jax.train import ArrayFunction, RewardError, array_function, group_advantages, policy_objective
 from rlhf_jax.train.comparisons import pair_weights
 from rlhf_jax.train.functions import called_in
 from rlhf_jax.train.pair_losses import Loss, pair_loss
@@ -21,6 +21,12 @@ from rlhf_jax.objectives import bradley_terry_loss, ppo_policy_objective
 
 def clipped(logp, batch, clip):
   return ppo_policy_objective(logp, batch.logp, batch.advantages, clip=clip, mask=batch.mask)
+
+def by_name(logp, logp_old, logp_ref, *, advantages, mask, scale):
+  return jnp.where(mask, (logp - logp_old) * advantages * scale + logp_ref, 0.0)
+
+def by_length(scores, lengths):
+  return scores / lengths
 
 def plain(logp, batch):
   return jnp.where(batch.mask, logp * batch.advantages, 0.0)
@@ -66,6 +72,49 @@ def test_an_objective_of_ones_own_is_what_the_policy_maximises(own):
   jax.tree.map(np.testing.assert_array_equal, jax.jit(found)(LOGP, BATCH), jax.jit(built_in)(LOGP, BATCH))
   value, clipped = policy_objective(own("plain"), None)(LOGP, BATCH)
   assert clipped is None and value.shape == SHAPE
+
+
+def test_a_function_with_logp_old_gets_the_arrays_that_it_names(own):
+  """So those of `rlhf_jax.objectives` need no function around them."""
+  batch = BATCH.replace(logp_ref=2 * LOGP)
+  value, clipped = jax.jit(policy_objective(own("by_name", scale=2.0), None))(LOGP, batch)
+  expected = np.where(MASK, 2 * (LOGP - BATCH.logp) * BATCH.advantages + 2 * LOGP, 0)
+  np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+  assert clipped is None
+  settings = ArrayFunction("rlhf_jax.objectives:dual_clip_objective", dict(clip=0.1, bound=1.2))
+  expected = dual_clip_objective(LOGP, BATCH.logp, BATCH.advantages, clip=0.1, bound=1.2, mask=MASK)
+  jax.tree.map(np.testing.assert_array_equal, policy_objective(settings, None)(LOGP, BATCH), expected)
+
+
+@pytest.mark.parametrize(
+  "name, arguments",
+  [
+    ("dual_clip_objective", dict(clip=0.2, bound=3.0)), ("cispo_objective", dict(clip=(1.0, 0.3))),
+    ("sapo_objective", {}), ("gspo_token_objective", dict(clip=(3e-4, 4e-4))), ("clip_cov_objective", dict(clip=0.2)),
+    ("kl_cov_objective", {}), ("ppo_policy_objective", dict(clip=0.2)),
+  ],
+)  # fmt: skip
+def test_every_surrogate_is_an_objective_of_a_config(name, arguments):
+  """On-policy each is worth the advantage, or has its slope, and nothing is clipped but by choice."""
+  batch = BATCH.replace(logp=LOGP)
+  objective = policy_objective(ArrayFunction(f"rlhf_jax.objectives:{name}", arguments), None)
+  slope = jax.grad(lambda logp: jnp.sum(objective(logp, batch)[0]))(LOGP)
+  sure = objective(LOGP, batch)[1] if "cov" in name else np.zeros(SHAPE)
+  expected = np.where(MASK, batch.advantages, 0)
+  np.testing.assert_allclose(slope, np.where(sure, slope, expected), rtol=1e-5)
+
+
+def test_advantages_by_groups_and_their_lengths(own):
+  returns = np.float32([1, 2, 6, 3])
+  mask = np.arange(6) < np.array([[4], [2], [3], [1]])
+  found = group_advantages(array_function(own("by_length"), group_normalize), returns, mask, 2)
+  np.testing.assert_array_equal(found, np.float32([0.25, 1, 2, 3])[:, None] * np.ones((1, 6)))
+  found = group_advantages(array_function(own("median"), group_normalize), returns, mask, 2)
+  np.testing.assert_array_equal(found[:, 0], [-0.5, 0.5, 1.5, -1.5])
+  found = group_advantages(
+    array_function(ArrayFunction("rlhf_jax.objectives:optimal_baseline"), None), returns, mask, 2
+  )
+  np.testing.assert_allclose(found[:, 0], [-1 / 3, 2 / 3, 0.75, -2.25], rtol=1e-6)
 
 
 def test_ppo_and_grpo_train_what_the_function_says(own):

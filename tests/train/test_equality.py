@@ -17,7 +17,7 @@ from rlhf_jax.models import DecoderConfig, add_lora, language_model, stack_layer
 from rlhf_jax.positions import positions_of
 from rlhf_jax.reduce import sequence_weights, token_weights
 from rlhf_jax.stage import Transport
-from rlhf_jax.train import by_rows, init_state, make_logprobs, make_measure, make_update, place
+from rlhf_jax.train import by_rows, init_state, make_logprobs, make_measure, make_update, place, policy_and_value
 from rlhf_jax.train.comparisons import pair_weights, sum_to_one
 from rlhf_jax.train.mesh import using_devices
 from rlhf_jax.train.workspace import select_model
@@ -83,7 +83,7 @@ def of_policy(stage):
     if stage == "grpo":
       loss_fn = grpo.make_loss(model.apply, clip=(0.2, 0.3), ratio="sequence", kl_coef=0.1, kl_kind="k3")
       return loss_fn, alone["policy"], batch, np.asarray(sequence_weights(MASK))
-    apply = functools.partial(ppo._apply, model, stage == "ppo_shared")
+    apply, _ = policy_and_value(model, shared_trunk=stage == "ppo_shared")
     loss_fn = ppo.make_loss(apply, clip=0.2, value_clip=0.2, value_coef=0.5, entropy_coef=0.01, temperature=0.7)
     shared = {"policy": with_head(model, policy(model))}
     return loss_fn, shared if stage == "ppo_shared" else both, batch, tokens

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rlhf_jax.algorithms import dpo, ppo, pretrain, reinforce, reward_model, rloo, sft
+from rlhf_jax.algorithms import distillation, dpo, ppo, pretrain, reinforce, reward_model, rloo, sft
 from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.pipeline.plan import Step
 from rlhf_jax.tools.compile.counts import moved
@@ -223,8 +223,33 @@ def _reinforcement(place: _Place) -> StagePrograms:
   batch = jax.tree.map(lambda x: place.array(x.dtype, each, *x.shape[1:]), experience)
   weighed = (each,) if module is rloo else (each, length)  # a weight for each sequence, or for each token
   calls = getattr(config, "epochs", 1) * minibatches
-  programs.append(place.update(update, state, batch, place.array(f32, *weighed), each * length, calls))
+  shares, tokens, beside = place.array(f32, *weighed), each * length, 0.0
+  if ptx := getattr(config, "ptx", None):
+    shape = each, ptx.rows, ptx.length
+    batch = batch, Batch(place.array(jnp.int32, *shape), place.array(bool, *shape))
+    shares, tokens = (shares, place.array(f32, *shape)), tokens + math.prod(shape)
+    beside = place.minimum(policy_of(state.params), 2, 1)  # the policy is read again, for the text
+  program = place.update(update, state, batch, shares, tokens, calls)
+  programs.append(dataclasses.replace(program, minimum=program.minimum + beside))
   return StagePrograms(programs, {**resident, **reward})
+
+
+def _distillation(place: _Place) -> StagePrograms:
+  """A step on the student's own responses."""
+  config, sampling = place.config, place.config.sampling
+  policy = place.policy()
+  teacher = {"teacher": place.frozen(policy)}
+  optimizer, update, logits_of = distillation.build(config, place.model, place.transport, 1000)
+  state = place.state(policy, optimizer)
+  shape = config.batch_size, sampling.max_prompt_tokens + sampling.max_new_tokens
+  batch = Batch(place.array(jnp.int32, *shape), place.array(bool, *shape))
+  taught = distillation.Taught(batch, place.array(jnp.float32, *shape, place.model.config.vocab_size))
+  held = {"parameters": state.params}
+  programs = _sampling(place, sampling, held, policy_of(state.params), {}, config.batch_size, 1)
+  arguments = (*teacher.values(), batch.tokens, None)
+  programs.append(place.forward("teacher", logits_of, arguments, teacher, math.prod(shape)))
+  programs.append(place.update(update, state, taught, place.array(jnp.float32, *shape), math.prod(shape)))
+  return StagePrograms(programs, {**held, "optimizer": state.opt_state, **teacher})
 
 
 def _first_state(place: _Place, policy: Params, optimizer: Any) -> tuple[Params, Any, Tree]:
@@ -293,6 +318,7 @@ def _count(tree: Tree) -> int:
 _STAGES: dict[str, Callable[[_Place], StagePrograms]] = {
   pretrain.__name__: _language(pretrain.build, packed=False),
   sft.__name__: _language(sft.build, packed=True),
+  distillation.__name__: _distillation,
   dpo.__name__: _dpo,
   reward_model.__name__: _reward_model,
 }
