@@ -73,7 +73,7 @@ class Rollout(struct.PyTreeNode):
 
 
 class Experience(struct.PyTreeNode):
-  """The data of a policy update, all [B, T]."""
+  """The data of a policy update, [B, T] but for what is of a whole response."""
 
   tokens: Array
   """i32, prompts and responses."""
@@ -91,6 +91,10 @@ class Experience(struct.PyTreeNode):
   """f32, log-probs of the reference in nats; None without a reference."""
   support: Array | None = None
   """u8[B, T, ceil(V / 8)], the tokens that could be drawn, as in `Rollout`; None where all could."""
+  scores: Array | None = None
+  """f32[B], scores of the responses, before any penalty; None where they were not recorded."""
+  finished: Array | None = None
+  """bool[B], True where EOS or a stop string ended the response; None where that was not recorded."""
 
 
 class TrainState(struct.PyTreeNode):

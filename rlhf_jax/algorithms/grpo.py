@@ -157,7 +157,7 @@ def make_experience(
   groups = scores.astype(jnp.float32).reshape(-1, samples_per_prompt)
   advantages = per_token(advantages_of(groups).ravel(), mask)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
-  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support, scores=scores, finished=rollout.finished)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),

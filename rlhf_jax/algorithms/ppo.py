@@ -126,7 +126,6 @@ def make_loss(
 
   apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T]); weights f32[B, T].
   """
-
   gain_of = policy_objective(objective, functools.partial(ppo_policy_objective, clip=clip))
 
   def loss_fn(params, batch: Experience, weights):
@@ -144,15 +143,15 @@ def make_loss(
 
 
 def make_experience(
-  rollout: Rollout, logp_ref: jax.Array, values: jax.Array, scores: jax.Array, kl_coef: jax.Array, config: Config
-) -> tuple[Experience, Metrics]:
+  rollout: Rollout, logp_ref: jax.Array, values: jax.Array, scores: jax.Array, kl_coef: jax.Array, config: Config,
+  token_scores: jax.Array | None = None,
+) -> tuple[Experience, Metrics]:  # fmt: skip
   """Advantages and returns of a rollout, and metrics; whitens over the whole rollout.
 
-  logp_ref, the reference's log-probs, and values are f32[B, T]; scores f32[B]; kl_coef a scalar.
+  logp_ref (of the reference), values and token_scores (see `shaped_rewards`) are f32[B, T]; scores f32[B].
   """
-  mask = rollout.mask
-  kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
-  rewards = shaped_rewards(scores, kl, mask, coef=kl_coef)
+  mask, kl = rollout.mask, kl_estimate(rollout.logp, logp_ref, kind="k1", mask=rollout.mask)  # [B, T]
+  rewards = shaped_rewards(scores, kl, mask, coef=kl_coef, token_scores=token_scores)
   if config.whiten_rewards:
     rewards = whiten(rewards, mask, shift_mean=False)
   advantages = gae(rewards, values, mask, discount=config.discount, lam=config.lam)
@@ -160,7 +159,8 @@ def make_experience(
   if config.whiten_advantages:
     advantages = whiten(advantages, mask)
   sequence_kl = jnp.sum(kl, axis=1)
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, logp_ref, rollout.support)
+  recorded = (logp_ref, rollout.support, scores, rollout.finished)
+  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, *recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(kl_coef, jnp.ones(())),
@@ -182,9 +182,9 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   values_of = by_rows(values_of, transport)
 
   @jax.jit
-  def experience_of(params, reference, rollout, scores, kl_coef):
-    logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
-    return make_experience(rollout, logp_ref, values_of(params, rollout.tokens), scores, kl_coef, config)
+  def experience_of(params, reference, rollout, scores, kl_coef, token_scores=None):
+    logp_ref, values = logprobs(reference, rollout.tokens, rollout.mask), values_of(params, rollout.tokens)
+    return make_experience(rollout, logp_ref, values, scores, kl_coef, config, token_scores)
 
   return optimizer, update, experience_of
 
@@ -205,7 +205,8 @@ def run(config: Config, stage: Stage) -> None:
 
   def step(state: TrainState, index: int):
     batch = episodes(state.params["policy"], index)
-    experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, state.extra["kl_coef"])
+    given = (state.params, reference, batch.rollout, batch.scores, state.extra["kl_coef"], batch.token_scores)
+    experience, metrics = experience_of(*given)
     state, pooled = run_epochs(
       update, state, experience, token_weights, epochs=config.epochs, minibatches=config.minibatches,
       seed=(stage.stage_seed, index),
@@ -230,8 +231,7 @@ def _initial(config: Config, stage: Stage, model, tokenizer) -> dict:
     return {"policy": model.init_head(stage_key(stage), policy)}
   value = load_stage(stage, config.value_init, model, tokenizer) if config.value_init else policy
   if "head" in value:
-    head = {part: value["head"][part] for part in ("kernel", "bias")}  # a state has no likelihood of a response
-    value = {**value, "head": head}
+    value = {**value, "head": {part: value["head"][part] for part in ("kernel", "bias")}}  # a state has no likelihood
   else:
     value = model.init_head(stage_key(stage), value)
   return {"policy": policy, "value": only_scored(value)}

@@ -116,11 +116,13 @@ def make_experience(
   kl_coef: NonNegativeFloat,
   baseline: Baseline,
   samples_per_prompt: int,
+  token_scores: jax.Array | None = None,
 ) -> tuple[Experience, Metrics]:
   """Advantages f32[B, T] of a rollout, and metrics. Pure.
 
   logp_ref, the reference's log-probs, is f32[B, T]; values f32[B, T], for the value baseline only; scores f32[B];
-  moving_mean a scalar.
+  moving_mean a scalar; token_scores f32[B, T], the part of the scores on single tokens, which the value baseline alone
+  tells from the rest: the other baselines are of whole responses.
   """
   mask = rollout.mask
   kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
@@ -129,14 +131,14 @@ def make_experience(
   to_go = None
   if baseline == "value":
     assert values is not None, "the value baseline needs values"
-    to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)
+    to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef, token_scores=token_scores), mask)
     advantages = to_go - values  # [B, T]
   elif baseline == "leave_one_out":
     advantages = per_token(leave_one_out(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
   else:
     advantages = per_token(returns - (moving_mean if baseline == "moving_mean" else 0.0), mask)
   critic = {} if to_go is None else {"values": values, "returns": to_go}
-  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support, scores=scores, finished=rollout.finished)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
@@ -162,7 +164,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   values_of = by_rows(model.value, transport)
 
   @jax.jit
-  def experience_of(params, reference, rollout, scores, moving_mean):
+  def experience_of(params, reference, rollout, scores, moving_mean, token_scores=None):
     logp_ref = logprobs(reference, rollout.tokens, rollout.mask)
     values = values_of(params["value"], rollout.tokens) if with_value else None
     return make_experience(
@@ -174,6 +176,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
       kl_coef=config.kl_coef,
       baseline=config.baseline,
       samples_per_prompt=config.environment.samples_per_prompt,
+      token_scores=token_scores,
     )
 
   return optimizer, update, experience_of
@@ -198,7 +201,9 @@ def run(config: Config, stage: Stage) -> None:
     batch = episodes(state.params["policy"], index)
     moving = state.extra["moving_mean"]  # NaN until there is a batch to start from
     moving = jnp.where(jnp.isnan(moving), jnp.mean(batch.scores), moving)
-    experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, moving)
+    experience, metrics = experience_of(
+      state.params, reference, batch.rollout, batch.scores, moving, batch.token_scores
+    )
     weights = experience.mask / len(batch.scores)  # a mean over sequences of their token sums
     start = time.perf_counter()
     state, part = update(state, experience, weights)

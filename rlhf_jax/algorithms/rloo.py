@@ -106,7 +106,7 @@ def make_experience(
   returns = scores - kl_coef * sequence_kl
   advantages = per_token(advantages_of(returns.reshape(-1, samples_per_prompt)).ravel(), mask)
   ones = jnp.ones_like(returns)
-  recorded = dict(logp_ref=logp_ref, support=rollout.support)
+  recorded = dict(logp_ref=logp_ref, support=rollout.support, scores=scores, finished=rollout.finished)
   experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, ones),

@@ -7,7 +7,8 @@ Modules that only some algorithms need are imported by their names: `batches` an
 from rlhf_jax.train.array_functions import ArrayFunction, PolicyObjective, array_function, policy_objective
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.course import Loop
-from rlhf_jax.train.environment import Environment, Episodes, PolicyConfig, make_environment
+from rlhf_jax.train.environment import Environment, PolicyConfig, make_environment
+from rlhf_jax.train.episodes import Episodes
 from rlhf_jax.train.epochs import check_minibatches, learner_counts, run_epochs
 from rlhf_jax.train.functions import (
   Function,
