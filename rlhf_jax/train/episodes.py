@@ -124,9 +124,7 @@ def _merged(kept: Episodes, new: Episodes, rows: np.ndarray) -> Episodes:
     tokens = tuple(jnp.zeros(kept.rollout.mask.shape) if x is None else x for x in tokens)
   before, after = (kept.rollout, kept.scores, tokens[0]), (new.rollout, new.scores, tokens[1])
   with sent():
-    found = _rows_of_both(before, after, rows.astype(np.int32))
-  # Where the arrays lay before, so that what comes next is compiled once.
-  rollout, scores, token_scores = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), found, before)
+    rollout, scores, token_scores = jax.tree.map(lambda x, y: _of_both(x, y, rows.astype(np.int32)), before, after)
   return Episodes(
     rollout,
     scores,
@@ -139,6 +137,12 @@ def _merged(kept: Episodes, new: Episodes, rows: np.ndarray) -> Episodes:
   )
 
 
+def _of_both(kept: jax.Array, new: jax.Array, rows: np.ndarray) -> jax.Array:
+  """Rows of two arrays, which lie where `kept` lay, so that what reads them is compiled once."""
+  found = _rows_of(kept, new, rows)
+  return found if found.sharding.is_equivalent_to(kept.sharding, kept.ndim) else jax.device_put(found, kept.sharding)
+
+
 @jax.jit
-def _rows_of_both(kept: Any, new: Any, rows: jax.Array) -> Any:
-  return jax.tree.map(lambda x, y: jnp.concatenate([x, y])[rows], kept, new)
+def _rows_of(kept: jax.Array, new: jax.Array, rows: jax.Array) -> jax.Array:
+  return jnp.concatenate([kept, new])[rows]
