@@ -101,8 +101,9 @@ def refill(first: Episodes, draw: Callable[[int], Episodes], max_refills: int, c
     episodes = _merged(episodes, new, (places[:, None] * copies + np.arange(copies)).ravel())
     spread, rounds = np.concatenate([spread, drawn[-1]])[places], rounds + 1
     for name, value in new.metrics.items():
-      if name.startswith(SUMMED):
-        metrics[name] = metrics[name] + value
+      before = metrics.get(name)
+      if name.startswith(SUMMED) and isinstance(before, float) and isinstance(value, float):
+        metrics[name] = before + value
   alike = ~np.concatenate(drawn)
   metrics |= {
     "refill/rounds": float(rounds),
@@ -119,9 +120,9 @@ def _merged(kept: Episodes, new: Episodes, rows: np.ndarray) -> Episodes:
     both = [*first, *second]
     return [both[row] for row in rows] if both else []
 
-  tokens = kept.token_scores, new.token_scores
+  tokens = [kept.token_scores, new.token_scores]
   if any(x is not None for x in tokens):
-    tokens = tuple(jnp.zeros(kept.rollout.mask.shape) if x is None else x for x in tokens)
+    tokens = [jnp.zeros(kept.rollout.mask.shape) if x is None else x for x in tokens]
   before, after = (kept.rollout, kept.scores, tokens[0]), (new.rollout, new.scores, tokens[1])
   with sent():
     rollout, scores, token_scores = jax.tree.map(lambda x, y: _of_both(x, y, rows.astype(np.int32)), before, after)

@@ -224,7 +224,7 @@ def _scored(items: list[dict[str, _Item]], mask: Array, function: BoundFunction)
     raise function.error("returned parts of other names in another process")
   named = {name: np.array([np.sum(item[name]) for item in items], np.float32) for name in names}
   added = [name for name in names if TOTAL not in names or name == TOTAL]
-  total = np.sum([named[name] for name in added], axis=0, dtype=np.float32)
+  total = np.asarray(np.sum([named[name] for name in added], axis=0), np.float32)
   tokens = None
   if any(np.ndim(item[name]) for item in items for name in added):
     places = host(mask) != 0

@@ -57,7 +57,7 @@ def _compiled(copies: int) -> Callable[..., tuple[jax.Array, jax.Array | None, d
     token_scores = functools.reduce(jnp.add, (factors[name] * tokens[name] for name in tokens)) if tokens else None
     if missing is not None:
       scores = jnp.where(finished, scores, missing)
-      if tokens:
+      if token_scores is not None:
         token_scores = jnp.where(finished[:, None], token_scores, 0.0)
     ones = jnp.ones_like(scores)
     metrics = {"reward/proxy": Mean(scores, ones), "reward/std": Mean(jnp.std(scores), jnp.ones(()))}
