@@ -55,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
   learner.environment.sampling.temperature = 1.0
   if name == "dapo":
     learner.update(weights="token", clip=(0.2, 0.28), kl_coef=0.0)
-    learner.environment.max_refills = 3
+    learner.environment.update(max_refills=3, refill_part="function")
     longest = learner.environment.sampling.max_new_tokens
     overlong = dict(function="rlhf_jax.train.shaping:overlong", arguments=dict(max_length=longest, cache=longest // 4))
     learner.environment.reward.parts = dict(overlong=overlong)

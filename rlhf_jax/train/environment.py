@@ -14,6 +14,7 @@ from rlhf_jax import data
 from rlhf_jax.data.files import Row
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeInt, PositiveInt
+from rlhf_jax.settings import nearest
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train.course import Loop
 from rlhf_jax.train.episodes import Episodes, refill
@@ -58,10 +59,16 @@ class Environment:
   max_refills: NonNegativeInt = 0
   """Number of times, at most, that a step draws further prompts in the place of those whose responses all have the same
   score (dynamic sampling, DAPO, section 3.2); 0 keeps every prompt."""
+  refill_part: str = ""
+  """Name of the part of the reward whose scores are compared: "model", "function" or one of `reward.parts`; "" for the
+  whole score, which with a part such as overlong differs between responses that are equally wrong."""
 
   def __post_init__(self):
     if self.max_refills and self.samples_per_prompt == 1:
       raise ValueError("max_refills is for groups whose scores are alike, and samples_per_prompt=1 makes no groups")
+    named = [*(["model"] if self.reward.checkpoint else []), *self.reward.functions()]
+    if self.refill_part and self.refill_part not in named:
+      raise ValueError(f"refill_part={self.refill_part!r} is no part of the reward.{nearest(self.refill_part, named)}")
     if self.sampling.temperature == 0:
       raise ValueError("sampling.temperature=0 always takes the likeliest token, and RL must explore: set it above 0")
 
@@ -129,7 +136,8 @@ class EpisodeSource:
         new_key = jax.random.fold_in(key, REFILLS + refill)
       return self._draw(params, index, index * rounds + refill, zlib.crc32(b"refills %d" % seed), new_key)
 
-    return refill(first, further, rounds, self.settings.samples_per_prompt) if rounds else first
+    settings = dict(copies=self.settings.samples_per_prompt, part=self.settings.refill_part)
+    return refill(first, further, rounds, **settings) if rounds else first
 
   def _draw(self, params: Params, step: int, batch: int, seed: int, key: jax.Array) -> Episodes:
     """The episodes of a batch of the prompts as `seed` shuffles them."""

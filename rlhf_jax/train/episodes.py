@@ -80,7 +80,9 @@ def take_places(kept: np.ndarray, new: np.ndarray) -> np.ndarray:
   return places
 
 
-def refill(first: Episodes, draw: Callable[[int], Episodes], max_refills: int, copies: int) -> Episodes:
+def refill(
+  first: Episodes, draw: Callable[[int], Episodes], max_refills: int, *, copies: int, part: str = ""
+) -> Episodes:
   """The episodes in which groups with spread have taken the places of those without, as far as there are any.
 
   A place for which `max_refills` rounds have found none keeps its group. Metrics are those of the prompts drawn first,
@@ -91,12 +93,17 @@ def refill(first: Episodes, draw: Callable[[int], Episodes], max_refills: int, c
   Args:
     draw: function from the number of a round, from 0, to as many episodes of further prompts.
     copies: the number of episodes of each prompt.
+    part: the name of the part of the reward whose scores are compared; "" for the whole score.
   """
-  episodes, spread, rounds = first, has_spread(first.scores, copies), 0
+
+  def spread_of(episodes: Episodes) -> np.ndarray:
+    return has_spread(episodes.parts[part] if part else episodes.scores, copies)
+
+  episodes, spread, rounds = first, spread_of(first), 0
   metrics, drawn = dict(first.metrics), [spread]
   while rounds < max_refills and not spread.all():
     new = draw(rounds)
-    drawn.append(has_spread(new.scores, copies))
+    drawn.append(spread_of(new))
     places = take_places(spread, drawn[-1])
     episodes = _merged(episodes, new, (places[:, None] * copies + np.arange(copies)).ravel())
     spread, rounds = np.concatenate([spread, drawn[-1]])[places], rounds + 1

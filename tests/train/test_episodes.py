@@ -40,7 +40,7 @@ ALIKE, SPREAD = [1, 1], [0, 1]
 def test_groups_with_spread_take_the_places_of_those_without():
   first = episodes_of(ALIKE + SPREAD + [0, 0], mark=100)
   rounds = [episodes_of(ALIKE + ALIKE + [2, 3], mark=200), episodes_of([5, 6] + SPREAD + SPREAD, mark=300)]
-  found = refill(first, rounds.__getitem__, 5, K)
+  found = refill(first, rounds.__getitem__, 5, copies=K)
   assert found.prompts == found.responses == ["200.2"] * 2 + ["100.1"] * 2 + ["300.0"] * 2
   assert found.scores.tolist() == [2, 3, 0, 1, 5, 6] and found.parts["gold"].tolist() == [4, 6, 0, 2, 10, 12]
   assert found.rollout.tokens[:, 0].tolist() == [204, 205, 102, 103, 300, 301]
@@ -53,14 +53,23 @@ def test_groups_with_spread_take_the_places_of_those_without():
 
 
 def test_a_place_that_none_is_found_for_keeps_its_group():
-  found = refill(episodes_of(ALIKE + SPREAD + ALIKE, 100), lambda _: episodes_of(ALIKE + ALIKE + SPREAD, 200), 1, K)
+  found = refill(
+    episodes_of(ALIKE + SPREAD + ALIKE, 100), lambda _: episodes_of(ALIKE + ALIKE + SPREAD, 200), 1, copies=K
+  )
   assert found.prompts[::K] == ["200.2", "100.1", "100.2"]
   assert found.metrics["refill/rounds"] == 1 and found.metrics["refill/missing"] == pytest.approx(1 / 3)
 
 
+def test_a_part_of_the_reward_can_decide():
+  first, new = (episodes_of(scores, mark) for scores, mark in ((SPREAD + SPREAD, 100), (SPREAD + SPREAD, 200)))
+  first.parts["function"], new.parts["function"] = np.float32(ALIKE + SPREAD), np.float32(ALIKE + SPREAD)
+  found = refill(first, lambda _: new, 1, copies=K, part="function")
+  assert found.prompts[::K] == ["200.1", "100.1"] and found.metrics["refill/dropped"].compute() == 0.5
+
+
 def test_no_round_is_drawn_for_a_full_batch():
   first = episodes_of(SPREAD + SPREAD)
-  found = refill(first, lambda _: pytest.fail("nothing is missing"), 3, K)
+  found = refill(first, lambda _: pytest.fail("nothing is missing"), 3, copies=K)
   assert found.prompts is first.prompts and found.metrics["refill/rounds"] == 0
   assert found.metrics["refill/dropped"].compute() == found.metrics["refill/missing"] == 0
 
@@ -70,7 +79,7 @@ def test_scores_of_tokens_come_along_where_one_round_has_none():
   ones = jnp.ones((4, 3))
   for before, after, expected in ((None, ones, [1, 1, 0, 0]), (ones, None, [0, 0, 1, 1])):
     kept = Episodes(**{**vars(first), "token_scores": before})
-    found = refill(kept, lambda _, after=after: Episodes(**{**vars(new), "token_scores": after}), 1, K)
+    found = refill(kept, lambda _, after=after: Episodes(**{**vars(new), "token_scores": after}), 1, copies=K)
     assert found.token_scores[:, 1].tolist() == expected
 
 
@@ -184,5 +193,8 @@ def test_every_round_has_the_shapes_of_the_first(source):
 
 def test_groups_of_one_cannot_be_refilled():
   sampling = Sampling(max_prompt_tokens=1, max_new_tokens=2, temperature=1.0)
+  reward = Reward("", 0.0, "own.py:f", 1.0)
   with pytest.raises(ValueError, match="max_refills .* samples_per_prompt=1 makes no groups"):
-    Environment("", 3, 1, sampling, Reward("", 0.0, "own.py:f", 1.0), None, Function(""), 1)
+    Environment("", 3, 1, sampling, reward, None, Function(""), 1)
+  with pytest.raises(ValueError, match="refill_part='model' is no part of the reward. .*'?function'?"):
+    Environment("", 3, 2, sampling, reward, None, Function(""), 1, "model")
