@@ -7,7 +7,7 @@ pickled. It ends with the process that started it.
 
 from __future__ import annotations
 
-import functools
+import inspect
 import os
 import signal
 import subprocess
@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,8 +48,18 @@ class TimeLimitError(CallError):
   """A call took longer than its limit."""
 
 
-def bind(name: str, arguments: Mapping[str, Any], time_limit: float) -> Callable[..., Any]:
-  """The function `name` with its keyword arguments, whose calls raise nothing but CallError.
+class Call(Protocol):
+  """A function with its keyword arguments: calls raise nothing but CallError, ConfigError and KeyboardInterrupt."""
+
+  def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+    """The function's result; `keywords` are given beside its own keyword arguments."""
+
+  def signature(self) -> inspect.Signature | None:
+    """The parameters of the function as `signature_of` tells them, those of its keyword arguments included."""
+
+
+def bind(name: str, arguments: Mapping[str, Any], time_limit: float) -> Call:
+  """The function `name` with its keyword arguments.
 
   name: "package.module:name" or "path/to/file.py:name". time_limit: longest time of a call in seconds; 0 for no limit.
 
@@ -57,9 +67,24 @@ def bind(name: str, arguments: Mapping[str, Any], time_limit: float) -> Callable
     ConfigError: there is no such function. With a limit it is a CallError of the first call.
     CallError: its module cannot be imported. With a limit this too is of the first call.
   """
-  if time_limit:
-    return _Limited(name, arguments, time_limit)
-  return functools.partial(guarded, guarded(import_function, name), **arguments)
+  return _Limited(name, arguments, time_limit) if time_limit else _Here(name, arguments)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+  """The names and kinds of the parameters, and None as the default of each that has one; None where Python knows none.
+
+  Without annotations and values it can be sent to another process.
+  """
+  try:
+    found = inspect.signature(function)
+  except (TypeError, ValueError):
+    return None
+  return inspect.Signature(
+    [
+      inspect.Parameter(name, given.kind, default=given.empty if given.default is given.empty else None)
+      for name, given in found.parameters.items()
+    ]
+  )
 
 
 def guarded(function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
@@ -84,6 +109,19 @@ def _place(error: BaseException) -> str:
   return f"{(own or frames)[-1].filename}:{(own or frames)[-1].lineno}"
 
 
+class _Here:
+  """A function in this process."""
+
+  def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
+    self._function, self._arguments = guarded(import_function, name), arguments
+
+  def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
+    return guarded(self._function, *arguments, **self._arguments, **keywords)
+
+  def signature(self) -> inspect.Signature | None:
+    return signature_of(self._function)
+
+
 class _Limited:
   """A function in a process of its own. A process that was killed, or ended by itself, is started anew when needed."""
 
@@ -91,15 +129,21 @@ class _Limited:
     self._name, self._arguments, self._seconds = name, arguments, seconds
     self._connection: Connection | None = None
     self._kill: Callable[[], Any] = lambda: None
+    self._signature: inspect.Signature | None = None
 
-  def __call__(self, *arguments: Any) -> Any:
+  def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
     if self._connection is None:
       self._start()
-    value, states = self._ask(arguments, self._seconds)
+    value, states = self._ask((arguments, keywords), self._seconds)
     generators = [given for given in arguments if isinstance(given, np.random.Generator)]
     for generator, state in zip(generators, states, strict=True):
       generator.bit_generator.state = state
     return value
+
+  def signature(self) -> inspect.Signature | None:
+    if self._connection is None:
+      self._start()
+    return self._signature
 
   def _start(self) -> None:
     here, there = Pipe()
@@ -113,7 +157,7 @@ class _Limited:
     there.close()
     self._connection, self._kill = here, weakref.finalize(self, _kill, process)
     try:
-      self._ask((self._name, self._arguments), START_SECONDS)
+      self._signature, _ = self._ask((self._name, self._arguments), START_SECONDS)
     except CallError:
       self._end()
       raise
@@ -157,7 +201,7 @@ def serve(descriptor: int) -> None:
     )  # not SIG_IGN, which programs that the function starts would inherit
   threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
   connection = Connection(descriptor)
-  function: Callable[..., Any] | None = None
+  function: _Here | None = None
   with lasting_output():
     while True:
       try:
@@ -167,11 +211,12 @@ def serve(descriptor: int) -> None:
       failure, value, states = None, None, list[Any]()
       try:
         if function is None:
-          name, arguments = given
-          function = functools.partial(guarded, guarded(import_function, name), **arguments)
+          function = _Here(*given)
+          value = function.signature()
         else:
-          value = _plain(function(*given))
-          states = [item.bit_generator.state for item in given if isinstance(item, np.random.Generator)]
+          arguments, keywords = given
+          value = _plain(function(*arguments, **keywords))
+          states = [item.bit_generator.state for item in arguments if isinstance(item, np.random.Generator)]
       except CallError as error:
         failure = (str(error), error.trace)
       except ConfigError as error:
@@ -187,6 +232,8 @@ def _plain(value: Any) -> Any:
   """The value with arrays of any library as NumPy's, so that the run's process needs no other library to read it."""
   if isinstance(value, Mapping):
     return {key: _plain(item) for key, item in value.items()}
+  if isinstance(value, list):  # such as one array for each response
+    return [np.asarray(item) if hasattr(item, "__array__") else item for item in value]
   return np.asarray(value) if hasattr(value, "__array__") else value
 
 

@@ -78,9 +78,14 @@ class Rollout(struct.PyTreeNode):
   at: Array | None = None
   """i32[B, N], the positions behind the prompt, which hold the mask (see `rlhf_jax.positions`); None for all T."""
 
+  def experience(self, advantages: Array, **arrays: Array | None) -> Experience:
+    """An experience of these sequences: what was recorded of them, advantages f32[B, T], and further arrays by name."""
+    recorded = dict(support=self.support, at=self.at, finished=self.finished)
+    return Experience(self.tokens, self.mask, self.logp, advantages, **recorded, **arrays)
+
 
 class Experience(struct.PyTreeNode):
-  """The data of a policy update, all [B, T]."""
+  """The data of a policy update, [B, T] but for what is of a whole response."""
 
   tokens: Array
   """i32, prompts and responses."""
@@ -100,6 +105,10 @@ class Experience(struct.PyTreeNode):
   """u8[B, T, ceil(V / 8)], the tokens that could be drawn, as in `Rollout`; None where all could."""
   at: Array | None = None
   """i32[B, N], the positions behind the prompt, as in `Rollout`; None for all T."""
+  scores: Array | None = None
+  """f32[B], scores of the responses, before any penalty; None where they were not recorded."""
+  finished: Array | None = None
+  """bool[B], True where EOS or a stop string ended the response; None where that was not recorded."""
 
 
 class TrainState(struct.PyTreeNode):

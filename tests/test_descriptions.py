@@ -56,6 +56,7 @@ ANY_NUMBER = {  # fields without a range -> why any number will do
   "Environment.missing_eos_score": "a score",
   "Reward.checkpoint_weight": "a factor below 0 turns a reward round",
   "Reward.function_weight": "a factor below 0 turns a reward round",
+  "FunctionPart.weight": "a factor below 0 turns a reward round",
   "evaluate.Config.full_gold": "a score",
 }
 

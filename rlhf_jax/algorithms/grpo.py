@@ -170,8 +170,7 @@ def make_experience(
   mask = rollout.mask
   advantages = group_advantages(advantages_of, scores, mask, samples_per_prompt)
   sequence_kl = jnp.sum(kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask), axis=1)  # [B]
-  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
+  experience = rollout.experience(advantages, logp_ref=logp_ref, scores=scores)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     **experience_metrics(experience),

@@ -138,7 +138,6 @@ def make_loss(
 
   apply(params, tokens[B, T]) -> (logits[B, T, V], values[B, T]); weights f32[B, T].
   """
-
   gain_of = policy_objective(objective, functools.partial(ppo_policy_objective, clip=clip))
 
   def loss_fn(params, batch: Experience, weights):
@@ -156,15 +155,15 @@ def make_loss(
 
 
 def make_experience(
-  rollout: Rollout, logp_ref: jax.Array, values: jax.Array, scores: jax.Array, kl_coef: jax.Array, config: Config
-) -> tuple[Experience, Metrics]:
+  rollout: Rollout, logp_ref: jax.Array, values: jax.Array, scores: jax.Array, kl_coef: jax.Array, config: Config,
+  token_scores: jax.Array | None = None,
+) -> tuple[Experience, Metrics]:  # fmt: skip
   """Advantages and returns of a rollout, and metrics; whitens over the whole rollout.
 
-  logp_ref, the reference's log-probs, and values are f32[B, T]; scores f32[B]; kl_coef a scalar.
+  logp_ref (of the reference), values and token_scores (see `shaped_rewards`) are f32[B, T]; scores f32[B].
   """
-  mask = rollout.mask
-  kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
-  rewards = shaped_rewards(scores, kl, mask, coef=kl_coef)
+  mask, kl = rollout.mask, kl_estimate(rollout.logp, logp_ref, kind="k1", mask=rollout.mask)  # [B, T]
+  rewards = shaped_rewards(scores, kl, mask, coef=kl_coef, token_scores=token_scores)
   if config.whiten_rewards:
     rewards = whiten(rewards, mask, shift_mean=False)
   lam = length_adaptive_lambda(mask, alpha=config.lam_alpha) if config.lam_alpha else config.lam
@@ -173,8 +172,8 @@ def make_experience(
   if config.whiten_advantages:
     advantages = whiten(advantages, mask)
   sequence_kl = jnp.sum(kl, axis=1)
-  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, values, returns, **recorded)
+  recorded = dict(values=values, returns=returns, logp_ref=logp_ref, scores=scores)
+  experience = rollout.experience(advantages, **recorded)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(kl_coef, jnp.ones(())),
@@ -196,9 +195,10 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   values_of = by_rows(values_of, transport)
 
   @exactly
-  def experience_of(params, reference, sampled, scores, kl_coef, order):
+  def experience_of(params, reference, sampled, scores, kl_coef, order, token_scores=None):
     def make(rollout, logp_ref):
-      return make_experience(rollout, logp_ref, values_of(params, rollout.tokens, rollout.at), scores, kl_coef, config)
+      values = values_of(params, rollout.tokens, rollout.at)
+      return make_experience(rollout, logp_ref, values, scores, kl_coef, config, token_scores)
 
     return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
 
@@ -224,7 +224,8 @@ def run(config: Config, stage: Stage) -> None:
     batch = episodes(state.params["policy"], index)
 
     def experience_from(state, rollout, order):
-      return experience_of(state.params, reference, rollout, batch.scores, state.extra["kl_coef"], order)
+      given = state.params, reference, rollout, batch.scores, state.extra["kl_coef"]
+      return experience_of(*given, order, batch.token_scores)
 
     state, experience, metrics = run_epochs(
       mixed(update, index), state, batch.rollout, experience_from, token_weights, epochs=config.epochs,

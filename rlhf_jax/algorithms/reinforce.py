@@ -132,19 +132,20 @@ def make_loss(apply: Callable, *, value_coef: float, entropy_coef: float, temper
 def make_experience(
   rollout: Rollout, logp_ref: jax.Array, values: jax.Array | None, scores: jax.Array, given: jax.Array, *,
   kl_coef: NonNegativeFloat, baseline: Baseline, samples_per_prompt: int,
-  advantages_of: Callable[..., jax.Array] | None = None,
+  advantages_of: Callable[..., jax.Array] | None = None, token_scores: jax.Array | None = None,
 ) -> tuple[Experience, Metrics]:  # fmt: skip
   """Advantages f32[B, T] of a rollout, and metrics. Pure.
 
   logp_ref, the reference's log-probs, is f32[B, T]; values f32[B, T], those of the critic for the baseline value, the
   energies of the tokens for optimal_token, else None; scores f32[B]; given a scalar, the moving mean, or f32[B], the
   scores of greedy responses. advantages_of: a function of the returns f32[N, K] in the place of the baseline.
+  token_scores f32[B, T] is the part of the scores on single tokens, which the baselines of tokens tell from the rest.
   """
   mask = rollout.mask
   kl = kl_estimate(rollout.logp, logp_ref, kind="k1", mask=mask)  # [B, T]
   sequence_kl = jnp.sum(kl, axis=1)
   returns = scores - kl_coef * sequence_kl  # [B]
-  to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)  # [B, T]
+  to_go = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef, token_scores=token_scores), mask)  # [B, T]
   critic = {}
   if baseline == "value":
     assert values is not None, "the value baseline needs values"
@@ -157,8 +158,7 @@ def make_experience(
     advantages = group_advantages(advantages_of or leave_one_out, returns, mask, samples_per_prompt)
   else:
     advantages = per_token(returns - (given if baseline in ("moving_mean", "greedy") else 0.0), mask)
-  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **critic, **recorded)
+  experience = rollout.experience(advantages, logp_ref=logp_ref, scores=scores, **critic)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),
@@ -194,12 +194,12 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
     settings["advantages_of"] = array_function(config.advantages, leave_one_out)
 
   @exactly
-  def experience_of(params, reference, sampled, scores, given, order):
+  def experience_of(params, reference, sampled, scores, given, order, token_scores=None):
     def make(rollout, logp_ref):
       values = values_of(params["value"], rollout.tokens, rollout.at) if with_value else None
       if config.baseline == "optimal_token":
         values = energies_of(params["policy"], rollout)
-      return make_experience(rollout, logp_ref, values, scores, given, **settings)
+      return make_experience(rollout, logp_ref, values, scores, given, token_scores=token_scores, **settings)
 
     return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
 
@@ -231,7 +231,7 @@ def run(config: Config, stage: Stage) -> None:
     given, more = greedy(state.params["policy"], index) if greedy else (moving, {})
 
     def experience_from(state, rollout, order):
-      return experience_of(state.params, reference, rollout, batch.scores, given, order)
+      return experience_of(state.params, reference, rollout, batch.scores, given, order, batch.token_scores)
 
     state, experience, metrics = run_epochs(
       mixed(update, index), state, batch.rollout, experience_from, mean_of_sums, seed=(stage.stage_seed, index)

@@ -136,8 +136,7 @@ def make_experience(
   else:
     advantages = discounted_returns(shaped_rewards(scores, kl, mask, coef=kl_coef), mask)
   sequence_kl = jnp.sum(kl, axis=1)
-  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
-  experience = Experience(rollout.tokens, mask, rollout.logp, whiten(advantages, mask), **recorded)
+  experience = rollout.experience(whiten(advantages, mask), logp_ref=logp_ref, scores=scores)
   return experience, {
     "kl/reference": Mean(sequence_kl, jnp.ones_like(sequence_kl)),
     "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),

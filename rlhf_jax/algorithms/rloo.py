@@ -119,8 +119,7 @@ def make_experience(
   returns = scores - kl_coef * sequence_kl
   advantages = group_advantages(advantages_of, returns, mask, samples_per_prompt)
   ones = jnp.ones_like(returns)
-  recorded = dict(logp_ref=logp_ref, support=rollout.support, at=rollout.at)
-  experience = Experience(rollout.tokens, mask, rollout.logp, advantages, **recorded)
+  experience = rollout.experience(advantages, logp_ref=logp_ref, scores=scores)
   return experience, {
     "kl/reference": Mean(sequence_kl, ones),
     "kl/coef": Mean(jnp.asarray(kl_coef), jnp.ones(())),

@@ -1,7 +1,7 @@
 """The records that rows are read as, and the reasons why a record is without use."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlhf_jax.data.dialogue import Prompt, Response, is_empty
 
@@ -13,6 +13,13 @@ class Demonstration(NamedTuple):
 
   prompt: Prompt
   response: Response
+
+
+class PromptRow(NamedTuple):
+  """A prompt, and the row that it was read from, with all its columns."""
+
+  prompt: Prompt
+  row: dict[str, Any]
 
 
 class Text(NamedTuple):

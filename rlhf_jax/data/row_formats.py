@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from rlhf_jax.data import row_comparisons, row_dialogues, row_values
-from rlhf_jax.data.dialogue import Prompt, Response, UnusableDialogue, split_answer
+from rlhf_jax.data.dialogue import Prompt, Response, UnusableDialogue, prompt_value, response_value, split_answer
 from rlhf_jax.data.files import Row
 from rlhf_jax.data.records import (
   Critique,
   Demonstration,
+  PromptRow,
   Ratings,
   Text,
   Unpaired,
@@ -176,6 +177,10 @@ def _prompt_of(parse: Parser) -> Parser:
   return lambda row, where: (record.prompt for record in parse(row, where))
 
 
+def _with_row(parse: Parser) -> Parser:
+  return lambda row, where: (PromptRow(prompt, row) for prompt in parse(row, where))
+
+
 def _one(read: Callable[[Row, str], Prompt]) -> Parser:
   return lambda row, where: iter((read(row, where),))
 
@@ -232,4 +237,12 @@ PROMPTS = RowFormats(
   },
   prompt_problem,
   lambda demonstration: demonstration.prompt,
+)
+# A prompt that templates have written has no row of its own: its row is the demonstration.
+PROMPT_ROWS = RowFormats(
+  {names: _with_row(parse) for names, parse in PROMPTS.parsers.items()},
+  lambda record: prompt_problem(record.prompt),
+  lambda shown: PromptRow(
+    shown.prompt, {"prompt": prompt_value(shown.prompt), "response": response_value(shown.response)}
+  ),
 )

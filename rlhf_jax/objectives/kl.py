@@ -97,18 +97,25 @@ def shaped_rewards(
   mask: Shaped[ArrayLike, "*b t"],
   *,
   coef: Scalar,
+  token_scores: Num[ArrayLike, "*b t"] | None = None,
 ) -> Float32[jax.Array, "*b t"]:
   """`-coef * kl[t]` on every token of the mask, plus the score on its last token, once (arXiv:1909.08593, eq. 2).
 
+  A part of the score that is given on single tokens stands on these, and only the rest of the score on the last one:
+  with token_scores [0, 3, 0, 0] the example below is [0, 2.875, -2.125, 0].
   A sequence without a token has no place for its score: its rewards are all 0.
 
   Args: scores[...], one for each sequence; kl[..., T], signed per-token estimates (k1), in nats; mask[..., T]; coef, a
-  scalar in units of score per nat. Returns: f32[..., T].
+  scalar in units of score per nat; token_scores[..., T], the part of the scores on single tokens, None for none.
+  Returns: f32[..., T].
 
   >>> print(shaped_rewards(jnp.array(1), jnp.full(4, 0.5), jnp.array([0, 1, 1, 0]), coef=0.25))
   [ 0.    -0.125  0.875  0.   ]
   """
-  check_shapes("shaped_rewards", {"kl": kl, "mask": mask}, {"scores": scores})
+  check_shapes("shaped_rewards", {"kl": kl, "mask": mask, "token_scores": token_scores}, {"scores": scores})
+  if token_scores is not None:
+    given = select(token_scores, mask)
+    return given + shaped_rewards(float32(scores) - jnp.sum(given, axis=-1), kl, mask, coef=coef)
   mask, coef = jnp.asarray(mask) != 0, float32(coef)
   after = jnp.flip(jnp.cumsum(jnp.flip(mask, -1), axis=-1), -1)  # tokens of the mask from t on: 1 at the last
   last = mask & (after == 1)

@@ -25,8 +25,10 @@ from rlhf_jax.pipeline.plan import SHARED, Step, plan
 from rlhf_jax.pipeline.references import check_names, check_path
 from rlhf_jax.settings import ConfigError, values
 from rlhf_jax.stage import ImportedModel, Model, Stage
-from rlhf_jax.train import Sampling, check_length
+from rlhf_jax.train import Environment, Reward, Sampling, check_length
 from rlhf_jax.train.mesh import make_mesh
+from rlhf_jax.train.reward_functions import check_function
+from rlhf_jax.train.rewards import check_functions
 from rlhf_jax.train.row_sources import resolve_source
 from rlhf_jax.train.workspace import open_workspace, select_model
 
@@ -119,6 +121,10 @@ def _check_value(where: str, value: Any, marks: tuple[Any, ...], stage: Stage, m
           check_source(resolved, "text file" if isinstance(value, Mixture) else kind)
   elif model and "row length" in marks:
     check_length(model, value, where.rpartition(".")[2])
+  elif isinstance(value, Reward):
+    check_functions(value)
+  elif isinstance(value, Environment):
+    check_function(value.monitor)
   elif model and isinstance(value, Sampling):
     check_length(model, value.max_prompt_tokens + value.max_new_tokens, "max_prompt_tokens + max_new_tokens")
 

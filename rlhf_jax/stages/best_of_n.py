@@ -74,8 +74,9 @@ def run(config: Config, stage: Stage) -> None:
   def best_rows(start: int, indices: np.ndarray, kept: int) -> list[dict[str, Any]]:
     texts, batch = prompts.take(indices)
     texts = [text for text in texts for _ in range(config.responses)]
+    given = [row for row in prompts.rows_of(indices) for _ in range(config.responses)]
     rollout, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
-    scores = np.reshape(score(rollout, texts, responses), (-1, config.responses))
+    scores = np.reshape(score(rollout, texts, responses, given), (-1, config.responses))
     usable = np.reshape(host(rollout.finished) & np.array([r != "" for r in responses]), scores.shape)
     return [
       {

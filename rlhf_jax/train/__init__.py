@@ -14,7 +14,8 @@ from rlhf_jax.train.array_functions import (
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.course import Loop
 from rlhf_jax.train.critic import policy_and_value, with_critic
-from rlhf_jax.train.environment import Environment, Episodes, ImportanceWeights, PolicyConfig, make_environment
+from rlhf_jax.train.environment import Environment, ImportanceWeights, PolicyConfig, make_environment
+from rlhf_jax.train.episodes import Episodes
 from rlhf_jax.train.epochs import check_minibatches, run_epochs
 from rlhf_jax.train.functions import (
   Function,

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+import zlib
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.data.files import Row
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeInt, PositiveFloat, PositiveInt
+from rlhf_jax.settings import nearest
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train.course import Loop
-from rlhf_jax.train.functions import Function, make_score_function
+from rlhf_jax.train.episodes import Episodes, refill
+from rlhf_jax.train.functions import Function
 from rlhf_jax.train.lora import Lora
 from rlhf_jax.train.mesh import sent
 from rlhf_jax.train.metrics import Metric
 from rlhf_jax.train.optimizer import Optimizer
 from rlhf_jax.train.processes import host
 from rlhf_jax.train.prompts import load_prompts
+from rlhf_jax.train.reward_functions import Responses, make_reward_function
 from rlhf_jax.train.rewards import Reward, make_parts
 from rlhf_jax.train.row_sources import PromptRows
 from rlhf_jax.train.sampler import Sampling, make_sampler
-from rlhf_jax.train.scores import score_episodes
+from rlhf_jax.train.scores import logged_parts, score_episodes
 from rlhf_jax.train.speed import Clock, count_tokens
 from rlhf_jax.train.workspace import stage_key
-from rlhf_jax.types import Array, Mean, Params, Prompts, Rollout
+from rlhf_jax.types import Mean, Params, Prompts
+
+REFILLS = 2**30  # folded into the key of a step from here on, beside the numbers of rows that sampling folds into it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +67,12 @@ class Environment:
   the reward."""
   monitor: Function
   """Function of the texts that is logged as reward/gold and not learnt from; the name "" for none."""
+  max_refills: NonNegativeInt = 0
+  """Number of times, at most, that a step draws further prompts in the place of those whose responses all have the same
+  score (dynamic sampling, DAPO, section 3.2); 0 keeps every prompt."""
+  refill_part: str = ""
+  """Name of the part of the reward whose scores are compared: "model", "function" or one of `reward.parts`; "" for the
+  whole score, which with a part such as overlong differs between responses that are equally wrong."""
   logp: Literal["trainer", "sampler"] = dataclasses.field(default="trainer", kw_only=True)
   """Source of the log-probs that ratios and the KL penalty start from: "trainer" computes them anew by the program that
   trains, so that before the first update each ratio is exactly 1; "sampler" keeps those recorded while sampling."""
@@ -68,6 +81,11 @@ class Environment:
   multiplied; None for no weights."""
 
   def __post_init__(self):
+    if self.max_refills and self.samples_per_prompt == 1:
+      raise ValueError("max_refills is for groups whose scores are alike, and samples_per_prompt=1 makes no groups")
+    named = [*(["model"] if self.reward.checkpoint else []), *self.reward.functions()]
+    if self.refill_part and self.refill_part not in named:
+      raise ValueError(f"refill_part={self.refill_part!r} is no part of the reward.{nearest(self.refill_part, named)}")
     if self.importance and self.logp == "sampler":
       raise ValueError(
         "importance weighs the trainer's log-probs against the sampler's, and logp='sampler' does not compute the "
@@ -117,30 +135,6 @@ class PolicyConfig:
   """Settings of held-out evaluation and of samples, both off by default."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Episodes:
-  """B = batch_size * samples_per_prompt episodes; those of one prompt lie side by side.
-
-  It unpacks as (rollout, scores, metrics).
-  """
-
-  rollout: Rollout
-  """The sampled sequences."""
-  scores: jax.Array
-  """Scores f32[B]."""
-  metrics: dict[str, Metric]
-  """Metrics of the episodes, and the seconds of their parts (see `rlhf_jax.train.speed`)."""
-  prompts: list[data.Prompt]
-  """The B prompts."""
-  responses: list[str]
-  """Texts of the B responses."""
-  parts: dict[str, Array]
-  """Scores f32[B] of the parts of the reward, "model" and "function", and of the monitor, "gold"."""
-
-  def __iter__(self) -> Iterator[Any]:
-    return iter((self.rollout, self.scores, self.metrics))
-
-
 class EpisodeSource:
   """Where episodes come from: `environment(params, index)` gives those of a step, `respond` those of any prompts."""
 
@@ -150,28 +144,60 @@ class EpisodeSource:
     truncates = settings.sampling.truncates
     self._sample = make_sampler(model, tokenizer, settings.sampling, stage.transport, record_support=truncates)
     self._parts = make_parts(settings.reward, stage, model, tokenizer)
-    self._monitor = make_score_function(settings.monitor, stage) if settings.monitor.function else None
+    self._monitor = make_reward_function(settings.monitor, stage) if settings.monitor.function else None
 
   def __call__(self, params: Params, index: int) -> Episodes:
-    """The episodes of step `index`, a function of the stage's seed, `index` and the policy."""
-    rows = data.batch_indices(len(self._prompts.texts), self.settings.batch_size, index, self._stage.stage_seed)
+    """The episodes of step `index`, a function of the stage's seed, `index` and the policy (see `refill`)."""
+    seed, rounds = self._stage.stage_seed, self.settings.max_refills
     with sent():
       key = jax.random.fold_in(stage_key(self._stage), index)
-    return self.respond(params, *self._prompts.take(rows), key, self.settings.samples_per_prompt)
+    first = self._draw(params, index, index, seed, key)
+
+    def further(refill: int) -> Episodes:
+      with sent():
+        new_key = jax.random.fold_in(key, REFILLS + refill)
+      return self._draw(params, index, index * rounds + refill, zlib.crc32(b"refills %d" % seed), new_key)
+
+    settings = dict(copies=self.settings.samples_per_prompt, part=self.settings.refill_part)
+    return refill(first, further, rounds, **settings) if rounds else first
+
+  def _draw(self, params: Params, step: int, batch: int, seed: int, key: jax.Array) -> Episodes:
+    """The episodes of a batch of the prompts as `seed` shuffles them."""
+    rows = data.batch_indices(len(self._prompts.texts), self.settings.batch_size, batch, seed)
+    asked = self._prompts.take(rows)
+    return self.respond(
+      params, *asked, key, self.settings.samples_per_prompt, rows=self._prompts.rows_of(rows), step=step
+    )
 
   def respond(
-    self, params: Params, texts: list[data.Prompt], batch: Prompts, key: jax.Array, copies: int = 1
+    self,
+    params: Params,
+    texts: list[data.Prompt],
+    batch: Prompts,
+    key: jax.Array,
+    copies: int = 1,
+    *,
+    rows: Sequence[Row] = (),
+    step: int = 0,
   ) -> Episodes:
-    """Episodes of the given prompts, `copies` responses to each."""
+    """Episodes of the given prompts, `copies` responses to each.
+
+    rows: the rows of the file that they were read from, () for prompts of no file; step: the index of the step. Both
+    are for functions of the reward.
+    """
     clock = Clock()
     rollout, responses = self._sample(params, batch, key, copies)
     clock.lap("sampling")
     prompts = [text for text in texts for _ in range(copies)]
-    parts = {name: part.scorer(rollout, prompts, responses) for name, part in self._parts.items()}
+    rows = [row for row in rows for _ in range(copies)]
+    asked = Responses(rollout, prompts, responses, rows, step)
+    scored = {name: part.scorer(asked) for name, part in self._parts.items()}
     weights = {name: part.weight for name, part in self._parts.items()}
     missing = self.settings.missing_eos_score
     with sent():
-      scores, rewards = score_episodes(parts, weights, rollout.finished, missing_eos_score=missing, copies=copies)
+      scores, token_scores, rewards = score_episodes(
+        scored, weights, rollout.finished, missing_eos_score=missing, copies=copies
+      )
     finished, mask = host(rollout.finished), host(rollout.mask)
     lengths, ones = mask.sum(axis=1).astype(np.float32), np.ones(len(mask), np.float32)
     metrics: dict[str, Metric] = {
@@ -182,14 +208,15 @@ class EpisodeSource:
       "response/finished": Mean(finished.astype(np.float32), ones),
       "tokens/sampled": float(lengths.sum()),
       # The reference and the reward model read each sequence once.
-      "tokens/scored": (1 + ("model" in parts)) * count_tokens(mask),
+      "tokens/scored": (1 + ("model" in scored)) * count_tokens(mask),
     }
+    parts = {**{name: part.total for name, part in scored.items()}, **logged_parts(scored)}
     if self._monitor:
-      parts["gold"] = self._monitor(prompts, responses)
+      parts["gold"] = self._monitor(asked).total
       metrics["reward/gold"] = Mean(parts["gold"], ones)
     clock.lap("reward")
     seconds = {name: value for name, value in clock.take().items() if name != "seconds"}
-    return Episodes(rollout, scores, {**metrics, **seconds}, prompts, responses, parts)
+    return Episodes(rollout, scores, {**metrics, **seconds}, prompts, responses, parts, token_scores, rows)
 
 
 def make_environment(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ MeasureFunction = Callable[[Sequence[Prompt], Sequence[str]], dict[str, np.ndarr
 # A batch that fails is called again row by row, to name the row, within these bounds.
 SEARCHED_ROWS = 64
 SEARCH_SECONDS = 30.0
-_NO_NUMBERS = "UScMm"  # kinds of arrays, such as texts, that NumPy would turn into float32
+NO_NUMBERS = "UScMm"  # kinds of arrays, such as texts, that NumPy would turn into float32
 
 
 class RewardError(ValueError):
@@ -66,7 +67,8 @@ def called_in(place: str, stage: str = "") -> Iterator[None]:
 class Function:
   """A Python function `(prompts, responses, **arguments) -> scores`, which need not be differentiable.
 
-  It gets two lists of N strings and returns N finite numbers.
+  It gets two lists of N strings and returns N finite numbers. A function of the reward may ask for more and return more
+  (see `rlhf_jax.train.reward_functions`).
   """
 
   function: FunctionName
@@ -86,7 +88,7 @@ def make_score_function(settings: Function, stage: Stage) -> ScoreFunction:
   Raises (when called):
     RewardError: the function failed, or returned the wrong number of scores or a score that is no finite number.
   """
-  function = _Bound(settings, stage)
+  function = BoundFunction(settings, stage)
 
   def score(prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
     def of_own(rows: slice) -> list[np.float32]:
@@ -105,7 +107,7 @@ def make_measure_function(settings: Function, stage: Stage) -> MeasureFunction:
     RewardError: the function failed, or returned no mapping with "total", or an entry that `make_score_function` would
       refuse.
   """
-  function = _Bound(settings, stage)
+  function = BoundFunction(settings, stage)
 
   def measure(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, np.ndarray]:
     returned = function.of_rows(prompts, responses)
@@ -125,7 +127,7 @@ def make_critic(settings: Function, stage: Stage) -> Callable[[Labeller, Prompt,
   Raises (when called):
     RewardError: the function failed, or returned something that is no text.
   """
-  function = _Bound(settings, stage)
+  function = BoundFunction(settings, stage)
 
   def critic(labeller: Labeller, prompt: Prompt, response: str, rng: np.random.Generator) -> str:
     where = f"for prompt {prompt!r}, response {response!r}"
@@ -140,34 +142,47 @@ def make_critic(settings: Function, stage: Stage) -> Callable[[Labeller, Prompt,
   return critic
 
 
-class _Bound:
+class BoundFunction:
   """A function with its arguments, in which paths of the run are filled in, and the errors that name it."""
 
   def __init__(self, settings: Function, stage: Stage) -> None:
-    self._name, self._stage = settings.function, stage
+    self.name, self.stage = settings.function, stage
     try:
       self.call = bind(settings.function, _in_run(settings.arguments, stage), settings.time_limit)
     except CallError as error:
       raise self.failure(error, "when its module was imported") from error
 
-  def of_rows(self, prompts: Sequence[Prompt], responses: Sequence[str], first: int = 0) -> Any:
+  def signature(self) -> inspect.Signature | None:
+    """The parameters of the function, as `rlhf_jax.calls.signature_of`. Raises RewardError where it has no module."""
+    try:
+      return self.call.signature()
+    except CallError as error:
+      raise self.failure(error, "when its module was imported") from error
+
+  def of_rows(
+    self, prompts: Sequence[Prompt], responses: Sequence[str], first: int = 0, more: Mapping[str, Any] | None = None
+  ) -> Any:
     """What the function returns for N prompts and responses, of which `first` is the number of the first row.
+
+    more: {name: values of the N rows} of what else the function is given; a value that is no sequence is of all rows.
 
     Raises RewardError, with the row where one is found.
     """
+    more = more or {}
     try:
-      return self.call([prompt_value(prompt) for prompt in prompts], list(responses))
+      return self.call([prompt_value(prompt) for prompt in prompts], list(responses), **more)
     except CallError as error:
-      row = None if isinstance(error, TimeLimitError) else self._failing_row(prompts, responses)
-      where = f"for {len(prompts)} rows together" if row is None else _told(row, prompts, responses, first)
+      row = None if isinstance(error, TimeLimitError) else self._failing_row(prompts, responses, more)
+      where = f"for {len(prompts)} rows together" if row is None else told(row, prompts, responses, first)
       raise self.failure(error, where) from error
 
-  def _failing_row(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> int | None:
+  def _failing_row(self, prompts: Sequence[Prompt], responses: Sequence[str], more: Mapping[str, Any]) -> int | None:
     """The first row that fails alone too, within the bounds of the search; None where there is none."""
     end = time.monotonic() + SEARCH_SECONDS
     for row, (prompt, response) in enumerate(zip(prompts[:SEARCHED_ROWS], responses, strict=False)):
+      alone = {name: value[row : row + 1] if isinstance(value, Sequence) else value for name, value in more.items()}
       try:
-        self.call([prompt_value(prompt)], [response])
+        self.call([prompt_value(prompt)], [response], **alone)
       except CallError:
         return row
       if time.monotonic() > end:
@@ -182,13 +197,13 @@ class _Bound:
     num = len(prompts)
     try:
       array = np.asarray(returned)
-      if array.dtype.kind in _NO_NUMBERS:
+      if array.dtype.kind in NO_NUMBERS:
         raise TypeError(f"its elements are of type {array.dtype}")
       with np.errstate(over="ignore"):  # a number beyond f32 becomes inf, which is refused below
         scores = array.astype(np.float32)
     except (TypeError, ValueError) as error:
       row = next((row for row, item in enumerate(_items(returned, num)) if not _is_number(item)), None)
-      where = "" if row is None else f", {_items(returned, num)[row]!r} {_told(row, prompts, responses, first)}"
+      where = "" if row is None else f", {_items(returned, num)[row]!r} {told(row, prompts, responses, first)}"
       raise self.error(f"returned something that is no array of numbers{where}: {error}", entry) from error
     if scores.shape != (num,):
       raise self.error(
@@ -196,29 +211,30 @@ class _Bound:
       )
     if not np.isfinite(scores).all():
       row = int(np.flatnonzero(~np.isfinite(scores))[0])
-      raise self.error(f"returned {array[row]} {_told(row, prompts, responses, first)}", entry)
+      raise self.error(f"returned {array[row]} {told(row, prompts, responses, first)}", entry)
     return scores
 
   def error(self, message: str, entry: str = "") -> RewardError:
     """An error that names the stage and the function."""
-    return RewardError(self._stage.name, f"{self._name}{entry} {message}")
+    return RewardError(self.stage.name, f"{self.name}{entry} {message}")
 
   def failure(self, error: CallError, where: str) -> RewardError:
     """The error of a call that failed; the traceback of the function is written to a file of the stage."""
     kind = RewardTimeout if isinstance(error, TimeLimitError) else RewardError
-    message = f"{self._name} {error} {where}"
-    path = self._stage.directory / "traceback.txt"
+    message = f"{self.name} {error} {where}"
+    path = self.stage.directory / "traceback.txt"
     if error.trace and not leader():  # the leader alone writes files
       print(error.trace, file=sys.stderr)
-      return kind(self._stage.name, f"{message}; the output of {name()} has the traceback")
+      return kind(self.stage.name, f"{message}; the output of {name()} has the traceback")
     with contextlib.suppress(OSError):  # a full disk must not hide the error itself
       if error.trace:
         write_bytes(path, error.trace.encode())
         message += f"; {path} has the traceback"
-    return kind(self._stage.name, message)
+    return kind(self.stage.name, message)
 
 
-def _told(row: int, prompts: Sequence[Prompt], responses: Sequence[str], first: int) -> str:
+def told(row: int, prompts: Sequence[Prompt], responses: Sequence[str], first: int) -> str:
+  """A row in messages; `first` is the number of the first row."""
   return f"for row {first + row}: prompt {prompt_value(prompts[row])!r}, response {responses[row]!r}"
 
 
@@ -229,7 +245,7 @@ def _items(returned: Any, num: int) -> Any:
 
 def _is_number(item: Any) -> bool:
   try:
-    return np.asarray(item).dtype.kind not in _NO_NUMBERS and np.asarray(item).astype(np.float32).shape == ()
+    return np.asarray(item).dtype.kind not in NO_NUMBERS and np.asarray(item).astype(np.float32).shape == ()
   except (TypeError, ValueError):
     return False
 

@@ -1,4 +1,4 @@
-"""The reward of a response: a reward-model checkpoint, any Python function of the texts, or a weighted sum of both."""
+"""The reward of a response: a weighted sum of a reward-model checkpoint and of any Python functions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
 from rlhf_jax.settings import ConfigError, FunctionName
 from rlhf_jax.stage import Stage, StageName, Transport
-from rlhf_jax.train.functions import Function, ScoreFunction, make_score_function
+from rlhf_jax.train.functions import Function, ScoreFunction
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
+from rlhf_jax.train.reward_functions import RESERVED, Responses, Scored, check_function, make_reward_function
 from rlhf_jax.train.rows import by_rows
 from rlhf_jax.train.workspace import frozen, load_stage
 from rlhf_jax.types import Array, Params, Rollout
@@ -27,8 +28,18 @@ Scorer = Callable[[Rollout, Sequence[data.Prompt], Sequence[str]], Array]
 
 
 @dataclasses.dataclass(frozen=True)
+class FunctionPart(Function):
+  """A function of the reward beside others, with its weight."""
+
+  time_limit: NonNegativeFloat = 0.0
+  """Longest time of one call in seconds, as of `function`; of a part it belongs to what the stage is made from."""
+  weight: float = 1.0
+  """Factor on the function's score."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Reward:
-  """score = checkpoint_weight * reward model + function_weight * function."""
+  """score = checkpoint_weight * reward model + function_weight * function + the sum of weight * part over `parts`."""
 
   checkpoint: StageName
   """Reward-model stage; "" for none."""
@@ -43,18 +54,31 @@ class Reward:
   time_limit: Annotated[NonNegativeFloat, NEUTRAL] = 0.0
   """Longest time of one call of the function in seconds, at which the call is killed and the stage fails; the function
   then runs in a process of its own. 0 for no limit."""
+  parts: dict[str, FunctionPart] = dataclasses.field(default_factory=dict)
+  """Further functions by names of your choice, each logged as reward/NAME, such as those of
+  `rlhf_jax.train.shaping`."""
 
   def __post_init__(self) -> None:
-    if not self.checkpoint and not self.function:
-      raise ValueError("reward needs a checkpoint, a function, or both")
+    if not self.checkpoint and not self.function and not self.parts:
+      raise ValueError("reward needs a checkpoint, a function, or parts")
+    for name in self.parts:
+      if not name or "/" in name or name in RESERVED:
+        raise ValueError(f"parts has the name {name!r}: a name has no '/' and is none of {', '.join(RESERVED)}")
+      if not self.parts[name].function:
+        raise ValueError(f"parts.{name}.function is empty")
+
+  def functions(self) -> dict[str, FunctionPart]:
+    """{name: function with its weight} of all functions, `function` itself by the name "function"."""
+    own = FunctionPart(self.function, self.arguments, self.time_limit, self.function_weight)
+    return {**({"function": own} if self.function else {}), **self.parts}
 
 
 class Part(NamedTuple):
-  """One of the two sources of a score."""
+  """One of the sources of a score."""
 
   weight: float
   """Factor on its scores."""
-  scorer: Scorer
+  scorer: Callable[[Responses], Scored]
   """Function that gives its scores, without the factor."""
 
 
@@ -65,16 +89,19 @@ def make_parts(
   tokenizer: data.Tokenizer,
   where: str = "environment.reward",
 ) -> dict[str, Part]:
-  """The parts "model" and "function" of a reward, those of them that there are; as `make_scorer`, which sums them."""
+  """The parts of a reward that there are: "model", "function", and `parts` by their names.
+
+  Raises as `make_scorer`, which sums them.
+  """
   parts = {}
   if settings.checkpoint:
     params = load_stage(stage, settings.checkpoint, model, tokenizer)
     if "head" not in params:
       raise ConfigError(f"config.{stage.name}.{where}.checkpoint: stage {settings.checkpoint!r} is no reward model")
-    parts["model"] = Part(settings.checkpoint_weight, model_scorer(model, params, stage.transport))
-  if settings.function:
-    function = make_score_function(Function(settings.function, settings.arguments, settings.time_limit), stage)
-    parts["function"] = Part(settings.function_weight, lambda rollout, prompts, texts: function(prompts, texts))
+    by_model = model_scorer(model, params, stage.transport)
+    parts["model"] = Part(settings.checkpoint_weight, lambda r: Scored(by_model(r.rollout, r.prompts, r.texts)))
+  for name, function in settings.functions().items():
+    parts[name] = Part(function.weight, make_reward_function(function, stage))
   return parts
 
 
@@ -83,14 +110,22 @@ def weigh(parts: Mapping[str, Part], scores: Mapping[str, Array]) -> np.ndarray:
   return np.sum([np.float32(part.weight) * host(scores[name]) for name, part in parts.items()], axis=0)
 
 
+def check_functions(settings: Reward) -> None:
+  """Raises ValueError where a function cannot be called with what it would get. Imports their modules."""
+  for function in settings.functions().values():
+    check_function(function)
+
+
 def make_scorer(
   settings: Reward,
   stage: Stage,
   model: LanguageModel,
   tokenizer: data.Tokenizer,
   where: str = "environment.reward",
-) -> Scorer:
-  """`score(rollout, prompts, responses) -> f32[N]`. where: the settings' place in the stage's config, for messages.
+) -> Callable[..., np.ndarray]:
+  """`score(rollout, prompts, responses, rows=()) -> f32[N]`.
+
+  where: the settings' place in the stage's config, for messages. rows: those of the prompts, for functions that ask.
 
   Raises:
     ConfigError: the checkpoint is no reward model.
@@ -98,8 +133,14 @@ def make_scorer(
   """
   parts = make_parts(settings, stage, model, tokenizer, where)
 
-  def score(rollout: Rollout, prompts: Sequence[data.Prompt], responses: Sequence[str]) -> np.ndarray:
-    return weigh(parts, {name: part.scorer(rollout, prompts, responses) for name, part in parts.items()})
+  def score(
+    rollout: Rollout,
+    prompts: Sequence[data.Prompt],
+    responses: Sequence[str],
+    rows: Sequence[Mapping[str, Any]] = (),
+  ) -> np.ndarray:
+    asked = Responses(rollout, prompts, responses, rows)
+    return weigh(parts, {name: part.scorer(asked).total for name, part in parts.items()})
 
   return score
 

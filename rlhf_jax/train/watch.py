@@ -14,7 +14,8 @@ from rlhf_jax import data
 from rlhf_jax.intervals import Interval, mean_interval, wilson_interval, win_rate
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.stage import Stage
-from rlhf_jax.train.environment import Episodes, EpisodeSource, Watching
+from rlhf_jax.train.environment import EpisodeSource, Watching
+from rlhf_jax.train.episodes import Episodes
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.log import StageLog
 from rlhf_jax.train.processes import host, leader
@@ -113,7 +114,8 @@ class Watch:
     columns: dict[str, list[float]] = {}
     key = jax.random.fold_in(stage_key(self._stage), EVALUATION)
     for start, rows, kept in fixed_batches(len(self._prompts.texts), settings.batch_size * settings.samples_per_prompt):
-      episodes = self._environment.respond(params, *self._prompts.take(rows), jax.random.fold_in(key, start))
+      asked, given = self._prompts.take(rows), self._prompts.rows_of(rows)
+      episodes = self._environment.respond(params, *asked, jax.random.fold_in(key, start), rows=given, step=step or 0)
       scores, kl = host(episodes.scores), host(self._kl(self._reference, episodes.rollout))
       found = {
         "proxy": scores,

@@ -55,12 +55,14 @@ def three_tokens():
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "group", "whiten_rewards", "whiten"))
-def make_experience(algorithm, inputs, *, group=GROUP, discount=1.0, lam=0.95, whiten_rewards=False, whiten=True):
-  """Either algorithm's, of (rollout, logp_ref, values, scores); what follows `group` is of PPO's config."""
+def make_experience(
+  algorithm, inputs, *, group=GROUP, token_scores=None, discount=1.0, lam=0.95, whiten_rewards=False, whiten=True
+):
+  """Either algorithm's, of (rollout, logp_ref, values, scores); what follows `token_scores` is of PPO's config."""
   if algorithm == "ppo":
     config = tabular.ppo_config(discount=discount, lam=lam, whiten_rewards=whiten_rewards, whiten_advantages=whiten)
-    return ppo.make_experience(*inputs, jnp.asarray(KL_COEF), config)
-  settings = dict(kl_coef=KL_COEF, baseline=algorithm, samples_per_prompt=group)
+    return ppo.make_experience(*inputs, jnp.asarray(KL_COEF), config, token_scores)
+  settings = dict(kl_coef=KL_COEF, baseline=algorithm, samples_per_prompt=group, token_scores=token_scores)
   return reinforce.make_experience(*inputs, jnp.asarray(MOVING_MEAN), **settings)
 
 
@@ -229,7 +231,8 @@ def test_garbage_at_masked_positions_leaves_everything_bitwise_unchanged(algorit
   def update_of(params, inputs, fill):
     experience, metrics = make_experience(algorithm, inputs, whiten_rewards=True)
     mask = experience.mask
-    numbers = {name: x for name, x in vars(experience).items() if name not in ("tokens", "mask") and x is not None}
+    kept = ("tokens", "mask", "scores", "finished")  # the last two are of whole responses
+    numbers = {name: x for name, x in vars(experience).items() if name not in kept and x is not None}
     filled = experience.replace(**{name: jnp.where(mask, x, fill) for name, x in numbers.items()})
     (loss, more), grads = loss_fn(params, filled, token_weights(mask))
     metrics = {name: metric.sum() for name, metric in (metrics | more).items()}
@@ -238,6 +241,29 @@ def test_garbage_at_masked_positions_leaves_everything_bitwise_unchanged(algorit
   expected = update_of(MOVED, clean, np.zeros_like(garbage))
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(expected))
   assert_trees_equal(update_of(spoilt_params, spoilt, garbage), expected)
+
+
+def test_scores_of_single_tokens_are_rewards_where_they_stand():
+  """PPO's rewards are its advantages where the discount and all values are 0; the value baseline sums what follows."""
+  rollout, logp_ref, values, scores = sampled()
+  inputs = (rollout, logp_ref, jnp.zeros_like(values), scores)
+  mask = np.asarray(rollout.mask)
+  given = np.where(mask, np.random.default_rng(3).normal(size=mask.shape), 9).astype(np.float32)
+  dense = np.where(mask, given, 0)
+  change = dense - np.where(
+    mask & (mask.cumsum(axis=1) == mask.sum(axis=1, keepdims=True)), dense.sum(axis=1)[:, None], 0
+  )
+  of_ppo = [make_experience("ppo", inputs, discount=0.0, whiten=False, token_scores=x)[0] for x in (None, given)]
+  np.testing.assert_allclose(of_ppo[1].advantages, of_ppo[0].advantages + change, atol=1e-5)
+  of_value = [make_experience("value", inputs, token_scores=x)[0] for x in (None, given)]
+  to_go = np.where(mask, change[:, ::-1].cumsum(axis=1)[:, ::-1], 0)
+  np.testing.assert_allclose(of_value[1].returns, of_value[0].returns + to_go, atol=1e-5)
+  assert np.abs(to_go[mask]).max() > 0.5  # and the first token's return is that of the whole score, as before
+  np.testing.assert_allclose(to_go[np.arange(len(mask)), mask.argmax(axis=1)], 0, atol=1e-5)
+  of_whole = [make_experience("leave_one_out", inputs, token_scores=x)[0] for x in (None, given)]
+  np.testing.assert_array_equal(of_whole[1].advantages, of_whole[0].advantages)
+  np.testing.assert_array_equal(of_whole[0].scores, scores)
+  np.testing.assert_array_equal(of_whole[0].finished, rollout.finished)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "value"])

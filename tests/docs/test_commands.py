@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from pages import BLOCKS, ROOT, code, commands
-from tiny_chain import SAMPLING, SIZES, recipe, run_stages, shortness
+from tiny_chain import SAMPLING, SIZES, a_stage, recipe, run_stages, shortness
 
 from rlhf_jax import data
 from rlhf_jax.algorithms import sft
@@ -22,8 +23,10 @@ from rlhf_jax.objectives import dpo_loss
 from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.pipeline.recipe import load_config
 from rlhf_jax.settings import parse
+from rlhf_jax.train import Function
 from rlhf_jax.train.metrics import read_metrics
-from rlhf_jax.types import Experience
+from rlhf_jax.train.reward_functions import Responses, make_reward_function
+from rlhf_jax.types import Experience, Rollout
 
 OWN_CONFIG = "my_config.py"
 OURS = [(page, words[1:]) for page, words in commands() if words[0] == "rlhf-jax"]
@@ -99,6 +102,23 @@ def get_quickstart():
 def test_the_objectives_give_what_they_should():
   assert names_of(code("python", "def score"))["score"](["a", "b"], ["Yes.", "no"]) == [1.0, 0.0]
   assert float(names_of(code("python", "gae("))["loss"]) == pytest.approx(-(0.95 + 1) / 2)
+
+
+def test_the_functions_of_a_reward_get_and_give_what_the_page_says(tmp_path):
+  (tmp_path / "my_rewards.py").write_text(code("python", "def solved"))
+  mask = np.array([[0, 1, 1], [0, 0, 1]], bool)
+  rollout = Rollout(np.array([[5, 7, 1], [5, 5, 7]]), mask, np.zeros(mask.shape, np.float32), np.array([True, False]))
+  rows = [{"prompt": "2 + 2?", "answer": "4"}, {"prompt": "2 + 3?", "answer": "5"}]
+  asked = Responses(rollout, ["2 + 2?", "2 + 3?"], ["It is 4.", "Six"], rows, 5)
+
+  def by(name, **arguments):
+    return make_reward_function(Function(f"{tmp_path}/my_rewards.py:{name}", arguments), a_stage(tmp_path))(asked)
+
+  solved = by("solved")
+  assert solved.total.tolist() == pytest.approx([1.1, 0]) and solved.named["right"].tolist() == [1, 0]
+  assert by("brief").total.tolist() == pytest.approx([-0.01, -0.005])
+  assert by("brief", step=20).total.tolist() == pytest.approx([-0.02, -0.01])
+  assert by("every_step", newline=7).tokens.tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
 def test_the_mixture_is_accepted():

@@ -137,6 +137,17 @@ def test_shaped_rewards_by_hand():
   np.testing.assert_allclose(rewards, expected, atol=1e-6)
 
 
+def test_scores_of_single_tokens_stand_on_these_and_the_rest_on_the_last():
+  mask = np.array([[0, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+  given = np.float32([[9, 1, 0, -3], [0, 0.5, 9, 9], [9, 9, 9, 9]])  # 9 is outside of the mask
+  scores, kl = np.float32([2, 0.5, 1]), np.ones(mask.shape)
+  rewards = jax.jit(shaped_rewards)(scores, kl, mask, coef=0.1, token_scores=given)
+  # The first sums to 2 less the penalty: 1 + 0 - 3 + the rest, 4.
+  np.testing.assert_allclose(rewards, [[0, 0.9, -0.1, 0.9], [-0.1, 0.4, 0, 0], [0, 0, 0, 0]], atol=1e-6)
+  none = jax.jit(shaped_rewards)(scores, kl, mask, coef=0.1, token_scores=np.zeros(mask.shape))
+  np.testing.assert_array_equal(none, jax.jit(shaped_rewards)(scores, kl, mask, coef=0.1))
+
+
 def test_the_score_enters_exactly_once_on_every_stretch():
   # Score written at the wrong position, dropped, or counted twice. [TRL #3750, #1893; miles #1827]
   stretches = [(start, end) for start in range(6) for end in range(start + 1, 7)]

@@ -58,7 +58,7 @@ SHAPES = {
   "rating_loss": (dict.fromkeys(("rewards", "ratings", "mask"), PAIR), {}),
   "reinforce_objective": (dict.fromkeys(("logp", "advantages", "mask"), PAIR), {}),
   "sequence_ratio_objective": (dict(logp=PAIR, logp_old=PAIR, advantages=ROW, mask=PAIR), dict(clip=0.2)),
-  "shaped_rewards": (dict(scores=ROW, kl=PAIR, mask=PAIR), dict(coef=0.1)),
+  "shaped_rewards": (dict(scores=ROW, kl=PAIR, mask=PAIR, token_scores=PAIR), dict(coef=0.1)),
   "simpo_loss": (TWO | dict(beta=PAIR, margin=PAIR), {}),
   "token_entropy": (dict(logits=CUBE, mask=PAIR), {}),
   "token_logprobs": (dict(logits=CUBE, tokens=PAIR, mask=PAIR), {}),

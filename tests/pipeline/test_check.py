@@ -249,6 +249,15 @@ def test_the_checkpoints_that_stay_are_those_of_the_config(changes, told, tmp_pa
     (dict(sft__lora=dict(rank=2, alpha=1.0, targets=["qeury"])), "config.sft.lora.targets: no layer has a matrix "
      "'qeury'"),
     (dict(ppo__environment__reward__function="json:lods"), "config.ppo.environment.reward.function: json has no "),
+    (dict(ppo__environment__reward__function="rlhf_jax.verify:exact_match"), "config.ppo.environment.reward: "
+     "rlhf_jax.verify:exact_match has the parameter 'answers' without a value: give one in its arguments; what a "),
+    (dict(ppo__environment__reward__parts=dict(long=dict(function="rlhf_jax.train.shaping:length", arguments=dict(
+     goal=3)))), "config.ppo.environment.reward: rlhf_jax.train.shaping:length has no parameter 'goal'."),
+    (dict(ppo__environment__reward__parts=dict(model=dict(function="json:loads"))), "config.ppo.environment.reward: "
+     "parts has the name 'model': a name has no '/' and is none of "),
+    (dict(ppo__environment__monitor=dict(function="json:loads", arguments=dict(nothing=1))), "config.ppo.environment: "
+     "json:loads must take prompts and responses as its first two parameters"),
+    (dict(ppo__environment__max_refills=2), "config.ppo.environment: max_refills is for groups whose scores are alike"),
   ],
 )  # fmt: skip
 def test_what_cannot_end_is_refused(changes, message, tmp_path):

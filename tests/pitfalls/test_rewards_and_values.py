@@ -9,9 +9,10 @@ import pytest
 from miniature import environment, experience_of, rewards_of, rollout_by_hand
 
 from rlhf_jax.algorithms import ppo
-from rlhf_jax.objectives import group_normalize
+from rlhf_jax.objectives import group_normalize, shaped_rewards
 from rlhf_jax.reduce import masked_moments, masked_sum, token_weights, whiten
-from rlhf_jax.train import Function, Reward, make_environment, make_score_function
+from rlhf_jax.train import Episodes, Function, Reward, make_environment, make_score_function
+from rlhf_jax.train.episodes import refill
 from rlhf_jax.types import Experience
 
 
@@ -60,6 +61,42 @@ def test_the_score_enters_once_on_the_last_response_token():
   rollout = rollout_by_hand([3, 1, 2])
   rewards = rewards_of(rollout, rollout.logp, np.float32([1, 2, 3]), kl_coef=0.1)
   np.testing.assert_array_equal(rewards, [[0, 0, 0, 1, 0], [0, 2, 0, 0, 0], [0, 0, 3, 0, 0]])
+
+
+def test_scores_of_single_tokens_stand_where_they_were_given_and_once():
+  """Dense rewards shifted by a token, or counted again in the score on the last one. [spinningup #50]"""
+  rollout = rollout_by_hand([3, 1])
+  given = np.float32([[9, 1, 0.5, -1, 9], [9, 2, 9, 9, 9]])
+  rewards = shaped_rewards(np.float32([2, 2]), np.zeros(given.shape), rollout.mask, coef=0.1, token_scores=given)
+  np.testing.assert_array_equal(rewards, [[0, 1, 0.5, 0.5, 0], [0, 2, 0, 0, 0]])
+
+
+def refilled(part=""):
+  """Two groups of two, of which the first is taken from a second round; "correct" is a part of the reward."""
+
+  def episodes(mark, scores, correct):
+    rollout = rollout_by_hand([1] * 4)
+    rollout = rollout.replace(tokens=rollout.tokens + 10 * mark)
+    names = [f"{mark}{i}" for i in range(4)]
+    parts = {"correct": np.float32(correct)}
+    return Episodes(jax.tree.map(jnp.asarray, rollout), jnp.float32(scores), {}, names, [*names], parts)
+
+  first = episodes(1, [3, 3 + (part != ""), 5, 6], [0, 0, 0, 1])
+  return refill(first, lambda _: episodes(2, [1, 1, 7, 8], [1, 1, 1, 0]), 1, copies=2, part=part)
+
+
+def test_a_refilled_batch_keeps_scores_texts_and_tokens_together():
+  """Scores of all responses that were drawn beside the tokens of those that were kept. [NeMo-RL #3794]"""
+  found = refilled()
+  assert found.scores.tolist() == [7, 8, 5, 6] and found.parts["correct"].tolist() == [1, 0, 0, 1]
+  assert found.responses == found.prompts == ["22", "23", "12", "13"]
+  assert (np.asarray(found.rollout.tokens)[:, 0] // 10).tolist() == [2, 2, 1, 1]
+
+
+def test_what_is_drawn_again_is_decided_by_the_part_that_is_named():
+  """A group of wrong answers stays for their lengths, once the score has a length in it. [NeMo-RL #2431]"""
+  found = refilled("correct")
+  assert found.responses == ["22", "23", "12", "13"] and found.scores.tolist() == [7, 8, 5, 6]
 
 
 def test_nothing_is_bootstrapped_from_padding():

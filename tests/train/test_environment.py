@@ -8,6 +8,7 @@ from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.train import environment
 from rlhf_jax.train.environment import Environment, make_environment
 from rlhf_jax.train.functions import Function
+from rlhf_jax.train.reward_functions import Scored
 from rlhf_jax.train.rewards import Part, Reward
 from rlhf_jax.train.sampler import Sampling
 from rlhf_jax.types import Rollout
@@ -22,7 +23,7 @@ def respond(tmp_path, monkeypatch):
     rollout = Rollout(np.zeros(mask.shape, np.int32), mask, np.zeros(mask.shape, np.float32), mask[:, 1])
     monkeypatch.setattr(environment, "load_prompts", lambda *_: None)
     monkeypatch.setattr(environment, "make_sampler", lambda *_, **__: lambda *_: (rollout, ["a"] * len(scores)))
-    part = Part(1.0, lambda *_: np.asarray(scores, np.float32))
+    part = Part(1.0, lambda _: Scored(np.asarray(scores, np.float32)))
     monkeypatch.setattr(environment, "make_parts", lambda *_: {"function": part})
     given = {"missing_eos_score": None, **settings}
     reward = Reward("", 0.0, "own.py:f", 1.0)

@@ -10,7 +10,8 @@ import pytest
 from rlhf_jax import data
 from rlhf_jax.intervals import mean_interval, wilson_interval, win_rate
 from rlhf_jax.stage import Model, Stage, Transport
-from rlhf_jax.train.environment import Episodes, Watching
+from rlhf_jax.train.environment import Watching
+from rlhf_jax.train.episodes import Episodes
 from rlhf_jax.train.log import StageLog
 from rlhf_jax.train.watch import Watch, samples_table
 from rlhf_jax.types import Experience, Rollout, TrainState
@@ -32,7 +33,7 @@ class Source:
   def __init__(self):
     self.keys = []
 
-  def respond(self, params, texts, batch, key, copies=1):
+  def respond(self, params, texts, batch, key, copies=1, *, rows=(), step=0):
     self.keys.append(jax.random.key_data(key).tolist())
     quality = np.float32(params["quality"]) + np.arange(len(texts), dtype=np.float32)
     mask = np.tile([False, True, True, False], (len(texts), 1))
