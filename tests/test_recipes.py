@@ -114,17 +114,16 @@ def test_the_mixture_trains_on_the_world_and_on_files_of_ones_own(chain, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_checked_answer_is_the_reward_and_the_measure(chain, tmp_path):
-  config = recipe("verifiable")
+@pytest.mark.parametrize("name", ["verifiable", "dapo"])
+def test_a_checked_answer_is_the_reward_and_the_measure(chain, tmp_path, name):
+  config = recipe("verifiable", "" if name == "verifiable" else name)
   environment = dict(batch_size=2, samples_per_prompt=8, sampling=SAMPLING, missing_eos_score=None)
   sizes = dict(num_documents=200, num_demonstrations=12, num_prompts=96, num_eval_prompts=48)
   changes = {
     "problems_world": sizes,
     "problems": {},
-    "verifiable": dict(init=f"{chain}/sft", num_steps=2, checkpoint_every=2, environment=environment),
-    "verifiable_accuracy": dict(
-      models=(f"{chain}/sft", "verifiable"), batch_size=8, tasks=dict(problems=dict(max_new_tokens=8))
-    ),
+    name: dict(init=f"{chain}/sft", num_steps=2, checkpoint_every=2, environment=environment),
+    f"{name}_accuracy": dict(models=(f"{chain}/sft", name), batch_size=8, tasks=dict(problems=dict(max_new_tokens=8))),
   }
   run_stages(config, chain, tmp_path, changes)
   trained, asked = (
@@ -132,9 +131,14 @@ def test_a_checked_answer_is_the_reward_and_the_measure(chain, tmp_path):
     for part in ("prompts", "eval_prompts")
   )
   assert len(trained) == 16 and len(asked) >= 8 and not {*trained} & {*asked}
-  steps = read_metrics(tmp_path / "verifiable/metrics.jsonl")
-  assert len(steps) == 2 and all(0 <= row["reward/proxy"] <= 1 for row in steps)
-  found = json.loads((tmp_path / "verifiable_accuracy/few_shot.json").read_text())["tasks"]["problems"]["models"]
+  steps = read_metrics(tmp_path / name / "metrics.jsonl")
+  assert len(steps) == 2
+  if name == "dapo":
+    assert all(0 <= row["reward/function"] <= 1 and row["reward/overlong"] <= 0 for row in steps)
+    assert all(row["refill/rounds"] <= 3 and row["refill/missing"] <= row["refill/dropped"] for row in steps)
+  else:
+    assert all(0 <= row["reward/proxy"] <= 1 for row in steps)
+  found = json.loads((tmp_path / f"{name}_accuracy/few_shot.json").read_text())["tasks"]["problems"]["models"]
   assert len(found) == 2
   for model in found.values():
     right = model["0"]["measures"]["score"]

@@ -128,8 +128,9 @@ def _merged(kept: Episodes, new: Episodes, rows: np.ndarray) -> Episodes:
     return [both[row] for row in rows] if both else []
 
   tokens = [kept.token_scores, new.token_scores]
-  if any(x is not None for x in tokens):
-    tokens = [jnp.zeros(kept.rollout.mask.shape) if x is None else x for x in tokens]
+  for x in tokens:
+    if x is not None:  # one round may have such scores where the other has none
+      tokens = [jnp.zeros_like(x) if other is None else other for other in tokens]
   before, after = (kept.rollout, kept.scores, tokens[0]), (new.rollout, new.scores, tokens[1])
   with sent():
     rollout, scores, token_scores = jax.tree.map(lambda x, y: _of_both(x, y, rows.astype(np.int32)), before, after)
@@ -139,7 +140,11 @@ def _merged(kept: Episodes, new: Episodes, rows: np.ndarray) -> Episodes:
     kept.metrics,
     on_host(kept.prompts, new.prompts),
     on_host(kept.responses, new.responses),
-    {name: np.concatenate([host(kept.parts[name]), host(new.parts[name])])[rows] for name in kept.parts},
+    {
+      name: np.concatenate([host(values), host(new.parts[name])])[rows]
+      for name, values in kept.parts.items()
+      if name in new.parts
+    },
     token_scores,
     on_host(kept.rows, new.rows),
   )

@@ -25,6 +25,7 @@ from rlhf_jax.train import (
   make_environment,
 )
 from rlhf_jax.train.checkpoint import open_checkpoints, save
+from rlhf_jax.train.rewards import FunctionPart
 from rlhf_jax.train.workspace import open_workspace
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -82,8 +83,8 @@ NONE = Function("")
 PROMPTS = dict(algorithm="", policy="policy", prompts="{run}/prompts.jsonl", batch_size=2, sampling=SAMPLING)
 
 
-def run_environment(stage, reward=NONE, monitor=NONE):
-  both = Reward("judge", 1.0, reward.function, 1.0, reward.arguments)
+def run_environment(stage, reward=NONE, monitor=NONE, parts=None):
+  both = Reward("judge", 1.0, reward.function, 1.0, reward.arguments, parts=parts or {})
   settings = Environment("{run}/prompts.jsonl", 2, 1, SAMPLING, both, None, monitor)
   tokenizer, model = open_workspace(stage)
   params = model.init(jax.random.key(0))
@@ -127,6 +128,9 @@ def run_accuracy(stage):
 
 USES = {
   "Reward.function": lambda stage: run_environment(stage, named("score", stage)),
+  "FunctionPart.function": lambda stage: run_environment(
+    stage, parts={"own": FunctionPart(**vars(named("score", stage)))}
+  ),
   "Environment.monitor": lambda stage: run_environment(stage, monitor=named("score", stage)),
   "judgements.Config.gold": lambda stage: run_judgements(stage, named("measures", stage)),
   "judgements.Config.critic": lambda stage: run_judgements(
