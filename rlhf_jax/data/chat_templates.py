@@ -93,7 +93,7 @@ def _render_batch(template: str, values: Sequence[Mapping[str, Any]]) -> list[Re
         raise TemplateFailure(f"it takes over {SECONDS:g} s")
       raise TemplateFailure(f"its process ended with status {process.returncode}")
     found: list[Rendered | TemplateRefusal] = []
-    for reply in map(json.loads, replies):
+    for reply in map(json.loads, map(bytes.decode, replies)):
       if "failed" in reply:
         raise TemplateFailure(reply["failed"])
       refused = "refused" in reply

@@ -152,15 +152,22 @@ def own_form(values: Mapping[str, Any]) -> Rendered | TemplateRefusal:
     return TemplateRefusal("this chat form has no place for tools")
   text, spans = values["bos_token"], []
   for message in values["messages"]:
-    if message.get("tool_calls") or message.get("reasoning_content"):
-      return TemplateRefusal("this chat form has no place for tool calls and reasoning")
+    turn = own_turn(message, values["eos_token"])
+    if isinstance(turn, TemplateRefusal):
+      return turn
     text += _MARKS[message["role"]]
-    start = len(text)
-    text += " " + message["content"].strip()
     if message["role"] == "assistant":
-      text += values["eos_token"]
-      spans.append((start, len(text)))
+      spans.append((len(text), len(text) + len(turn)))
+    text += turn
   return Rendered(text + (ASSISTANT if values["add_generation_prompt"] else ""), tuple(spans))
+
+
+def own_turn(message: Mapping[str, Any], eos_token: str) -> str | TemplateRefusal:
+  """What `CHAT_TEMPLATE` writes of a message behind the mark of its role."""
+  if message.get("tool_calls") or message.get("reasoning_content"):
+    return TemplateRefusal("this chat form has no place for tool calls and reasoning")
+  content: str = message["content"]
+  return f" {content.strip()}{eos_token if message['role'] == 'assistant' else ''}"
 
 
 def render_response(response: Response) -> str:

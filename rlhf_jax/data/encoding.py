@@ -20,7 +20,15 @@ import numpy as np
 from rlhf_jax.data.chat_templates import TemplateRefusal
 from rlhf_jax.data.dialogue import CHAT_TEMPLATE, Dialogue, Prompt, Response, answer_message, is_trained, messages_of
 from rlhf_jax.data.files import DataError
-from rlhf_jax.data.rendering import Request, Text, answer_start, content_start, earlier_spans, render_dialogues
+from rlhf_jax.data.rendering import (
+  Request,
+  Text,
+  answer_start,
+  content_start,
+  earlier_spans,
+  render_answers,
+  render_dialogues,
+)
 from rlhf_jax.data.tokenizer import Tokenizer
 from rlhf_jax.writing import write_bytes
 
@@ -116,9 +124,12 @@ def encode_demonstrations(
       result.append(found)
       continue
     prompt, response, said = found[0]
-    none, whole = np.zeros(len(prompt), bool), loss == "everything"
-    before = (spoken.get(row, none) | whole) & ~silent.get(row, none)
-    mask = np.concatenate([before, said | whole])
+    mask = np.full(len(prompt) + len(response), loss == "everything")
+    mask[len(prompt) :] |= said
+    if row in spoken:
+      mask[: len(prompt)] |= spoken[row]
+    if row in silent:
+      mask[: len(prompt)] &= ~silent[row]
     mask[0] = False  # no token precedes it, from which it could be predicted
     result.append((np.asarray(prompt + response, np.int32), mask))
   return result
@@ -163,18 +174,19 @@ def _encode(
   tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, Response]], notes: Counter[str] | None
 ) -> list[tuple[Answered, Text] | str]:
   """The tokens of each pair with its prompt's text, or the reason why the chat template refuses it."""
+  if tokenizer.splits_before_spaces and not tokenizer.chat_template:
+    return _encode_apart(tokenizer, pairs)
   number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs))}
   dialogues = [messages_of(prompt) for prompt in number]
   wholes = [(*messages_of(prompt), answer_message(response)) for prompt, response in pairs]
   requests = [Request(messages, True) for messages in dialogues] + [Request(messages, False) for messages in wholes]
   rendered = render_dialogues(tokenizer, requests)
   prompts, conversations = rendered[: len(number)], rendered[len(number) :]
-  apart = tokenizer.splits_before_spaces and not tokenizer.chat_template  # then the whole need not be tokenised again
   texts: list[Text] = [text for text in prompts if isinstance(text, Text)]
   for (prompt, _), whole in zip(pairs, conversations, strict=True):
     before = prompts[number[prompt]]
     if isinstance(before, Text) and isinstance(whole, Text):
-      texts.append(Text(whole.text[len(before.text) :], whole.guard, ()) if apart else whole)
+      texts.append(whole)
   ids = iter(_tokenise(tokenizer, texts))
   prompt_tokens = [next(ids) if isinstance(text, Text) else [] for text in prompts]
   found: list[tuple[Answered, Text] | str] = []
@@ -185,11 +197,11 @@ def _encode(
       continue
     response, start = next(ids), len(before.text)
     starts: list[int] | None = None
-    if not apart and response[: len(start_ids)] == start_ids:
+    if response[: len(start_ids)] == start_ids:
       response = response[len(start_ids) :]
       if tokenizer.chat_template and whole.spans:
         starts = [index - start for index in _with_starts(tokenizer, whole)[1][len(start_ids) :]]
-    elif not apart:
+    else:
       begin = _answer_start(tokenizer, wholes[place], before.text, whole.text)
       if begin is None:
         found.append("the chat template leaves no trace of where the answer begins")
@@ -200,6 +212,25 @@ def _encode(
         notes[REJOINED] += 1
     spans = [(first - start, last - start) for first, last in whole.spans] if tokenizer.chat_template else []
     found.append((_answered(tokenizer, start_ids, response, starts, spans), before))
+  return found
+
+
+def _encode_apart(tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, Response]]) -> list[tuple[Answered, Text] | str]:
+  """`_encode` in the project's own form: what a response adds to a prompt's text has its tokens there too, so that the
+  whole need not be tokenised again."""
+  number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs))}
+  prompts = render_dialogues(tokenizer, [Request(messages_of(prompt), True) for prompt in number])
+  answers = render_answers(tokenizer, [answer_message(response) for _, response in pairs])
+  ids = iter(_tokenise(tokenizer, [text for text in (*prompts, *answers) if isinstance(text, Text)]))
+  prompt_tokens = [next(ids) if isinstance(text, Text) else [] for text in prompts]
+  found: list[tuple[Answered, Text] | str] = []
+  for (prompt, _), answer in zip(pairs, answers, strict=True):
+    before, start_ids = prompts[number[prompt]], prompt_tokens[number[prompt]]
+    response = next(ids) if isinstance(answer, Text) else []
+    if isinstance(before, Text) and isinstance(answer, Text):
+      found.append((_answered(tokenizer, start_ids, response, None, ()), before))
+    else:
+      found += [_reason(one) for one in (before, answer) if isinstance(one, TemplateRefusal)][:1]
   return found
 
 

@@ -7,12 +7,13 @@ text: a guard character in their midst keeps them from being read as the token, 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rlhf_jax.data.chat_templates import Rendered, TemplateFailure, TemplateRefusal, render_all
-from rlhf_jax.data.dialogue import Dialogue, Message, is_trained, own_form
+from rlhf_jax.data.dialogue import Dialogue, Message, is_trained, own_form, own_turn
 from rlhf_jax.data.files import DataError
 from rlhf_jax.data.tokenizer import Tokenizer
 
@@ -44,10 +45,11 @@ def render_dialogues(tokenizer: Tokenizer, requests: Sequence[Request]) -> list[
   Raises:
     DataError: the chat template is broken or takes too much time or memory.
   """
-  guards = [_guard(tokenizer, request.messages) for request in requests]
+  spelled = _spelled(tokenizer)
+  guards = _guards(spelled, [request.messages for request in requests])
   values = []
   for request, guard in zip(requests, guards, strict=True):
-    messages = [_guarded(tokenizer, message.row(), guard) for message in request.messages]
+    messages = [_guarded(spelled, message.row(), guard) for message in request.messages]
     tools = messages[0].pop("tools", None) if messages else None
     asked = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": request.for_answer}
     values.append({**tokenizer.named, **asked})
@@ -59,6 +61,19 @@ def render_dialogues(tokenizer: Tokenizer, requests: Sequence[Request]) -> list[
   return [
     one if isinstance(one, TemplateRefusal) else Text(one.text, guard, one.spans)
     for one, guard in zip(found, guards, strict=True)
+  ]
+
+
+def render_answers(tokenizer: Tokenizer, answers: Sequence[Message]) -> list[Text | TemplateRefusal]:
+  """What each answer adds to the text of its prompt in the project's own chat form, or the refusal of that form."""
+  spelled = _spelled(tokenizer)
+  guards = _guards(spelled, [(answer,) for answer in answers])
+  found = [
+    own_turn(_guarded(spelled, answer.row(), guard), tokenizer.named["eos_token"])
+    for answer, guard in zip(answers, guards, strict=True)
+  ]
+  return [
+    one if isinstance(one, TemplateRefusal) else Text(one, guard, ()) for one, guard in zip(found, guards, strict=True)
   ]
 
 
@@ -141,25 +156,34 @@ def _shared(text: str, other: str) -> int:
   return low
 
 
-def _guard(tokenizer: Tokenizer, messages: Dialogue) -> str:
-  """A character that no message holds, where a message spells a control token; else ""."""
-  pattern = re.compile(_pattern(tuple(tokenizer.control) + tuple(tokenizer.end_tokens)))
-  said = [part for message in messages for part in (message.content, message.more)]
-  if not any(map(pattern.search, said)):
+def _spelled(tokenizer: Tokenizer) -> re.Pattern[str]:
+  """Finds the control tokens that a text spells."""
+  return re.compile(_pattern((*tokenizer.control, *tokenizer.end_tokens)))
+
+
+def _guards(spelled: re.Pattern[str], dialogues: Sequence[Dialogue]) -> list[str]:
+  """For each dialogue a character that no message holds, where a message spells a control token; else ""."""
+  said = [[part for _, *parts in messages for part in parts] for messages in dialogues]
+  if not spelled.search("\n".join(itertools.chain.from_iterable(said))):  # one search is faster than one a message
+    return [""] * len(said)
+  return [_guard(spelled, parts) for parts in said]
+
+
+def _guard(spelled: re.Pattern[str], said: Sequence[str]) -> str:
+  if not any(map(spelled.search, said)):
     return ""
   return next(char for char in _GUARDS if not any(char in part for part in said))
 
 
-def _guarded(tokenizer: Tokenizer, value: Any, guard: str) -> Any:
+def _guarded(spelled: re.Pattern[str], value: Any, guard: str) -> Any:
   """A JSON value in which the guard stands behind the first character of each control token that a text spells."""
   if not guard or not isinstance(value, (str, list, dict)):
     return value
   if isinstance(value, list):
-    return [_guarded(tokenizer, item, guard) for item in value]
+    return [_guarded(spelled, item, guard) for item in value]
   if isinstance(value, dict):
-    return {key: _guarded(tokenizer, item, guard) for key, item in value.items()}
-  pattern = _pattern(tuple(tokenizer.control) + tuple(tokenizer.end_tokens))
-  return re.sub(pattern, lambda spelled: spelled[0][:1] + guard + spelled[0][1:], value)
+    return {key: _guarded(spelled, item, guard) for key, item in value.items()}
+  return spelled.sub(lambda token: token[0][:1] + guard + token[0][1:], value)
 
 
 def _added_pattern(tokenizer: Tokenizer) -> str:

@@ -54,14 +54,14 @@ class SourceStream:
   """The stream of one source."""
 
   def __init__(
-    self, name: str, source: Source, *, seed: int, window: int, is_held_out: Callable[[Prompt], bool]
+    self, name: str, source: Source, *, seed: int, window: int, is_held_out: Callable[[Prompt], bool] | None = None
   ) -> None:
     """Opens the source.
 
     Args:
       name: the source's name in its mixture, on which the order of its examples depends.
       window: rows that are shuffled together.
-      is_held_out: whether a prompt is kept from training, and with it every phrasing of its row.
+      is_held_out: whether a prompt is kept from training, and with it every phrasing of its row; None where none is.
 
     Raises:
       DataError: the source or its templates cannot be read.
@@ -150,6 +150,8 @@ class SourceStream:
     return found
 
   def _holds_out(self, item: _Item) -> bool:
+    if self._is_held_out is None:
+      return False
     return self._is_held_out(self._phrase(item, 0)[0])  # by the prompt in the first phrasing, or the text
 
   def _phrase(self, item: _Item, phrasing: int) -> Demonstration | Text:

@@ -61,7 +61,7 @@ class Stream:
     Raises:
       DataError: a source cannot be opened, or its rows cannot be counted.
     """
-    held_out = functools.partial(is_held_out, fraction=eval_fraction, seed=seed)
+    held_out = functools.partial(is_held_out, fraction=eval_fraction, seed=seed) if eval_fraction else None
     self.mixture, self.tokenizer, self.length, self.batch_size = mixture, tokenizer, length, batch_size
     self.seed = seed
     self.notes: Counter[str] = Counter()

@@ -8,6 +8,7 @@ Some names in FLAN's files stand for a text that is made from a column of lists:
 column options, {numbered_X} and {X_newline} from the column X.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -72,8 +73,19 @@ def load_templates(given: str | Sequence[Sequence[str]]) -> Phrasings:
 
 def fill(template: Template, values: Mapping[str, str]) -> Template:
   """(prompt, answer) of a template with `values` in the place of its columns; braces in the values stay."""
-  prompt, answer = (_COLUMN.sub(lambda column: values[column[1]], text) for text in template)
-  return prompt, answer
+  prompt, answer = template
+  return _filled(prompt, values), _filled(answer, values)
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+  form, columns = _parts(text)
+  return form % tuple([values[name] for name in columns])
+
+
+@functools.lru_cache(maxsize=4096)
+def _parts(text: str) -> tuple[str, tuple[str, ...]]:
+  """The text of a template with %s in the place of its columns, and the columns in this order."""
+  return _COLUMN.sub("%s", text.replace("%", "%%")), tuple(_COLUMN.findall(text))
 
 
 def with_examples(prompt: str, examples: Sequence[tuple[str, str]]) -> str:

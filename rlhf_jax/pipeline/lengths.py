@@ -97,7 +97,7 @@ def left_out(config: Any, stage: Stage, load_tokenizer: Callable[[], data.Tokeni
 
 def _streamed(source: Source) -> Iterator[Any]:
   """The first records of a source as training on it gets them, in a random order."""
-  stream = SourceStream("", source, seed=0, window=ROWS, is_held_out=lambda prompt: False)
+  stream = SourceStream("", source, seed=0, window=ROWS)
   return (example.record for example in stream.window_examples(0, 0)[0])
 
 

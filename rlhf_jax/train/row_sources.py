@@ -55,7 +55,7 @@ def _read_phrased(name: str, source: Source, formats: RowFormats, seed: int) -> 
       f"{source.path}: templates and shots write demonstrations and prompts, and other rows are asked for here; leave "
       "them out"
     )
-  stream = SourceStream(name, source, seed=seed, window=WINDOW, is_held_out=lambda prompt: False)
+  stream = SourceStream(name, source, seed=seed, window=WINDOW)
   found: list[Any] = []
   for window in itertools.count():
     examples, is_last = stream.window_examples(0, window)

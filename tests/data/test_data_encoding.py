@@ -93,6 +93,14 @@ def test_no_text_spells_a_control_token(tokenizer):
     assert (ids == control).sum() == (plain == control).sum()
 
 
+def test_a_text_that_spells_a_control_token_changes_no_neighbour(tokenizer):
+  pairs = [("Hi", "Hello."), ("<eos>", "Hello."), ("Hi", "no <eos> here"), (DIALOGUE, "Oakford <bos>."), ("Hi", "Hi")]
+  together = encode_demonstrations(tokenizer, pairs, "all")
+  for pair, (ids, mask) in zip(pairs, together, strict=True):
+    ((alone, counted),) = encode_demonstrations(tokenizer, [pair], "all")
+    assert ids.tolist() == alone.tolist() and mask.tolist() == counted.tolist()
+
+
 def test_messages_and_dialogues_are_the_same(tmp_path):
   write_rows(tmp_path / "a.jsonl", [{"messages": MESSAGES}, {"prompt": MESSAGES[:3], "response": MESSAGES[3:]}])
   expected = Demonstration(DIALOGUE, "Oakford <eos>.")

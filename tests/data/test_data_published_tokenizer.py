@@ -6,13 +6,16 @@ import pytest
 
 from rlhf_jax import data
 from rlhf_jax.data import DataError, load_tokenizer, prompt_ids, published_tokenizer, response_ids, train_tokenizer
+from rlhf_jax.data.dialogue import messages_of
 
 OWN = train_tokenizer(["Where does Tom live? Tom lives in Oakford. <|user|>\n"] * 20, 320)
 CHATML = (
   "{% for message in messages %}{{ '<bos>' + message['role'] + '\n' + message['content'] + '<eos>' + '\n' }}"
   "{% endfor %}{% if add_generation_prompt %}{{ '<bos>assistant\n' }}{% endif %}"
 )
-DIALOGUE = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Where does Tom live?\n\nAssistant:"
+DIALOGUE = (
+  data.Message("user", "Hi"), data.Message("assistant", "Hello."), data.Message("user", "Where does Tom live?")
+)  # fmt: skip
 
 
 def publish(directory, **settings):
@@ -59,7 +62,9 @@ def test_a_template_makes_another_tokenizer(tmp_path):
   assert load_tokenizer(publish(tmp_path, **names, chat_template=CHATML)).fingerprint != plain.fingerprint
 
 
-@pytest.mark.parametrize("prompt", ["Where does Tom live?", " spaces \n", DIALOGUE])
+@pytest.mark.parametrize(
+  "prompt", ["Where does Tom live?", " spaces \n", DIALOGUE], ids=["one turn", "spaces", "dialogue"]
+)
 def test_the_template_is_rendered_as_transformers_does(tmp_path, prompt):
   transformers = pytest.importorskip("transformers", reason="the reference is transformers")
   tokenizer = load_tokenizer(publish(
@@ -67,17 +72,12 @@ def test_the_template_is_rendered_as_transformers_does(tmp_path, prompt):
     tokenizer_class="PreTrainedTokenizerFast",
   ))  # fmt: skip
   theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
-  messages = [{"role": "user", "content": prompt}]
-  if prompt == DIALOGUE:
-    contents = ("Hi", "Hello.", "Where does Tom live?")
-    messages = [
-      {"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), contents, strict=True)
-    ]
+  messages = [message.row() for message in messages_of(prompt)]
   ours = prompt_ids(tokenizer, prompt)
   assert ours == theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
   answered = theirs.apply_chat_template([*messages, {"role": "assistant", "content": "Oakford."}], return_dict=False)
-  whole = ours + response_ids(tokenizer, prompt, "Oakford.")
-  assert whole == answered[: len(whole)] and whole[-1] == tokenizer.eos_id
+  response = response_ids(tokenizer, prompt, "Oakford.")
+  assert ours + response == answered and tokenizer.eos_id in response
 
 
 def test_neither_user_nor_model_can_spell_a_control_token(tmp_path):

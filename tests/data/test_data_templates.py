@@ -14,12 +14,12 @@ LISTS = dict(options=["yes", "no"], concepts=["a", "b"], tripleset=["c"], questi
 
 
 def test_a_template_names_columns_in_braces():
-  phrasings = load_templates([["{question} ({n})", "{answer}"], ["{answer}?", "{question}"]])
+  phrasings = load_templates([["{question} ({n})", "{answer}"], ["100 %s%%{answer}?", "{question}"]])
   assert phrasings.columns == ("question", "n", "answer")
   values = phrasings.values({"question": "{answer} {0} {x.__class__}", "n": 3, "answer": "yes"}, "a:1")
   # What a row holds is text: braces in it are not filled in, and no attribute is ever read.
   assert fill(phrasings.templates[0], values) == ("{answer} {0} {x.__class__} (3)", "yes")
-  assert fill(phrasings.templates[1], values) == ("yes?", "{answer} {0} {x.__class__}")
+  assert fill(phrasings.templates[1], values) == ("100 %s%%yes?", "{answer} {0} {x.__class__}")
 
 
 def test_lists_become_the_texts_that_flan_names():

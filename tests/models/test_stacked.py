@@ -44,7 +44,7 @@ def close(ours, theirs):
 @functools.cache
 def with_head(config):
   model = language_model(config)
-  return model.init_head(jax.random.key(1), jax.jit(model.init)(jax.random.key(0)))
+  return model.init_head(jax.random.key(1), model.init(jax.random.key(0)))  # a program of init takes longer
 
 
 def loss_and_gradients(model, params, scored=True):
@@ -65,7 +65,7 @@ def agree(ours, theirs):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_forms_have_the_same_loss_and_gradients(family):
-  config, scored = config_of(family), family in ("llama", "gemma2")  # a score is made of the same layers in all
+  config, scored = config_of(family), family == "llama"  # a score is made of the same layers in all
   params = with_head(config)
   loss, gradients = loss_and_gradients(language_model(config), params, scored)
   scanned = language_model(config, REMAT[family], scan=True)
@@ -148,8 +148,8 @@ def test_a_scanned_program_does_not_grow_with_depth(remat):
       )
     )
 
-  assert size(4, True) == size(16, True)
-  assert size(16, False) > 3 * size(4, False)
+  assert size(4, True) == size(10, True)
+  assert size(6, False) > 2 * size(2, False)
 
 
 def test_rematerialisation_saves_memory_of_a_scan_on_every_platform():
@@ -201,20 +201,21 @@ def test_a_gather_sees_each_part_in_both_forms_and_changes_nothing():
     paths.append(path)
     return jax.tree.map(lambda x: x + 0, part)
 
-  config = config_of("gpt_neox")
+  config = config_of("gpt_neox", num_layers=2)
   params = add_lora(jax.random.key(3), with_head(config), rank=2, alpha=3.0)
   params["lora"] = jax.tree.map(lambda x: x + 0.1, params["lora"])
-  expected = loss_and_gradients(language_model(config), params)
+  expected = loss_and_gradients(language_model(config), params, scored=False)
   gathering = language_model(config, gather=gather)
-  agree(loss_and_gradients(gathering, params), expected)
+  agree(loss_and_gradients(gathering, params, scored=False), expected)
   unrolled, paths[:] = {*paths}, []
-  agree(loss_and_gradients(gathering, stack_layers(params)), stack_layers(expected))
+  agree(loss_and_gradients(gathering, stack_layers(params), scored=False), stack_layers(expected))
   parts = {f"decoder/{name}" for name in ("layers", "embedding", "final_norm", "unembedding")}
   assert {*paths} == unrolled == parts | {"lora/layers", "head"}
 
 
 def test_a_score_needs_no_unembedding():
   model, params = language_model(config_of("gpt_neox")), with_head(config_of("gpt_neox"))
+  score = jax.jit(model.score)
   mask = jnp.ones_like(TOKENS, bool)
   bare = {**params, "decoder": {name: part for name, part in params["decoder"].items() if name != "unembedding"}}
-  np.testing.assert_array_equal(model.score(bare, TOKENS, mask), model.score(params, TOKENS, mask))
+  np.testing.assert_array_equal(score(bare, TOKENS, mask), score(params, TOKENS, mask))

@@ -255,8 +255,8 @@ MUTATIONS = [
     "the tokens of a conversation cut at the number of its prompt's",
     ENDS + "training_sees_the_boundary_that_sampling_makes",
     "data/encoding.py",
-    "if not apart and response[: len(start_ids)] == start_ids:",
-    "if not apart:",
+    "if response[: len(start_ids)] == start_ids:",
+    "if True:",
   ),
   Mutation(
     "a mask of all ones",

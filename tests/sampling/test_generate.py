@@ -18,6 +18,7 @@ MODEL = language_model(DecoderConfig(11, 2, 32, 4, 2, 48, 24))
 PARAMS = MODEL.init(jax.random.key(0))
 WORDS = jax.tree.map(lambda x: x / 10, PARAMS["decoder"]["embedding"])  # else the last word is said again and again
 PARAMS = {"decoder": {**jax.tree.map(lambda x: 2 * x, PARAMS["decoder"]), "embedding": WORDS}}  # sharper than at first
+APPLY = jax.jit(MODEL.apply)
 LENGTHS = np.array([5, 2, 7, 1, 4, 6, 3, 7])
 PROMPTS = Prompts(jax.random.randint(jax.random.key(1), (8, 7), 2, 11), jnp.array(LENGTHS))
 
@@ -69,7 +70,7 @@ def test_recorded_logp_is_the_training_forwards(settings):
   """Of the whole softmax at the sampling temperature, also where the draw was from a part of it."""
   params = jax.tree.map(lambda x: x / 1.5, PARAMS)  # logits of a usual size: 1e-5 is some five roundings of them
   rollout = sample(params=params, **settings)
-  logits = jax.jit(MODEL.apply)(params, rollout.tokens) / settings["temperature"]
+  logits = APPLY(params, rollout.tokens) / settings["temperature"]
   logp = token_logprobs(logits, rollout.tokens, mask=rollout.mask)
   assert rollout.mask.any(axis=1).all()
   np.testing.assert_allclose(rollout.logp, logp, atol=1e-5)
@@ -112,13 +113,13 @@ def test_first_token_frequencies_match_the_softmax():
   same = Prompts(jnp.full((4000, 2), 4), jnp.full((4000,), 2))
   rollout = sample(same, max_new_tokens=1, temperature=0.8)
   frequency = np.bincount(np.asarray(rollout.tokens[:, 2]), minlength=11) / 4000
-  logits = MODEL.apply(PARAMS, jnp.array([[4, 4, 0]]))[0, 2] / 0.8
+  logits = APPLY(PARAMS, jnp.array([[4, 4, 0]]))[0, 2] / 0.8
   np.testing.assert_allclose(frequency, jax.nn.softmax(logits), atol=0.03)
 
 
 def test_temperature_zero_is_greedy():
   rollout = sample(temperature=0.0)
-  best = MODEL.apply(PARAMS, rollout.tokens).argmax(axis=-1)
+  best = APPLY(PARAMS, rollout.tokens).argmax(axis=-1)
   np.testing.assert_array_equal(np.where(rollout.mask, rollout.tokens, 0), np.where(rollout.mask, best, 0))
 
 
@@ -237,13 +238,16 @@ def test_vmapped_over_models_each_samples_as_alone():
   assert 0 < widths[0] != widths[1] < 12
 
 
-@pytest.mark.parametrize("settings", [dict(top_k=3), dict(top_p=0.6), dict(min_p=0.3, top_k=5)], ids=str)
-@pytest.mark.parametrize("slots", [0, 3])
+@pytest.mark.parametrize(
+  "settings, slots",
+  [(dict(top_k=3), 0), (dict(top_p=0.6), 3), (dict(min_p=0.3, top_k=5), 0), (dict(min_p=0.3, top_k=5), 3)],
+  ids=str,
+)
 def test_the_support_is_recorded_and_the_log_probs_are_of_what_it_leaves(settings, slots):
   rollout = sample(temperature=0.7, slots=slots, record_support=True, **settings)
   plain = sample(temperature=0.7, slots=slots, **settings)
   np.testing.assert_array_equal(rollout.tokens, plain.tokens)  # to record changes no draw
-  logits = MODEL.apply(PARAMS, rollout.tokens) / 0.7
+  logits = APPLY(PARAMS, rollout.tokens) / 0.7
   weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True)).reshape(-1, 11)
   left = np.asarray(truncate(weights, **settings) > 0).reshape(logits.shape)
   assert rollout.support.shape == (*rollout.tokens.shape, 2) and plain.support is None

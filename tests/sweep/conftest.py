@@ -66,3 +66,9 @@ def grid():
     for changes in product({"first.size": (1, 2), "second.size": (10, 20)}):
       add(changed(base(), changes))
   """
+
+
+@pytest.fixture
+def pair():
+  """The body of a sweep over two values of the second stage, for tests that start a process for each run."""
+  return "for size in (10, 20):\n  one = base(); one.second.size = size; add(one)"

@@ -88,12 +88,12 @@ def run(config, stage):
     for step in range(1, config.num_steps + 1):
       file.write(json.dumps({"step": step, "score": config.size}) + "\\n")
       file.flush()
-      time.sleep(0.2)
+      time.sleep(0.1)
 """
 
 
 def test_hopeless_trials_are_stopped_while_their_processes_run(write_sweep, tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(search, "LOOK_SECONDS", 0.2)
+  monkeypatch.setattr(search, "LOOK_SECONDS", 0.1)
   path = write_sweep("pass")
   path.write_text(path.read_text() + LADDER)
   with open(tmp_path / "mine.py", "a") as file:

@@ -129,30 +129,30 @@ def test_a_full_disk_loses_nothing(write_sweep, tmp_path):
     told = sweep.communicate()[1]
     assert sweep.returncode and "No space left on device" in told, told
     (root / "ballast").unlink()
-    assert main(arguments) == 0
+    assert main([*arguments, "--engine", "inline"]) == 0  # as well, and without a process for each run
     assert [row["state"] for row in table(root)] == ["done"] * 3
     assert starts(root)["first"] == 1 and starts(root)["second"] <= 5
   finally:
     subprocess.run(["umount", root], check=True)
 
 
-def test_two_sweeps_that_start_at_once_share_the_cells(write_sweep, grid, tmp_path):
+def test_two_sweeps_that_start_at_once_share_the_cells(write_sweep, pair, tmp_path):
   """Two processes, as two people start them; see also the threads below."""
-  path = write_sweep(grid)
+  path = write_sweep(pair)
   arguments = ["sweep", str(path), "--workdir", str(tmp_path / "out"), "--workers", "2"]
   both = [subprocess.Popen([sys.executable, "-m", "rlhf_jax.cli", *arguments]) for _ in range(2)]
   assert [sweep.wait() for sweep in both] == [0, 0]
-  assert starts(tmp_path / "out") == {"first": 2, "second": 4}
-  assert [row["state"] for row in table(tmp_path / "out")] == ["done"] * 4
+  assert starts(tmp_path / "out") == {"first": 1, "second": 2}
+  assert [row["state"] for row in table(tmp_path / "out")] == ["done"] * 2
 
 
-def test_the_command_lines_are_a_script_that_does_it_all(write_sweep, grid, tmp_path):
-  arguments = ["sweep", str(write_sweep(grid)), "--workdir", str(tmp_path / "out"), "--engine", "commands"]
+def test_the_command_lines_are_a_script_that_does_it_all(write_sweep, pair, tmp_path):
+  arguments = ["sweep", str(write_sweep(pair)), "--workdir", str(tmp_path / "out"), "--engine", "commands"]
   assert main(arguments) == 0
   subprocess.run(["sh", "-e", tmp_path / "out" / "commands.txt"], check=True, cwd="/")
   assert main(arguments) == 0
-  assert starts(tmp_path / "out") == {"first": 2, "second": 4}
-  assert [row["state"] for row in table(tmp_path / "out")] == ["done"] * 4
+  assert starts(tmp_path / "out") == {"first": 1, "second": 2}
+  assert [row["state"] for row in table(tmp_path / "out")] == ["done"] * 2
   assert "sweep.work" not in (tmp_path / "out" / "commands.txt").read_text()
 
 
@@ -173,14 +173,14 @@ def test_two_sweeps_share_the_cells(write_sweep, tmp_path):
 
 def test_a_signal_stops_a_sweep_and_the_same_command_continues(write_sweep, tmp_path):
   path = write_sweep(
-    "for size in (1, 2):\n  one = base(); one.second.size = size; one.second.seconds = 3.0\n  add(one)"
+    "for size in (1, 2):\n  one = base(); one.second.size = size; one.second.seconds = 2.0\n  add(one)"
   )
   arguments = [sys.executable, "-m", "rlhf_jax.cli", "sweep", str(path), "--workdir", str(tmp_path / "out")]
   process = subprocess.Popen([*arguments, "--workers", "1"], cwd=os.getcwd())
   wait_for(lambda: starts(tmp_path / "out")["second"] == 1)
   process.send_signal(signal.SIGTERM)
   assert process.wait() == 128 + signal.SIGTERM
-  assert main(arguments[3:]) == 0
+  assert main([*arguments[3:], "--engine", "inline"]) == 0
   assert [row["state"] for row in table(tmp_path / "out")] == ["done", "done"]
 
 
