@@ -10,7 +10,25 @@ another number of axes raises ValueError while the function is traced: a value f
 broadcast along the tokens of [B, T] where B is T.
 """
 
+from rlhf_jax.objectives.anchored import (
+  apo_down_loss,
+  apo_zero_loss,
+  bco_loss,
+  kto_loss,
+  nca_loss,
+  sppo_hard_loss,
+)
 from rlhf_jax.objectives.chunked import ChunkedLogits
+from rlhf_jax.objectives.direct import (
+  aot_loss,
+  aot_unpaired_loss,
+  discopop_loss,
+  dpo_loss,
+  exo_loss,
+  hinge_loss,
+  ipo_loss,
+  robust_dpo_loss,
+)
 from rlhf_jax.objectives.kl import adaptive_kl_coef, kl_estimate, kl_exact, shaped_rewards
 from rlhf_jax.objectives.language import (
   lm_loss,
@@ -28,25 +46,30 @@ from rlhf_jax.objectives.policy import (
 )
 from rlhf_jax.objectives.preference import (
   bradley_terry_loss,
-  dpo_loss,
-  ipo_loss,
-  kto_loss,
-  orpo_loss,
   pairwise_ranking_loss,
   plackett_luce_loss,
   rating_loss,
-  simpo_loss,
+  reward_centring_loss,
 )
+from rlhf_jax.objectives.reference_free import orpo_loss, simpo_loss
 from rlhf_jax.objectives.value import discounted_returns, gae, value_loss
 
 __all__ = [
   "ChunkedLogits",
   "adaptive_kl_coef",
+  "aot_loss",
+  "aot_unpaired_loss",
+  "apo_down_loss",
+  "apo_zero_loss",
+  "bco_loss",
   "bradley_terry_loss",
+  "discopop_loss",
   "discounted_returns",
   "dpo_loss",
+  "exo_loss",
   "gae",
   "group_normalize",
+  "hinge_loss",
   "ipo_loss",
   "kl_estimate",
   "kl_exact",
@@ -54,15 +77,19 @@ __all__ = [
   "leave_one_out",
   "lm_loss",
   "logprobs_and_entropy",
+  "nca_loss",
   "orpo_loss",
   "pairwise_ranking_loss",
   "plackett_luce_loss",
   "ppo_policy_objective",
   "rating_loss",
   "reinforce_objective",
+  "reward_centring_loss",
+  "robust_dpo_loss",
   "sequence_ratio_objective",
   "shaped_rewards",
   "simpo_loss",
+  "sppo_hard_loss",
   "token_entropy",
   "token_logprobs",
   "truncated_logits",

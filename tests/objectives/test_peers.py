@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlhf_jax import objectives as O
 from rlhf_jax.objectives import (
+  bco_loss,
   dpo_loss,
   gae,
   group_normalize,
@@ -117,7 +119,7 @@ def trl_model(log_probs):
   return lambda **inputs: SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
 
 
-def trl_dpo(trl, loss_type):
+def trl_dpo(trl, loss_type, **changes):
   module = trl("trainer.dpo_trainer")
   torch, batch = trl_batch()
   half = N // 2
@@ -130,6 +132,7 @@ def trl_dpo(trl, loss_type):
     loss_types=[loss_type],
     loss_weights=[1.0],
     use_weighting=False,
+    **changes,
   )
   return backward(lambda x: module.DPOTrainer._compute_loss(settings, trl_model(x), batch, False), LOGP)
 
@@ -156,6 +159,44 @@ def test_ipo_equals_trl_on_means_only(trl):
   assert_same(ours(pairwise(lambda *logps: ipo_loss(*logps, beta=0.3), mean=True), LOGP), theirs)
   of_sums = ours(pairwise(lambda *logps: ipo_loss(*logps, beta=0.3)), LOGP)
   assert abs(of_sums[0] - theirs[0]) > 0.1
+
+
+SMOOTHED = dict(label_smoothing=0.1)
+RELATIVES = {  # TRL's name -> (our function, our options, TRL's)
+  "robust": (O.robust_dpo_loss, SMOOTHED, SMOOTHED),
+  "hinge": (O.hinge_loss, {}, {}),
+  "exo_pair": (O.exo_loss, SMOOTHED, SMOOTHED),
+  "nca_pair": (O.nca_loss, {}, {}),
+  "apo_zero": (O.apo_zero_loss, {}, {}),
+  "apo_down": (O.apo_down_loss, {}, {}),
+  "sppo_hard": (O.sppo_hard_loss, {}, {}),
+  "aot": (O.aot_loss, SMOOTHED, SMOOTHED),
+  "aot_unpaired": (O.aot_unpaired_loss, SMOOTHED, SMOOTHED),
+  "discopop": (O.discopop_loss, dict(temperature=0.2), dict(args=SimpleNamespace(discopop_tau=0.2))),
+}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_the_relatives_of_dpo_equal_trl(trl, name):
+  function, options, settings = RELATIVES[name]
+  assert_same(
+    ours(pairwise(lambda *logps: function(*logps, beta=0.3, **options)), LOGP), trl_dpo(trl, name, **settings)
+  )
+
+
+def test_bco_of_pairs_equals_trl(trl):
+  """TRL has no reward shift; its sum of the two responses of a pair is not halved."""
+
+  def both(chosen, rejected, ref_chosen, ref_rejected):
+    of_rejected = bco_loss(rejected, ref_rejected, False, 0.0, beta=0.3)
+    return bco_loss(chosen, ref_chosen, True, 0.0, beta=0.3) + of_rejected
+
+  assert_same(ours(pairwise(both), LOGP), trl_dpo(trl, "bco_pair"))
+
+
+def test_dpo_on_means_equals_trls_sigmoid_norm(trl):
+  found = ours(pairwise(lambda *logps: dpo_loss(*logps, beta=0.3), mean=True), LOGP)
+  assert_same(found, trl_dpo(trl, "sigmoid_norm"))
 
 
 @pytest.mark.parametrize("kl", [0.4, -0.4])
