@@ -42,7 +42,9 @@ def write_config(directory: Path, chain: Path) -> Path:
     (recipe("reinforce", "value"), {"reinforce_value": learning}),
     (recipe("rloo"), {"rloo": minibatches}),
     (recipe("grpo"), {"grpo": minibatches}),
+    (recipe("online_dpo"), {"online_dpo": learning}),
     (recipe("dpo"), {"dpo": dict(length=64, batch_size=16, eval_fraction=0.2, num_epochs=1)}),
+    (recipe("kto"), {"unpaired_kto": dict(length=64, batch_size=16, eval_fraction=0.2, num_epochs=1)}),
     (
       recipe("best_of_n"),
       {

@@ -146,6 +146,23 @@ def _labelled(parse: Parser) -> Parser:
   return parse_labelled
 
 
+def _apart(parse: Parser) -> Parser:
+  """The parser of comparisons as single responses: the best of a comparison are good, its worst are bad."""
+
+  def parse_apart(row: Row, where: str) -> Iterator[Unpaired]:
+    found = list(parse(row, where))
+    problems = [comparison_problem(comparison) for comparison in found]
+    if found and all(problems):
+      raise UnusableDialogue(problems[0])
+    for comparison in (one for one, problem in zip(found, problems, strict=True) if not problem):
+      ranked = [rank for rank in comparison.ranks if rank >= 0]
+      for response, rank in zip(comparison.responses, comparison.ranks, strict=True):
+        if rank in (min(ranked), max(ranked)):
+          yield Unpaired(comparison.prompt, response, rank == min(ranked), comparison.annotator)
+
+  return parse_apart
+
+
 def _rated(row: Row, where: str) -> Iterator[Ratings]:
   yield _marks(row, elements(row, "responses", str, where), value(row, "ratings", list, where), where)
 
@@ -200,17 +217,21 @@ DEMONSTRATIONS = RowFormats(
   lambda demonstration: demonstration,
 )
 STREAMED = DEMONSTRATIONS._replace(parsers={**DEMONSTRATIONS.parsers, ("text",): _text}, problem=streamed_problem)
-UNPAIRED = RowFormats({(*names, "label"): _labelled(parse) for names, parse in _ANSWERS.items()}, demonstration_problem)
-COMPARISONS = RowFormats(
+_COMPARED: dict[tuple[str, ...], Parser] = {
+  ("prompt", "responses", "ranks"): row_comparisons.ranked,
+  ("message_tree_id", "prompt"): row_comparisons.tree,
+  ("prompt", "chosen", "rejected"): row_comparisons.pair,
+  ("conversations", "chosen", "rejected"): row_comparisons.conversation_pair,
+  ("chosen", "rejected"): row_comparisons.dialogue_pair,
+  ("info", "summaries", "choice"): row_comparisons.summaries,
+}
+COMPARISONS = RowFormats(_COMPARED, comparison_problem)
+UNPAIRED = RowFormats(
   {
-    ("prompt", "responses", "ranks"): row_comparisons.ranked,
-    ("message_tree_id", "prompt"): row_comparisons.tree,
-    ("prompt", "chosen", "rejected"): row_comparisons.pair,
-    ("conversations", "chosen", "rejected"): row_comparisons.conversation_pair,
-    ("chosen", "rejected"): row_comparisons.dialogue_pair,
-    ("info", "summaries", "choice"): row_comparisons.summaries,
+    **{(*names, "label"): _labelled(parse) for names, parse in _ANSWERS.items()},
+    **{names: _apart(parse) for names, parse in _COMPARED.items()},
   },
-  comparison_problem,
+  demonstration_problem,
 )
 RATINGS = RowFormats(
   {("prompt", "responses", "ratings"): _rated, ("prompt", "response", "rating"): _rated_alone}, ratings_problem

@@ -127,7 +127,8 @@ def read_comparisons(source: PathLike | Source) -> tuple[list[Comparison], Count
 def read_unpaired(source: PathLike | Source) -> tuple[list[Unpaired], Counter[str]]:
   """(single responses with their label, {reason: how many were skipped for it}).
 
-  Accepts the rows of `read_demonstrations`, but for comparisons, with a label true or false, and an optional annotator.
+  Accepts the rows of `read_demonstrations`, but for comparisons, with a label true or false, and an optional annotator;
+  and the rows of `read_comparisons`, whose best responses are good ones and whose worst are bad ones.
 
   Raises:
     DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.

@@ -28,9 +28,11 @@ from rlhf_jax.objectives.direct import (
   hinge_loss,
   ipo_loss,
   robust_dpo_loss,
+  wpo_weights,
 )
 from rlhf_jax.objectives.kl import adaptive_kl_coef, kl_estimate, kl_exact, shaped_rewards
 from rlhf_jax.objectives.language import (
+  collision_entropy,
   lm_loss,
   logprobs_and_entropy,
   token_entropy,
@@ -63,6 +65,7 @@ __all__ = [
   "apo_zero_loss",
   "bco_loss",
   "bradley_terry_loss",
+  "collision_entropy",
   "discopop_loss",
   "discounted_returns",
   "dpo_loss",
@@ -94,4 +97,5 @@ __all__ = [
   "token_logprobs",
   "truncated_logits",
   "value_loss",
+  "wpo_weights",
 ]

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Num, Shaped
 
 from rlhf_jax.objectives.kl import floor_logp, log_ratio
 from rlhf_jax.objectives.preference import flipped_log_sigmoid
-from rlhf_jax.reduce import Scalar, check_shapes, float32, select
+from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, select
 
 __all__ = [
   "aot_loss",
@@ -22,6 +22,7 @@ __all__ = [
   "hinge_loss",
   "ipo_loss",
   "robust_dpo_loss",
+  "wpo_weights",
 ]
 
 
@@ -247,6 +248,24 @@ def aot_unpaired_loss(
   chosen, rejected = log_ratio(logp_chosen, ref_logp_chosen, mask), log_ratio(logp_rejected, ref_logp_rejected, mask)
   x = jnp.multiply(beta, chosen - _in_the_order_of(chosen, rejected, mask))
   return select(flipped_log_sigmoid(x, label_smoothing), mask)
+
+
+def wpo_weights(
+  logp: Num[ArrayLike, "*b t"], entropy: Num[ArrayLike, "*b t"], mask: Shaped[ArrayLike, "*b t"]
+) -> Float32[jax.Array, "*b"]:
+  """`exp(mean_t(logp_t + entropy_t))`, how likely the policy writes a response (arXiv:2406.11827, eq. 2).
+
+  entropy is the `collision_entropy` of each token's distribution: the mean of `p(token) / sum_v p_v^2` is 1 for a token
+  that the policy samples. WPO multiplies the loss of a pair by the weights of its two responses, so that pairs which
+  others wrote count as if the policy had written them. No gradient flows into the weights.
+
+  Args: logp, entropy, mask[..., T]. Returns: f32[...]; 1 for a response without a token.
+
+  >>> print(wpo_weights(jnp.log(jnp.array([0.5, 0.25])), jnp.log(jnp.array([2.0, 1.0])), jnp.array([1, 1])))
+  0.5
+  """
+  check_shapes("wpo_weights", {"logp": logp, "entropy": entropy, "mask": mask})
+  return jax.lax.stop_gradient(jnp.exp(masked_mean(floor_logp(logp, mask) + select(entropy, mask), mask, axis=-1)))
 
 
 def implicit_margin(

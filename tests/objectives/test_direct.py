@@ -99,6 +99,21 @@ def test_aot_matches_the_order_of_margins_and_not_their_pairs():
   np.testing.assert_allclose(gradient(np.array([5.0, -1.0])), [1 / (1 + np.exp(-1.0)), 0], rtol=1e-6)
 
 
+def test_wpo_weights_by_hand_and_on_average():
+  logits = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+  entropy = O.collision_entropy(logits)
+  p = np.asarray(jax.nn.softmax(logits))
+  np.testing.assert_allclose(entropy, -np.log((p**2).sum(axis=-1)), rtol=1e-5)
+  # The mean of the weight of a response of one token that the policy samples is 1, whatever the policy.
+  of_each = O.wpo_weights(np.log(p)[..., None], np.broadcast_to(entropy[:, None, None], (3, 4, 1)), np.ones((3, 4, 1)))
+  np.testing.assert_allclose((p * of_each).sum(axis=-1), 1, rtol=1e-5)
+  logp, mask = np.log([[0.5, 0.25, np.nan], [0.5, 0.5, 0.5]]), np.array([[1, 1, 0], [0, 0, 0]])
+  found = O.wpo_weights(logp, np.log([[2, 4, np.nan], [1, 1, 1]]), mask)
+  np.testing.assert_allclose(found, [1, 1], rtol=1e-6)
+  gradient = jax.grad(lambda x: O.wpo_weights(x, x, jnp.ones((2, 2))).sum())(jnp.ones((2, 2)))
+  np.testing.assert_array_equal(gradient, 0)
+
+
 @pytest.mark.parametrize("loss", [dpo_loss, ipo_loss])
 def test_optimum_on_an_enumerable_problem(loss):
   # With every pair labelled by Bradley-Terry on r, DPO's optimum is p_ref exp(r / beta) / Z. IPO regresses its margin

@@ -39,6 +39,8 @@ nca_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta
 apo_zero_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
 apo_down_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
 sppo_hard_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+wpo_weights(logp, entropy, mask)
+collision_entropy(logits)
 bco_loss(logp, ref_logp, desirable, shift, *, beta)
 kto_loss(logp, ref_logp, desirable, kl, *, beta)
 orpo_loss(logp_chosen, logp_rejected, *, beta)

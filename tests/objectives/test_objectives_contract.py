@@ -60,6 +60,7 @@ CASES = {
     lambda logits, tokens, mask: O.token_logprobs(O.ChunkedLogits(logits, lambda x: x, 2), tokens, mask=mask), TOKENS
   ),
   "token_entropy": Case(O.token_entropy, dict(logits=normal(B, T, V))),
+  "collision_entropy": Case(O.collision_entropy, dict(logits=normal(B, T, V))),
   "lm_loss": Case(functools.partial(O.lm_loss, z_loss=0.1, label_smoothing=0.2), TOKENS),
   "bradley_terry_loss": Case(
     functools.partial(O.bradley_terry_loss, label_smoothing=0.1),

@@ -30,6 +30,7 @@ SHAPES = {
   "bco_loss": (dict.fromkeys(("logp", "ref_logp", "desirable", "shift", "beta", "mask"), PAIR), {}),
   "bradley_terry_loss": (dict.fromkeys(("chosen", "rejected", "margin", "label_smoothing", "mask"), PAIR), {}),
   "discounted_returns": (dict.fromkeys(("rewards", "mask", "discount"), PAIR), {}),
+  "collision_entropy": (dict(logits=CUBE, mask=PAIR), {}),
   "discopop_loss": (FOUR | dict.fromkeys(("beta", "temperature"), PAIR), {}),
   "dpo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
   "exo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
@@ -68,6 +69,7 @@ SHAPES = {
   "per_token": (dict(x=ROW, like=PAIR), {}),
   "select": (dict(x=PAIR, mask=PAIR), {}),
   "select_rows": (dict(x=CUBE, mask=PAIR), {}),
+  "wpo_weights": (dict.fromkeys(("logp", "entropy", "mask"), PAIR), {}),
   "weighted_sum": (dict(x=PAIR, weights=PAIR), {}),
   "whiten": (dict(x=PAIR, mask=PAIR), {}),
 }

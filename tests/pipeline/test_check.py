@@ -103,6 +103,8 @@ OUT_OF_RANGE = {
     ("evaluation.num_contrasts", -1, "at least 0"),
   ],
   "dpo": [("dpo.loss.beta", 0.0, "above 0"), ("dpo.loss.label_smoothing", 1.5, "between 0 and 1")],
+  "kto": [("unpaired_kto.loss.beta", 0.0, "above 0"), ("unpaired_kto.loss.undesirable_weight", -1.0, "at least 0")],
+  "online_dpo": [("online_dpo.loss.beta", 0.0, "above 0")],
   "grpo": [("grpo.clip[1]", -0.1, "at least 0"), ("grpo.kl_coef", -0.1, "at least 0")],
   "rloo": [("rloo.clip", -1.0, "at least 0"), ("rloo.epochs", 0, "at least 1")],
   "reinforce": [("reinforce.moving_decay", 1.5, "between 0 and 1")],
@@ -272,6 +274,7 @@ ROWS = {
     {"prompt": "p", "responses": ["a"], "ranks": [0, 1]},
   ),
   "text file": ({"prompt": "Say a.", "response": "a"}, {"text": 3}),
+  "unpaired file": ({"prompt": "p", "response": "a", "label": True}, {"prompt": "p", "response": "a", "label": "yes"}),
   "weight file": ({"annotator": "ann", "weight": 1.0}, {"annotator": "ann", "weight": -1}),
 }
 

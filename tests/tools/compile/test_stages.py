@@ -30,8 +30,9 @@ SAMPLING = dict(max_prompt_tokens=8, max_new_tokens=8, temperature=1.0)
 ROLLOUT = ["lay_out", "sample", "score", "experience", "update"]
 PROGRAMS = {
   "quickstart:pretrain": ["update"], "quickstart:sft": ["update"], "dpo": ["reference", "update"],
+  "kto": ["reference", "baseline", "update"], "kto:apo_zero": ["reference", "update"],
   "quickstart:reward_model": ["update", "lay_out", "sample", "score"], "ppo": ROLLOUT, "reinforce:value": ROLLOUT,
-  "rloo": ROLLOUT, "grpo": ROLLOUT,
+  "rloo": ROLLOUT, "grpo": ROLLOUT, "online_dpo": ROLLOUT,
 }  # fmt: skip
 
 

@@ -1,0 +1,63 @@
+"""Log-probs of whole responses, and the mismatched pairs of prompt and response that KTO estimates a KL on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import data
+from rlhf_jax.objectives import collision_entropy, token_logprobs, wpo_weights
+from rlhf_jax.train.heldout import fixed_batches
+from rlhf_jax.train.processes import host
+from rlhf_jax.types import Array, Params
+
+
+def response_logprobs(apply: Callable, params: Params, tokens: Array, mask: Array) -> jax.Array:
+  """log p(response | prompt) of `apply(params, tokens[M, T]) -> logits`; tokens, mask[..., T] -> f32[...]."""
+  flat = tokens.reshape(-1, tokens.shape[-1])
+  logp = token_logprobs(apply(params, flat), flat, mask=mask.reshape(flat.shape))
+  return jnp.sum(logp, axis=-1).reshape(tokens.shape[:-1])
+
+
+def logprobs_and_wpo_weights(
+  apply: Callable, params: Params, tokens: Array, mask: Array
+) -> tuple[jax.Array, jax.Array]:
+  """`response_logprobs`, and the `wpo_weights` of the responses, f32[...] both, by one forward."""
+  flat = tokens.reshape(-1, tokens.shape[-1])
+  flat_mask, logits = mask.reshape(flat.shape), apply(params, flat)
+  logp, entropy = token_logprobs(logits, flat, mask=flat_mask), collision_entropy(logits, mask=flat_mask)
+  found = jnp.sum(logp, axis=-1), wpo_weights(logp, entropy, flat_mask)
+  return found[0].reshape(tokens.shape[:-1]), found[1].reshape(tokens.shape[:-1])
+
+
+def logprobs_in_batches(
+  logprobs: Callable, params: Params, tokens: np.ndarray, mask: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """`logprobs(params, tokens, mask)` of all rows, in batches of one shape; tokens, mask[N, ..., T] -> f32[N, ...]."""
+  found = [host(logprobs(params, tokens[b.rows], mask[b.rows])) for b in fixed_batches(len(tokens), batch_size)]
+  return np.concatenate(found or [np.zeros(tokens.shape[:-1], np.float32)])[: len(tokens)]
+
+
+def mismatched_rows(
+  tokenizer: data.Tokenizer, prompts: Sequence[data.Prompt], responses: Sequence[data.Response], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """(tokens i32[N, T], mask bool[N, T]) of each prompt with the next response in order that answers another prompt.
+
+  The mask is True on the response and its end. A row of more than `length` tokens has none, nor has any row where all
+  prompts are the same.
+  """
+  num = len(prompts)
+  others = []
+  for row, prompt in enumerate(prompts):
+    following = (responses[(row + k) % num] for k in range(1, num) if prompts[(row + k) % num] != prompt)
+    others.append(next(following, None))
+  rows = [row for row, response in enumerate(others) if response is not None]
+  pairs = [data.Comparison(prompts[row], (others[row],), (0,)) for row in rows]
+  found, kept, _ = data.comparison_rows(tokenizer, pairs, length, 1)
+  tokens, mask = (np.zeros((num, length), found[key].dtype) for key in ("tokens", "mask"))
+  places = [rows[k] for k in kept]
+  tokens[places], mask[places] = found["tokens"][:, 0], found["mask"][:, 0]
+  return tokens, mask
