@@ -8,9 +8,10 @@ better answers are the good ones, their worse ones the bad ones. Rows {"prompt",
 their place by --config.unpaired_kto.labelled=FILE. In the run directory of the quickstart only the new policy and its
 evaluation are new; the reward model is read for the proxy reward alone.
 
-Time: TIME
+Time: 1 minute on one idle CPU core after the quickstart, half of it the evaluation.
 
-Result: RESULT
+Result: one seed: a mean gold reward (-2 to 2) of 0.99 [0.91, 1.07] at a KL of 1.7 nats with kto, where SFT has 0.66
+[0.58, 0.73]; its answers beat those of SFT on 66 % [64, 68] of the prompts.
 """
 
 from ml_collections import ConfigDict

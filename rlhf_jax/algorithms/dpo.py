@@ -68,7 +68,7 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.comparisons import ComparisonSet, load_comparisons, pair_weights
 from rlhf_jax.train.heldout import pooled_metrics
-from rlhf_jax.train.pair_losses import Loss, pair_loss
+from rlhf_jax.train.pair_losses import Loss, pair_loss, sign_of
 from rlhf_jax.train.response_logprobs import (
   logprobs_and_wpo_weights,
   logprobs_in_batches,
@@ -77,8 +77,6 @@ from rlhf_jax.train.response_logprobs import (
 )
 from rlhf_jax.train.row_sources import ComparisonRows
 from rlhf_jax.types import Array, Mean, TrainState
-
-TIE = 1e-4  # nats; smaller gaps count as ties: before the first update policy and reference differ by rounding alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +141,7 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
     loss = loss_of(given, ref_logp, batch.kl, pairs)  # [N, K, K]
     loss = loss if wpo is None else loss * wpo[:, :, None] * wpo[:, None, :]
     metrics = {
-      "accuracy": Mean((jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap)) + 1) / 2, pairs),
+      "accuracy": Mean((sign_of(gap) + 1) / 2, pairs),
       "margin": Mean(settings.beta * gap, pairs),
       "reward/chosen": Mean(settings.beta * jnp.broadcast_to(score[:, :, None], gap.shape), pairs),
       "reward/rejected": Mean(settings.beta * jnp.broadcast_to(score[:, None, :], gap.shape), pairs),

@@ -65,11 +65,11 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.heldout import pooled_metrics
 from rlhf_jax.train.labelled import LabelledSet, load_labelled
+from rlhf_jax.train.pair_losses import sign_of
 from rlhf_jax.train.response_logprobs import logprobs_in_batches, mismatched_rows, response_logprobs
 from rlhf_jax.train.row_sources import UnpairedRows
 from rlhf_jax.types import Array, Mean, TrainState
 
-TIE = 1e-4  # nats; smaller gaps count as ties: before the first update policy and reference differ by rounding alone
 LEVELS = {"kto": "kl/mismatch", "bco": "reward/shift"}  # what the metric of z and of delta is called
 
 
@@ -145,7 +145,7 @@ def make_loss(apply: Callable, settings: Loss) -> LossFn:
     losses *= jnp.where(batch.desirable, settings.desirable_weight, settings.undesirable_weight)
     reward = beta * (logp - batch.ref_logp)
     gap = reward / beta - (batch.baseline / beta if settings.name == "bco" else jnp.maximum(batch.baseline, 0))  # nats
-    side = jnp.where(batch.desirable, 1, -1) * jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap))
+    side = jnp.where(batch.desirable, 1, -1) * sign_of(gap)
     counted = (weights > 0).astype(jnp.float32)
     good, bad = counted * batch.desirable, counted * ~batch.desirable
     metrics = {

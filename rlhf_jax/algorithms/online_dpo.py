@@ -50,7 +50,7 @@ from rlhf_jax.train import (
   run_steps,
 )
 from rlhf_jax.train.comparisons import pair_weights
-from rlhf_jax.train.pair_losses import Loss, pair_loss
+from rlhf_jax.train.pair_losses import Loss, pair_loss, sign_of
 from rlhf_jax.train.processes import host
 from rlhf_jax.types import Array, Experience, Mean, Rollout, TrainState
 
@@ -93,7 +93,7 @@ def make_loss(apply: Callable, settings: Loss, *, temperature: float = 1.0) -> L
     pairs = (weights > 0).astype(jnp.float32)
     loss = loss_of(given, ref_logp, jnp.zeros(len(logp)), pairs)  # [N, K, K]
     metrics = {
-      "accuracy": Mean((jnp.sign(gap) + 1) / 2, pairs),
+      "accuracy": Mean((sign_of(gap) + 1) / 2, pairs),
       "margin": Mean(settings.beta * gap, pairs),
       **policy_metrics(token_logp, rows.logp, entropy, rows.mask, rows.mask.astype(jnp.float32)),
     }

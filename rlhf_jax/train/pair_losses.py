@@ -15,6 +15,8 @@ from rlhf_jax.ranges import NonNegativeFloat, PositiveFloat, Share
 from rlhf_jax.train.array_functions import ArrayFunction, array_function
 from rlhf_jax.types import Array
 
+TIE = 1e-4  # nats; smaller gaps count as ties: before the first update policy and reference differ by rounding alone
+
 # (logp f32[N, K], ref_logp f32[N, K], kl f32[N], mask f32[N, K, K]) -> f32[N, K, K], at [n, i, j] of responses i and j
 PairLoss = Callable[[Array, Array, Array, Array], jax.Array]
 
@@ -105,6 +107,11 @@ class Loss:
     """The keyword arguments of the loss function."""
     keys = ("beta", *OPTIONS.get(self.name, ()))
     return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+
+def sign_of(gap: jax.Array) -> jax.Array:
+  """1 where the gap, in nats, is above 0, -1 where it is below, 0 where it is a tie."""
+  return jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap))
 
 
 def pair_loss(settings: Loss) -> PairLoss:

@@ -127,6 +127,7 @@ def test_the_stage_learns(chain, tmp_path):
   rows = read_metrics(tmp_path / "online_dpo" / "metrics.jsonl")
   names = ("reward/proxy", "reward/gold", "kl/reference", "loss", "accuracy", "margin", "response/length")
   assert {*names, "policy/entropy", "policy/approx_kl"} <= rows[0].keys()
+  assert rows[0]["accuracy"] == 0.5  # before the first update there is no margin
   assert abs(rows[0]["kl/reference"]) < 1e-4 < rows[-1]["kl/reference"]
   first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:4], rows[-4:]))
   assert last > first + 0.3
