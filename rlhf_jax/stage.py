@@ -23,6 +23,7 @@ StageName = Annotated[str, "stage"]  # name in this run, or path of a stage's di
 PromptFile = Annotated[str, "prompt file"]
 DemonstrationFile = Annotated[str, "demonstration file"]
 ComparisonFile = Annotated[str, "comparison file"]
+StepFile = Annotated[str, "step file"]  # responses in steps with a label for each
 UnpairedFile = Annotated[str, "unpaired file"]  # single responses with a label
 ContrastFile = Annotated[str, "contrast file"]
 QuestionFile = Annotated[str, "question file"]

@@ -201,9 +201,9 @@ def run(config: Config, stage: Stage) -> None:
     chosen |= {key: array & present[:, None] for key, array in chosen.items() if key in ("mask", "other_mask")}
     read = [chosen[f"{source}{key}"] for key in ("tokens", "mask", "ref_logp")]
     level = 0.0 if config.loss.name == "apo_zero" else baseline(params, *read, chosen["desirable"])
-    arrays = [chosen[key] for key in ("tokens", "mask", "desirable", "ref_logp")]
+    arrays = {key: chosen[key] for key in ("tokens", "mask", "desirable", "ref_logp")}
     weights = (present / max(present.sum(), 1)).astype(np.float32)
-    return Labelled(*arrays, np.full(len(indices), level, np.float32)), weights
+    return Labelled(**arrays, baseline=np.full(len(indices), level, np.float32)), weights
 
   def step(state: TrainState, index: int):
     indices = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)

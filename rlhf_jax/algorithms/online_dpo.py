@@ -85,6 +85,7 @@ def make_loss(apply: Callable, settings: Loss, *, temperature: float = 1.0) -> L
     logits = truncated_logits(apply(params, rows.tokens) / temperature, rows.support)
     token_logp, entropy = logprobs_and_entropy(logits, rows.tokens, mask=rows.mask)
     logp = jnp.sum(token_logp, axis=1).reshape(batch.mask.shape[:2])  # [N, K]
+    assert batch.logp_ref is not None, "the experience has no log-probs of the reference"
     ref_logp = jnp.sum(batch.logp_ref, axis=-1, where=batch.mask)
     lengths = jnp.maximum(jnp.sum(batch.mask, axis=-1), 1) if settings.known.of_means else 1
     given, ref_logp = logp / lengths, ref_logp / lengths
@@ -158,8 +159,8 @@ def run(config: Config, stage: Stage) -> None:
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
     experience, metrics = experience_of(reference, batch.rollout, batch.scores)
-    weights, part = preferences(host(batch.scores), samples), {}
-    start = time.perf_counter()
+    weights, start = preferences(host(batch.scores), samples), time.perf_counter()
+    part: Metrics = {}
     if weights.any():
       state, part = update(state, group(experience, samples), weights)
     counts = learner_counts(experience, start)

@@ -9,16 +9,15 @@ The judgement of one item, or one row of comparisons, is one element of a batch.
 
 and the loss of its ratings, if any, is (r - s z)^2, the mean over the rated responses: z is the rating in standard
 deviations of the annotator's own scale, s (`rating_scale`) the reward that one standard deviation is worth. A judgement
-that has both adds them up, and is weighted by its annotator (see stages/annotators.py). `centring` times
-the mean of (r_i + r_j)^2 over the untied pairs is added to the loss of a ranking (arXiv 2312.09244): rewards around 0.
+that has both adds them up, and is weighted by its annotator (see stages/annotators.py). `centring` adds a multiple of
+the mean (r_i + r_j)^2 of the untied pairs, which keeps rewards around 0 (arXiv 2312.09244).
 
 The score is read at the last token of the response, its <eos> where it has one. `likelihood` adds a learnt weight
 times the mean log-probability of the response's tokens, the implicit reward of SimPO (Meng et al. 2024, arXiv
 2405.14734): from its last token alone a small model hardly tells that a response contradicts what the model knows.
 
-From the N implementation details of RLHF: the head starts with standard deviation 1/sqrt(d + 1); after training its
-scores have mean 0 and standard deviation 1 over responses of the `init` policy. DEVIATIONS: in InstructGPT
-demonstrations score 0 instead. Llama 2 has margins for four strengths; the records have three.
+From the N implementation details: the head starts with standard deviation 1/sqrt(d + 1), and its scores get mean 0 and
+standard deviation 1 over responses of `init`. DEVIATIONS: InstructGPT's demonstrations score 0; Llama 2 has 4 margins.
 """
 
 from __future__ import annotations
@@ -143,8 +142,8 @@ class Config:
 def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0, centring: float = 0.0) -> LossFn:
   """The loss of `score(params, tokens i32[M, T], mask bool[M, T]) -> f32[M]`, by the equations of this module.
 
-  The loss function takes `Preferences` of N rows and the weights {"ranks": f32[N]}, and {"ratings": f32[N]} with them
-  where the batch has ratings; then the losses of rankings, centring included, and of ratings are metrics too.
+  It takes `Preferences` of N rows and weights {"ranks": f32[N]}, and {"ratings": f32[N]} where there are ratings; then
+  the losses of rankings, centring included, and of ratings are metrics too.
   """
 
   def loss_fn(params, batch: Preferences, weights):

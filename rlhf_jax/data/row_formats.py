@@ -16,6 +16,7 @@ from rlhf_jax.data.records import (
   Critique,
   Demonstration,
   Ratings,
+  Steps,
   Text,
   Unpaired,
   comparison_problem,
@@ -23,6 +24,7 @@ from rlhf_jax.data.records import (
   demonstration_problem,
   prompt_problem,
   ratings_problem,
+  steps_problem,
   streamed_problem,
 )
 from rlhf_jax.data.row_values import elements, optional_text, schema_error, value
@@ -183,6 +185,14 @@ def _marks(row: Row, responses: Sequence[Response], found: Sequence[Any], where:
   return Ratings(row_dialogues.prompt(row, where), tuple(responses), tuple(ratings), row_values.annotator(row, where))
 
 
+def _steps(row: Row, where: str) -> Iterator[Steps]:
+  steps, labels = elements(row, "completions", str, where), elements(row, "labels", bool, where)
+  if len(steps) != len(labels):
+    raise schema_error(f"{where}: {len(steps)} completions but {len(labels)} labels; give one label for each step")
+  prompt, annotator = row_dialogues.prompt(row, where), row_values.annotator(row, where)
+  yield Steps(prompt, tuple(step.strip("\n") for step in steps), tuple(labels), annotator)
+
+
 def _critique(row: Row, where: str) -> Iterator[Critique]:
   critique, rewrite = (optional_text(row, name, where) for name in ("critique", "rewrite"))
   response = row_dialogues.response(row, "response", where)
@@ -236,6 +246,7 @@ UNPAIRED = RowFormats(
 RATINGS = RowFormats(
   {("prompt", "responses", "ratings"): _rated, ("prompt", "response", "rating"): _rated_alone}, ratings_problem
 )
+STEPWISE = RowFormats({("prompt", "completions", "labels"): _steps}, steps_problem)
 CRITIQUES = RowFormats(
   {("prompt", "response", "critique"): _critique, ("prompt", "response", "rewrite"): _critique}, critique_problem
 )

@@ -16,7 +16,7 @@ from rlhf_jax.data import row_formats
 from rlhf_jax.data.dialogue import Prompt, UnusableDialogue, render_prompt, render_response
 from rlhf_jax.data.files import DataError, PathLike, Row, RowError, read_text
 from rlhf_jax.data.readers import Rows, SourceFormat, format_of, open_rows
-from rlhf_jax.data.records import Comparison, Critique, Demonstration, Ratings, Unpaired
+from rlhf_jax.data.records import Comparison, Critique, Demonstration, Ratings, Steps, Unpaired
 from rlhf_jax.data.row_formats import RowFormats
 from rlhf_jax.data.row_values import rename, value
 from rlhf_jax.ranges import NonNegativeInt, PositiveFloat
@@ -134,6 +134,17 @@ def read_unpaired(source: PathLike | Source) -> tuple[list[Unpaired], Counter[st
     DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.
   """
   return read_records(source, row_formats.UNPAIRED)
+
+
+def read_steps(source: PathLike | Source) -> tuple[list[Steps], Counter[str]]:
+  """(responses in steps with a label for each, {reason: how many were skipped for it}).
+
+  Accepts {prompt, completions, labels}: the steps in order, and true or false for each; with an optional annotator.
+
+  Raises:
+    DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.
+  """
+  return read_records(source, row_formats.STEPWISE)
 
 
 def read_ratings(source: PathLike | Source) -> tuple[list[Ratings], Counter[str]]:

@@ -48,6 +48,7 @@ from rlhf_jax.objectives.policy import (
 )
 from rlhf_jax.objectives.preference import (
   bradley_terry_loss,
+  correctness_loss,
   pairwise_ranking_loss,
   plackett_luce_loss,
   rating_loss,
@@ -66,6 +67,7 @@ __all__ = [
   "bco_loss",
   "bradley_terry_loss",
   "collision_entropy",
+  "correctness_loss",
   "discopop_loss",
   "discounted_returns",
   "dpo_loss",

@@ -12,6 +12,7 @@ from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, ordered_
 
 __all__ = [
   "bradley_terry_loss",
+  "correctness_loss",
   "pairwise_ranking_loss",
   "plackett_luce_loss",
   "rating_loss",
@@ -101,6 +102,26 @@ def rating_loss(
   """
   check_shapes("rating_loss", {"rewards": rewards, "ratings": ratings, "mask": mask})
   return jnp.square(select(rewards, mask) - select(ratings, mask))
+
+
+def correctness_loss(
+  rewards: Scalar | Num[ArrayLike, "*b"],
+  correct: Scalar | Shaped[ArrayLike, "*b"],
+  *,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
+  """`-log sigmoid(r)` of what is correct, `-log sigmoid(-r)` of what is not: r is the log odds of being correct.
+
+  The cross-entropy of a verifier, of a whole response or of each of its steps (arXiv:2305.20050, process supervision).
+
+  Args: rewards, in logits, correct, boolean, mask: [...]. Returns: f32[...], nats.
+
+  >>> [round(x, 4) for x in correctness_loss(jnp.array([1.0, 1.0]), jnp.array([True, False])).tolist()]
+  [0.3133, 1.3133]
+  """
+  check_shapes("correctness_loss", {"rewards": rewards, "correct": correct, "mask": mask})
+  rewards = select(rewards, mask)
+  return select(-jax.nn.log_sigmoid(jnp.where(select(correct, mask) != 0, rewards, -rewards)), mask)
 
 
 def reward_centring_loss(rewards: Num[ArrayLike, "*b k"], ranks: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b"]:

@@ -50,12 +50,15 @@ def mismatched_rows(
   prompts are the same.
   """
   num = len(prompts)
-  others = []
-  for row, prompt in enumerate(prompts):
-    following = (responses[(row + k) % num] for k in range(1, num) if prompts[(row + k) % num] != prompt)
-    others.append(next(following, None))
-  rows = [row for row, response in enumerate(others) if response is not None]
-  pairs = [data.Comparison(prompts[row], (others[row],), (0,)) for row in rows]
+  following: dict[int, int] = {}
+  for place in reversed(range(2 * num)):  # two laps, as the last rows are followed by the first
+    row, after = place % num, (place + 1) % num
+    if prompts[after] != prompts[row]:
+      following[row] = after
+    elif after in following:
+      following[row] = following[after]
+  rows = sorted(following)
+  pairs = [data.Comparison(prompts[row], (responses[following[row]],), (0,)) for row in rows]
   found, kept, _ = data.comparison_rows(tokenizer, pairs, length, 1)
   tokens, mask = (np.zeros((num, length), found[key].dtype) for key in ("tokens", "mask"))
   places = [rows[k] for k in kept]

@@ -26,6 +26,7 @@ from rlhf_jax.stage import (
   PromptFile,
   QuestionFile,
   Stage,
+  StepFile,
   TextFile,
   UnpairedFile,
 )
@@ -34,6 +35,7 @@ from rlhf_jax.train.progress import report_skips
 PromptRows = PromptFile | Source | Sources
 DemonstrationRows = DemonstrationFile | Source | Sources
 ComparisonRows = ComparisonFile | Source | Sources
+StepRows = StepFile | Source | Sources
 UnpairedRows = UnpairedFile | Source | Sources
 ContrastRows = ContrastFile | Source | Sources
 QuestionRows = QuestionFile | Source | Sources

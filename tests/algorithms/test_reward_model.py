@@ -68,7 +68,7 @@ def test_centring_is_added_for_each_ranking_and_has_no_effect_on_ratings_alone()
   assert float(centred[0] - plain[0]) == pytest.approx(0.1 * (0.1 * rows[0] + 0.2 * rows[1]), rel=1e-4)
   section = recipe("reward_from_feedback", "ratings")["reward_ratings"]
   with pytest.raises(ConfigError, match="centring has no effect on kinds=\\('ratings',\\)"):
-    parse(reward_model.Config, {**section, "centring": 0.01}, "reward_ratings")
+    parse(reward_model.Config, {**section, "kinds": ("ratings",), "centring": 0.01}, "reward_ratings")
 
 
 @pytest.mark.parametrize("ranking", ["pairs", "plackett_luce"])

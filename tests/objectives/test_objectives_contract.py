@@ -69,6 +69,7 @@ CASES = {
   "pairwise_ranking_loss": Case(ranked(O.pairwise_ranking_loss), dict(rewards=normal(B, T))),
   "plackett_luce_loss": Case(ranked(O.plackett_luce_loss), dict(rewards=normal(B, T))),
   "reward_centring_loss": Case(ranked(O.reward_centring_loss), dict(rewards=normal(B, T))),
+  "correctness_loss": Case(O.correctness_loss, dict(rewards=normal(B, T), correct=KTO["desirable"])),
   "rating_loss": Case(O.rating_loss, dict(rewards=normal(B, T), ratings=normal(B, T))),
   "dpo_loss": Case(
     functools.partial(O.dpo_loss, beta=0.5, label_smoothing=0.1), FOUR, "ref_logp_chosen ref_logp_rejected"

@@ -9,6 +9,7 @@ import pytest
 
 from rlhf_jax.objectives import (
   bradley_terry_loss,
+  correctness_loss,
   pairwise_ranking_loss,
   plackett_luce_loss,
   rating_loss,
@@ -146,6 +147,11 @@ def test_absent_and_tied_responses_have_no_gradient_between_them():
 
 def test_rating_loss():
   assert rating_loss(np.array([2]), np.array([4.5])) == 6.25
+
+
+def test_correctness_by_hand():
+  found = correctness_loss(np.array([0.0, 2.0, 2.0, -1e4]), np.array([True, True, False, True]))
+  np.testing.assert_allclose(found, [LOG2, softplus(-2.0), softplus(2.0), 1e4], rtol=1e-6)
 
 
 def test_centring_by_hand_and_what_it_holds_fixed():

@@ -31,6 +31,7 @@ SHAPES = {
   "bradley_terry_loss": (dict.fromkeys(("chosen", "rejected", "margin", "label_smoothing", "mask"), PAIR), {}),
   "discounted_returns": (dict.fromkeys(("rewards", "mask", "discount"), PAIR), {}),
   "collision_entropy": (dict(logits=CUBE, mask=PAIR), {}),
+  "correctness_loss": (dict.fromkeys(("rewards", "correct", "mask"), PAIR), {}),
   "discopop_loss": (FOUR | dict.fromkeys(("beta", "temperature"), PAIR), {}),
   "dpo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
   "exo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
@@ -106,7 +107,7 @@ def made(shape, dtype=np.float32):
 
 
 def arguments(shapes):
-  integers = ("tokens", "ranks", "mask", "desirable")
+  integers = ("tokens", "ranks", "mask", "desirable", "correct")
   return {name: made(shape, np.int32 if name in integers else np.float32) for name, shape in shapes.items()}
 
 

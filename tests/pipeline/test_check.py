@@ -170,7 +170,11 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   pairs = tmp_path / "pairs.jsonl"
   talk = "\n\nHuman: Hello\n\nAssistant: "
   data.write_rows(pairs, [{"chosen": talk + "Hello.", "rejected": talk + "No."}])
-  argument = f":{pairs}" if name in ("hh", "smollm2_hh") else ""
+  steps = tmp_path / "steps.jsonl"
+  data.write_rows(steps, [{"prompt": "Add 1 and 2.", "completions": ["3"], "labels": [True]}])
+  argument = (
+    f":{steps if name == 'process_reward' else pairs}" if name in ("hh", "smollm2_hh", "process_reward") else ""
+  )
   config, _ = load_config(["--config", f"{name}{argument}", "--workdir", "x"])
   lines = check.check_run(config, tmp_path / "run").splitlines()
   assert [line.split()[0] for line in lines[:-1]] == list(config["stages"])
@@ -272,6 +276,10 @@ ROWS = {
   "record file": (
     {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1]},
     {"prompt": "p", "responses": ["a"], "ranks": [0, 1]},
+  ),
+  "step file": (
+    {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]},
+    {"prompt": "p", "completions": ["a", "b"], "labels": [True]},
   ),
   "text file": ({"prompt": "Say a.", "response": "a"}, {"text": 3}),
   "unpaired file": ({"prompt": "p", "response": "a", "label": True}, {"prompt": "p", "response": "a", "label": "yes"}),

@@ -580,8 +580,8 @@ MUTATIONS = [
     "KTO's mismatched response answers the prompt",
     KL + "kto_measures_its_kl_on_responses_to_other_prompts",
     "train/response_logprobs.py",
-    "for k in range(1, num) if prompts[(row + k) % num] != prompt)",
-    "for k in range(1, num))",
+    "if prompts[after] != prompts[row]:",
+    "if after != row:",
   ),
   Mutation(
     "KTO's z is a mean over no pair",

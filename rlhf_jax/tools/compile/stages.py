@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rlhf_jax.algorithms import dpo, kto, online_dpo, ppo, pretrain, reinforce, reward_model, rloo, sft
+from rlhf_jax.algorithms import dpo, kto, online_dpo, ppo, pretrain, process_reward, reinforce, reward_model, rloo, sft
 from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.pipeline.plan import Step
 from rlhf_jax.tools.compile.counts import moved
@@ -185,6 +185,13 @@ def _kto(place: _Place) -> StagePrograms:
   return StagePrograms(programs, found.resident)
 
 
+def _process_reward(place: _Place) -> StagePrograms:
+  shape = place.config.batch_size, place.config.length
+  batch = process_reward.Stepwise(place.array(jnp.int32, *shape), place.array(bool, *shape))
+  params = place.scored(place.policy())
+  return _supervised(place, process_reward.build, params, batch, place.array(jnp.float32, *shape))
+
+
 def _reward_model(place: _Place) -> StagePrograms:
   config = place.config
   shape = config.batch_size, RESPONSES, config.length
@@ -235,8 +242,9 @@ def _reinforcement(place: _Place) -> StagePrograms:
   minibatches = getattr(config, "minibatches", 1)
   each = episodes // minibatches
   batch = jax.tree.map(lambda x: place.array(x.dtype, each, *x.shape[1:]), experience)
-  weighed = (each,) if module is rloo else (each, length)  # a weight for each sequence, or for each token
-  if module is online_dpo:  # or for each pair of a prompt
+  # A weight for each sequence, for each token, or for each pair of a prompt.
+  weighed: tuple[int, ...] = (each,) if module is rloo else (each, length)
+  if module is online_dpo:
     groups = functools.partial(online_dpo.grouped, samples_per_prompt=samples)
     batch = jax.tree.map(lambda x: place.array(x.dtype, *x.shape), jax.eval_shape(groups, experience))
     weighed = (settings.batch_size, samples, samples)
@@ -313,5 +321,6 @@ _STAGES: dict[str, Callable[[_Place], StagePrograms]] = {
   sft.__name__: _language(sft.build, packed=True),
   dpo.__name__: _dpo,
   kto.__name__: _kto,
+  process_reward.__name__: _process_reward,
   reward_model.__name__: _reward_model,
 }

@@ -32,7 +32,7 @@ PROGRAMS = {
   "quickstart:pretrain": ["update"], "quickstart:sft": ["update"], "dpo": ["reference", "update"],
   "kto": ["reference", "baseline", "update"], "kto:apo_zero": ["reference", "update"],
   "quickstart:reward_model": ["update", "lay_out", "sample", "score"], "ppo": ROLLOUT, "reinforce:value": ROLLOUT,
-  "rloo": ROLLOUT, "grpo": ROLLOUT, "online_dpo": ROLLOUT,
+  "rloo": ROLLOUT, "grpo": ROLLOUT, "online_dpo": ROLLOUT, "process_reward:steps.jsonl": ["update"],
 }  # fmt: skip
 
 
