@@ -1,5 +1,6 @@
 """A config of the stages that the quickstart has not, each at a size that runs in seconds after the tiny chain."""
 
+import json
 from pathlib import Path
 
 from tiny_chain import SAMPLING, SIZES, recipe, shortness, stages_after
@@ -22,6 +23,8 @@ def write_config(directory: Path, chain: Path) -> Path:
   minibatches = dict(learning, environment=shortness(directory, batch_size=8, samples_per_prompt=2))
   # The gold reward of what so small a model says is mostly the same: here it is what differs.
   (directory / "gold.py").write_text("def score(prompts, responses, **world): return [-len(r) for r in responses]\n")
+  steps = [{"prompt": f"Q {k}?", "completions": ["a", "b"], "labels": [True, k % 2 == 0]} for k in range(24)]
+  (directory / "steps.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in steps))
   gold = dict(function=f"{directory}/gold.py:score")
   quickstart = recipe("quickstart")
   quickstart["adapted"], quickstart["one_trunk"] = dict(quickstart["sft"]), dict(quickstart["ppo"])
@@ -43,11 +46,17 @@ def write_config(directory: Path, chain: Path) -> Path:
     (recipe("reinforce_plus_plus", "group"), {"reinforce_plus_plus_group": minibatches}),
     (recipe("rloo"), {"rloo": minibatches}),
     (recipe("grpo"), {"grpo": minibatches}),
+    (recipe("online_dpo"), {"online_dpo": learning}),
     (
       recipe("distillation"),
       {"distillation": dict(num_steps=2, batch_size=8, length=64, sampling=SAMPLING, checkpoint_every=2)},
     ),
+    (
+      recipe("process_reward", f"{directory}/steps.jsonl"),
+      {"process_reward": dict(length=64, batch_size=8, eval_fraction=0.3, num_epochs=1)},
+    ),
     (recipe("dpo"), {"dpo": dict(length=64, batch_size=16, eval_fraction=0.2, num_epochs=1)}),
+    (recipe("kto"), {"unpaired_kto": dict(length=64, batch_size=16, eval_fraction=0.2, num_epochs=1)}),
     (
       recipe("best_of_n"),
       {

@@ -45,7 +45,7 @@ def test_every_recipe_is_listed_and_its_experiment_exists():
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
-  argument = ":pairs.jsonl" if name in ("hh", "smollm2_hh") else ""
+  argument = ":pairs.jsonl" if name in ("hh", "smollm2_hh", "process_reward") else ""
   config, _ = load_config(["--config", f"{name}{argument}", "--workdir", "x"])
   assert [step.stage.name for step in plan(config, tmp_path)] == list(config["stages"])
 
@@ -70,9 +70,9 @@ def test_an_argument_that_a_recipe_does_not_know_is_refused(name, arg, message):
     load_recipe(f"{name}:{arg}")
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in ("hh", "mixture")])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in ("hh", "mixture", "process_reward")])
 def test_no_recipe_ignores_its_argument(name):
-  """But those that take a path: hh and mixture."""
+  """But those that take a path: hh, mixture and process_reward."""
   with pytest.raises(ValueError, match=name):
     recipe(name, ",no such argument")
 

@@ -1,21 +1,36 @@
 """Direct preference optimisation: a policy trained on comparisons, without a reward model and without sampling.
 
-  dpo    -log sigmoid(beta h), h = log(p / p_ref)(chosen) - log(p / p_ref)(rejected) (Rafailov et al. 2023, arXiv
-         2305.18290, eq. 7). Where the labels follow Bradley-Terry its optimum is that of RLHF, p_ref exp(r / beta) / Z.
-         `label_smoothing`: the share of labels assumed to be flipped (conservative DPO).
-  ipo    (h - 1 / (2 beta))^2: h stops at a margin, also where all labels agree (Azar et al. 2023, arXiv 2310.12036).
-  kto    each response alone is a gain or a loss relative to the KL z (Ethayarajh et al. 2024, arXiv 2402.01306);
-         `desirable_weight`, `undesirable_weight`: the paper's lambdas.
-  orpo   the NLL of the chosen response plus beta times a log odds ratio; no reference (Hong et al. 2024, 2403.07691).
-  simpo  mean log-probs, a `margin`, no reference (Meng et al. 2024, arXiv 2405.14734).
-  own    `function`: four arrays of log-probs of all pairs -> their losses, as `rlhf_jax.objectives.dpo_loss` is.
+With d = log p(response) - log p_ref(response), h = d(chosen) - d(rejected) and l(x) = -log sigmoid(x), by `loss.name`:
+
+  dpo           l(beta h) (Rafailov et al. 2023, arXiv 2305.18290, eq. 7). Where the labels follow Bradley-Terry its
+                optimum is that of RLHF, p_ref exp(r / beta) / Z. `label_smoothing`: conservative DPO.
+  robust        dpo without the bias of flipped labels, a share `label_smoothing` of all (arXiv 2403.00409)
+  sigmoid_norm  dpo on means over the tokens of a response, in the place of sums
+  ipo           (h - 1 / (2 beta))^2: h stops at a margin, also where all labels agree (arXiv 2310.12036)
+  hinge         max(0, 1 - beta h) (SLiC, arXiv 2305.10425; with a reference as in arXiv 2309.06657)
+  exo_pair      the reverse of the KL that dpo minimises between labels and policy (arXiv 2402.00856)
+  discopop      a mixture of l(beta h) and exp(-beta h), found by a language model (arXiv 2406.08414); `temperature`
+  aot, aot_unpaired  dpo on sorted margins, or sorted rewards, of the batch (arXiv 2406.05882)
+  kto           each response alone is a gain or a loss relative to the KL z (arXiv 2402.01306); `desirable_weight`,
+                `undesirable_weight`: the paper's lambdas. kto.py needs no pairs.
+  bco_pair      l(beta d) of the chosen plus l(-beta d) of the rejected response (arXiv 2404.04656, without its shift)
+  nca_pair      l(beta d) of the chosen, and half of l(-beta d) of both (arXiv 2402.05369)
+  apo_zero, apo_down  the chosen response becomes likelier, or less likely, the rejected less so (arXiv 2408.06266)
+  sppo_hard     d goes to 1 / (2 beta) for the chosen and to -1 / (2 beta) for the rejected response (arXiv 2405.00675)
+  orpo          the NLL of the chosen response plus beta times a log odds ratio; no reference (arXiv 2403.07691)
+  simpo         mean log-probs, a `margin`, no reference (arXiv 2405.14734)
+  own           `function`: four arrays of log-probs of all pairs -> their losses, as `rlhf_jax.objectives.dpo_loss` is
+
+`rlhf_jax.objectives` has each with its equation, and says where a loss is biased or odd. `loss.weighting="wpo"` weighs
+a pair by how likely the policy writes its two responses (WPO, arXiv 2406.11827).
 
 DEVIATIONS. A ranked group of K responses is one element of a batch, as in reward_model.py: K forwards serve its
 K (K - 1) / 2 untied pairs, which share the group's weight; K = 2 is the papers' pair, which KTO takes as a desirable
 and an undesirable response. z is estimated on mismatched pairs, as in the paper: each prompt with the first response of
-the next group. Taking that group from the file, not from the batch, lets us compute the reference's log-probs once. z
-is a mean over the whole batch. Log-probs are at temperature 1: for dpo, ipo and kto sums over a response's tokens and
-its <eos> (IPO is often run on means, a different loss), for orpo and simpo means.
+the next group that has another prompt. Taking that group from the file, not from the batch, lets us compute the
+reference's log-probs once. z is a mean over the whole batch. What aot sorts are the pairs that a device computes at
+once, those of a microbatch. Log-probs are at temperature 1: sums over a response's tokens and its <eos> (IPO is often
+run on means, a different loss), for sigmoid_norm, orpo and simpo means.
 """
 
 from __future__ import annotations
@@ -31,8 +46,7 @@ from flax import struct
 
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.objectives import token_logprobs
-from rlhf_jax.positions import only, positions_of
+from rlhf_jax.positions import positions_of
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeInt, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, weighted_sum
 from rlhf_jax.stage import RowLength, Stage, StageName, Transport
@@ -54,13 +68,16 @@ from rlhf_jax.train import (
   run_steps,
 )
 from rlhf_jax.train.comparisons import ComparisonSet, load_comparisons, pair_weights
-from rlhf_jax.train.heldout import fixed_batches, pooled_metrics
-from rlhf_jax.train.pair_losses import Loss, pair_loss
-from rlhf_jax.train.processes import host
+from rlhf_jax.train.heldout import pooled_metrics
+from rlhf_jax.train.pair_losses import Loss, pair_loss, sign_of
+from rlhf_jax.train.response_logprobs import (
+  logprobs_and_wpo_weights,
+  logprobs_in_batches,
+  mismatched_rows,
+  response_logprobs,
+)
 from rlhf_jax.train.row_sources import ComparisonRows
-from rlhf_jax.types import Array, Mean, Params, TrainState
-
-TIE = 1e-4  # nats; smaller gaps count as ties: before the first update policy and reference differ by rounding alone
+from rlhf_jax.types import Array, Mean, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,29 +127,24 @@ class Groups:
   at: Array | None = None
 
 
-def response_logprobs(
-  apply: Callable, params: Params, tokens: Array, mask: Array, at: Array | None = None
-) -> jax.Array:
-  """log p(response | prompt) of `apply(params, tokens[M, T]) -> logits`; tokens, mask[N, K, T] -> f32[N, K]."""
-  flat = tokens.reshape(-1, tokens.shape[-1])
-  at = None if at is None else at.reshape(-1, at.shape[-1])
-  logp = token_logprobs(apply(params, flat, **only(at)), flat, mask=mask.reshape(flat.shape))
-  return jnp.sum(logp, axis=-1).reshape(tokens.shape[:-1])
-
-
 def make_loss(apply: Callable, settings: Loss) -> LossFn:
   """The loss of every pair of `Groups`; weights f32[N, K, K] are above 0 where response i was preferred to j."""
   loss_of = pair_loss(settings)
 
   def loss_fn(params, batch: Groups, weights):
-    logp = response_logprobs(apply, params, batch.tokens, batch.mask, batch.at)  # [N, K]
-    given = logp / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1) if settings.reference_free else logp
-    score = given if settings.reference_free else logp - batch.ref_logp
+    if settings.weighting == "wpo":
+      logp, wpo = logprobs_and_wpo_weights(apply, params, batch.tokens, batch.mask, batch.at)  # [N, K]
+    else:
+      logp, wpo = response_logprobs(apply, params, batch.tokens, batch.mask, batch.at), None  # [N, K]
+    lengths = jnp.maximum(jnp.sum(batch.mask, axis=-1), 1) if settings.known.of_means else 1
+    given, ref_logp = logp / lengths, batch.ref_logp / lengths
+    score = given if settings.known.reference_free else given - ref_logp
     gap = score[:, :, None] - score[:, None, :]  # [N, K, K], nats
     pairs = (weights > 0).astype(jnp.float32)
-    loss = loss_of(given, batch.ref_logp, batch.kl, pairs)  # [N, K, K]
+    loss = loss_of(given, ref_logp, batch.kl, pairs)  # [N, K, K]
+    loss = loss if wpo is None else loss * wpo[:, :, None] * wpo[:, None, :]
     metrics = {
-      "accuracy": Mean((jnp.where(jnp.abs(gap) < TIE, 0.0, jnp.sign(gap)) + 1) / 2, pairs),
+      "accuracy": Mean((sign_of(gap) + 1) / 2, pairs),
       "margin": Mean(settings.beta * gap, pairs),
       "reward/chosen": Mean(settings.beta * jnp.broadcast_to(score[:, :, None], gap.shape), pairs),
       "reward/rejected": Mean(settings.beta * jnp.broadcast_to(score[:, None, :], gap.shape), pairs),
@@ -198,20 +210,12 @@ def run(config: Config, stage: Stage) -> None:
 def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[str, np.ndarray]:
   """Arrays of the groups: tokens, mask, ranks, ref_logp; for KTO also those of the mismatched pairs, as other_*."""
   rows = dict(split.rows)
-  rows["ref_logp"] = _in_batches(logprobs, reference, rows["tokens"], rows["mask"], rows["at"], config.batch_size)
+  read = [rows[key] for key in ("tokens", "mask", "at")]
+  rows["ref_logp"] = logprobs_in_batches(logprobs, reference, *read, config.batch_size)
   if config.loss.name == "kto":
-    following = [*split.groups[1:], *split.groups[:1]]
-    others = [data.Comparison(a.prompt, b.responses[:1], (0,)) for a, b in zip(split.groups, following, strict=True)]
-    found, kept, _ = data.comparison_rows(tokenizer, others, config.length, 1)
-    tokens, mask = (np.zeros((len(others), 1, config.length), found[key].dtype) for key in ("tokens", "mask"))
-    tokens[kept], mask[kept] = found["tokens"], found["mask"] & (len(others) > 1)  # z has no long pair, and no own one
+    prompts, firsts = [group.prompt for group in split.groups], [group.responses[0] for group in split.groups]
+    tokens, mask = (x[:, None] for x in mismatched_rows(tokenizer, prompts, firsts, config.length))
     at = positions_of(mask)
     rows |= {"other_tokens": tokens, "other_mask": mask, "other_at": at}
-    rows["other_ref_logp"] = _in_batches(logprobs, reference, tokens, mask, at, config.batch_size)
+    rows["other_ref_logp"] = logprobs_in_batches(logprobs, reference, tokens, mask, at, config.batch_size)
   return rows
-
-
-def _in_batches(logprobs, params, tokens, mask, at, batch_size):
-  batches = fixed_batches(len(tokens), batch_size)
-  found = [host(logprobs(params, tokens[b.rows], mask[b.rows], at[b.rows])) for b in batches]
-  return np.concatenate(found or [np.zeros(tokens.shape[:-1], np.float32)])[: len(tokens)]

@@ -9,15 +9,15 @@ The judgement of one item, or one row of comparisons, is one element of a batch.
 
 and the loss of its ratings, if any, is (r - s z)^2, the mean over the rated responses: z is the rating in standard
 deviations of the annotator's own scale, s (`rating_scale`) the reward that one standard deviation is worth. A judgement
-that has both adds them up, and is weighted by its annotator (see stages/annotators.py).
+that has both adds them up, and is weighted by its annotator (see stages/annotators.py). `centring` adds a multiple of
+the mean (r_i + r_j)^2 of the untied pairs, which keeps rewards around 0 (arXiv 2312.09244).
 
 The score is read at the last token of the response, its <eos> where it has one. `likelihood` adds a learnt weight
 times the mean log-probability of the response's tokens, the implicit reward of SimPO (Meng et al. 2024, arXiv
 2405.14734): from its last token alone a small model hardly tells that a response contradicts what the model knows.
 
-From the N implementation details of RLHF: the head starts with standard deviation 1/sqrt(d + 1); after training its
-scores have mean 0 and standard deviation 1 over responses of the `init` policy. DEVIATIONS: in InstructGPT
-demonstrations score 0 instead. Llama 2 has margins for four strengths; the records have three.
+From the N implementation details: the head starts with standard deviation 1/sqrt(d + 1), and its scores get mean 0 and
+standard deviation 1 over responses of `init`. DEVIATIONS: InstructGPT's demonstrations score 0; Llama 2 has 4 margins.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.feedback.records import OPINIONS
 from rlhf_jax.models import LanguageModel, only_scored
-from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss
+from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss, reward_centring_loss
 from rlhf_jax.positions import only
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, ordered_pairs, weighted_sum
@@ -64,9 +63,8 @@ from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
 from rlhf_jax.train.judgements import load_judgements, read_weights, split_judgements
 from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
-from rlhf_jax.types import Array, Mean, Params, Preferences, TrainState
+from rlhf_jax.types import Mean, Preferences, TrainState
 
-Score = Callable[[Params, Array, Array], jax.Array]
 Weights = dict[str, np.ndarray]
 FEEDBACK_ONLY = ("kinds", "annotators", "margins", "rating_scale", "per_annotator")
 
@@ -115,6 +113,8 @@ class Config:
   """Difference in reward that one standard deviation of ratings in `feedback` is worth."""
   likelihood: NonNegativeFloat = 0.0
   """Weight, before training, of the mean log-probability of a response's tokens, in reward per nat; 0 for none."""
+  centring: NonNegativeFloat = 0.0
+  """Weight of `rlhf_jax.objectives.reward_centring_loss` beside the loss of a ranking; 0 for none, 0.01 is usual."""
   per_annotator: bool = False
   """Switch for ratings of `feedback`: True standardises each annotator's ratings, False all ratings together."""
   loop: Loop = Loop()
@@ -134,13 +134,15 @@ class Config:
       raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(OPINIONS)}, and nothing else")
     if self.ranking == "plackett_luce" and any(self.margins):
       raise ValueError("margins have no effect on ranking='plackett_luce': set them to 0")
+    if self.centring and "ranks" not in self.kinds:
+      raise ValueError(f"centring has no effect on kinds={self.kinds}: it is of rankings; set it to 0")
 
 
-def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0) -> LossFn:
+def make_loss(score: Callable, *, ranking: str = "pairs", rating_scale: float = 1.0, centring: float = 0.0) -> LossFn:
   """The loss of `score(params, tokens i32[M, T], mask bool[M, T]) -> f32[M]`, by the equations of this module.
 
-  The loss function takes `Preferences` of N rows and the weights {"ranks": f32[N]}, and {"ratings": f32[N]} with them
-  where the batch has ratings; then the losses of rankings and of ratings are metrics too. `score` gets `at` by name.
+  It takes `Preferences` of N rows and weights {"ranks": f32[N]}, and {"ratings": f32[N]} where there are ratings; then
+  the losses of rankings, centring included, and of ratings are metrics too. `score` gets `at` by name.
   """
 
   def loss_fn(params, batch: Preferences, weights):
@@ -151,6 +153,7 @@ def make_loss(score: Score, *, ranking: str = "pairs", rating_scale: float = 1.0
       order = pairwise_ranking_loss(rewards, batch.ranks, margin=0.0 if batch.margin is None else batch.margin)  # [N]
     else:
       order = plackett_luce_loss(rewards, batch.ranks)  # [N]
+    order += centring * reward_centring_loss(rewards, batch.ranks) if centring else 0.0
     gap = rewards[:, :, None] - rewards[:, None, :]  # [N, K, K]
     pairs = ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32)
     loss = weighted_sum(order, weights["ranks"])
@@ -175,7 +178,7 @@ def row_weights(rows: Mapping[str, np.ndarray]) -> Weights:
 
 def build(config: Config, model: LanguageModel, transport: Transport, num_steps: int) -> Functions:
   """(optimizer, update, measure): the compiled functions of a run of num_steps."""
-  loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale)
+  loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale, centring=config.centring)
   return make_functions(loss_fn, config.optimizer, num_steps, transport)
 
 
@@ -239,12 +242,8 @@ def _load(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> tuple[dict
     train, held_out = ({**side.rows, "weight": np.ones(len(side.groups), np.float32)} for side in sides)
     return train, held_out
   judged = load_judgements(
-    [stage.path(name) for name in config.feedback],
-    tokenizer,
-    config.length,
-    kinds=config.kinds,
-    weights=read_weights(stage.path(config.annotators)) if config.annotators else {},
-    margins=config.margins,
+    [stage.path(name) for name in config.feedback], tokenizer, config.length, kinds=config.kinds,
+    weights=read_weights(stage.path(config.annotators)) if config.annotators else {}, margins=config.margins,
     per_annotator=config.per_annotator,
-  )
+  )  # fmt: skip
   return split_judgements(judged, config.eval_fraction, stage.seed, stage.name)

@@ -46,7 +46,7 @@ from rlhf_jax.data.encoding import (
   response_lengths,
 )
 from rlhf_jax.data.files import DataError, read_json, read_rows, read_text, write_json, write_rows, write_text
-from rlhf_jax.data.records import Comparison, Critique, Demonstration, Ratings, Unpaired
+from rlhf_jax.data.records import Comparison, Critique, Demonstration, Ratings, Steps, Unpaired
 from rlhf_jax.data.row_dialogues import prompt as prompt_of
 from rlhf_jax.data.sources import (
   Source,
@@ -56,10 +56,12 @@ from rlhf_jax.data.sources import (
   read_demonstrations,
   read_prompts,
   read_ratings,
+  read_steps,
   read_unpaired,
   renamed_rows,
   stream_corpus,
 )
+from rlhf_jax.data.step_arrays import step_rows
 from rlhf_jax.data.tokenizer import Tokenizer, ids_without_token, load_tokenizer, token_bytes, train_tokenizer
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
   "Ratings",
   "Response",
   "Source",
+  "Steps",
   "Tokenizer",
   "Unpaired",
   "UnusableDialogue",
@@ -105,6 +108,7 @@ __all__ = [
   "read_prompts",
   "read_ratings",
   "read_rows",
+  "read_steps",
   "read_text",
   "read_unpaired",
   "render_prompt",
@@ -117,6 +121,7 @@ __all__ = [
   "split_answer",
   "split_pair",
   "split_prompts",
+  "step_rows",
   "stream_corpus",
   "take",
   "token_bytes",

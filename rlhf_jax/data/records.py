@@ -65,6 +65,20 @@ class Unpaired(NamedTuple):
   annotator: str = ""
 
 
+class Steps(NamedTuple):
+  """The steps of one response to a prompt, and whether each is right (Lightman et al. 2023, arXiv 2305.20050)."""
+
+  prompt: Prompt
+  steps: tuple[str, ...]
+  correct: tuple[bool, ...]
+  annotator: str = ""
+
+  @property
+  def response(self) -> str:
+    """The response as a text, a line for each step."""
+    return "\n".join(self.steps)
+
+
 def _said(response: Response) -> Response:
   """What a response says, without white space at its ends; "" for nothing."""
   if isinstance(response, str):
@@ -115,6 +129,13 @@ def ratings_problem(ratings: Ratings) -> str | None:
   if not rated:
     return "no rated response"
   return None if all(rated) else "empty response"
+
+
+def steps_problem(steps: Steps) -> str | None:
+  """The reason why a response in steps is without use, or None."""
+  if is_empty(steps.prompt):
+    return "empty prompt"
+  return None if steps.steps and all(step.strip() for step in steps.steps) else "no step, or an empty one"
 
 
 def critique_problem(critique: Critique) -> str | None:

@@ -17,6 +17,7 @@ from rlhf_jax.data.records import (
   Demonstration,
   PromptRow,
   Ratings,
+  Steps,
   Text,
   Unpaired,
   comparison_problem,
@@ -24,6 +25,7 @@ from rlhf_jax.data.records import (
   demonstration_problem,
   prompt_problem,
   ratings_problem,
+  steps_problem,
   streamed_problem,
 )
 from rlhf_jax.data.row_values import elements, optional_text, schema_error, value
@@ -147,6 +149,23 @@ def _labelled(parse: Parser) -> Parser:
   return parse_labelled
 
 
+def _apart(parse: Parser) -> Parser:
+  """The parser of comparisons as single responses: the best of a comparison are good, its worst are bad."""
+
+  def parse_apart(row: Row, where: str) -> Iterator[Unpaired]:
+    found = list(parse(row, where))
+    problems = [comparison_problem(comparison) for comparison in found]
+    if found and all(problems):
+      raise UnusableDialogue(problems[0])
+    for comparison in (one for one, problem in zip(found, problems, strict=True) if not problem):
+      ranked = [rank for rank in comparison.ranks if rank >= 0]
+      for response, rank in zip(comparison.responses, comparison.ranks, strict=True):
+        if rank in (min(ranked), max(ranked)):
+          yield Unpaired(comparison.prompt, response, rank == min(ranked), comparison.annotator)
+
+  return parse_apart
+
+
 def _rated(row: Row, where: str) -> Iterator[Ratings]:
   yield _marks(row, elements(row, "responses", str, where), value(row, "ratings", list, where), where)
 
@@ -165,6 +184,14 @@ def _marks(row: Row, responses: Sequence[Response], found: Sequence[Any], where:
   if any(rating is not None and not abs(rating) < float("inf") for rating in ratings):
     raise schema_error(f"{where}: found the ratings {ratings}; each must be a finite number, or null")
   return Ratings(row_dialogues.prompt(row, where), tuple(responses), tuple(ratings), row_values.annotator(row, where))
+
+
+def _steps(row: Row, where: str) -> Iterator[Steps]:
+  steps, labels = elements(row, "completions", str, where), elements(row, "labels", bool, where)
+  if len(steps) != len(labels):
+    raise schema_error(f"{where}: {len(steps)} completions but {len(labels)} labels; give one label for each step")
+  prompt, annotator = row_dialogues.prompt(row, where), row_values.annotator(row, where)
+  yield Steps(prompt, tuple(step.strip("\n") for step in steps), tuple(labels), annotator)
 
 
 def _critique(row: Row, where: str) -> Iterator[Critique]:
@@ -205,21 +232,26 @@ DEMONSTRATIONS = RowFormats(
   lambda demonstration: demonstration,
 )
 STREAMED = DEMONSTRATIONS._replace(parsers={**DEMONSTRATIONS.parsers, ("text",): _text}, problem=streamed_problem)
-UNPAIRED = RowFormats({(*names, "label"): _labelled(parse) for names, parse in _ANSWERS.items()}, demonstration_problem)
-COMPARISONS = RowFormats(
+_COMPARED: dict[tuple[str, ...], Parser] = {
+  ("prompt", "responses", "ranks"): row_comparisons.ranked,
+  ("message_tree_id", "prompt"): row_comparisons.tree,
+  ("prompt", "chosen", "rejected"): row_comparisons.pair,
+  ("conversations", "chosen", "rejected"): row_comparisons.conversation_pair,
+  ("chosen", "rejected"): row_comparisons.dialogue_pair,
+  ("info", "summaries", "choice"): row_comparisons.summaries,
+}
+COMPARISONS = RowFormats(_COMPARED, comparison_problem)
+UNPAIRED = RowFormats(
   {
-    ("prompt", "responses", "ranks"): row_comparisons.ranked,
-    ("message_tree_id", "prompt"): row_comparisons.tree,
-    ("prompt", "chosen", "rejected"): row_comparisons.pair,
-    ("conversations", "chosen", "rejected"): row_comparisons.conversation_pair,
-    ("chosen", "rejected"): row_comparisons.dialogue_pair,
-    ("info", "summaries", "choice"): row_comparisons.summaries,
+    **{(*names, "label"): _labelled(parse) for names, parse in _ANSWERS.items()},
+    **{names: _apart(parse) for names, parse in _COMPARED.items()},
   },
-  comparison_problem,
+  demonstration_problem,
 )
 RATINGS = RowFormats(
   {("prompt", "responses", "ratings"): _rated, ("prompt", "response", "rating"): _rated_alone}, ratings_problem
 )
+STEPWISE = RowFormats({("prompt", "completions", "labels"): _steps}, steps_problem)
 CRITIQUES = RowFormats(
   {("prompt", "response", "critique"): _critique, ("prompt", "response", "rewrite"): _critique}, critique_problem
 )

@@ -64,7 +64,14 @@ def value(row: Row, column: str, kind: type[T], where: str) -> T:
   found = row[column]
   given = type(found)  # not isinstance, to which True is an integer
   if given is not kind and not (kind is float and given is int):
-    kinds = {str: "a string", int: "an integer", float: "a number", list: "a list", dict: "an object"}
+    kinds = {
+      str: "a string",
+      int: "an integer",
+      float: "a number",
+      bool: "true or false",
+      list: "a list",
+      dict: "an object",
+    }
     raise schema_error(f"{where}: {column!r} must be {kinds[kind]}, found {type_name(found)} ({str(found)[:40]})")
   if isinstance(found, str):
     _check_unicode(found, column, where)

@@ -16,7 +16,7 @@ from rlhf_jax.data import row_formats
 from rlhf_jax.data.dialogue import Prompt, UnusableDialogue, render_prompt, render_response
 from rlhf_jax.data.files import DataError, PathLike, Row, RowError, read_text
 from rlhf_jax.data.readers import Rows, SourceFormat, format_of, open_rows
-from rlhf_jax.data.records import Comparison, Critique, Demonstration, Ratings, Unpaired
+from rlhf_jax.data.records import Comparison, Critique, Demonstration, Ratings, Steps, Unpaired
 from rlhf_jax.data.row_formats import RowFormats
 from rlhf_jax.data.row_values import rename, value
 from rlhf_jax.ranges import NonNegativeInt, PositiveFloat
@@ -127,12 +127,24 @@ def read_comparisons(source: PathLike | Source) -> tuple[list[Comparison], Count
 def read_unpaired(source: PathLike | Source) -> tuple[list[Unpaired], Counter[str]]:
   """(single responses with their label, {reason: how many were skipped for it}).
 
-  Accepts the rows of `read_demonstrations`, but for comparisons, with a label true or false, and an optional annotator.
+  Accepts the rows of `read_demonstrations`, but for comparisons, with a label true or false, and an optional annotator;
+  and the rows of `read_comparisons`, whose best responses are good ones and whose worst are bad ones.
 
   Raises:
     DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.
   """
   return read_records(source, row_formats.UNPAIRED)
+
+
+def read_steps(source: PathLike | Source) -> tuple[list[Steps], Counter[str]]:
+  """(responses in steps with a label for each, {reason: how many were skipped for it}).
+
+  Accepts {prompt, completions, labels}: the steps in order, and true or false for each; with an optional annotator.
+
+  Raises:
+    DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.
+  """
+  return read_records(source, row_formats.STEPWISE)
 
 
 def read_ratings(source: PathLike | Source) -> tuple[list[Ratings], Counter[str]]:

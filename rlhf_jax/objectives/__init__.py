@@ -17,10 +17,30 @@ from rlhf_jax.objectives.advantages import (
   optimal_baseline,
   optimal_token_baseline,
 )
+from rlhf_jax.objectives.anchored import (
+  apo_down_loss,
+  apo_zero_loss,
+  bco_loss,
+  kto_loss,
+  nca_loss,
+  sppo_hard_loss,
+)
 from rlhf_jax.objectives.chunked import ChunkedLogits
+from rlhf_jax.objectives.direct import (
+  aot_loss,
+  aot_unpaired_loss,
+  discopop_loss,
+  dpo_loss,
+  exo_loss,
+  hinge_loss,
+  ipo_loss,
+  robust_dpo_loss,
+  wpo_weights,
+)
 from rlhf_jax.objectives.distillation import generalized_jsd_loss
 from rlhf_jax.objectives.kl import adaptive_kl_coef, kl_estimate, kl_exact, shaped_rewards
 from rlhf_jax.objectives.language import (
+  collision_entropy,
   lm_loss,
   logprobs_and_entropy,
   score_energy,
@@ -36,15 +56,13 @@ from rlhf_jax.objectives.policy import (
 )
 from rlhf_jax.objectives.preference import (
   bradley_terry_loss,
-  dpo_loss,
-  ipo_loss,
-  kto_loss,
-  orpo_loss,
+  correctness_loss,
   pairwise_ranking_loss,
   plackett_luce_loss,
   rating_loss,
-  simpo_loss,
+  reward_centring_loss,
 )
+from rlhf_jax.objectives.reference_free import orpo_loss, simpo_loss
 from rlhf_jax.objectives.surrogates import (
   cispo_objective,
   clip_cov_objective,
@@ -58,17 +76,27 @@ from rlhf_jax.objectives.value import discounted_returns, gae, length_adaptive_l
 __all__ = [
   "ChunkedLogits",
   "adaptive_kl_coef",
+  "aot_loss",
+  "aot_unpaired_loss",
+  "apo_down_loss",
+  "apo_zero_loss",
+  "bco_loss",
   "bradley_terry_loss",
   "cispo_objective",
   "clip_cov_objective",
+  "collision_entropy",
+  "correctness_loss",
+  "discopop_loss",
   "discounted_returns",
   "dpo_loss",
   "dual_clip_objective",
+  "exo_loss",
   "gae",
   "generalized_jsd_loss",
   "group_centre",
   "group_normalize",
   "gspo_token_objective",
+  "hinge_loss",
   "importance_weights",
   "ipo_loss",
   "kl_cov_objective",
@@ -81,6 +109,7 @@ __all__ = [
   "logprobs_and_entropy",
   "masked_sequence_ratios",
   "masked_token_ratios",
+  "nca_loss",
   "optimal_baseline",
   "optimal_token_baseline",
   "orpo_loss",
@@ -89,13 +118,17 @@ __all__ = [
   "ppo_policy_objective",
   "rating_loss",
   "reinforce_objective",
+  "reward_centring_loss",
+  "robust_dpo_loss",
   "sapo_objective",
   "score_energy",
   "sequence_ratio_objective",
   "shaped_rewards",
   "simpo_loss",
+  "sppo_hard_loss",
   "token_entropy",
   "token_logprobs",
   "truncated_logits",
   "value_loss",
+  "wpo_weights",
 ]

@@ -12,7 +12,15 @@ from jaxtyping import Float32, Int, Num, Shaped, UInt8
 from rlhf_jax.objectives.chunked import ChunkedLogits, supported
 from rlhf_jax.reduce import Scalar, check_shapes, float32, select, select_rows
 
-__all__ = ["lm_loss", "logprobs_and_entropy", "score_energy", "token_entropy", "token_logprobs", "truncated_logits"]
+__all__ = [
+  "collision_entropy",
+  "lm_loss",
+  "logprobs_and_entropy",
+  "score_energy",
+  "token_entropy",
+  "token_logprobs",
+  "truncated_logits",
+]
 
 Logits = ArrayLike | ChunkedLogits
 
@@ -102,6 +110,23 @@ def score_energy(
     return logits.where(mask).map(lambda part, tokens, mask: score_energy(part, tokens, mask=mask), tokens, mask)
   p = jax.nn.softmax(select_rows(logits, mask), axis=-1)  # [..., T, V]
   return select(1.0 - 2.0 * _picked(p, tokens, mask) + jnp.sum(jnp.square(p), axis=-1), mask)
+
+
+def collision_entropy(
+  logits: Num[ArrayLike, "*b v"] | ChunkedLogits, *, mask: Shaped[ArrayLike, "*b"] | None = None
+) -> Float32[jax.Array, "*b"]:
+  """`-log sum_v p_v^2` of `p = softmax(logits)`, in nats (Renyi 1961, of order 2): two draws are the same so often.
+
+  Args: logits[..., V]; mask[...]. Returns: f32[...].
+
+  >>> round(float(collision_entropy(jnp.log(jnp.array([0.5, 0.25, 0.25])))), 4)
+  0.9808
+  """
+  check_shapes("collision_entropy", _named(logits), {"mask": mask})
+  if isinstance(logits, ChunkedLogits):
+    return logits.where(mask).map(lambda part, mask: collision_entropy(part, mask=mask), mask)
+  logp = jax.nn.log_softmax(select_rows(logits, mask), axis=-1)  # [..., V]
+  return select(-jax.nn.logsumexp(2.0 * logp, axis=-1), mask)
 
 
 def lm_loss(

@@ -1,6 +1,6 @@
-"""Losses on human feedback: comparisons, rankings and ratings of responses, and direct preference optimisation.
+"""Losses of a reward model on human feedback: comparisons, rankings and ratings of responses.
 
-Rewards are logits of preference: only their differences matter. Log-probs are of whole responses, in nats.
+Rewards are logits of preference: only their differences matter.
 """
 
 import jax
@@ -8,19 +8,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float32, Num, Shaped
 
-from rlhf_jax.objectives.kl import floor_logp, log_ratio
 from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, ordered_pairs, select
 
 __all__ = [
   "bradley_terry_loss",
-  "dpo_loss",
-  "ipo_loss",
-  "kto_loss",
-  "orpo_loss",
+  "correctness_loss",
   "pairwise_ranking_loss",
   "plackett_luce_loss",
   "rating_loss",
-  "simpo_loss",
+  "reward_centring_loss",
 ]
 
 
@@ -47,7 +43,7 @@ def bradley_terry_loss(
   arrays = {"chosen": chosen, "rejected": rejected, "margin": margin, "label_smoothing": label_smoothing, "mask": mask}
   check_shapes("bradley_terry_loss", arrays)
   difference = select(chosen, mask) - select(rejected, mask) - select(margin, mask)
-  return select(_flipped_log_sigmoid(difference, label_smoothing), mask)
+  return select(flipped_log_sigmoid(difference, label_smoothing), mask)
 
 
 def pairwise_ranking_loss(
@@ -108,157 +104,53 @@ def rating_loss(
   return jnp.square(select(rewards, mask) - select(ratings, mask))
 
 
-def dpo_loss(
-  logp_chosen: Scalar | Num[ArrayLike, "*b"],
-  logp_rejected: Scalar | Num[ArrayLike, "*b"],
-  ref_logp_chosen: Scalar | Num[ArrayLike, "*b"],
-  ref_logp_rejected: Scalar | Num[ArrayLike, "*b"],
+def correctness_loss(
+  rewards: Scalar | Num[ArrayLike, "*b"],
+  correct: Scalar | Shaped[ArrayLike, "*b"],
   *,
-  beta: Scalar | Num[ArrayLike, "*b"],
-  label_smoothing: Scalar | Num[ArrayLike, "*b"] = 0.0,
   mask: Shaped[ArrayLike, "*b"] | None = None,
 ) -> Float32[jax.Array, "*b"]:
-  """`-log sigmoid(beta h)`, `h = (logp - ref_logp)_chosen - (logp - ref_logp)_rejected` (arXiv:2305.18290, eq. 7).
+  """`-log sigmoid(r)` of what is correct, `-log sigmoid(-r)` of what is not: r is the log odds of being correct.
 
-  beta is in units of reward per nat. Label smoothing is as in `bradley_terry_loss` (conservative DPO).
+  The cross-entropy of a verifier, of a whole response or of each of its steps (arXiv:2305.20050, process supervision).
 
-  Args: four log-probs [...], each the *sum* over a response's tokens, and mask[...]. Returns: f32[...].
+  Args: rewards, in logits, correct, boolean, mask: [...]. Returns: f32[...], nats.
 
-  >>> round(float(dpo_loss(-1.0, -3.0, -2.0, -2.0, beta=0.1)), 4)
-  0.5981
+  >>> [round(x, 4) for x in correctness_loss(jnp.array([1.0, 1.0]), jnp.array([True, False])).tolist()]
+  [0.3133, 1.3133]
   """
-  check_shapes("dpo_loss", {"logp_chosen": logp_chosen, "beta": beta, "label_smoothing": label_smoothing})
-  h = _implicit_margin("dpo_loss", logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, mask)
-  return select(_flipped_log_sigmoid(jnp.multiply(beta, h), label_smoothing), mask)
+  check_shapes("correctness_loss", {"rewards": rewards, "correct": correct, "mask": mask})
+  rewards = select(rewards, mask)
+  return select(-jax.nn.log_sigmoid(jnp.where(select(correct, mask) != 0, rewards, -rewards)), mask)
 
 
-def ipo_loss(
-  logp_chosen: Scalar | Num[ArrayLike, "*b"],
-  logp_rejected: Scalar | Num[ArrayLike, "*b"],
-  ref_logp_chosen: Scalar | Num[ArrayLike, "*b"],
-  ref_logp_rejected: Scalar | Num[ArrayLike, "*b"],
-  *,
-  beta: Scalar | Num[ArrayLike, "*b"],
-  mask: Shaped[ArrayLike, "*b"] | None = None,
-) -> Float32[jax.Array, "*b"]:
-  """`(h - 1 / (2 beta))^2` with h as in `dpo_loss` (arXiv:2310.12036, eq. 17; beta is the paper's tau).
+def reward_centring_loss(rewards: Num[ArrayLike, "*b k"], ranks: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b"]:
+  """Mean of `(r_i + r_j)^2` over the pairs of a group with rank_i < rank_j: rewards around 0 (arXiv:2312.09244, eq. 2).
 
-  Args: four log-probs [...] and mask[...], as in `dpo_loss`. Returns: f32[...].
+  A loss of comparisons knows differences alone, so that the rewards of one prompt may all be high. With a small
+  coefficient this auxiliary loss ties their mean to 0, for each prompt, without a change of their order; pairs are
+  counted as in `pairwise_ranking_loss`.
 
-  >>> round(float(ipo_loss(-1.0, -3.0, -2.0, -2.0, beta=0.1)), 4)
+  Args: rewards[..., K]; ranks[..., K] as in `pairwise_ranking_loss`. Returns: f32[...], in squared units of reward.
+
+  >>> print(reward_centring_loss(jnp.array([2.0, 1.0]), jnp.array([0, 1])))
   9.0
   """
-  check_shapes("ipo_loss", {"logp_chosen": logp_chosen, "beta": beta})
-  h = _implicit_margin("ipo_loss", logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, mask)
-  return select(jnp.square(h - 1.0 / (2.0 * beta)), mask)
+  check_shapes("reward_centring_loss", {"rewards": rewards, "ranks": ranks})
+  present, worse = _comparisons(ranks)
+  rewards = select(rewards, present)
+  return masked_mean(jnp.square(rewards[..., :, None] + rewards[..., None, :]), worse, axis=(-2, -1))
 
 
-def kto_loss(
-  logp: Scalar | Num[ArrayLike, "*b"],
-  ref_logp: Scalar | Num[ArrayLike, "*b"],
-  desirable: Scalar | Shaped[ArrayLike, "*b"],
-  kl: Scalar | Num[ArrayLike, "*b"],
-  *,
-  beta: Scalar | Num[ArrayLike, "*b"],
-  desirable_weight: Scalar | Num[ArrayLike, "*b"] = 1.0,
-  undesirable_weight: Scalar | Num[ArrayLike, "*b"] = 1.0,
-  mask: Shaped[ArrayLike, "*b"] | None = None,
-) -> Float32[jax.Array, "*b"]:
-  """`w (1 - sigmoid(s beta (logp - ref_logp - z)))`, s = 1 for a desirable response and -1 otherwise.
-
-  `z = max(kl, 0)` is an estimate of KL(policy || reference) for the batch, without gradient (arXiv:2402.01306; w is
-  desirable_weight or undesirable_weight, the paper's lambda_D or lambda_U).
-
-  Args: logp, ref_logp [...], sums over a response's tokens; desirable[...], boolean; kl, a scalar or [...].
-  Returns: f32[...].
-
-  >>> round(float(kto_loss(-1.0, -2.0, True, 0.0, beta=0.1)), 4)
-  0.475
-  """
-  arrays = {"logp": logp, "ref_logp": ref_logp, "desirable": desirable, "kl": kl, "mask": mask}
-  settings = {"beta": beta, "desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
-  check_shapes("kto_loss", {**arrays, **settings})
-  desirable = select(desirable, mask) != 0
-  baseline = jax.lax.stop_gradient(jnp.maximum(select(kl, mask), 0.0))
-  gain = beta * (log_ratio(logp, ref_logp, mask) - baseline)
-  weight = jnp.where(desirable, desirable_weight, undesirable_weight)
-  return select(weight * jax.nn.sigmoid(jnp.where(desirable, -gain, gain)), mask)
-
-
-def orpo_loss(
-  logp_chosen: Scalar | Num[ArrayLike, "*b"],
-  logp_rejected: Scalar | Num[ArrayLike, "*b"],
-  *,
-  beta: Scalar | Num[ArrayLike, "*b"],
-  mask: Shaped[ArrayLike, "*b"] | None = None,
-) -> Float32[jax.Array, "*b"]:
-  """`-logp_chosen - beta log sigmoid(log odds_chosen - log odds_rejected)` (arXiv:2403.07691, eq. 6 and 7).
-
-  `odds = p / (1 - p)` with p = exp(logp); the first term is the paper's supervised loss, and beta is its lambda. There
-  is no reference. The odds stay finite at p = 1.
-
-  Args: logp_chosen, logp_rejected [...], each the *mean* over a response's tokens; mask[...]. Returns: f32[...].
-
-  >>> round(float(orpo_loss(jnp.log(0.5), jnp.log(0.25), beta=1.0)), 4)
-  0.9808
-  """
-  arrays = {"logp_chosen": logp_chosen, "logp_rejected": logp_rejected, "beta": beta, "mask": mask}
-  check_shapes("orpo_loss", arrays)
-  chosen, rejected = floor_logp(logp_chosen, mask), floor_logp(logp_rejected, mask)
-  return select(-chosen - beta * jax.nn.log_sigmoid(_log_odds(chosen) - _log_odds(rejected)), mask)
-
-
-def simpo_loss(
-  logp_chosen: Scalar | Num[ArrayLike, "*b"],
-  logp_rejected: Scalar | Num[ArrayLike, "*b"],
-  *,
-  beta: Scalar | Num[ArrayLike, "*b"],
-  margin: Scalar | Num[ArrayLike, "*b"] = 0.0,
-  mask: Shaped[ArrayLike, "*b"] | None = None,
-) -> Float32[jax.Array, "*b"]:
-  """`-log sigmoid(beta (logp_chosen - logp_rejected) - margin)` (arXiv:2405.14734, eq. 6; margin is its gamma).
-
-  Args: logp_chosen, logp_rejected [...], each the *mean* over a response's tokens; mask[...]. Returns: f32[...].
-
-  >>> round(float(simpo_loss(-1.0, -2.0, beta=2.0, margin=1.0)), 4)
-  0.3133
-  """
-  arrays = {"logp_chosen": logp_chosen, "logp_rejected": logp_rejected, "margin": margin, "beta": beta, "mask": mask}
-  check_shapes("simpo_loss", arrays)
-  difference = floor_logp(logp_chosen, mask) - floor_logp(logp_rejected, mask)
-  return select(-jax.nn.log_sigmoid(beta * difference - select(margin, mask)), mask)
-
-
-def _flipped_log_sigmoid(x: jax.Array, label_smoothing: ArrayLike) -> jax.Array:
+def flipped_log_sigmoid(x: jax.Array, label_smoothing: ArrayLike) -> jax.Array:
+  """`-(1 - e) log sigmoid(x) - e log sigmoid(-x)`, e the label smoothing, a share of flipped labels; f32[...]."""
   # An infinite x is a certain preference, whose loss is 0 or infinity: 0 * inf, or inf - inf, would be NaN.
   share = float32(label_smoothing)
   flipped = jnp.where(share == 0, 0.0, -share * jax.nn.log_sigmoid(-x))
   return -jax.nn.log_sigmoid(x) * (1.0 - share) + flipped
 
 
-def _implicit_margin(
-  function: str,
-  logp_chosen: ArrayLike,
-  logp_rejected: ArrayLike,
-  ref_logp_chosen: ArrayLike,
-  ref_logp_rejected: ArrayLike,
-  mask: ArrayLike | None,
-) -> jax.Array:
-  """h of `dpo_loss`."""
-  policy = {"logp_chosen": logp_chosen, "logp_rejected": logp_rejected}
-  reference = {"ref_logp_chosen": ref_logp_chosen, "ref_logp_rejected": ref_logp_rejected}
-  check_shapes(function, {**policy, **reference, "mask": mask})
-  return log_ratio(logp_chosen, ref_logp_chosen, mask) - log_ratio(logp_rejected, ref_logp_rejected, mask)
-
-
 def _comparisons(ranks: ArrayLike) -> tuple[jax.Array, jax.Array]:
   """(present, worse): [..., K], True for a response with a rank, and [..., i, j], True where j is ranked below i."""
   ranks = jnp.asarray(ranks)
   return ranks >= 0, ordered_pairs(ranks)
-
-
-def _log_odds(logp: jax.Array) -> jax.Array:
-  """`log(p / (1 - p))` with p kept below 1; at that bound the slope is not cut off, so that p can still fall."""
-  bound = -jnp.finfo(jnp.float32).eps
-  below = jnp.where(logp > bound, bound + (logp - jax.lax.stop_gradient(logp)), logp)
-  return logp - jnp.log(-jnp.expm1(below))

@@ -79,6 +79,8 @@ ROW_FORMATS = {
   "prompt file": row_formats.PROMPTS,
   "demonstration file": row_formats.DEMONSTRATIONS,
   "comparison file": row_formats.COMPARISONS,
+  "step file": row_formats.STEPWISE,
+  "unpaired file": row_formats.UNPAIRED,
   "contrast file": CONTRASTS,
   "question file": question_formats(False),
   "text file": row_formats.STREAMED,

@@ -124,15 +124,19 @@ _READERS: dict[str, Callable[[Source], Iterator[Any]]] = {
   "prompt file": _read(row_formats.PROMPTS),
   "demonstration file": _read(row_formats.DEMONSTRATIONS),
   "comparison file": _read(row_formats.COMPARISONS),
+  "step file": _read(row_formats.STEPWISE),
+  "unpaired file": _read(row_formats.UNPAIRED),
   "record file": _read_judged,
 }
 
 
 def _num_too_long(tokenizer: data.Tokenizer, records: Sequence[Any], length: int) -> int:
   """The number of records that a row of `length` tokens does not hold; a text is cut, and fits any row."""
-  demonstrations = [record for record in records if isinstance(record, data.Demonstration)]
+  answers = (data.Demonstration, data.Unpaired, data.Steps)
+  alone = [record for record in records if isinstance(record, answers)]
+  demonstrations = [data.Demonstration(record.prompt, record.response) for record in alone]
   comparisons = [record for record in records if isinstance(record, data.Comparison)]
-  prompts = [record for record in records if not isinstance(record, (data.Demonstration, data.Comparison, Text))]
+  prompts = [record for record in records if not isinstance(record, (*answers, data.Comparison, Text))]
   skips = (
     data.demonstration_rows(tokenizer, demonstrations, length)[-1],
     data.comparison_rows(tokenizer, comparisons, length)[-1],

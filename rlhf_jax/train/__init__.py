@@ -16,7 +16,7 @@ from rlhf_jax.train.course import Loop
 from rlhf_jax.train.critic import policy_and_value, with_critic
 from rlhf_jax.train.environment import Environment, ImportanceWeights, PolicyConfig, make_environment
 from rlhf_jax.train.episodes import Episodes
-from rlhf_jax.train.epochs import check_minibatches, run_epochs
+from rlhf_jax.train.epochs import check_minibatches, learner_counts, run_epochs
 from rlhf_jax.train.functions import (
   Function,
   RewardError,
@@ -100,6 +100,7 @@ __all__ = [
   "group_advantages",
   "identity",
   "init_state",
+  "learner_counts",
   "load_imported",
   "load_policy",
   "load_prompts",

@@ -63,7 +63,7 @@ def run_epochs(
       state, part = update(state, minibatch, shares)
       gap = {name: part.pop(name) for name in GAP if name in part}
       pooled = _pool(pooled, part) if pooled else part
-      found = found or {**gap, **_first(gap), **metrics, **_learner_counts(experience, start, epochs)}
+      found = found or {**gap, **_first(gap), **metrics, **learner_counts(experience, start, epochs)}
   found["seconds/update"] = time.perf_counter() - start - found["seconds/scoring"]
   return state, experience, {**found, **pooled}
 
@@ -95,7 +95,7 @@ def _minibatches(experience: Experience, order: jax.Array, weights: Weights) -> 
   return [(minibatch, weights(minibatch.mask)) for minibatch in found]
 
 
-def _learner_counts(experience: Experience, start: float, epochs: int) -> dict[str, Any]:
+def learner_counts(experience: Experience, start: float, epochs: int) -> dict[str, Any]:
   """{"seconds/scoring", "tokens/trained"} of an experience whose first update has been started.
 
   This waits until the experience is ready, while the device has work. start: the time before the experience was asked

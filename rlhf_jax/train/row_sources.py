@@ -19,12 +19,24 @@ from rlhf_jax.data.mixture import Sources, mix
 from rlhf_jax.data.row_formats import STREAMED, RowFormats, Text
 from rlhf_jax.data.source_stream import SourceStream
 from rlhf_jax.data.sources import Source, list_reasons, read_records
-from rlhf_jax.stage import ComparisonFile, ContrastFile, DemonstrationFile, PromptFile, QuestionFile, Stage, TextFile
+from rlhf_jax.stage import (
+  ComparisonFile,
+  ContrastFile,
+  DemonstrationFile,
+  PromptFile,
+  QuestionFile,
+  Stage,
+  StepFile,
+  TextFile,
+  UnpairedFile,
+)
 from rlhf_jax.train.progress import report_skips
 
 PromptRows = PromptFile | Source | Sources
 DemonstrationRows = DemonstrationFile | Source | Sources
 ComparisonRows = ComparisonFile | Source | Sources
+StepRows = StepFile | Source | Sources
+UnpairedRows = UnpairedFile | Source | Sources
 ContrastRows = ContrastFile | Source | Sources
 QuestionRows = QuestionFile | Source | Sources
 TextRows = TextFile | Source | Sources

@@ -22,11 +22,24 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 PROBLEM = tabular.tree(seed=7, stop=True)
 SETTINGS = {
   "dpo": dict(beta=0.4, label_smoothing=0.1),
+  "robust": dict(beta=0.4, label_smoothing=0.1),
+  "sigmoid_norm": dict(beta=0.4, label_smoothing=0.1),
   "ipo": dict(beta=0.4),
+  "hinge": dict(beta=0.4),
+  "exo_pair": dict(beta=0.4, label_smoothing=0.1),
+  "discopop": dict(beta=0.4, temperature=0.5),
+  "aot": dict(beta=0.4, label_smoothing=0.1),
+  "aot_unpaired": dict(beta=0.4, label_smoothing=0.1),
   "kto": dict(beta=0.4, desirable_weight=1.5, undesirable_weight=0.7),
+  "bco_pair": dict(beta=0.4),
+  "nca_pair": dict(beta=0.4),
+  "apo_zero": dict(beta=0.4),
+  "apo_down": dict(beta=0.4),
+  "sppo_hard": dict(beta=0.4),
   "orpo": dict(beta=0.4),
   "simpo": dict(beta=2.0, margin=0.6),
 }
+OF_THE_BATCH = ("aot", "aot_unpaired")
 RANKS = np.array([[0, 1, 2, 3], [1, 0, 1, 2], [0, 0, 0, 0], [2, -1, 0, 0], [-1, 0, -1, 1], [0, -1, -1, -1]])
 Z = 0.05  # KTO's
 
@@ -109,6 +122,24 @@ def pair_loss(name, chosen, rejected, ref_chosen, ref_rejected, lengths):
   """The loss of one pair as the papers write it, from sums of log-probs."""
   settings = SETTINGS[name]
   h, (n, m) = (chosen - ref_chosen) - (rejected - ref_rejected), lengths
+  x, right, wrong = 0.4 * h, 0.4 * (chosen - ref_chosen), 0.4 * (rejected - ref_rejected)
+  log, p = np.log, sigmoid(x)
+  simple = {
+    "robust": (-0.9 * log(p) + 0.1 * log(1 - p)) / 0.8,
+    "hinge": max(1 - x, 0),
+    "exo_pair": p * log(p / 0.9) + (1 - p) * log((1 - p) / 0.1),
+    "discopop": -log(p) * (1 - sigmoid(x / 0.5)) + np.exp(-x) * sigmoid(x / 0.5),
+    "bco_pair": -log(sigmoid(right)) - log(sigmoid(-wrong)),
+    "nca_pair": -log(sigmoid(right)) - 0.5 * log(sigmoid(-right)) - 0.5 * log(sigmoid(-wrong)),
+    "apo_zero": 1 - sigmoid(right) + sigmoid(wrong),
+    "apo_down": sigmoid(right) + 1 - p,
+    "sppo_hard": (chosen - ref_chosen - 1 / 0.8) ** 2 + (rejected - ref_rejected + 1 / 0.8) ** 2,
+  }
+  if name in simple:
+    return simple[name]
+  if name == "sigmoid_norm":
+    mean = 0.4 * ((chosen - ref_chosen) / n - (rejected - ref_rejected) / m)
+    return -0.9 * log(sigmoid(mean)) - 0.1 * log(sigmoid(-mean))
   if name == "dpo":
     return -0.9 * np.log(sigmoid(0.4 * h)) - 0.1 * np.log(sigmoid(-0.4 * h))
   if name == "ipo":
@@ -122,7 +153,7 @@ def pair_loss(name, chosen, rejected, ref_chosen, ref_rejected, lengths):
   return -chosen / n - 0.4 * np.log(sigmoid(np.log(p / (1 - p)) - np.log(q / (1 - q))))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in OF_THE_BATCH])
 def test_every_loss_and_its_metrics_pair_by_pair(name):
   groups, weights, table = ranked()
   settings = dpo.Loss(name, **SETTINGS[name])
@@ -131,6 +162,7 @@ def test_every_loss_and_its_metrics_pair_by_pair(name):
   logp = np.where(groups.mask, logp.reshape(groups.tokens.shape), 0).sum(axis=-1)
   lengths, ref = groups.mask.sum(axis=-1), np.asarray(groups.ref_logp)
   rewards = logp / np.maximum(lengths, 1) if name in ("orpo", "simpo") else logp - ref
+  rewards = rewards / np.maximum(lengths, 1) if name == "sigmoid_norm" else rewards
   of_groups, margins = [], []
   for n, ranks in enumerate(RANKS):
     pairs = [(i, j) for i in range(4) for j in range(4) if 0 <= ranks[i] < ranks[j]]
@@ -147,6 +179,47 @@ def test_every_loss_and_its_metrics_pair_by_pair(name):
   assert ("kl/mismatch" in metrics) == (name == "kto")
 
 
+def test_aot_sorts_all_pairs_of_the_batch_and_wpo_weighs_each():
+  groups, weights, table = ranked()
+  logp = np.asarray(tabular.logprobs(PROBLEM, table, groups.tokens.reshape(-1, tabular.WIDTH)), np.float64)
+  logp = np.where(groups.mask, logp.reshape(groups.tokens.shape), 0).sum(axis=-1)
+  n, i, j = np.nonzero(weights)
+  margins, ref_margins = (x[n, i] - x[n, j] for x in (logp, np.asarray(groups.ref_logp)))
+  order = np.argsort(np.argsort(margins))  # the place of each pair's margin
+  x = 0.4 * (margins - np.sort(ref_margins)[order])
+  losses = -0.9 * np.log(sigmoid(x)) - 0.1 * np.log(sigmoid(-x))
+  found, _ = dpo.make_loss(apply, dpo.Loss("aot", **SETTINGS["aot"]))(table, groups, weights)
+  assert float(found) == pytest.approx(np.sum(weights[n, i, j] * losses), rel=1e-4)
+  # WPO: each response weighs its mean of p / sum p^2, in logs.
+  states = np.asarray(tabular.states(PROBLEM, groups.tokens.reshape(-1, tabular.WIDTH)))
+  p = np.asarray(jax.nn.softmax(table))[states]
+  aligned = np.log(np.take_along_axis(p, groups.tokens.reshape(-1, tabular.WIDTH)[..., None], -1)[..., 0])
+  aligned = (aligned - np.log((p**2).sum(axis=-1))).reshape(groups.tokens.shape)
+  wpo = np.exp(np.where(groups.mask, aligned, 0).sum(axis=-1) / np.maximum(groups.mask.sum(axis=-1), 1))
+  h = (logp - np.asarray(groups.ref_logp))[n, i] - (logp - np.asarray(groups.ref_logp))[n, j]
+  found, _ = dpo.make_loss(apply, dpo.Loss("dpo", 0.4, weighting="wpo"))(table, groups, weights)
+  expected = np.sum(weights[n, i, j] * wpo[n, i] * wpo[n, j] * -np.log(sigmoid(0.4 * h)))
+  assert float(found) == pytest.approx(expected, rel=1e-4) and wpo.std() > 0.1
+
+
+@pytest.mark.parametrize("name, weighting", [*((name, "none") for name in SETTINGS), ("dpo", "wpo"), ("kto", "wpo")])
+def test_every_loss_trains(name, weighting):
+  """Steps of gradient descent lower the loss."""
+  groups, weights, table = ranked()
+  loss_fn = dpo.make_loss(apply, dpo.Loss(name, **SETTINGS[name], weighting=weighting))
+
+  @jax.jit
+  def descend(table):
+    def step(table, _):
+      loss, gradient = jax.value_and_grad(lambda table: loss_fn(table, groups, weights)[0])(table)
+      return table - 0.3 * gradient, loss
+
+    return jax.lax.scan(step, table, length=8)
+
+  table, losses = descend(table)
+  assert np.isfinite(losses).all() and np.isfinite(table).all() and losses[-1] < losses[0] - 1e-3, losses
+
+
 def test_pair_weights_by_hand():
   weights = pair_weights(np.array([[0, 1, 2], [1, 0, 1], [0, 0, 0], [0, -1, -1]]))
   thirds, halves = np.zeros((3, 3)), np.zeros((3, 3))
@@ -156,7 +229,7 @@ def test_pair_weights_by_hand():
   assert pair_weights(np.array([[0, 0], [3, 3]])).sum() == 0
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "simpo"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_prompt_padding_and_absent_responses_count_nothing(name):
   """NaN in the policy's logits outside the responses, and whatever stands in what is absent."""
   groups, weights, table = ranked()
@@ -197,7 +270,21 @@ def test_every_key_of_a_loss_has_an_effect_and_no_other_is_taken(name):
     assert loss_of(**{key: value + 0.2}) != pytest.approx(loss_of(), rel=1e-3), key
   for key in {key for keys in OPTIONS.values() for key in keys} - set(OPTIONS.get(name, ())):
     with pytest.raises(ConfigError, match=f"config.dpo.loss: {key} has no effect on the loss '{name}'"):
-      parse(dpo.Loss, {"name": name, "beta": 0.1, key: 0.0}, "dpo.loss")
+      needed = dict(label_smoothing=0.1) if name == "robust" else {}
+      parse(dpo.Loss, {"name": name, "beta": 0.1, **needed, key: 1.0 if key == "temperature" else 0.0}, "dpo.loss")
+
+
+@pytest.mark.parametrize(
+  ("name", "smoothing", "message"),
+  [
+    ("robust", None, "label_smoothing=None: the loss 'robust' needs a share of flips below 0.5"),
+    ("robust", 0.5, "label_smoothing=0.5: the loss 'robust' needs a share of flips below 0.5"),
+    ("exo_pair", 0.0, "label_smoothing=0.0: the loss 'exo_pair' is infinite at 0 and at 1"),
+  ],
+)
+def test_a_label_smoothing_that_has_no_loss_is_refused(name, smoothing, message):
+  with pytest.raises(ConfigError, match=f"config.dpo.loss: {message}"):
+    parse(dpo.Loss, {"name": name, "beta": 0.1, "label_smoothing": smoothing}, "dpo.loss")
 
 
 def test_a_beta_of_0_is_refused():

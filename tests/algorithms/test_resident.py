@@ -31,8 +31,8 @@ EPISODES = dict(batch_size=4, samples_per_prompt=2, sampling=SAMPLING, missing_e
 # Stage -> (arrays in float32 of the shape of the embedding, of the output matrix): parameters and two moments of each
 # model that is trained; of a value function and of a reward model that weighs no likelihood nothing reads the latter.
 RESIDENT = {
-  "sft": (3, 3), "dpo": (3, 3), "reward_model": (3, 0), "reinforce_value": (6, 3), "rloo": (3, 3), "grpo": (3, 3),
-  "ppo": (6, 3),
+  "sft": (3, 3), "dpo": (3, 3), "unpaired_kto": (3, 3), "reward_model": (3, 0), "reinforce_value": (6, 3),
+  "rloo": (3, 3), "grpo": (3, 3), "online_dpo": (3, 3), "ppo": (6, 3),
 }  # fmt: skip
 
 
@@ -63,7 +63,8 @@ def settings(root, name):
   if name in ("sft", "reward_model", "ppo"):
     section = recipe("quickstart")[name]
   else:
-    section = recipe(*name.split("_"))[name]
+    names = {"unpaired_kto": ["kto"], "online_dpo": ["online_dpo"]}
+    section = recipe(*names.get(name, name.split("_")))[name]
   changes = {"init": f"{root}/policy", "checkpoint_every": 100}
   if "environment" in section:
     reward = dict(checkpoint="", function=f"{root}/reward.py:score", function_weight=1.0)
@@ -73,7 +74,7 @@ def settings(root, name):
     changes |= {key: "" for key in ("value_init",) if key in section}
   else:
     changes |= LEARNER
-    files = {"demonstrations": "rows", "comparisons": "pairs", "normalize_prompts": "rows"}
+    files = {"demonstrations": "rows", "comparisons": "pairs", "labelled": "pairs", "normalize_prompts": "rows"}
     changes |= {key: f"{root}/{file}.jsonl" for key, file in files.items() if key in section}
     changes |= dict(likelihood=0.0, normalize_count=8, sampling=SAMPLING) if name == "reward_model" else {}
   return merged(section, changes)

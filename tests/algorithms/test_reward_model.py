@@ -55,6 +55,22 @@ def test_weights_are_of_what_was_said_and_sum_to_one():
   assert weights()["ratings"].tolist() == pytest.approx([0, 0.2, 0.1, 0.4])
 
 
+def test_centring_is_added_for_each_ranking_and_has_no_effect_on_ratings_alone():
+  plain, centred = (
+    reward_model.make_loss(score, centring=x)(jnp.asarray(REWARDS.ravel()), batch(np.ones((4, 3), bool)), weights())
+    for x in (0.0, 0.1)
+  )
+  r = REWARDS
+  rows = (
+    (r[0, 0] + r[0, 1]) ** 2,
+    np.mean([(r[1, 0] + r[1, 1]) ** 2, (r[1, 0] + r[1, 2]) ** 2, (r[1, 1] + r[1, 2]) ** 2]),
+  )
+  assert float(centred[0] - plain[0]) == pytest.approx(0.1 * (0.1 * rows[0] + 0.2 * rows[1]), rel=1e-4)
+  section = recipe("reward_from_feedback", "ratings")["reward_ratings"]
+  with pytest.raises(ConfigError, match="centring has no effect on kinds=\\('ratings',\\)"):
+    parse(reward_model.Config, {**section, "kinds": ("ratings",), "centring": 0.01}, "reward_ratings")
+
+
 @pytest.mark.parametrize("ranking", ["pairs", "plackett_luce"])
 def test_the_loss_by_hand(ranking):
   r = REWARDS

@@ -14,6 +14,7 @@ from rlhf_jax.data import (
   Message,
   Source,
   Unpaired,
+  UnusableDialogue,
   messages_of,
   read_comparisons,
   read_demonstrations,
@@ -161,6 +162,13 @@ LABELLED = {  # name -> (row, record)
   "an annotator": ({"prompt": "q", "response": "a", "label": True, "annotator": "w"}, Unpaired("q", "a", True, "w")),
   "a dialogue": ({"messages": [SYSTEM, USER, GOOD], "label": False}, Unpaired(ASKED, "a", False)),
 }
+TAKEN_APART = [  # (row, records)
+  ({"prompt": "q", "chosen": "a", "rejected": "b"}, [Unpaired("q", "a", True), Unpaired("q", "b", False)]),
+  (
+    {"prompt": "q", "responses": ["a", "b", "c", "d"], "ranks": [1, 0, 2, -1], "annotator": "w"},
+    [Unpaired("q", "b", True, "w"), Unpaired("q", "c", False, "w")],
+  ),
+]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +187,13 @@ LABELLED = {  # name -> (row, record)
 def test_a_row_is_read_as(formats, row, record):
   (found,) = formats.parse(row, "file:1")
   assert found == record and formats.problem(found) is None
+
+
+@pytest.mark.parametrize(("row", "records"), TAKEN_APART)
+def test_a_comparison_is_taken_apart_into_its_best_and_its_worst(row, records):
+  assert list(UNPAIRED.parse(row, "file:1")) == records
+  with pytest.raises(UnusableDialogue, match="all responses tied"):
+    list(UNPAIRED.parse({"prompt": "q", "responses": ["a", "b"], "ranks": [0, 0]}, "file:1"))
 
 
 IMAGE = [USER, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, GOOD]

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.objectives import ChunkedLogits, lm_loss, logprobs_and_entropy, token_entropy, token_logprobs
+from rlhf_jax.objectives import (
+  ChunkedLogits,
+  collision_entropy,
+  lm_loss,
+  logprobs_and_entropy,
+  token_entropy,
+  token_logprobs,
+)
 from rlhf_jax.positions import positions_of, put_at, take_at
 
 B, T, D, V, TEMPERATURE = 2, 7, 5, 23, 0.7
@@ -19,6 +26,7 @@ MASK = jnp.arange(T) < jnp.array([[7], [4]])
 
 FUNCTIONS = {
   "logprobs": lambda logits, mask: token_logprobs(logits, TOKENS, mask=mask),
+  "collision": lambda logits, mask: collision_entropy(logits, mask=mask),
   "entropy": lambda logits, mask: token_entropy(logits, mask=mask),
   "both": lambda logits, mask: logprobs_and_entropy(logits, TOKENS, mask=mask),
   "lm_loss": lambda logits, mask: lm_loss(logits, TOKENS, mask=mask, z_loss=0.1, label_smoothing=0.2),

@@ -16,12 +16,15 @@ MODULES = [
     f"objectives.{name}"
     for name in (
       "advantages",
+      "anchored",
+      "direct",
       "distillation",
       "kl",
       "language",
       "mismatch",
       "policy",
       "preference",
+      "reference_free",
       "surrogates",
       "value",
     )
@@ -35,9 +38,24 @@ lm_loss(logits, tokens, *, z_loss=0.0, label_smoothing=0.0)
 bradley_terry_loss(chosen, rejected, *, margin=0.0, label_smoothing=0.0)
 pairwise_ranking_loss(rewards, ranks)
 plackett_luce_loss(rewards, ranks)
+reward_centring_loss(rewards, ranks)
+correctness_loss(rewards, correct)
 rating_loss(rewards, ratings)
 dpo_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta, label_smoothing=0.0)
+robust_dpo_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta, label_smoothing)
 ipo_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+hinge_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+exo_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta, label_smoothing=0.001)
+discopop_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta, temperature=0.05)
+aot_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta, label_smoothing=0.0)
+aot_unpaired_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta, label_smoothing=0.0)
+nca_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+apo_zero_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+apo_down_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+sppo_hard_loss(logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected, *, beta)
+wpo_weights(logp, entropy, mask)
+collision_entropy(logits)
+bco_loss(logp, ref_logp, desirable, shift, *, beta)
 kto_loss(logp, ref_logp, desirable, kl, *, beta)
 orpo_loss(logp_chosen, logp_rejected, *, beta)
 simpo_loss(logp_chosen, logp_rejected, *, beta)

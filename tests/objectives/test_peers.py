@@ -18,7 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlhf_jax import objectives as O
+from rlhf_jax.algorithms import kto
 from rlhf_jax.objectives import (
+  bco_loss,
   cispo_objective,
   dpo_loss,
   dual_clip_objective,
@@ -112,16 +115,25 @@ def trl_batch():
   return torch, {"input_ids": torch.ones_like(mask), "attention_mask": torch.ones_like(mask), "completion_mask": mask}
 
 
+LOG_SQUARES = -np.abs(np.random.default_rng(10).normal(1, 0.5, (N, T))).astype(np.float32)  # log sum_v p_v^2
+
+
 def trl_model(log_probs):
   """A forward that returns these log-probs, 0 where TRL's fused head gives 0."""
   import torch
 
   log_probs = log_probs * torch.tensor(MASK)
   zeros = torch.zeros_like(log_probs)
-  return lambda **inputs: SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+  return lambda **inputs: SimpleNamespace(
+    log_probs=log_probs,
+    entropy=zeros,
+    mean_logits=zeros,
+    is_top1=zeros.bool(),
+    log_sum_sq_probs=torch.tensor(LOG_SQUARES),
+  )
 
 
-def trl_dpo(trl, loss_type):
+def trl_dpo(trl, loss_type, **changes):
   module = trl("trainer.dpo_trainer")
   torch, batch = trl_batch()
   half = N // 2
@@ -133,7 +145,7 @@ def trl_dpo(trl, loss_type):
     beta=0.3,
     loss_types=[loss_type],
     loss_weights=[1.0],
-    use_weighting=False,
+    **{"use_weighting": False, **changes},
   )
   return backward(lambda x: module.DPOTrainer._compute_loss(settings, trl_model(x), batch, False), LOGP)
 
@@ -162,6 +174,54 @@ def test_ipo_equals_trl_on_means_only(trl):
   assert abs(of_sums[0] - theirs[0]) > 0.1
 
 
+SMOOTHED = dict(label_smoothing=0.1)
+RELATIVES = {  # TRL's name -> (our function, our options, TRL's)
+  "robust": (O.robust_dpo_loss, SMOOTHED, SMOOTHED),
+  "hinge": (O.hinge_loss, {}, {}),
+  "exo_pair": (O.exo_loss, SMOOTHED, SMOOTHED),
+  "nca_pair": (O.nca_loss, {}, {}),
+  "apo_zero": (O.apo_zero_loss, {}, {}),
+  "apo_down": (O.apo_down_loss, {}, {}),
+  "sppo_hard": (O.sppo_hard_loss, {}, {}),
+  "aot": (O.aot_loss, SMOOTHED, SMOOTHED),
+  "aot_unpaired": (O.aot_unpaired_loss, SMOOTHED, SMOOTHED),
+  "discopop": (O.discopop_loss, dict(temperature=0.2), dict(args=SimpleNamespace(discopop_tau=0.2))),
+}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_the_relatives_of_dpo_equal_trl(trl, name):
+  function, options, settings = RELATIVES[name]
+  assert_same(
+    ours(pairwise(lambda *logps: function(*logps, beta=0.3, **options)), LOGP), trl_dpo(trl, name, **settings)
+  )
+
+
+def test_bco_of_pairs_equals_trl(trl):
+  """TRL has no reward shift; its sum of the two responses of a pair is not halved."""
+
+  def both(chosen, rejected, ref_chosen, ref_rejected):
+    of_rejected = bco_loss(rejected, ref_rejected, False, 0.0, beta=0.3)
+    return bco_loss(chosen, ref_chosen, True, 0.0, beta=0.3) + of_rejected
+
+  assert_same(ours(pairwise(both), LOGP), trl_dpo(trl, "bco_pair"))
+
+
+def test_wpo_equals_trl(trl):
+  def loss(logp):
+    sum_logp = jnp.where(MASK, logp, 0).sum(axis=1)
+    losses = dpo_loss(sum_logp[: N // 2], sum_logp[N // 2 :], sums(REF)[: N // 2], sums(REF)[N // 2 :], beta=0.3)
+    weights = O.wpo_weights(logp, -LOG_SQUARES, MASK)
+    return jnp.mean(losses * weights[: N // 2] * weights[N // 2 :])
+
+  assert_same(ours(loss, LOGP), trl_dpo(trl, "sigmoid", use_weighting=True))
+
+
+def test_dpo_on_means_equals_trls_sigmoid_norm(trl):
+  found = ours(pairwise(lambda *logps: dpo_loss(*logps, beta=0.3), mean=True), LOGP)
+  assert_same(found, trl_dpo(trl, "sigmoid_norm"))
+
+
 @pytest.mark.parametrize("kl", [0.4, -0.4])
 def test_kto_equals_trl(trl, kl):
   module = trl("trainer.kto_trainer")
@@ -185,6 +245,34 @@ def test_kto_equals_trl(trl, kl):
     return jnp.mean(kto_loss(logp, sums(REF), desirable, kl, beta=0.3, **weights))
 
   assert_same(ours(loss, LOGP), theirs)
+
+
+@pytest.mark.parametrize("name", ["kto", "apo_zero"])
+def test_a_step_on_unpaired_rows_equals_trl(trl, name):
+  """The stage's own loss and baseline z, of mismatched log-probs, beside TRL's step; batches of both kinds."""
+  module = trl("trainer.kto_trainer")
+  torch, batch = trl_batch()
+  desirable = np.arange(N) % 3 > 0
+  mismatched, ref_mismatched = np.random.default_rng(9).normal(-3, 1, (2, N)).astype(np.float32)
+  batch |= {"label": torch.tensor(desirable), "ref_logps": torch.tensor(sums(REF))}
+  settings = trainer(
+    calculate_KL=name == "kto",
+    precompute_ref_logps=True,
+    _compute_kl_logps=lambda model, batch: torch.tensor(mismatched),
+    beta=0.3,
+    loss_type={"kto": "kto", "apo_zero": "apo_zero_unpaired"}[name],
+    desirable_weight=1.5,
+    undesirable_weight=0.5,
+  )
+  batch["ref_KL_logps"] = torch.tensor(ref_mismatched)
+  theirs = backward(lambda x: module.KTOTrainer._compute_loss(settings, trl_model(x), batch, False), LOGP)
+  loss_settings = kto.Loss(name, 0.3, desirable_weight=1.5, undesirable_weight=0.5)
+  rows = (None, MASK, ref_mismatched, desirable)
+  z = kto.make_baseline(lambda *rows: mismatched, loss_settings)(None, *rows) if name == "kto" else 0.0
+  labelled = kto.Labelled(np.ones((N, T), np.int32), MASK, desirable, sums(REF), np.full(N, z, np.float32))
+  apply = lambda logp, tokens: jnp.stack([jnp.log(-jnp.expm1(logp)), logp], axis=-1)  # noqa: E731
+  loss_fn = kto.make_loss(apply, loss_settings)
+  assert_same(ours(lambda logp: loss_fn(logp, labelled, np.full(N, 1 / N, np.float32))[0], LOGP), theirs)
 
 
 def test_orpo_and_simpo_equal_trl(trl):

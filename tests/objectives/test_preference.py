@@ -1,4 +1,4 @@
-"""Preference losses: by hand, against numpy loops, and their optima against closed forms and choix."""
+"""Losses of reward models: by hand, against numpy loops, and their optima against closed forms and choix."""
 
 import itertools
 
@@ -9,14 +9,11 @@ import pytest
 
 from rlhf_jax.objectives import (
   bradley_terry_loss,
-  dpo_loss,
-  ipo_loss,
-  kto_loss,
-  orpo_loss,
+  correctness_loss,
   pairwise_ranking_loss,
   plackett_luce_loss,
   rating_loss,
-  simpo_loss,
+  reward_centring_loss,
 )
 
 LOG2 = 0.6931471805599453
@@ -152,89 +149,25 @@ def test_rating_loss():
   assert rating_loss(np.array([2]), np.array([4.5])) == 6.25
 
 
-def test_dpo_by_hand():
-  @jax.jit
-  def everything(log_ratios):
-    def loss(chosen, rejected):
-      return dpo_loss(chosen - 3, rejected - 4, -3.0, -4.0, beta=0.1)
-
-    return jax.vmap(jax.value_and_grad(loss, (0, 1)))(*log_ratios)
-
-  value, slopes = everything(np.array([[1.0, 0.0], [-1.0, 0.0]]))
-  np.testing.assert_allclose(value, [0.5981388693815918, LOG2], rtol=1e-6)
-  np.testing.assert_allclose([slopes[0][0], slopes[1][0]], [-0.04501660026875222, 0.04501660026875222], rtol=1e-5)
-  smoothed = dpo_loss(1.0, -1.0, 0.0, 0.0, beta=0.5, label_smoothing=0.2)
-  assert smoothed == pytest.approx(0.8 * softplus(-1.0) + 0.2 * softplus(1.0), rel=1e-6)
+def test_correctness_by_hand():
+  found = correctness_loss(np.array([0.0, 2.0, 2.0, -1e4]), np.array([True, True, False, True]))
+  np.testing.assert_allclose(found, [LOG2, softplus(-2.0), softplus(2.0), 1e4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [dpo_loss, ipo_loss])
-def test_optimum_on_an_enumerable_problem(loss):
-  # With every pair labelled by Bradley-Terry on r, DPO's optimum is p_ref exp(r / beta) / Z. IPO regresses its margin
-  # on 1 / (2 beta): with two responses of which one always wins, it stops at exactly that log-ratio.
-  @jax.jit
-  def descend(p_ref, wins, beta, rate):
-    def total(logits):
-      logp, ref = jax.nn.log_softmax(logits), jnp.log(p_ref)
-      pairs = jnp.broadcast_arrays(logp[:, None], logp[None, :], ref[:, None], ref[None, :])
-      return jnp.sum(wins * loss(*pairs, beta=beta))
-
-    step = jax.grad(total)
-    return jax.nn.softmax(jax.lax.fori_loop(0, 400, lambda _, x: x - rate * step(x), jnp.log(p_ref)))
-
-  p_ref, rewards = np.array([0.5, 0.3, 0.2]), np.array([0.0, 1.0, 2.0])
-  if loss is dpo_loss:
-    found = descend(p_ref, 1 / (1 + np.exp(rewards - rewards[:, None])), 1.0, 0.5)
-    np.testing.assert_allclose(found, [0.1790000205742738, 0.2919435019325062, 0.5290564774932199], atol=1e-5)
-  else:
-    found = descend(p_ref[:2], np.array([[0.0, 1.0], [0.0, 0.0]]), 0.5, 0.1)
-    assert np.log(found[0] / found[1]) == pytest.approx(np.log(5 / 3) + 1.0, rel=1e-5)
-
-
-def test_kto_by_hand():
-  logp, desirable = np.array([-1.0, -1.0, -2.0]), np.array([True, False, True])
-  sigmoid = 1 / (1 + np.exp(-np.array([0.1, -0.1, 0.0])))
+def test_centring_by_hand_and_what_it_holds_fixed():
+  """(2 + 1)^2 of one pair; of four responses with a tie and an absence the mean over the pairs that are compared."""
+  assert reward_centring_loss(np.array([2.0, 1.0]), np.array([0, 1])) == 9
+  found = reward_centring_loss(np.array([1.0, 2.0, -3.0, np.nan]), np.array([0, 1, 1, -1]))
+  assert found == pytest.approx((3**2 + 2**2) / 2)
 
   @jax.jit
-  def everything(kl, weight):
-    return kto_loss(logp, -2.0, desirable, kl, beta=0.1, undesirable_weight=weight)
+  def descend(rewards):
+    def total(rewards):
+      return bradley_terry_loss(rewards[0], rewards[1], label_smoothing=0.2) + 0.1 * reward_centring_loss(
+        rewards, np.array([0, 1])
+      )
 
-  np.testing.assert_allclose(everything(0.0, 1.0), 1 - sigmoid, rtol=1e-6)
-  np.testing.assert_allclose(everything(-5.0, 1.0), 1 - sigmoid, rtol=1e-6)  # an estimate of KL below 0 counts as 0
-  np.testing.assert_allclose(everything(1.0, 3.0), [0.5, 1.5, 1 / (1 + np.exp(-0.1))], rtol=1e-6)
+    return jax.lax.fori_loop(0, 400, lambda _, x: x - 0.5 * jax.grad(total)(x), rewards)
 
-
-def test_reference_free_losses_by_hand():
-  # p of 1/2 and 1/4: odds 1 and 1/3, whose ratio is 3, so sigmoid(log 3) = 3/4.
-  assert orpo_loss(-LOG2, -2 * LOG2, beta=1.0) == pytest.approx(LOG2 + np.log(4 / 3), rel=1e-6)
-  assert orpo_loss(-LOG2, -2 * LOG2, beta=0.1) == pytest.approx(LOG2 + 0.1 * np.log(4 / 3), rel=1e-6)
-  assert simpo_loss(-1.0, -2.0, beta=2.0) == pytest.approx(softplus(-2.0), rel=1e-6)
-  assert simpo_loss(-1.0, -2.0, beta=2.0, margin=1.0) == pytest.approx(softplus(-1.0), rel=1e-6)
-
-
-def test_certain_improbable_and_impossible_responses_stay_finite():
-  points = np.array(list(itertools.product([0.0, -1e-9, -1.0, -200.0, -1e4, -np.inf], repeat=2)), np.float32)
-
-  @jax.jit
-  def everything(chosen, rejected):
-    ref = jnp.full_like(chosen, -200.0)
-    losses = {
-      "dpo": lambda c, r: dpo_loss(c, r, ref, r, beta=0.1),
-      "ipo": lambda c, r: ipo_loss(c, r, ref, ref, beta=0.1),
-      "kto": lambda c, r: kto_loss(c, r, ref > -1, 0.0, beta=0.1),
-      "orpo": lambda c, r: orpo_loss(c, r, beta=1.0),
-      "simpo": lambda c, r: simpo_loss(c, r, beta=2.0),
-    }
-
-    def both(loss):
-      value = loss(chosen, rejected)
-      return value, jax.grad(lambda c, r: loss(c, r).sum(), (0, 1))(chosen, rejected)
-
-    return {name: both(loss) for name, loss in losses.items()}
-
-  found = everything(points[:, 0], points[:, 1])
-  for name, leaves in found.items():
-    for leaf in jax.tree.leaves(leaves):
-      assert np.all(np.isfinite(leaf)), name
-  # A rejected response of probability 1 must still be pushed down.
-  certain = (points[:, 1] == 0) & (points[:, 0] < -0.5) & np.isfinite(points[:, 0])
-  assert np.all(found["orpo"][1][1][certain] > 1e3)
+  # The gap is that of the labels, log(0.8 / 0.2), as without centring; the sum, which they leave open, goes to 0.
+  np.testing.assert_allclose(descend(np.array([7.0, 5.0])), [np.log(2), -np.log(2)], atol=1e-4)

@@ -24,10 +24,20 @@ FOUR = dict.fromkeys(("logp_chosen", "logp_rejected", "ref_logp_chosen", "ref_lo
 TWO = dict.fromkeys(("logp_chosen", "logp_rejected", "mask"), PAIR)
 PPO = dict.fromkeys(("logp", "logp_old", "advantages", "mask"), PAIR)
 SHAPES = {
+  "aot_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
+  "aot_unpaired_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
+  "apo_down_loss": (FOUR | dict(beta=PAIR), {}),
+  "apo_zero_loss": (FOUR | dict(beta=PAIR), {}),
+  "bco_loss": (dict.fromkeys(("logp", "ref_logp", "desirable", "shift", "beta", "mask"), PAIR), {}),
   "bradley_terry_loss": (dict.fromkeys(("chosen", "rejected", "margin", "label_smoothing", "mask"), PAIR), {}),
   "discounted_returns": (dict.fromkeys(("rewards", "mask", "discount"), PAIR), {}),
+  "collision_entropy": (dict(logits=CUBE, mask=PAIR), {}),
+  "correctness_loss": (dict.fromkeys(("rewards", "correct", "mask"), PAIR), {}),
+  "discopop_loss": (FOUR | dict.fromkeys(("beta", "temperature"), PAIR), {}),
   "dpo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
+  "exo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
   "gae": (dict.fromkeys(("rewards", "values", "mask", "discount", "lam"), PAIR) | dict(bootstrap=ROW), {}),
+  "hinge_loss": (FOUR | dict(beta=PAIR), {}),
   "ipo_loss": (FOUR | dict(beta=PAIR), {}),
   "kl_estimate": (dict.fromkeys(("logp", "logp_ref", "mask"), PAIR), {}),
   "kl_exact": (dict(logits=CUBE, logits_ref=CUBE, mask=PAIR), {}),
@@ -39,6 +49,7 @@ SHAPES = {
   ),
   "lm_loss": (dict(logits=CUBE, tokens=PAIR, mask=PAIR), {}),
   "logprobs_and_entropy": (dict(logits=CUBE, tokens=PAIR, mask=PAIR), {}),
+  "nca_loss": (FOUR | dict(beta=PAIR), {}),
   "orpo_loss": (TWO | dict(beta=PAIR), {}),
   "pairwise_ranking_loss": (dict(rewards=PAIR, ranks=PAIR, margin=ROW), {}),
   "plackett_luce_loss": (dict(rewards=PAIR, ranks=PAIR), {}),
@@ -57,9 +68,12 @@ SHAPES = {
   "score_energy": (dict(logits=CUBE, tokens=PAIR, mask=PAIR), {}),
   "rating_loss": (dict.fromkeys(("rewards", "ratings", "mask"), PAIR), {}),
   "reinforce_objective": (dict.fromkeys(("logp", "advantages", "mask"), PAIR), {}),
+  "reward_centring_loss": (dict(rewards=PAIR, ranks=PAIR), {}),
+  "robust_dpo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
   "sequence_ratio_objective": (dict(logp=PAIR, logp_old=PAIR, advantages=ROW, mask=PAIR), dict(clip=0.2)),
   "shaped_rewards": (dict(scores=ROW, kl=PAIR, mask=PAIR, token_scores=PAIR), dict(coef=0.1)),
   "simpo_loss": (TWO | dict(beta=PAIR, margin=PAIR), {}),
+  "sppo_hard_loss": (FOUR | dict(beta=PAIR), {}),
   "token_entropy": (dict(logits=CUBE, mask=PAIR), {}),
   "token_logprobs": (dict(logits=CUBE, tokens=PAIR, mask=PAIR), {}),
   "value_loss": (dict.fromkeys(("values", "values_old", "returns", "mask"), PAIR), dict(clip=0.2)),
@@ -69,6 +83,7 @@ SHAPES = {
   "per_token": (dict(x=ROW, like=PAIR), {}),
   "select": (dict(x=PAIR, mask=PAIR), {}),
   "select_rows": (dict(x=CUBE, mask=PAIR), {}),
+  "wpo_weights": (dict.fromkeys(("logp", "entropy", "mask"), PAIR), {}),
   "weighted_sum": (dict(x=PAIR, weights=PAIR), {}),
   "whiten": (dict(x=PAIR, mask=PAIR), {}),
 }
@@ -107,7 +122,7 @@ def made(shape, dtype=np.float32):
 
 
 def arguments(shapes):
-  integers = ("tokens", "ranks", "mask", "desirable")
+  integers = ("tokens", "ranks", "mask", "desirable", "correct")
   return {name: made(shape, np.int32 if name in integers else np.float32) for name, shape in shapes.items()}
 
 

@@ -103,6 +103,8 @@ OUT_OF_RANGE = {
     ("evaluation.num_contrasts", -1, "at least 0"),
   ],
   "dpo": [("dpo.loss.beta", 0.0, "above 0"), ("dpo.loss.label_smoothing", 1.5, "between 0 and 1")],
+  "kto": [("unpaired_kto.loss.beta", 0.0, "above 0"), ("unpaired_kto.loss.undesirable_weight", -1.0, "at least 0")],
+  "online_dpo": [("online_dpo.loss.beta", 0.0, "above 0")],
   "grpo": [("grpo.clip[1]", -0.1, "at least 0"), ("grpo.kl_coef", -0.1, "at least 0")],
   "rloo": [("rloo.clip", -1.0, "at least 0"), ("rloo.epochs", 0, "at least 1")],
   "reinforce": [("reinforce.moving_decay", 1.5, "between 0 and 1")],
@@ -174,7 +176,11 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   pairs = tmp_path / "pairs.jsonl"
   talk = "\n\nHuman: Hello\n\nAssistant: "
   data.write_rows(pairs, [{"chosen": talk + "Hello.", "rejected": talk + "No."}])
-  argument = f":{pairs}" if name in ("hh", "smollm2_hh") else ""
+  steps = tmp_path / "steps.jsonl"
+  data.write_rows(steps, [{"prompt": "Add 1 and 2.", "completions": ["3"], "labels": [True]}])
+  argument = (
+    f":{steps if name == 'process_reward' else pairs}" if name in ("hh", "smollm2_hh", "process_reward") else ""
+  )
   config, _ = load_config(["--config", f"{name}{argument}", "--workdir", "x"])
   lines = check.check_run(config, tmp_path / "run").splitlines()
   assert [line.split()[0] for line in lines[:-1]] == list(config["stages"])
@@ -286,7 +292,12 @@ ROWS = {
     {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1]},
     {"prompt": "p", "responses": ["a"], "ranks": [0, 1]},
   ),
+  "step file": (
+    {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]},
+    {"prompt": "p", "completions": ["a", "b"], "labels": [True]},
+  ),
   "text file": ({"prompt": "Say a.", "response": "a"}, {"text": 3}),
+  "unpaired file": ({"prompt": "p", "response": "a", "label": True}, {"prompt": "p", "response": "a", "label": "yes"}),
   "weight file": ({"annotator": "ann", "weight": 1.0}, {"annotator": "ann", "weight": -1}),
 }
 

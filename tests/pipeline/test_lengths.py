@@ -128,6 +128,14 @@ def test_records_are_counted_by_their_items(own, tmp_path):
   assert f"length=64 leaves out 25.0% of the first 8 rows of {tmp_path}/records.jsonl" in lines(own, tmp_path)[-1]
 
 
+def test_single_responses_are_counted(own, tmp_path):
+  rows = [{"prompt": "Say a.", "response": text, "label": True} for text in [SHORT, LONG]]
+  data.write_rows(tmp_path / "labelled.jsonl", rows)
+  kto = {**recipe("kto")["unpaired_kto"], "init": "sft", "labelled": f"{tmp_path}/labelled.jsonl", "length": 0}
+  own |= {"stages": ("sft", "own"), "own": kto}
+  assert lines(own, tmp_path)[-1] == f"own: length=64 leaves out 50.0% of the first 2 rows of {tmp_path}/labelled.jsonl"
+
+
 def test_nothing_is_said_where_all_fits_or_there_is_no_tokenizer(own, tmp_path):
   own["max_length"] = 4096
   own["reward_model"]["sampling"] = dict(max_new_tokens=16, temperature=1.0)

@@ -612,6 +612,20 @@ MUTATIONS = [
     'next_kl_coef(state.extra["kl_coef"], metrics["kl/k3"])',
   ),
   Mutation(
+    "KTO's mismatched response answers the prompt",
+    KL + "kto_measures_its_kl_on_responses_to_other_prompts",
+    "train/response_logprobs.py",
+    "if prompts[after] != prompts[row]:",
+    "if after != row:",
+  ),
+  Mutation(
+    "KTO's z is a mean over no pair",
+    KL + "kto_without_a_mismatched_response_has_a_loss",
+    "algorithms/kto.py",
+    "return masked_mean(gap, present)",
+    "return jnp.mean(gap, where=present)",
+  ),
+  Mutation(
     "log-probs in bfloat16",
     KL + "log_probs_are_float32_before_they_are_subtracted",
     "reduce.py",

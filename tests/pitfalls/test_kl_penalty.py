@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from miniature import experience_of, rewards_of, rollout_by_hand
 
-from rlhf_jax.algorithms import reinforce
+from rlhf_jax import data
+from rlhf_jax.algorithms import kto, reinforce
 from rlhf_jax.models import DecoderConfig, language_model
-from rlhf_jax.objectives import kl_estimate, kl_exact, ppo_policy_objective, token_logprobs
+from rlhf_jax.objectives import kl_estimate, kl_exact, kto_loss, ppo_policy_objective, token_logprobs
+from rlhf_jax.train.response_logprobs import mismatched_rows
 
 POLICY = jnp.log(jnp.array([0.5, 0.3, 0.2]))
 REFERENCE = jnp.log(jnp.array([0.3, 0.3, 0.4]))
@@ -88,3 +90,21 @@ def test_log_probs_are_float32_before_they_are_subtracted():
   model = language_model(DecoderConfig(13, 1, 16, 2, 1, 16, 8, dtype="bfloat16"))
   params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
   assert jax.eval_shape(model.apply, params, tokens[None, :4]).dtype == jnp.float32
+
+
+def test_kto_measures_its_kl_on_responses_to_other_prompts(tokenizer):
+  """A response under the prompt that it answers, among the mismatched pairs. [TRL #1911; LLaMA-Factory #7509]"""
+  prompts, responses = ["Say a.", "Say a.", "Say b."], ["a", "aa", "b"]
+  tokens, mask = mismatched_rows(tokenizer, prompts, responses, 32)
+  expected, _ = data.demonstration_rows(
+    tokenizer, [data.Demonstration(*pair) for pair in zip(prompts, ["b", "b", "a"], strict=True)], 32
+  )
+  np.testing.assert_array_equal(tokens, expected["tokens"])
+  np.testing.assert_array_equal(mask, expected["mask"])
+
+
+def test_kto_without_a_mismatched_response_has_a_loss():
+  """A mean over no pair is NaN, and so is the loss. [TRL #1380]"""
+  settings, rows = kto.Loss("kto", 0.1), (np.zeros((2, 3), np.int32), np.zeros((2, 3), bool), np.zeros(2, np.float32))
+  z = kto.make_baseline(lambda *_: jnp.ones(2), settings)(None, *rows, np.ones(2, bool))
+  assert kto_loss(-1.0, -1.0, True, z, beta=0.1) == pytest.approx(0.5)

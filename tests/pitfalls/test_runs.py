@@ -86,9 +86,9 @@ def test_every_config_key_is_read():
   for part in PARTS:
     assert not {field.name for field in dataclasses.fields(part)} - everywhere, part.__name__
   # Those of the losses of DPO are read by name, and handed on.
-  losses = [dpo.Loss(name, 1.0, **dict.fromkeys(keys, 1.0)) for name, keys in OPTIONS.items()]
+  losses = [dpo.Loss(name, 1.0, **dict.fromkeys(keys, 0.1)) for name, keys in OPTIONS.items()]
   handed = {key for loss in losses for key in loss.options}
-  assert {field.name for field in dataclasses.fields(dpo.Loss)} == handed | {"name", "function"}
+  assert {field.name for field in dataclasses.fields(dpo.Loss)} == handed | {"name", "function", "weighting"}
 
 
 def reads(path):

@@ -15,13 +15,26 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rlhf_jax.algorithms import distillation, dpo, ppo, pretrain, reinforce, reward_model, rloo, sft
+from rlhf_jax.algorithms import (
+  distillation,
+  dpo,
+  kto,
+  online_dpo,
+  ppo,
+  pretrain,
+  process_reward,
+  reinforce,
+  reward_model,
+  rloo,
+  sft,
+)
 from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.pipeline.plan import Step
 from rlhf_jax.tools.compile.counts import moved
 from rlhf_jax.tools.compile.program import Program
 from rlhf_jax.train import PolicyConfig, adapt, by_rows, frozen, init_state, make_mesh, policy_of
 from rlhf_jax.train.mesh import row_devices, rows, shardings
+from rlhf_jax.train.response_logprobs import response_logprobs
 from rlhf_jax.train.rewards import make_score
 from rlhf_jax.train.sampler import Sampling, compiled_sampler, make_layout
 from rlhf_jax.train.update import detach
@@ -159,11 +172,36 @@ def _dpo(place: _Place) -> StagePrograms:
   tokens, mask = place.array(jnp.int32, *shape), place.array(bool, *shape)
   batch = dpo.Groups(tokens, mask, place.array(jnp.float32, n, RESPONSES), place.array(jnp.float32, n))
   found = _supervised(place, dpo.build, place.policy(), batch, place.array(jnp.float32, n, RESPONSES, RESPONSES))
-  logprobs = jax.jit(by_rows(functools.partial(dpo.response_logprobs, place.model.apply), place.transport))
+  logprobs = jax.jit(by_rows(functools.partial(response_logprobs, place.model.apply), place.transport))
   models = {"reference": place.policy()}
   # The reference's log-probs are made before the first step, not in each; then the reference is not kept.
   scored = place.forward("reference", logprobs, (*models.values(), tokens, mask), models, math.prod(shape), calls=0)
   return StagePrograms([scored, *found.programs], found.resident)
+
+
+def _kto(place: _Place) -> StagePrograms:
+  n = place.config.batch_size
+  tokens, mask = (place.array(dtype, n, place.config.length) for dtype in (jnp.int32, bool))
+  ref_logp, desirable = place.array(jnp.float32, n), place.array(bool, n)
+  batch = kto.Labelled(tokens, mask, desirable, ref_logp, ref_logp)
+  found = _supervised(place, kto.build, place.policy(), batch, place.array(jnp.float32, n))
+  logprobs = by_rows(functools.partial(response_logprobs, place.model.apply), place.transport)
+  models, count = {"reference": place.policy()}, math.prod(tokens.shape)
+  scored = place.forward("reference", jax.jit(logprobs), (*models.values(), tokens, mask), models, count, calls=0)
+  programs = [scored, *found.programs]
+  if place.config.loss.name != "apo_zero":
+    held = {"parameters": found.resident["parameters"]}
+    arguments = (*held.values(), tokens, mask, None, ref_logp, desirable)
+    baseline = kto.make_baseline(logprobs, place.config.loss)
+    programs.insert(1, place.forward("baseline", baseline, arguments, held, count))
+  return StagePrograms(programs, found.resident)
+
+
+def _process_reward(place: _Place) -> StagePrograms:
+  shape = place.config.batch_size, place.config.length
+  batch = process_reward.Stepwise(place.array(jnp.int32, *shape), place.array(bool, *shape))
+  params = place.scored(place.policy())
+  return _supervised(place, process_reward.build, params, batch, place.array(jnp.float32, *shape))
 
 
 def _reward_model(place: _Place) -> StagePrograms:
@@ -221,7 +259,12 @@ def _reinforcement(place: _Place) -> StagePrograms:
 
   experience = jax.eval_shape(experience_of, *arguments)[0]
   batch = jax.tree.map(lambda x: place.array(x.dtype, each, *x.shape[1:]), experience)
-  weighed = (each,) if module is rloo else (each, length)  # a weight for each sequence, or for each token
+  # A weight for each sequence, for each token, or for each pair of a prompt.
+  weighed: tuple[int, ...] = (each,) if module is rloo else (each, length)
+  if module is online_dpo:
+    groups = functools.partial(online_dpo.grouped, samples_per_prompt=samples)
+    batch = jax.tree.map(lambda x: place.array(x.dtype, *x.shape), jax.eval_shape(groups, experience))
+    weighed = (settings.batch_size, samples, samples)
   calls = getattr(config, "epochs", 1) * minibatches
   shares, tokens, beside = place.array(f32, *weighed), each * length, 0.0
   if ptx := getattr(config, "ptx", None):
@@ -320,5 +363,7 @@ _STAGES: dict[str, Callable[[_Place], StagePrograms]] = {
   sft.__name__: _language(sft.build, packed=True),
   distillation.__name__: _distillation,
   dpo.__name__: _dpo,
+  kto.__name__: _kto,
+  process_reward.__name__: _process_reward,
   reward_model.__name__: _reward_model,
 }

@@ -30,9 +30,11 @@ SAMPLING = dict(max_prompt_tokens=8, max_new_tokens=8, temperature=1.0)
 ROLLOUT = ["lay_out", "sample", "score", "experience", "update"]
 PROGRAMS = {
   "quickstart:pretrain": ["update"], "quickstart:sft": ["update"], "dpo": ["reference", "update"],
+  "kto": ["reference", "baseline", "update"], "kto:apo_zero": ["reference", "update"],
   "quickstart:reward_model": ["update", "lay_out", "sample", "score"], "ppo": ROLLOUT, "reinforce:value": ROLLOUT,
   "rloo": ROLLOUT, "grpo": ROLLOUT, "reinforce_plus_plus": ROLLOUT, "ppo_ptx": ROLLOUT,
   "distillation": ["lay_out", "sample", "teacher", "update"],
+  "online_dpo": ROLLOUT, "process_reward:steps.jsonl": ["update"],
 }  # fmt: skip
 
 
