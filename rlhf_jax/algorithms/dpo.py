@@ -210,8 +210,8 @@ def run(config: Config, stage: Stage) -> None:
 def _rows(config: Config, tokenizer, logprobs, reference, split: ComparisonSet) -> dict[str, np.ndarray]:
   """Arrays of the groups: tokens, mask, ranks, ref_logp; for KTO also those of the mismatched pairs, as other_*."""
   rows = dict(split.rows)
-  read = [rows[key] for key in ("tokens", "mask", "at")]
-  rows["ref_logp"] = logprobs_in_batches(logprobs, reference, *read, config.batch_size)
+  tokens, mask, at = (rows[key] for key in ("tokens", "mask", "at"))
+  rows["ref_logp"] = logprobs_in_batches(logprobs, reference, tokens, mask, at, config.batch_size)
   if config.loss.name == "kto":
     prompts, firsts = [group.prompt for group in split.groups], [group.responses[0] for group in split.groups]
     tokens, mask = (x[:, None] for x in mismatched_rows(tokenizer, prompts, firsts, config.length))

@@ -27,7 +27,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -204,7 +204,9 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
 
   @exactly
   def experience_of(params, reference, sampled, scores, order):
-    settings = dict(samples_per_prompt=config.environment.samples_per_prompt, advantages_of=advantages_of)
+    settings: dict[str, Any] = dict(
+      samples_per_prompt=config.environment.samples_per_prompt, advantages_of=advantages_of
+    )
     make = functools.partial(make_experience, scores=scores, **settings)
     return with_logprobs(config.environment, logprobs, params, reference, sampled, order, make)
 

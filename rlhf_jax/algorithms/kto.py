@@ -239,8 +239,8 @@ def _known(metrics: Mapping, desirable: np.ndarray) -> dict:
 def _rows(config: Config, tokenizer, logprobs, reference, split: LabelledSet) -> dict[str, np.ndarray]:
   """Arrays of the responses: tokens, mask, desirable, ref_logp; for KTO those of the mismatched pairs, as other_*."""
   rows = dict(split.rows)
-  read = [rows[key] for key in ("tokens", "mask", "at")]
-  rows["ref_logp"] = logprobs_in_batches(logprobs, reference, *read, config.batch_size)
+  tokens, mask, at = (rows[key] for key in ("tokens", "mask", "at"))
+  rows["ref_logp"] = logprobs_in_batches(logprobs, reference, tokens, mask, at, config.batch_size)
   if config.loss.name == "kto":
     prompts, responses = [x.prompt for x in split.responses], [x.response for x in split.responses]
     tokens, mask = mismatched_rows(tokenizer, prompts, responses, config.length)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   update = make_update(with_ptx(config.ptx, loss_fn, model.apply), optimizer, transport)
   logprobs = make_logprobs(model.apply, temperature, transport)
 
-  settings = dict(kl_coef=config.kl_coef, baseline=config.baseline, samples_per_prompt=samples)
+  settings: dict[str, Any] = dict(kl_coef=config.kl_coef, baseline=config.baseline, samples_per_prompt=samples)
 
   @exactly
   def experience_of(params, reference, sampled, scores, order):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +146,9 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
 
   @exactly
   def experience_of(params, reference, sampled, scores, order):
-    settings = dict(samples_per_prompt=config.environment.samples_per_prompt, advantages_of=advantages_of)
+    settings: dict[str, Any] = dict(
+      samples_per_prompt=config.environment.samples_per_prompt, advantages_of=advantages_of
+    )
     make = functools.partial(make_experience, scores=scores, kl_coef=config.kl_coef, **settings)
     return with_logprobs(config.environment, logprobs, params, reference, sampled, order, make)
 

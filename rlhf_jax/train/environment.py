@@ -158,8 +158,9 @@ class EpisodeSource:
         new_key = jax.random.fold_in(key, REFILLS + refill)
       return self._draw(params, index, index * rounds + refill, zlib.crc32(b"refills %d" % seed), new_key)
 
-    settings = dict(copies=self.settings.samples_per_prompt, part=self.settings.refill_part)
-    return refill(first, further, rounds, **settings) if rounds else first
+    if not rounds:
+      return first
+    return refill(first, further, rounds, copies=self.settings.samples_per_prompt, part=self.settings.refill_part)
 
   def _draw(self, params: Params, step: int, batch: int, seed: int, key: jax.Array) -> Episodes:
     """The episodes of a batch of the prompts as `seed` shuffles them."""

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from rlhf_jax.train.mesh import sent
-from rlhf_jax.train.metrics import Metric
 from rlhf_jax.train.rl_metrics import GAP
 from rlhf_jax.train.speed import count_tokens
 from rlhf_jax.train.update import Metrics, Update
@@ -31,7 +30,7 @@ def run_epochs(
   epochs: int = 1,
   minibatches: int = 1,
   seed: tuple[int, int],
-) -> tuple[TrainState, Experience, dict[str, Metric]]:
+) -> tuple[TrainState, Experience, dict[str, Any]]:
   """Takes `epochs` times `minibatches` updates on the rows of a rollout, shuffled in each epoch by (*seed, epoch).
 
   Only the order of the rows goes to the devices, once for each epoch.
@@ -95,7 +94,7 @@ def _minibatches(experience: Experience, order: jax.Array, weights: Weights) -> 
   return [(minibatch, weights(minibatch.mask)) for minibatch in found]
 
 
-def learner_counts(experience: Experience, start: float, epochs: int) -> dict[str, Any]:
+def learner_counts(experience: Experience, start: float, epochs: int = 1) -> dict[str, Any]:
   """{"seconds/scoring", "tokens/trained"} of an experience whose first update has been started.
 
   This waits until the experience is ready, while the device has work. start: the time before the experience was asked

@@ -19,7 +19,7 @@ from rlhf_jax.reduce import masked_sum, per_token
 from rlhf_jax.train.environment import Environment, ImportanceWeights
 from rlhf_jax.train.rl_metrics import gap_metrics
 from rlhf_jax.train.update import Metrics
-from rlhf_jax.types import Experience, Mean, Params, Rollout
+from rlhf_jax.types import Array, Experience, Mean, Params, Rollout
 
 
 def with_logprobs(
@@ -56,7 +56,7 @@ def with_logprobs(
   return experience, {**found, **metrics}
 
 
-def _weights(settings: ImportanceWeights, logp: jax.Array, sampled: jax.Array, mask: jax.Array) -> jax.Array:
+def _weights(settings: ImportanceWeights, logp: Array, sampled: Array, mask: Array) -> jax.Array:
   """The weights f32[B, T] of tokens, or of the responses they are in."""
   if settings.level == "token":
     return importance_weights(logp, sampled, cap=settings.cap, mask=mask)
