@@ -205,7 +205,9 @@ def test_at_learning_rate_0_every_minibatch_is_on_policy(ratio, temperature):
   update = make_update(loss_fn, optax.sgd(0.0), TRANSPORT)
   state = place(init_state(BEHAVIOUR, optax.sgd(0.0)), TRANSPORT)
   shares = grpo.token_shares("constant", MAX_NEW_TOKENS)
-  state, metrics = run_epochs(update, state, experience, shares, epochs=2, minibatches=4, seed=(0, 0))
+  state, _, metrics = run_epochs(
+    update, state, experience, lambda *_: (experience, {}), shares, epochs=2, minibatches=4, seed=(0, 0)
+  )
   assert metrics["policy/clip_fraction"].compute() == 0
   assert abs(metrics["policy/approx_kl"].compute()) < 1e-12
   np.testing.assert_array_equal(state.params, BEHAVIOUR)

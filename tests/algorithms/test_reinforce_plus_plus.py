@@ -61,7 +61,9 @@ def test_at_learning_rate_0_every_minibatch_is_on_policy(baseline, temperature):
   loss_fn = reinforce_plus_plus.make_loss(logits_of(PROBLEM), clip=(1e-5, 1e-5), temperature=temperature)
   state = place(init_state(BEHAVIOUR, optax.sgd(0.0)), TRANSPORT)
   update = make_update(loss_fn, optax.sgd(0.0), TRANSPORT)
-  state, metrics = run_epochs(update, state, experience, token_weights, epochs=2, minibatches=4, seed=(0, 0))
+  state, _, metrics = run_epochs(
+    update, state, experience, lambda *_: (experience, {}), token_weights, epochs=2, minibatches=4, seed=(0, 0)
+  )
   assert metrics["policy/clip_fraction"].compute() == 0 and abs(metrics["policy/approx_kl"].compute()) < 1e-12
   assert metrics["policy/ratio_max"].compute() == pytest.approx(1, abs=1e-6)
   np.testing.assert_array_equal(state.params, BEHAVIOUR)

@@ -125,7 +125,9 @@ def test_at_learning_rate_0_every_minibatch_is_on_policy():
   loss_fn = rloo.make_loss(logits_of(PROBLEM), clip=CLIP, temperature=temperature)
   update = make_update(loss_fn, optax.sgd(0.0), TRANSPORT)
   state = place(init_state(BEHAVIOUR, optax.sgd(0.0)), TRANSPORT)
-  state, metrics = run_epochs(update, state, experience, rloo.sequence_mean, epochs=2, minibatches=4, seed=(0, 0))
+  state, _, metrics = run_epochs(
+    update, state, experience, lambda *_: (experience, {}), rloo.sequence_mean, epochs=2, minibatches=4, seed=(0, 0)
+  )
   assert metrics["policy/clip_fraction"].compute() == 0
   assert abs(metrics["policy/approx_kl"].compute()) < 1e-12
   # Every episode is in exactly one minibatch of each epoch, and its ratio is 1.
