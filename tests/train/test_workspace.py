@@ -13,6 +13,7 @@ from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.workspace import frozen, in_chunks, is_scanned, select_model
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 CONFIG = DecoderConfig(17, 1, 16, 2, 2, 24, 16, logit_softcap=2.0, tied=False)
 TOKENS = jax.random.randint(jax.random.key(2), (3, 10), 0, 17)
 SEGMENTS = jnp.broadcast_to(jnp.arange(10) // 4, TOKENS.shape)
@@ -22,7 +23,7 @@ SEGMENTS = jnp.broadcast_to(jnp.arange(10) // 4, TOKENS.shape)
 def test_a_model_with_chunked_logits_gives_the_same_log_probs(segments):
   whole = language_model(CONFIG)
   chunked = in_chunks(whole, 4)
-  params = whole.init_head(jax.random.key(1), jax.jit(whole.init)(jax.random.key(0)))
+  params = whole.init_head(jax.random.key(1), whole.init(jax.random.key(0)))
 
   def logprobs(model):
     def run(params):
