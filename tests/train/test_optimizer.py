@@ -1,6 +1,7 @@
 """Adam steps on parameters in both forms of the layers."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ from rlhf_jax.models import DecoderConfig, add_lora, language_model, stack_layer
 from rlhf_jax.train import Optimizer
 from rlhf_jax.train.optimizer import make_optimizer
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 SETTINGS = Optimizer(1e-2, 0.0, "constant", 0.9, 0.99, 1e-8, False, 0.1, 1.0)
 MODEL = language_model(DecoderConfig(13, 3, 16, 2, 2, 24, 8))
 
 
+@functools.cache
 def params():
   trained = MODEL.init_head(jax.random.key(1), MODEL.init(jax.random.key(0)))
   return add_lora(jax.random.key(2), trained, rank=2, alpha=4.0)
@@ -45,7 +48,7 @@ def test_norms_and_biases_do_not_decay(change):
   tree = change(params())
   optimizer = make_optimizer(SETTINGS, 10)
   zeros = jax.tree.map(jnp.zeros_like, tree)
-  updates, _ = optimizer.update(zeros, optimizer.init(tree), tree)
+  updates, _ = jax.jit(optimizer.update)(zeros, optimizer.init(tree), tree)
   moved = {
     jax.tree_util.keystr(path, simple=True, separator="/"): bool(jnp.any(x))
     for path, x in jax.tree_util.tree_flatten_with_path(updates)[0]

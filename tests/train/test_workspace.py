@@ -13,6 +13,7 @@ from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.workspace import frozen, is_scanned, select_model, with_lazy_logits
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 CONFIG = DecoderConfig(17, 1, 16, 2, 2, 24, 16, logit_softcap=2.0, tied=False)
 TOKENS = jax.random.randint(jax.random.key(2), (3, 10), 0, 17)
 SEGMENTS = jnp.broadcast_to(jnp.arange(10) // 4, TOKENS.shape)
