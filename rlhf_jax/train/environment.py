@@ -126,7 +126,8 @@ class EpisodeSource:
 
   def __call__(self, params: Params, index: int) -> Episodes:
     """The episodes of step `index`, a function of the stage's seed, `index` and the policy (see `refill`)."""
-    seed, rounds = self._stage.stage_seed, self.settings.max_refills
+    settings, seed = self.settings, self._stage.stage_seed
+    rounds = settings.max_refills
     with sent():
       key = jax.random.fold_in(stage_key(self._stage), index)
     first = self._draw(params, index, index, seed, key)
@@ -136,8 +137,9 @@ class EpisodeSource:
         new_key = jax.random.fold_in(key, REFILLS + refill)
       return self._draw(params, index, index * rounds + refill, zlib.crc32(b"refills %d" % seed), new_key)
 
-    settings = dict(copies=self.settings.samples_per_prompt, part=self.settings.refill_part)
-    return refill(first, further, rounds, **settings) if rounds else first
+    if not rounds:
+      return first
+    return refill(first, further, rounds, copies=settings.samples_per_prompt, part=settings.refill_part)
 
   def _draw(self, params: Params, step: int, batch: int, seed: int, key: jax.Array) -> Episodes:
     """The episodes of a batch of the prompts as `seed` shuffles them."""
