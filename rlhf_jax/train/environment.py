@@ -148,7 +148,8 @@ class EpisodeSource:
 
   def __call__(self, params: Params, index: int) -> Episodes:
     """The episodes of step `index`, a function of the stage's seed, `index` and the policy (see `refill`)."""
-    seed, rounds = self._stage.stage_seed, self.settings.max_refills
+    settings, seed = self.settings, self._stage.stage_seed
+    rounds = settings.max_refills
     with sent():
       key = jax.random.fold_in(stage_key(self._stage), index)
     first = self._draw(params, index, index, seed, key)
@@ -160,7 +161,7 @@ class EpisodeSource:
 
     if not rounds:
       return first
-    return refill(first, further, rounds, copies=self.settings.samples_per_prompt, part=self.settings.refill_part)
+    return refill(first, further, rounds, copies=settings.samples_per_prompt, part=settings.refill_part)
 
   def _draw(self, params: Params, step: int, batch: int, seed: int, key: jax.Array) -> Episodes:
     """The episodes of a batch of the prompts as `seed` shuffles them."""

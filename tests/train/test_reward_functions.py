@@ -1,13 +1,16 @@
 """Functions of the reward: what they ask for by name, and what they return."""
 
 import os
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from two_processes import ended, start_job
 
 from rlhf_jax.stage import Model, Stage, Transport
-from rlhf_jax.train import Function, RewardError
+from rlhf_jax.train import Function, RewardError, job, processes
 from rlhf_jax.train.reward_functions import Responses, check_function, make_reward_function
 from rlhf_jax.types import Rollout
 
@@ -140,3 +143,33 @@ def test_arrays_of_jax_are_read(scored):
   rollout = jax.tree.map(jax.numpy.asarray, RESPONSES.rollout)
   on_device = Responses(rollout, RESPONSES.prompts, RESPONSES.texts)
   assert scored("counts", "prompts, responses, counts", on_device).total.tolist() == [2, 3]
+
+
+def test_each_of_two_processes_calls_the_function_with_its_own_rows(tmp_path):
+  """And both get all scores, those of tokens included."""
+  (tmp_path / "own.py").write_text(
+    "def f(prompts, responses, token_ids, rows, counts):\n"
+    "  return {'steps': token_ids, 'together': [10 * len(prompts)] * len(rows)}\n"
+  )
+  for status, text in ended(start_job([__file__, tmp_path])):
+    assert status == 0, text
+
+
+def in_each_process(directory: Path) -> None:
+  """Three responses, which the processes share."""
+  rows = np.array([0, 1, 0])
+  rollout = jax.tree.map(lambda x: x[rows], RESPONSES.rollout)
+  asked = Responses(rollout, ["a", "b", "c"], ["x", "y", "z"], [ROWS[row] for row in rows])
+  stage = Stage("rl", directory, 0, "", Model(1, 8, 1, 1, 8, 8), Transport("jit", 1, 1))
+  found = make_reward_function(Function(f"{directory}/own.py:f"), stage)(asked)
+  sizes = processes.gather("sizes", len(range(3)[processes.share(3)]))
+  assert sorted(sizes) == [1, 2]
+  together = [10.0 * size for size in sizes for _ in range(size)]
+  assert found.named["together"].tolist() == together
+  np.testing.assert_array_equal(found.tokens, np.where(rollout.mask, rollout.tokens, 0))
+  np.testing.assert_array_equal(found.total, found.tokens.sum(axis=1) + together)
+
+
+if __name__ == "__main__":
+  job.start()
+  in_each_process(Path(sys.argv[1]))
