@@ -153,7 +153,8 @@ def test_every_surrogate_is_on_policy_at_first_and_learns(name):
 
       def pass_over(state, _):
         state, metrics = update(state, experience, token_weights(experience.mask))
-        return state, [metrics[f"policy/{key}"].values for key in ("approx_kl", "ratio_mean", "ratio_max")]
+        kl, mean, largest = (metrics[f"policy/{key}"] for key in ("approx_kl", "ratio_mean", "ratio_max"))
+        return state, (kl.values / kl.weights, mean.values / mean.weights, largest.values)
 
       return jax.lax.scan(pass_over, state, None, 2)
 
