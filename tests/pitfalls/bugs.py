@@ -795,7 +795,7 @@ MUTATIONS = [
     "a reward model's scores are fetched",
     "test_transfers.py::test_a_step_of_ppo_fetches_tokens_and_sends_prompts_and_scores",
     "train/rewards.py",
-    "return lambda rollout, prompts, responses: compiled(params, rollout.tokens, rollout.mask)",
-    "return lambda rollout, prompts, responses: np.asarray(compiled(params, rollout.tokens, rollout.mask))",
+    "return lambda rollout, prompts, responses: compiled(params, rollout.tokens, rollout.mask, rollout.at)",
+    "return lambda rollout, prompts, responses: np.asarray(compiled(params, rollout.tokens, rollout.mask, rollout.at))",
   ),
 ]
