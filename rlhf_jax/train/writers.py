@@ -85,14 +85,15 @@ def _without(module: str) -> Iterator[None]:
 
   tensorboardX imports torch wherever it finds it, which takes seconds, and asks it only whether an array is its own.
   """
-  hidden = module not in sys.modules
+  loaded: Any = sys.modules  # None in it is no module, and what Python takes for one that cannot be imported
+  hidden = module not in loaded
   if hidden:
-    sys.modules[module] = None  # type: ignore[assignment]
+    loaded[module] = None
   try:
     yield
   finally:
     if hidden:
-      del sys.modules[module]
+      del loaded[module]
 
 
 class WandbWriter:
