@@ -7,8 +7,8 @@ The world has no such rows. In the run directory of the quickstart only the proc
 
 Time: 1 minute on one CPU core after the quickstart, for 4,000 answers of two steps.
 
-Result: one seed, on the running sums of docs/algorithms/process_reward.md: 76 % of the steps of held-out sums are on the
-right side, where 62 % of all steps are right.
+Result: one seed, on the sums of docs/algorithms/process_reward.md: 76 % of the steps of held-out sums are on the right
+side, where 62 % of all steps are right.
 """
 
 from ml_collections import ConfigDict
