@@ -204,7 +204,7 @@ def results(poison=None, empty=False):
 def test_every_function_is_covered():
   not_per_token = {
     "adaptive_kl_coef", "group_centre", "group_normalize", "leave_one_out", "length_adaptive_lambda",
-    "optimal_baseline", "optimal_token_baseline", "truncated_logits",
+    "optimal_baseline", "optimal_token_baseline", "truncated_logits", "wpo_weights",
   }  # fmt: skip
   covered = {name.removesuffix("_clipped").removesuffix("_k1") for name in CASES} - {
     "kl_estimate_k2",
