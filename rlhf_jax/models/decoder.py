@@ -152,9 +152,10 @@ class Decoder:
     return hidden.reshape(*(tokens if at is None else at).shape, c.d_model), tuple(caches)
 
   def unembedding(self, params: Params) -> Callable[[jax.Array], jax.Array]:
-    """The function hidden[..., d_model] -> logits[..., V], whose matrix is gathered once.
+    """The function hidden[..., d_model] -> logits f32[..., V], whose matrix is gathered once.
 
-    It is the matrix of the embeddings where config.tied.
+    It is the matrix of the embeddings where config.tied. Logits are the sums of the product in float32, whatever the
+    dtype of the computation: bfloat16 has three digits, which of a logit of 20 leaves steps of 0.125.
 
     Raises:
       UnsupportedModelError: the parameters are those of a classifier, without an output matrix.
@@ -171,7 +172,7 @@ class Decoder:
 
     def unembed(hidden: jax.Array) -> jax.Array:
       flat = hidden.reshape(-1, c.d_model).astype(c.dtype)
-      logits = product_with_table(flat, matrix) if c.tied else product(flat, matrix)
+      logits = (product_with_table if c.tied else product)(flat, matrix, "float32")
       if c.logit_softcap:
         logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
       return logits.reshape(*hidden.shape[:-1], c.vocab_size)

@@ -92,6 +92,40 @@ def negative_kl(case: Case) -> Finding | None:
   )
 
 
+def distant_sampler(case: Case) -> Finding | None:
+  """sampling/logp_gap above 0.02 nats a token, the mean over the steps, where no weights correct for it; or
+  policy/first_gap_max above 0.001 nats with `environment.logp` "trainer".
+
+  Sampler and trainer have the same parameters, and in float32 log-probs that agree to 1e-5 nats. 0.02 nats a token are
+  a factor of 1.5 in the probability of a response of 20. Log-probs that were computed anew are those of the first
+  update to the last bit; where they are not, another compiler or kernel read them.
+  """
+  gap, first = case.series("sampling/logp_gap", at_least=1), case.series("policy/first_gap_max", at_least=1)
+  sampler = case.setting("environment.logp") == "sampler"
+  evidence = []
+  if gap is not None and gap.values.mean() > 0.02 and (sampler or not case.setting("environment.importance")):
+    evidence.append(f"sampling/logp_gap {number_text(gap.values.mean())} nats a token")
+  if first is not None and not sampler and first.values.max() > 1e-3:
+    evidence.append(f"policy/first_gap_max {number_text(first.values.max())} nats")
+  if not evidence:
+    return None
+  wanted = [("set to float32:", "model.dtype")] if case.setting("model.dtype") not in (None, "float32") else []
+  return Finding(
+    "sampler and trainer disagree",
+    "; ".join(evidence),
+    "The same parameters give a token another probability while sampling than while training: the gradient is that of "
+    "a policy that did not sample.",
+    case.changes(
+      *(
+        [("set to trainer:", "environment.logp")]
+        if sampler
+        else [("give a level and a cap to", "environment.importance")]
+      ),
+      *wanted,
+    ),
+  )
+
+
 def kl_jumps(case: Case) -> Finding | None:
   """kl/reference rises in one step by half a nat a token and to five times the median of the eight steps before, or
   kl/loss (of GRPO) is above 10 nats a token.
@@ -316,6 +350,7 @@ RULES = (
   zero_by_construction,
   groups_without_spread,
   negative_kl,
+  distant_sampler,
   kl_jumps,
   kl_runs_away,
   over_optimisation,

@@ -13,7 +13,7 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.data.files import Row
 from rlhf_jax.models import LanguageModel
-from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeInt, PositiveFloat, PositiveInt
+from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from rlhf_jax.settings import nearest
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train.course import Loop
@@ -39,13 +39,21 @@ REFILLS = 2**30  # folded into the key of a step from here on, beside the number
 
 @dataclasses.dataclass(frozen=True)
 class ImportanceWeights:
-  """Settings of truncated importance sampling, from the sampler's distribution to the trainer's."""
+  """Settings of importance weights, from the sampler's distribution to the trainer's."""
 
   level: Literal["token", "sequence"]
   """Ratio of probabilities: that of each token, or their product over the response."""
   cap: PositiveFloat
-  """Largest weight; 2 in the paper (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+  """Largest ratio; 2 in the paper (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
   training")."""
+  above: Literal["cap", "0"] = "cap"
+  """Weight of what has a larger ratio: the cap (truncated importance sampling), or 0 (masked: IcePop, MIS)."""
+  low: NonNegativeFloat = 0.0
+  """Ratio below which a weight is 0; only with above="0"."""
+
+  def __post_init__(self):
+    if self.low and self.above == "cap":
+      raise ValueError(f"low={self.low} has no effect with above='cap': set above='0'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +85,8 @@ class Environment:
   """Source of the log-probs that ratios and the KL penalty start from: "trainer" computes them anew by the program that
   trains, so that before the first update each ratio is exactly 1; "sampler" keeps those recorded while sampling."""
   importance: ImportanceWeights | None = dataclasses.field(default=None, kw_only=True)
-  """Settings of importance weights, capped, of the trainer's log-probs against the sampler's, by which advantages are
-  multiplied; None for no weights."""
+  """Settings of weights by the trainer's log-probs against the sampler's, which advantages are multiplied by; None for
+  none."""
 
   def __post_init__(self):
     if self.max_refills and self.samples_per_prompt == 1:

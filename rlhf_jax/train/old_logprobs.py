@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.objectives import importance_weights
+from rlhf_jax.objectives import importance_weights, masked_sequence_ratios, masked_token_ratios
 from rlhf_jax.reduce import masked_sum, per_token
 from rlhf_jax.train.environment import Environment, ImportanceWeights
 from rlhf_jax.train.rl_metrics import gap_metrics
@@ -58,7 +58,12 @@ def with_logprobs(
 
 def _weights(settings: ImportanceWeights, logp: Array, sampled: Array, mask: Array) -> jax.Array:
   """The weights f32[B, T] of tokens, or of the responses they are in."""
+  bounds = dict(low=settings.low, high=settings.cap)
   if settings.level == "token":
+    if settings.above == "0":
+      return masked_token_ratios(logp, sampled, mask=mask, **bounds)
     return importance_weights(logp, sampled, cap=settings.cap, mask=mask)
+  if settings.above == "0":
+    return masked_sequence_ratios(logp, sampled, mask, **bounds)
   sums = (masked_sum(x, mask, axis=1) for x in (logp, sampled))
   return per_token(importance_weights(*sums, cap=settings.cap), mask)

@@ -41,3 +41,19 @@ def test_few_and_many_rows_with_a_table(rows):
   np.testing.assert_allclose(product_with_table(x, table), x @ table.T, atol=1e-6)
   gradient = jax.grad(lambda table: jnp.sum(jnp.sin(product_with_table(x, table))))(table)
   np.testing.assert_allclose(gradient, jnp.cos(x @ table.T).T @ x, atol=1e-5)
+
+
+@pytest.mark.parametrize("multiply", [product, product_with_table])
+@pytest.mark.parametrize("rows", [1, 6, FEW, FEW + 1])
+def test_products_of_bfloat16_in_float32_are_the_sums_before_they_are_rounded(multiply, rows):
+  """As of an unembedding: rounded, a logit of 20 would have steps of 0.125. Gradients are in bfloat16 as without it."""
+  x = jax.random.normal(jax.random.key(4), (rows, 64)).astype("bfloat16")
+  kernel = 3 * jax.random.normal(jax.random.key(5), (64, 9)).astype("bfloat16")
+  given = kernel if multiply is product else kernel.T
+  found = jax.jit(lambda x, kernel: multiply(x, kernel, "float32"))(x, given)
+  exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-4)
+  assert np.abs(np.asarray(multiply(x, given), np.float64) - exact).max() > 1e-2
+  gradient = jax.grad(lambda kernel: jnp.sum(multiply(x, kernel, "float32") ** 2))(given)
+  assert gradient.dtype == jnp.bfloat16

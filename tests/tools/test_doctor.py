@@ -150,6 +150,10 @@ POLICIES = {
     ({"kl/reference": late(-0.08, 0.1, 38)}, {}),
     ({"kl/reference": late(-0.08, 0.1, 39)}, {}),
   ],
+  "sampler and trainer disagree": [
+    ({"sampling/logp_gap": 0.03 + 0 * FEW}, {}),
+    ({"sampling/logp_gap": 0.01 + 0 * FEW, "policy/first_gap_max": 1e-5 + 0 * FEW}, {}),
+  ],
   "KL that jumps": [({"kl/reference": late(8.0, 1.4)}, {}), ({"kl/reference": late(6.0, 1.4)}, {})],
   "KL that runs away": [({"kl/reference": FEW / 3.5}, {}), ({"kl/reference": FEW / 4.5}, {})],
   "over-optimised reward": [
@@ -199,6 +203,17 @@ def test_a_policy_with_the_symptom_and_one_that_nearly_has_it(tmp_path, symptom)
   (shown, section), (almost, its_section) = POLICIES[symptom]
   assert symptoms(of_policy(tmp_path / "shown", shown, section)) == [symptom]
   assert symptoms(of_policy(tmp_path / "almost", almost, its_section)) == []
+
+
+def test_what_a_sampler_is_off_by_and_what_answers_it(tmp_path):
+  far = {"sampling/logp_gap": 0.03 + 0 * FEW}
+  environment = POLICY["environment"]
+  weighed = {"environment": {**environment, "importance": {"level": "token", "cap": 2.0}}}
+  assert symptoms(of_policy(tmp_path / "weighed", far, weighed)) == []
+  moved = {"policy/first_gap_max": 0.1 + 0 * FEW}
+  assert symptoms(of_policy(tmp_path / "moved", moved, weighed)) == ["sampler and trainer disagree"]
+  kept = {"environment": {**environment, "logp": "sampler"}}
+  assert symptoms(of_policy(tmp_path / "kept", moved, kept)) == []  # there it is the sampler's gap
 
 
 @pytest.mark.parametrize("symptom", LEARNERS)
