@@ -104,6 +104,8 @@ class Config(PolicyConfig):
   def __post_init__(self):
     if self.baseline in OF_GROUPS and self.environment.samples_per_prompt < 2:
       raise ValueError(f"baseline {self.baseline!r} needs environment.samples_per_prompt >= 2")
+    if self.baseline == "greedy" and self.environment.max_refills:
+      raise ValueError("baseline='greedy' answers the prompts that a step draws first: set environment.max_refills=0")
     if self.advantages.function and self.baseline != "none":
       raise ValueError(f"advantages.function stands in the place of baseline={self.baseline!r}: set baseline='none'")
 
@@ -196,9 +198,8 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   @exactly
   def experience_of(params, reference, sampled, scores, given, order, token_scores=None):
     def make(rollout, logp_ref):
-      values = values_of(params["value"], rollout.tokens, rollout.at) if with_value else None
-      if config.baseline == "optimal_token":
-        values = energies_of(params["policy"], rollout)
+      of_tokens = energies_of(params["policy"], rollout) if config.baseline == "optimal_token" else None
+      values = values_of(params["value"], rollout.tokens, rollout.at) if with_value else of_tokens
       return make_experience(rollout, logp_ref, values, scores, given, token_scores=token_scores, **settings)
 
     return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)

@@ -200,7 +200,7 @@ def test_losses_of_ones_own_are_what_they_say_and_train(chain, tmp_path, monkeyp
 
 @pytest.mark.parametrize(
   "file, mark",
-  [("my_plus.py", "def overlong"), ("my_rloo.py", "config.rloo.ptx"), ("my_remax.py", "config.reinforce_greedy.ptx")],
+  [("my_plus.py", "dual_clip_objective"), ("my_rloo.py", "config.rloo.ptx"), ("my_remax.py", "config.reinforce_greedy.ptx")],
 )
 def test_parts_put_together_are_short_and_run(chain, tmp_path, monkeypatch, file, mark):
   text = code("python", mark)
@@ -216,7 +216,7 @@ def test_parts_put_together_are_short_and_run(chain, tmp_path, monkeypatch, file
     changes["ptx"] = dict(length=32)
   run_stages(config, chain, tmp_path / "run", {name: changes})
   (row, _) = read_metrics(tmp_path / "run" / name / "metrics.jsonl")
-  found = {"reward/function"} if file == "my_plus.py" else {"ptx/loss"}
+  found = {"reward/overlong"} if file == "my_plus.py" else {"ptx/loss"}
   assert (found | ({"reward/greedy"} if file == "my_remax.py" else set())) <= row.keys()
 
 

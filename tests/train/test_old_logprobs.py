@@ -181,3 +181,20 @@ def test_truncated_importance_sampling_by_enumeration():
   assert float(capped.max()) == pytest.approx(1.2)
   assert float((np.exp(pairs[1]) * capped * f).sum()) < expected  # the price of the cap: f is positive
   assert not np.any(jax.grad(lambda x: importance_weights(x, pairs[1], cap=1e3).sum())(pairs[0]))
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_what_lies_outside_of_the_bounds_teaches_nothing(level):
+  importance = ImportanceWeights(level, 2.0, "0", 0.5)
+  masked = SimpleNamespace(logp="trainer", importance=importance)
+  _, experience = on_one_device(config_of("llama"), settings=masked)
+  _, plain = on_one_device(config_of("llama"))
+  mask = np.asarray(plain.mask)
+  ratio = np.exp(np.where(mask, np.asarray(plain.logp) + 2.5, 0.0))
+  ratio = ratio if level == "token" else np.broadcast_to(np.prod(ratio, axis=1, keepdims=True), mask.shape)
+  weights = np.where((ratio >= 0.5) & (ratio <= 2.0), ratio, 0.0)[mask]
+  assert 0 < np.mean(weights == 0) < 1
+  found = np.asarray(experience.advantages)[mask]
+  np.testing.assert_allclose(found, np.asarray(plain.advantages)[mask] * weights, rtol=2e-5, atol=1e-7)
+  with pytest.raises(ValueError, match="low=0.5 has no effect"):
+    ImportanceWeights(level, 2.0, "cap", 0.5)
