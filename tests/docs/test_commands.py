@@ -200,7 +200,7 @@ def test_losses_of_ones_own_are_what_they_say_and_train(chain, tmp_path, monkeyp
 
 @pytest.mark.parametrize(
   "file, mark",
-  [("my_plus.py", "dual_clip_objective"), ("my_rloo.py", "config.rloo.ptx"), ("my_remax.py", "config.reinforce_greedy.ptx")],
+  [("my_plus.py", "dual_clip_objective"), ("my_rloo.py", "config.rloo.ptx"), ("my_remax.py", "reinforce_greedy.ptx")],
 )
 def test_parts_put_together_are_short_and_run(chain, tmp_path, monkeypatch, file, mark):
   text = code("python", mark)

@@ -185,14 +185,14 @@ def test_truncated_importance_sampling_by_enumeration():
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_what_lies_outside_of_the_bounds_teaches_nothing(level):
-  importance = ImportanceWeights(level, 2.0, "0", 0.5)
-  masked = SimpleNamespace(logp="trainer", importance=importance)
-  _, experience = on_one_device(config_of("llama"), settings=masked)
   _, plain = on_one_device(config_of("llama"))
   mask = np.asarray(plain.mask)
   ratio = np.exp(np.where(mask, np.asarray(plain.logp) + 2.5, 0.0))
   ratio = ratio if level == "token" else np.broadcast_to(np.prod(ratio, axis=1, keepdims=True), mask.shape)
-  weights = np.where((ratio >= 0.5) & (ratio <= 2.0), ratio, 0.0)[mask]
+  low, high = (float(x) for x in np.quantile(ratio[mask], (0.3, 0.8)))
+  masked = SimpleNamespace(logp="trainer", importance=ImportanceWeights(level, 1.001 * high, "0", 0.999 * low))
+  _, experience = on_one_device(config_of("llama"), settings=masked)
+  weights = np.where((ratio >= 0.999 * low) & (ratio <= 1.001 * high), ratio, 0.0)[mask]
   assert 0 < np.mean(weights == 0) < 1
   found = np.asarray(experience.advantages)[mask]
   np.testing.assert_allclose(found, np.asarray(plain.advantages)[mask] * weights, rtol=2e-5, atol=1e-7)
