@@ -10,14 +10,8 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RLHF_JAX_CACHE", "off")  # tests keep their programs where they say so themselves
-FLAGS = {
-  "xla_force_host_platform_device_count": "8",
-  "xla_cpu_use_fusion_emitters": "false",  # its older way to write a loop compiles in two thirds of the time
-}
-given = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = " ".join(
-  [given, *(f"--{name}={value}" for name, value in FLAGS.items() if name not in given)]
-)
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 # In all tests the objectives and reductions check their annotations: shapes and dtypes of what they take and return.
 install_import_hook(["rlhf_jax.objectives", "rlhf_jax.reduce"], "beartype.beartype")

@@ -297,6 +297,13 @@ MUTATIONS = [
     "truncated_logits(logits / 1.0, batch.support)",
   ),
   Mutation(
+    "ratios start from the sampler's log-probs",
+    LOGPROBS + "ratios_start_from_the_log_probs_of_the_trainer",
+    "train/old_logprobs.py",
+    "rollout, metrics = sampled.replace(logp=logp), gap",
+    "rollout, metrics = sampled, gap",
+  ),
+  Mutation(
     "PPO's reference without the temperature",
     LOGPROBS + "the_sampling_temperature_reaches_policy_and_reference",
     "algorithms/ppo.py",

@@ -30,6 +30,16 @@ def test_the_sampling_temperature_reaches_policy_and_reference(without_learning)
     assert row["policy/clip_fraction"] == 0
 
 
+def test_ratios_start_from_the_log_probs_of_the_trainer(without_learning):
+  """Ratios that start from what another program computed: clipping and KL before anything is learnt, most in bfloat16.
+
+  [verl #6240; marin #1988] A sampler is off by rounding even in float32: here no bit may differ.
+  """
+  for row in without_learning:
+    assert row["policy/first_gap_max"] == 0
+    assert 0 < row["sampling/logp_gap_max"] < 1e-4
+
+
 def test_the_sampling_temperature_reaches_reinforce(workspace, on_one_device, monkeypatch):
   """The same for REINFORCE: its reference through the KL metric, its policy through the entropy of what it trains."""
   config = reinforce.Config(
