@@ -46,8 +46,8 @@ def iteration(dtype: str, logp: str, epochs: int, minibatches: int) -> Any:
   reference = frozen(model, policy)
   settings = SimpleNamespace(
     environment=SimpleNamespace(sampling=SAMPLING, logp=logp, importance=None), clip=0.2, value_clip=0.2,
-    value_coef=0.1, entropy_coef=0.0, discount=1.0, lam=0.95, lam_alpha=0.0, whiten_rewards=False, whiten_advantages=True,
-    shared_trunk=False, objective=None, ptx=None, optimizer=ADAM,
+    value_coef=0.1, entropy_coef=0.0, discount=1.0, lam=0.95, lam_alpha=0.0, whiten_rewards=False,
+    whiten_advantages=True, shared_trunk=False, objective=None, ptx=None, optimizer=ADAM,
   )  # fmt: skip
   optimizer, update, experience_of = ppo.build(settings, model, TRANSPORT, 1000)
   sample = compiled_sampler(model, SAMPLING, make_mesh(TRANSPORT), (SHAPE.vocab_size,), 0)

@@ -40,7 +40,8 @@ needs_devices = pytest.mark.skipif(jax.device_count() != 8, reason="needs eight 
 def rollout(rows=12, length=14, words=17):
   tokens = np.random.default_rng(0).integers(3, words, (rows, length)).astype(np.int32)
   mask = (np.arange(length) >= 4) & (np.arange(length) < 4 + LENGTHS[:rows, None])
-  return Rollout(tokens, mask, np.where(mask, np.float32(-2.5), np.float32(0)), np.ones(rows, bool))
+  at = np.broadcast_to(np.arange(4, length), (rows, length - 4))  # as a sampler records them
+  return Rollout(tokens, mask, np.where(mask, np.float32(-2.5), np.float32(0)), np.ones(rows, bool), at=at)
 
 
 def support_of(sampled, words):
