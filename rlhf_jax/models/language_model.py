@@ -62,8 +62,8 @@ class LanguageModel(NamedTuple):
   """hidden_with_value(params, tokens, segments=None, at=None) -> (hidden, values)."""
   score: Callable[..., jax.Array]
   """score(params, tokens, mask[B, T], at=None) -> f32[B], the head's value at the last token of the mask, of which `at`
-  holds all positions. A head that weighs the likelihood adds that weight times the mean log-probability of the tokens of
-  the mask."""
+  holds all positions. A head that weighs the likelihood adds that weight times the mean log-probability of the tokens
+  of the mask."""
   init_cache: Callable[[int, int], Cache]
   """init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens."""
   prefill: Callable[[Params, Array, Array], tuple[jax.Array, Cache]]
