@@ -32,6 +32,7 @@ TextFile = Annotated[str, "text file"]
 WeightFile = Annotated[str, "weight file"]  # weights of annotators
 ROW_LENGTH = "row length"
 RowLength = Annotated[NonNegativeInt, ROW_LENGTH]  # tokens of a row, at most config.model.max_length; 0: the run's
+FrozenDtype = Literal["", "int8"]  # of the matrices of a model that is not trained; "": that of the computation
 DeviceCount = Annotated[int, Range(1, also=-1)]  # -1: the rest of the devices, after the other axes of the mesh
 
 

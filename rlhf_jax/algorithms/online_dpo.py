@@ -154,7 +154,7 @@ def run(config: Config, stage: Stage) -> None:
   """Optimises the policy of `init` for num_steps updates."""
   tokenizer, model = open_workspace(stage)
   episodes = make_environment(config.environment, stage, model, tokenizer)
-  reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
+  reference = frozen(model, load_policy(stage, config.init, model, tokenizer), config.environment.frozen_dtype)
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
   optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps)
   samples = config.environment.samples_per_prompt

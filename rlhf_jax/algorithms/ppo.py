@@ -209,7 +209,7 @@ def run(config: Config, stage: Stage) -> None:
   """Optimises the policy of `init` for num_steps rollouts."""
   tokenizer, model = open_workspace(stage)
   episodes = make_environment(config.environment, stage, model, tokenizer)
-  reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
+  reference = frozen(model, load_policy(stage, config.init, model, tokenizer), config.environment.frozen_dtype)
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
   each, size = config.epochs * config.minibatches, config.environment.batch_size * config.environment.samples_per_prompt
   mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size // config.minibatches, updates=each)

@@ -211,7 +211,7 @@ def run(config: Config, stage: Stage) -> None:
   """Optimises the policy of `init` for num_steps updates."""
   tokenizer, model = open_workspace(stage)
   episodes = make_environment(config.environment, stage, model, tokenizer)
-  reference = frozen(model, load_policy(stage, config.init, model, tokenizer))
+  reference = frozen(model, load_policy(stage, config.init, model, tokenizer), config.environment.frozen_dtype)
   watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
   greedy = make_greedy_scores(config.environment, stage, model, tokenizer) if config.baseline == "greedy" else None
   size = config.environment.batch_size * config.environment.samples_per_prompt

@@ -17,7 +17,8 @@ rlhf-jax annotate FILE.db --annotators ann,bob              serves the annotatio
 rlhf-jax convert SOURCE TARGET [--as pairs|dataset]         feedback between .db, .jsonl, .parquet and learners' rows
 rlhf-jax agreement FILE [--out DIR]   agreement of the annotators, and which of them to look at (.db, .jsonl, .parquet)
 rlhf-jax export RUN DIR               writes the last policy for transformers and vLLM (--stage names another model,
-                                      --adapters writes its LoRA adapters alone, for PEFT)
+                                      --adapters writes its LoRA adapters alone, for PEFT,
+                                      --dtype bfloat16 rounds the numbers to half the size)
 rlhf-jax tokenizer train FILES --vocab-size N --out DIR     trains a byte-level BPE on text or on rows
 rlhf-jax harness RUN --tasks A,B      tasks of lm-evaluation-harness, on a model of a run or an exported one
 rlhf-jax completion bash|zsh|fish     prints a script by which the shell completes all of this

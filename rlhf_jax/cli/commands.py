@@ -298,7 +298,7 @@ def _export(arguments: list[str]) -> None:
   settings = parsers.export().parse_args(arguments)
   from rlhf_jax.tools.export import export_run
 
-  name = export_run(settings.run, settings.directory, settings.stage, settings.adapters)
+  name = export_run(settings.run, settings.directory, settings.stage, settings.adapters, settings.dtype)
   print(f"{settings.directory}: the {'adapters' if settings.adapters else 'model'} of {name}")
 
 

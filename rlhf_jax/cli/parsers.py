@@ -212,6 +212,9 @@ def export() -> argparse.ArgumentParser:
   parser.add_argument("directory", type=Path, metavar="DIR", help="the directory to write, empty or absent")
   parser.add_argument("--stage", default="", help="the stage whose model is written (default: the last policy)")
   parser.add_argument("--adapters", action="store_true", help="write its LoRA adapters alone, as PEFT reads them")
+  parser.add_argument(
+    "--dtype", choices=("float32", "bfloat16"), default="float32", help="number format of the files (default float32)"
+  )
   return parser
 
 

@@ -2,6 +2,7 @@
 
 from rlhf_jax.models.config import DecoderConfig, RopeScaling, UnsupportedModelError
 from rlhf_jax.models.fused_attention import PLATFORM
+from rlhf_jax.models.int8 import quantize
 from rlhf_jax.models.language_model import LanguageModel, language_model, only_scored
 from rlhf_jax.models.lora import ATTENTION, add_lora, fold_lora, init_lora, join_lora, merge_lora, split_lora
 from rlhf_jax.models.stacked import is_stacked, stack_layers, unstack_layers
@@ -21,6 +22,7 @@ __all__ = [
   "language_model",
   "merge_lora",
   "only_scored",
+  "quantize",
   "split_lora",
   "stack_layers",
   "unstack_layers",

@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from rlhf_jax.models.attention import frequencies, rotation
 from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 from rlhf_jax.models.fused_attention import Attention
+from rlhf_jax.models.int8 import dequantize
 from rlhf_jax.models.layer import Layer, LayerCache, Rotary, make_norm
 from rlhf_jax.models.lora import adapted
 from rlhf_jax.models.matmul import product, product_with_table
@@ -184,7 +185,7 @@ class Decoder:
     if self.gather is None or not self.config.tied:
       return params
     decoder = params["decoder"]
-    return {**params, "decoder": {**decoder, "embedding": self.gather("decoder/embedding", decoder["embedding"])}}
+    return {**params, "decoder": {**decoder, "embedding": self._part(decoder, "embedding")}}
 
   @property
   def _windows(self) -> tuple[int, ...]:
@@ -196,13 +197,15 @@ class Decoder:
 
   def _weights(self, layer: dict[str, Params], scale: Any) -> Params:
     """The whole parameters of a layer with its adapters, if any, times their scale beside the kernels."""
+    layer = dequantize(layer)
     if self.gather is not None:
       layer = {model: self.gather(f"{model}/{STACKED}", part) for model, part in layer.items()}
       layer = jax.tree.map(lambda x: checkpoint_name(x, _GATHERED), layer)
     return adapted(layer["decoder"], layer["lora"], scale) if "lora" in layer else layer["decoder"]
 
   def _part(self, decoder: Params, name: str) -> Params:
-    return decoder[name] if self.gather is None else self.gather(f"decoder/{name}", decoder[name])
+    part = dequantize(decoder[name])
+    return part if self.gather is None else self.gather(f"decoder/{name}", part)
 
   def _embed(self, decoder: Params, tokens: Array, positions: jax.Array) -> jax.Array:
     """tokens[B, S] at positions[B, S] -> [B * S, d_model]."""

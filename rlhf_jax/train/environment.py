@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import zlib
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from rlhf_jax.data.files import Row
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from rlhf_jax.settings import nearest
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.stage import FrozenDtype, Stage, StageName
 from rlhf_jax.train.course import Loop
 from rlhf_jax.train.episodes import Episodes, refill
 from rlhf_jax.train.functions import Function
@@ -87,8 +88,13 @@ class Environment:
   importance: ImportanceWeights | None = dataclasses.field(default=None, kw_only=True)
   """Settings of weights by the trainer's log-probs against the sampler's, which advantages are multiplied by; None for
   none."""
+  frozen_dtype: FrozenDtype = dataclasses.field(default="", kw_only=True)
+  """Number format in which the reference and the reward model keep their matrices: "int8" with a scale for each channel
+  (the extra [int8]) rounds them, so that the KL to the reference starts above 0; "" for that of the computation."""
 
   def __post_init__(self):
+    if self.frozen_dtype and importlib.util.find_spec("qwix") is None:
+      raise ValueError(f"frozen_dtype={self.frozen_dtype!r}: install the package qwix: pip install 'rlhf_jax[int8]'")
     if self.max_refills and self.samples_per_prompt == 1:
       raise ValueError("max_refills is for groups whose scores are alike, and samples_per_prompt=1 makes no groups")
     named = [*(["model"] if self.reward.checkpoint else []), *self.reward.functions()]
@@ -151,7 +157,7 @@ class EpisodeSource:
     self._prompts = load_prompts(settings.prompts, stage, tokenizer, settings.sampling.max_prompt_tokens)
     truncates = settings.sampling.truncates
     self._sample = make_sampler(model, tokenizer, settings.sampling, stage.transport, record_support=truncates)
-    self._parts = make_parts(settings.reward, stage, model, tokenizer)
+    self._parts = make_parts(settings.reward, stage, model, tokenizer, dtype=settings.frozen_dtype)
     self._monitor = make_reward_function(settings.monitor, stage) if settings.monitor.function else None
 
   def __call__(self, params: Params, index: int) -> Episodes:

@@ -205,7 +205,7 @@ def _rule(path: str) -> tuple[str | None, ...]:
 
 
 def _spec(mesh: Mesh | AbstractMesh, path: str, shape: Sequence[int], axes: Sequence[str]) -> PartitionSpec:
-  rule = _rule(path)
+  rule = _rule(re.sub(r"/(qvalue|scale)$", "", path))  # of a matrix in int8, whose parts lie as the matrix would
   if len(rule) > len(shape):
     return PartitionSpec()
   spec: list[str | None] = [None] * (len(shape) - len(rule))

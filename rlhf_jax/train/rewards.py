@@ -13,7 +13,7 @@ from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
 from rlhf_jax.settings import ConfigError, FunctionName
-from rlhf_jax.stage import Stage, StageName, Transport
+from rlhf_jax.stage import FrozenDtype, Stage, StageName, Transport
 from rlhf_jax.train.functions import Function, ScoreFunction
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
@@ -88,8 +88,11 @@ def make_parts(
   model: LanguageModel,
   tokenizer: data.Tokenizer,
   where: str = "environment.reward",
+  dtype: FrozenDtype = "",
 ) -> dict[str, Part]:
   """The parts of a reward that there are: "model", "function", and `parts` by their names.
+
+  dtype: that of the reward model's matrices, as in `frozen`.
 
   Raises as `make_scorer`, which sums them.
   """
@@ -98,7 +101,7 @@ def make_parts(
     params = load_stage(stage, settings.checkpoint, model, tokenizer)
     if "head" not in params:
       raise ConfigError(f"config.{stage.name}.{where}.checkpoint: stage {settings.checkpoint!r} is no reward model")
-    by_model = model_scorer(model, params, stage.transport)
+    by_model = model_scorer(model, params, stage.transport, dtype)
     parts["model"] = Part(settings.checkpoint_weight, lambda r: Scored(by_model(r.rollout, r.prompts, r.texts)))
   for name, function in settings.functions().items():
     parts[name] = Part(function.weight, make_reward_function(function, stage))
@@ -145,9 +148,12 @@ def make_scorer(
   return score
 
 
-def model_scorer(model: LanguageModel, params: Params, transport: Transport) -> Scorer:
-  """Scores of whole sequences by a reward model, read at the last token of the response: f32[N], on the devices."""
-  compiled, params = make_score(model, transport), frozen(model, params, scores_only=True)
+def model_scorer(model: LanguageModel, params: Params, transport: Transport, dtype: FrozenDtype = "") -> Scorer:
+  """Scores of whole sequences by a reward model, read at the last token of the response: f32[N], on the devices.
+
+  dtype: that of its matrices, as in `frozen`.
+  """
+  compiled, params = make_score(model, transport), frozen(model, params, dtype, scores_only=True)
   return lambda rollout, prompts, responses: compiled(params, rollout.tokens, rollout.mask, rollout.at)
 
 

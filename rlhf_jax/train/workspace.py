@@ -11,10 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax import data
-from rlhf_jax.models import PLATFORM, DecoderConfig, LanguageModel, UnsupportedModelError, language_model, only_scored
+from rlhf_jax.models import (
+  PLATFORM,
+  DecoderConfig,
+  LanguageModel,
+  UnsupportedModelError,
+  language_model,
+  only_scored,
+  quantize,
+)
 from rlhf_jax.objectives import ChunkedLogits
 from rlhf_jax.settings import ConfigError
-from rlhf_jax.stage import ImportedModel, Stage, Transport
+from rlhf_jax.stage import FrozenDtype, ImportedModel, Stage, Transport
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.mesh import Gather, is_matrix, make_gather, make_mesh, shardings
 from rlhf_jax.train.parameters import load_params
@@ -176,12 +184,25 @@ def policy_of(params: Params) -> Params:
   return {part: weights for part, weights in params.get("policy", params).items() if part != "head"}
 
 
-def frozen(model: LanguageModel, params: Params, *, scores_only: bool = False) -> Params:
-  """The parameters of a model that is not trained, its matrices in the dtype in which the model reads them.
+def frozen(model: LanguageModel, params: Params, dtype: FrozenDtype = "", *, scores_only: bool = False) -> Params:
+  """The parameters of a model that is not trained.
 
-  Its numbers are the same. scores_only: whether only the head is read, by `rlhf_jax.models.only_scored`.
+  Args:
+    dtype: "" for matrices in the dtype in which the model reads them: its numbers are the same. "int8" rounds them, by
+      `rlhf_jax.models.quantize`.
+    scores_only: whether only the head is read, by `rlhf_jax.models.only_scored`.
+
+  Raises:
+    ConfigError: int8 of a model with adapters.
   """
   params = only_scored(params) if scores_only else params
+  if dtype == "int8":
+    if "lora" in params:
+      raise ConfigError(
+        "frozen_dtype='int8' does not work with a model with adapters (lora): its base is in memory already, shared by "
+        "all models that stand on it, and int8 would be a copy of it. Set frozen_dtype to ''"
+      )
+    return {**params, "decoder": quantize(params["decoder"])}
 
   def read(path, x):
     return x.astype(model.config.dtype) if is_matrix(jax.tree_util.keystr(path, simple=True, separator="/")) else x

@@ -6,7 +6,6 @@ import gc
 import json
 
 import jax
-import numpy as np
 import optax
 import pytest
 from tiny_chain import merged, recipe
@@ -80,18 +79,20 @@ def settings(root, name):
   return merged(section, changes)
 
 
-def run_stage(root, workdir, name):
+def run_stages(workdir, root, sections, **transport):
   shared = dict(seed=0, tokenizer=f"{root}/tokenizer.json", model=dataclasses.asdict(SHAPE))
-  pipeline.run(
-    {**shared, "transport": dict(kind="jit", fsdp=1, microbatches=1), "stages": [name], name: settings(root, name)},
-    workdir,
-  )
+  transport = dict(kind="jit", fsdp=1, microbatches=1) | transport
+  pipeline.run({**shared, "transport": transport, "stages": [*sections], **sections}, workdir)
 
 
-def alive():
-  """{shape: number of arrays in float32}."""
+def run_stage(root, workdir, name):
+  run_stages(workdir, root, {name: settings(root, name)})
+
+
+def alive(dtype="float32"):
+  """{shape: number of arrays of this dtype}."""
   gc.collect()
-  return collections.Counter(x.shape for x in jax.live_arrays() if x.dtype == np.float32)
+  return collections.Counter(x.shape for x in jax.live_arrays() if x.dtype == dtype)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,30 @@ def test_nothing_of_the_start_stays_in_memory(root, tmp_path, monkeypatch, name)
   assert len(seen) >= 2
   for found in seen:
     assert (found[table] - before[table], found[matrix] - before[matrix]) == RESIDENT[name]
+
+
+@pytest.mark.slow
+def test_reference_and_reward_model_in_int8(root, tmp_path, monkeypatch):
+  """A stage of RL holds the matrices of both once in int8, on a mesh of every axis."""
+  pytest.importorskip("qwix", reason="needs the extra int8")
+  environment = {"frozen_dtype": "int8", "reward": {"checkpoint": "reward_model", "checkpoint_weight": 1.0}}
+  sections = {name: settings(root, name) for name in ("reward_model", "ppo")}
+  sections["ppo"] = merged(sections["ppo"], {"environment": environment})
+  seen = []
+  send = rlhf_jax.train.loop.send_to_host
+  monkeypatch.setattr(
+    rlhf_jax.train.loop, "send_to_host", lambda found: seen.append((alive("int8"), alive())) or send(found)
+  )
+  before = alive()
+  run_stages(tmp_path, root, sections, fsdp=2, tensor=2)
+  vocab = json.loads((root / "tokenizer.json").read_text())["model"]["vocab"]
+  table, matrix = (len(vocab), 16), (16, len(vocab))
+  low, whole = seen[-1]
+  assert (whole[table] - before[table], whole[matrix] - before[matrix]) == RESIDENT["ppo"]
+  assert (low[table], low[matrix]) == (2, 1)  # nothing reads the reward model's output matrix
+  lines = [json.loads(line) for line in (tmp_path / "ppo" / "metrics.jsonl").read_text().splitlines()]
+  found = [line["kl/reference"] for line in lines if "kl/reference" in line]
+  assert len(found) == 2 and 0 < abs(found[0]) < 0.1  # before the first update it is the rounding
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from rlhf_jax.models import DecoderConfig, add_lora, language_model, stack_layers
 from rlhf_jax.models.hub import export_adapters, export_model
@@ -37,6 +38,10 @@ def test_peft_gives_the_same_logits(family, tmp_path):
   params["lora"] = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), params["lora"])
   export_model(tmp_path / "base", config, stack_layers(base), {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2})
   export_adapters(tmp_path / "adapters", config, stack_layers(params), str(tmp_path / "base"))
+  export_adapters(tmp_path / "half", config, stack_layers(params), dtype="bfloat16")
+  whole, half = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("adapters", "half"))
+  assert whole.keys() == half.keys() and {str(x.dtype) for x in half.values()} == {"bfloat16"}
+  assert all(np.array_equal(half[name], x.astype(half[name].dtype)) for name, x in whole.items())
   tokens = np.asarray(jax.random.randint(jax.random.key(2), (2, 12), 0, 31))
   mine = np.asarray(model.apply(params, jnp.asarray(tokens)))[:, 1:]
   assert np.abs(mine - np.asarray(model.apply(base, jnp.asarray(tokens)))[:, 1:]).max() > 0.01

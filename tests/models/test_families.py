@@ -130,6 +130,19 @@ def test_an_export_is_read_back_bitwise_and_by_transformers(case, imported, tmp_
 
 
 @pytest.mark.parametrize("case", FAMILIES)
+def test_transformers_reads_an_export_in_bfloat16_as_the_rounded_model(case, imported, tmp_path):
+  _, config, _, params = imported(case)
+  rounded = jax.tree.map(lambda x: x.astype("bfloat16").astype("float32"), params)
+  export_model(tmp_path / "half", config, params, IDS, "bfloat16")
+  export_model(tmp_path / "whole", config, rounded, IDS)
+  half, whole = (transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("half", "whole"))
+  assert half.dtype == torch.bfloat16 and whole.dtype == torch.float32
+  theirs = whole.state_dict()
+  assert half.state_dict().keys() == theirs.keys()
+  assert all(torch.equal(x.float(), theirs[name]) for name, x in half.state_dict().items())
+
+
+@pytest.mark.parametrize("case", FAMILIES)
 def test_greedy_generation_token_for_token(case, imported):
   theirs, _, model, params = imported(case)
   prompts = Prompts(np.where(np.arange(T) < np.array(LENGTHS)[:, None], TOKENS, 0), np.array(LENGTHS))

@@ -28,6 +28,18 @@ def is_read(directory, params=PARAMS):
   jax.tree.map(np.testing.assert_array_equal, load_pretrained(open_pretrained(directory)), params)
 
 
+def test_an_export_in_bfloat16_is_the_rounded_model(directory, tmp_path):
+  export_model(tmp_path / "half", TINY, PARAMS, dict(eos_token_id=2), "bfloat16")
+  half = load_file(tmp_path / "half" / "model.safetensors")
+  assert {str(x.dtype) for x in half.values()} == {"bfloat16"}
+  for name, x in load_file(directory / "model.safetensors").items():
+    np.testing.assert_array_equal(half[name], x.astype(half[name].dtype))
+  config = json.loads((directory / "config.json").read_text())
+  assert config["torch_dtype"] == "float32"
+  assert json.loads((tmp_path / "half" / "config.json").read_text()) == config | {"torch_dtype": "bfloat16"}
+  is_read(tmp_path / "half", jax.tree.map(lambda x: x.astype("bfloat16").astype("float32"), PARAMS))
+
+
 def renamed(directory, name_of):
   path = directory / "model.safetensors"
   save_file({name_of(name): array for name, array in load_file(path).items()}, path)

@@ -86,6 +86,13 @@ def test_the_last_policy_is_exported_by_default(run, tmp_path, capsys):
   )
 
 
+def test_an_export_keeps_the_dtype_asked_for(run, tmp_path):
+  assert main(["export", str(run), str(tmp_path / "out"), "--dtype", "bfloat16"]) == 0
+  loaded = load_pretrained(open_pretrained(tmp_path / "out"))
+  rounded = jax.tree.map(lambda x: x.astype("bfloat16").astype("float32"), stage_params(run, "sft"))
+  jax.tree.map(np.testing.assert_array_equal, loaded, rounded)
+
+
 def test_what_cannot_be_exported_is_named(run, tmp_path, capsys):
   assert main(["export", str(run), str(tmp_path / "out"), "--stage", "stf"]) == 2
   assert "no finished model of a stage 'stf'. Did you mean 'sft'?" in capsys.readouterr().err

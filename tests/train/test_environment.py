@@ -24,7 +24,7 @@ def respond(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "load_prompts", lambda *_: None)
     monkeypatch.setattr(environment, "make_sampler", lambda *_, **__: lambda *_: (rollout, ["a"] * len(scores)))
     part = Part(1.0, lambda _: Scored(np.asarray(scores, np.float32)))
-    monkeypatch.setattr(environment, "make_parts", lambda *_: {"function": part})
+    monkeypatch.setattr(environment, "make_parts", lambda *_, **__: {"function": part})
     given = {"missing_eos_score": None, **settings}
     reward = Reward("", 0.0, "own.py:f", 1.0)
     sampling = Sampling(max_prompt_tokens=1, max_new_tokens=2, temperature=1.0)
@@ -34,6 +34,14 @@ def respond(tmp_path, monkeypatch):
     return make_environment(chosen, stage, None, None).respond(None, texts, None, jax.random.key(0), copies).metrics
 
   return metrics_of
+
+
+def test_int8_without_its_library_is_refused(respond, monkeypatch):
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  with pytest.raises(
+    ValueError, match=r"frozen_dtype='int8': install the package qwix: pip install 'rlhf_jax\[int8\]'"
+  ):
+    respond([1, 2], 2, frozen_dtype="int8")
 
 
 def test_groups_whose_scores_are_alike_are_counted_for_every_algorithm(respond):

@@ -138,7 +138,7 @@ def source(tmp_path, monkeypatch):
 
     monkeypatch.setattr(environment, "load_prompts", lambda *_: PROMPTS)
     monkeypatch.setattr(environment, "make_sampler", lambda *_, **__: sample)
-    monkeypatch.setattr(environment, "make_parts", lambda *_: {"function": Part(1.0, score)})
+    monkeypatch.setattr(environment, "make_parts", lambda *_, **__: {"function": Part(1.0, score)})
     sampling = Sampling(max_prompt_tokens=1, max_new_tokens=2, temperature=1.0)
     settings = Environment("", 3, K, sampling, Reward("", 0.0, "own.py:f", 1.0), None, Function(""), max_refills)
     stage = Stage("rl", tmp_path, seed, "", Model(1, 2, 1, 1, 2, 4), Transport("jit", 1, 1), "print", ())

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
 from rlhf_jax.models.config import DecoderConfig
+from rlhf_jax.models.hub.export import FileDtype
 from rlhf_jax.models.hub.families import FAMILIES
 from rlhf_jax.models.hub.tensor_places import Place, join_leaves, leaf_paths, locate
 from rlhf_jax.models.stacked import unstack_layers
@@ -27,8 +29,10 @@ class Pair(NamedTuple):
   b: np.ndarray
 
 
-def export_adapters(directory: Path, config: DecoderConfig, params: Params, base: str = "") -> None:
-  """Writes adapter_config.json and adapter_model.safetensors (float32).
+def export_adapters(
+  directory: Path, config: DecoderConfig, params: Params, base: str = "", dtype: FileDtype = "float32"
+) -> None:
+  """Writes adapter_config.json and adapter_model.safetensors.
 
   Where a family keeps query, key and value in one matrix, their adapters are joined to one, whose rank is the sum of
   theirs.
@@ -36,6 +40,7 @@ def export_adapters(directory: Path, config: DecoderConfig, params: Params, base
   Args:
     params: a language model {"decoder", "lora", "lora_scale"}.
     base: the name or path of the model below the adapters, for PEFT to find it; "" leaves it to the reader.
+    dtype: the dtype of every tensor, to which it is rounded.
   """
   family, scale = FAMILIES[config.family], float(params["lora_scale"])
   shared: dict[Place, dict[int, Pair]] = defaultdict(dict)  # a tensor, as the place of its first part -> its adapters
@@ -47,7 +52,8 @@ def export_adapters(directory: Path, config: DecoderConfig, params: Params, base
   for place, pairs in shared.items():
     a, b = _joined(pairs, place, config.num_heads)
     module = place.name.removesuffix(".weight")
-    tensors |= {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
+    named = {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
+    tensors |= {name: array.astype(jnp.dtype(dtype)) for name, array in named.items()}
     ranks[re.sub(r"^.*?\.\d+\.", "", module)] = len(a)  # the name within a layer
   rank = min(ranks.values())
   wider = {module: r for module, r in ranks.items() if r != rank}

@@ -30,6 +30,7 @@ from rlhf_jax.algorithms import (
 )
 from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.pipeline.plan import Step
+from rlhf_jax.stage import FrozenDtype
 from rlhf_jax.tools.compile.counts import moved
 from rlhf_jax.tools.compile.program import Program
 from rlhf_jax.train import PolicyConfig, adapt, by_rows, frozen, init_state, make_mesh, policy_of
@@ -98,8 +99,8 @@ class _Place:
   def scored(self, params: Params) -> Params:
     return self.parameters(only_scored, self.headed(params))
 
-  def frozen(self, params: Params, *, scores_only: bool = False) -> Params:
-    return self.parameters(lambda params: frozen(self.model, params, scores_only=scores_only), params)
+  def frozen(self, params: Params, dtype: FrozenDtype = "", *, scores_only: bool = False) -> Params:
+    return self.parameters(lambda params: frozen(self.model, params, dtype, scores_only=scores_only), params)
 
   def state(self, params: Params, optimizer: Any, extra: Tree = ()) -> TrainState:
     def first(params):
@@ -224,12 +225,13 @@ def _reinforcement(place: _Place) -> StagePrograms:
   samples, length = settings.samples_per_prompt, sampling.max_prompt_tokens + sampling.max_new_tokens
   episodes = settings.batch_size * samples
   policy = place.policy()
-  reference = place.frozen(policy)
+  reference = place.frozen(policy, settings.frozen_dtype)
   optimizer, update, experience_of = module.build(config, place.model, place.transport, 1000)
   state = place.state(*_first_state(place, policy, optimizer))
   resident = {"parameters": state.params, "optimizer": state.opt_state, "reference": reference}
   with_model = bool(settings.reward.checkpoint)
-  reward = {"reward model": place.frozen(place.headed(policy), scores_only=True)} if with_model else {}
+  judge = place.frozen(place.headed(policy), settings.frozen_dtype, scores_only=True)
+  reward = {"reward model": judge} if with_model else {}
   held = {"parameters": state.params}
   prompts = settings.batch_size
   programs = _sampling(place, sampling, held, policy_of(state.params), reward, prompts, samples, sampling.truncates)
