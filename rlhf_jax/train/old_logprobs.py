@@ -58,12 +58,12 @@ def with_logprobs(
 
 def _weights(settings: ImportanceWeights, logp: Array, sampled: Array, mask: Array) -> jax.Array:
   """The weights f32[B, T] of tokens, or of the responses they are in."""
-  bounds = dict(low=settings.low, high=settings.cap)
+  low, high = settings.low, settings.cap
   if settings.level == "token":
     if settings.above == "0":
-      return masked_token_ratios(logp, sampled, mask=mask, **bounds)
-    return importance_weights(logp, sampled, cap=settings.cap, mask=mask)
+      return masked_token_ratios(logp, sampled, low=low, high=high, mask=mask)
+    return importance_weights(logp, sampled, cap=high, mask=mask)
   if settings.above == "0":
-    return masked_sequence_ratios(logp, sampled, mask, **bounds)
+    return masked_sequence_ratios(logp, sampled, mask, low=low, high=high)
   sums = (masked_sum(x, mask, axis=1) for x in (logp, sampled))
-  return per_token(importance_weights(*sums, cap=settings.cap), mask)
+  return per_token(importance_weights(*sums, cap=high), mask)

@@ -97,8 +97,8 @@ def test_every_key_of_the_loss_has_an_effect():
 def test_z_is_the_mean_over_mismatched_pairs_and_delta_between_the_two_kinds():
   logp = np.float32([1.0, 2.0, 6.0, 9.0])
   mask = np.array([[1, 1], [0, 1], [1, 0], [0, 0]], bool)
-  rows = (np.zeros((4, 2), np.int32), mask, np.float32([0, 1, 1, 1]), np.array([1, 1, 0, 0], bool))
-  logprobs = lambda params, tokens, mask: logp  # noqa: E731
+  rows = (np.zeros((4, 2), np.int32), mask, None, np.float32([0, 1, 1, 1]), np.array([1, 1, 0, 0], bool))
+  logprobs = lambda params, tokens, mask, at: logp  # noqa: E731
   assert kto.make_baseline(logprobs, kto.Loss("kto", 0.5))(None, *rows) == pytest.approx((1 + 1 + 5) / 3)
   assert kto.make_baseline(logprobs, kto.Loss("bco", 0.5))(None, *rows) == pytest.approx(0.5 * 0.5 * (1 + 5))
 

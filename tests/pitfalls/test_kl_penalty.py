@@ -106,5 +106,5 @@ def test_kto_measures_its_kl_on_responses_to_other_prompts(tokenizer):
 def test_kto_without_a_mismatched_response_has_a_loss():
   """A mean over no pair is NaN, and so is the loss. [TRL #1380]"""
   settings, rows = kto.Loss("kto", 0.1), (np.zeros((2, 3), np.int32), np.zeros((2, 3), bool), np.zeros(2, np.float32))
-  z = kto.make_baseline(lambda *_: jnp.ones(2), settings)(None, *rows, np.ones(2, bool))
+  z = kto.make_baseline(lambda *_: jnp.ones(2), settings)(None, *rows[:2], None, rows[2], np.ones(2, bool))
   assert kto_loss(-1.0, -1.0, True, z, beta=0.1) == pytest.approx(0.5)

@@ -252,10 +252,11 @@ def _reinforcement(place: _Place) -> StagePrograms:
   arguments = (state.params, reference, rollout, place.array(f32, episodes), *extra, order)
   if settings.logp == "trainer":
     models["policy"] = policy_of(state.params)
+  minimum = minibatches * sum(place.minimum(tree, 1, 0) for tree in models.values())  # they are read in minibatches
   if state.extra:
-    value = state.params.get("value", state.params["policy"] if module is ppo else {})
-    models["value"] = value
-  program = place.forward("experience", experience_of, arguments, models, episodes * length)
+    models["value"] = state.params.get("value", state.params["policy"] if module is ppo else {})
+    minimum += place.minimum(models["value"], 1, 0)
+  program = place.forward("experience", experience_of, arguments, models, episodes * length, minimum=minimum)
   weights = {"reference": reference, "parameters": state.params}
   programs.append(dataclasses.replace(program, weights=weights))
 
