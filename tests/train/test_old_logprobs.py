@@ -113,7 +113,8 @@ def test_on_eight_devices(settings, dtype):
     pytest.skip("pmap takes no options of the compiler; XLA on CPUs cannot sum bfloat16 along tensor")
   transport = Transport(**{"kind": "jit", "microbatches": 1} | settings)
   # A product of few rows or columns may become part of another kernel, which rounds otherwise: these are none.
-  is_exact(first_step(config_of("llama", dtype=dtype, d_model=64, vocab_size=96, tied=False), transport, minibatches=1)[0])
+  config = config_of("llama", dtype=dtype, d_model=64, vocab_size=96, tied=False)
+  is_exact(first_step(config, transport, minibatches=1)[0])
 
 
 @pytest.mark.parametrize("rows, minibatches", [(2, 1), (12, 1), (12, 6), (12, 12), (10, 5)])
