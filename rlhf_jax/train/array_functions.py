@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.calls import CallError, guarded
+from rlhf_jax.calls import CallError, bind
 from rlhf_jax.reduce import per_token
-from rlhf_jax.settings import FunctionName, import_function
+from rlhf_jax.settings import FunctionName
 from rlhf_jax.train.functions import RewardError
 from rlhf_jax.types import Array, Experience
 
@@ -105,20 +105,23 @@ def policy_objective(
 
 
 def _named(settings: ArrayFunction) -> Callable[..., Any]:
-  """The function with its arguments, whose failures are RewardErrors; their stage and step are set on the way up."""
+  """The function with its arguments, whose failures are RewardErrors; their stage and step are set on the way up.
+
+  It has the signature of the function. What the arguments of the config name stays as it is there.
+  """
   name = settings.function
   try:
-    function = guarded(import_function, name)
+    call = bind(name, settings.arguments, 0.0)
   except CallError as error:
     raise RewardError("", f"{name} {error} when its module was imported") from error
 
-  @functools.wraps(function)
   def named(*arrays: Any, **keywords: Any) -> Any:
     try:
-      return guarded(function, *arrays, **{**settings.arguments, **keywords})
+      return call(*arrays, **{key: value for key, value in keywords.items() if key not in settings.arguments})
     except CallError as error:
       raise RewardError("", f"{name} {error}") from error
 
+  named.__signature__ = call.signature()  # type: ignore[attr-defined]  # what `inspect` reads
   return named
 
 

@@ -69,7 +69,7 @@ def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: 
     rows = (tokens, mask, at, support)
     if order is None or len(order) == 1:
       return read(params, *rows)
-    parts = jax.lax.map(lambda part: read(params, *part), jax.tree.map(lambda x: x[order], rows))
+    parts = jax.lax.map(lambda part: read(params, *part), jax.tree.map(lambda x: jnp.asarray(x)[order], rows))
     return join_rows(parts)[jnp.argsort(order.ravel())]
 
   return logprobs

@@ -33,9 +33,32 @@ Functions = tuple[Scheduled, Update, Callable[..., Any]]
 Measure = Callable[[Params, Any, Any], Metrics]
 
 
-# jax.jit whose programs round where their functions do. By default a compiler may keep a bfloat16 number in float32
-# within a kernel: which numbers these are depends on the program, and two programs disagree by 0.1 nats a token.
-exactly = functools.partial(jax.jit, compiler_options={"xla_allow_excess_precision": False})
+class Exact:
+  """A function compiled so that it rounds where it says, by `exactly`; inside of another program it is a part of it."""
+
+  def __init__(self, function: Callable[..., Any], donate_argnums: tuple[int, ...]) -> None:
+    self._function = function
+    options = {"xla_allow_excess_precision": False}
+    self._compiled = jax.jit(function, donate_argnums=donate_argnums, compiler_options=options)
+
+  def __call__(self, *arguments: Any) -> Any:
+    """The function's result. JAX refuses options of the compiler inside of another program."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+      return self._function(*arguments)
+    return self._compiled(*arguments)
+
+  def trace(self, *arguments: Any) -> Any:
+    """The traced program of a call with these abstract arguments, as of `jax.jit`."""
+    return self._compiled.trace(*arguments)
+
+
+def exactly(function: Callable[..., Any], donate_argnums: tuple[int, ...] = ()) -> Exact:
+  """`jax.jit(function)` whose program rounds where the function does.
+
+  By default a compiler may keep a bfloat16 number in float32 within a kernel: which numbers these are depends on the
+  program, and two programs disagree by 0.1 nats a token.
+  """
+  return Exact(function, donate_argnums)
 
 
 def place(state: TrainState, transport: Transport) -> TrainState:

@@ -119,6 +119,7 @@ CASES = {
   ),
   "kl_cov_objective": Case(lambda **kw: O.kl_cov_objective(**kw, share=1.0)[0], PPO, "logp_old advantages"),
   "sapo_objective": Case(O.sapo_objective, PPO, "logp_old advantages"),
+  "importance_weights": Case(functools.partial(O.importance_weights, cap=1.1), SAMPLER, "logp logp_sampler"),
   "masked_token_ratios": Case(O.masked_token_ratios, SAMPLER, "logp logp_sampler"),
   "masked_sequence_ratios": Case(
     lambda mask, **kw: O.masked_sequence_ratios(**kw, mask=ALL if mask is None else mask, high=1e9),

@@ -60,6 +60,7 @@ SHAPES = {
   "gspo_token_objective": (PPO, dict(clip=0.2)),
   "kl_cov_objective": (PPO, {}),
   "masked_sequence_ratios": (dict.fromkeys(("logp", "logp_sampler", "mask"), PAIR), {}),
+  "importance_weights": (dict.fromkeys(("logp", "logp_sampler", "mask"), PAIR), {"cap": 2.0}),
   "masked_token_ratios": (dict.fromkeys(("logp", "logp_sampler", "mask"), PAIR), {}),
   "optimal_baseline": (dict(rewards=PAIR, lengths=PAIR), {}),
   "optimal_token_baseline": (dict.fromkeys(("returns", "energies", "mask"), CUBE), {}),
