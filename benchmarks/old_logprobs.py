@@ -22,12 +22,13 @@ import numpy as np
 from measure import alternate, arguments, random_tokens, report
 
 from rlhf_jax.algorithms import ppo
-from rlhf_jax.models import DecoderConfig, language_model
+from rlhf_jax.models import DecoderConfig
 from rlhf_jax.reduce import token_weights
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import Optimizer, Sampling, frozen, init_state, make_mesh, place, run_epochs
 from rlhf_jax.train.metrics import to_floats
 from rlhf_jax.train.sampler import compiled_sampler, lay_out
+from rlhf_jax.train.workspace import select_model
 from rlhf_jax.types import Prompts
 
 ROWS, LENGTH = 32, 32
@@ -40,7 +41,7 @@ PASSES = {"4 epochs of 4 minibatches": (4, 4), "one update": (1, 1)}
 
 def iteration(dtype: str, logp: str, epochs: int, minibatches: int) -> Any:
   """(a function that takes one iteration of PPO, the list that its metrics are appended to)."""
-  model = language_model(dataclasses.replace(SHAPE, dtype=dtype))
+  model = select_model(dataclasses.replace(SHAPE, dtype=dtype), TRANSPORT)
   policy = jax.jit(model.init)(jax.random.key(0))
   value = model.init_head(jax.random.key(1), policy)
   reference = frozen(model, policy)
