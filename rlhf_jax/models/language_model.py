@@ -189,7 +189,7 @@ def _language_model(
 
   def unembedding(params: Params) -> Callable[[jax.Array], jax.Array]:
     logits = decoder.unembedding(params)
-    return lambda hidden: _rule_out(config, logits(hidden).astype(jnp.float32))
+    return lambda hidden: _rule_out(config, logits(hidden))
 
   def unembed(params: Params, hidden: jax.Array) -> jax.Array:
     return unembedding(params)(hidden)

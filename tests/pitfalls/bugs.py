@@ -268,9 +268,9 @@ MUTATIONS = [
   Mutation(
     "a mean over nothing is 0",
     ENDS + "a_mask_is_never_silently_all_ones_or_all_zeros",
-    "types.py",
-    'else float("nan")',
-    "else 0.0",
+    "train/update.py",
+    'metrics["loss"].values, jnp.nan)',
+    'metrics["loss"].values, 0.0)',
   ),
   Mutation(
     "the end of a response cut off",
@@ -642,9 +642,9 @@ MUTATIONS = [
   Mutation(
     "logits in bfloat16",
     KL + "log_probs_are_float32_before_they_are_subtracted",
-    "models/language_model.py",
-    "return lambda hidden: _rule_out(config, logits(hidden).astype(jnp.float32))",
-    "return lambda hidden: _rule_out(config, logits(hidden))",
+    "models/decoder.py",
+    'else product)(flat, matrix, "float32")',
+    "else product)(flat, matrix)",
   ),
   # Packing
   Mutation(

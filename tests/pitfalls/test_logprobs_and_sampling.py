@@ -70,6 +70,7 @@ def test_the_sampling_temperature_reaches_reinforce(workspace, on_one_device, mo
   reinforce.run(config, workspace.stage("reinforce"))
   (row,) = read_metrics(workspace.root / "reinforce" / "metrics.jsonl")
   assert row["kl/reference"] == pytest.approx(0, abs=1e-4)
+  assert row["policy/approx_kl"] == pytest.approx(0, abs=1e-9)
   tokens, mask = np.ones((1, 1), np.int32), np.ones((1, 1), bool)
   batch = Experience(tokens, mask, np.zeros((1, 1)), np.zeros((1, 1)))
   loss_fn = reinforce.make_loss(
@@ -124,6 +125,7 @@ def test_what_truncation_leaves_is_what_is_trained(workspace, on_one_device, mon
   (row,) = read_metrics(workspace.root / name / "metrics.jsonl")
   assert row["policy/approx_kl"] == pytest.approx(0, abs=1e-9)
   assert row["policy/ratio_max"] == pytest.approx(1, abs=1e-4)
+  assert row["sampling/logp_gap_max"] < 1e-4  # the sampler records those of the tokens that could be drawn
   # The truncated policy is not the reference: its KL to the whole softmax is -log(share kept) a token.
   assert row["kl/reference"] > 0.1
   assert 0 < row["policy/entropy"] < np.log(12)
