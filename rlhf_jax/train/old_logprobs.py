@@ -1,10 +1,10 @@
 """The log-probs of the policy that sampled, from which ratios and the KL penalty start.
 
 A sampler rounds differently from a trainer: it reads tokens one by one, with a cache, from weights in the dtype of the
-computation; in bfloat16 a log-prob of both differs by tenths of a nat. So `environment.logp="trainer"` computes them
-anew, by a forward pass with the bits of the update's own: the rows of the same minibatches, in the same order, cut over
-devices and microbatches alike, compiled by `exactly`. Before the first update each ratio is then 1 and the approximate
-KL 0, and a policy that is its reference has a KL of 0. Each run measures it: policy/first_gap_max.
+computation; in bfloat16 their log-probs differ by up to hundredths of a nat. So `environment.logp="trainer"` computes
+them anew, by a forward pass with the bits of the update's own: the rows of the same minibatches, in the same order, cut
+over devices and microbatches alike, compiled by `exactly`. Before the first update each ratio is then 1 and the
+approximate KL 0, and a policy that is its reference has a KL of 0. Each run measures it: policy/first_gap_max.
 """
 
 from __future__ import annotations
