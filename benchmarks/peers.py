@@ -143,12 +143,12 @@ def _start_once(contender: Contender, compiles: bool, directory: Path, cores: in
       result.setdefault(f"cpu_{state}", []).append(round(first["process_cpu"], 2))
 
 
-def prepare(directory: Path, small: bool) -> None:
-  """Makes what all contenders share, in a process of its own, so that this one imports no JAX."""
-  work.make_work(directory, small)
+def prepare(directory: Path, shape: Mapping[str, Any], platform: str = "cpu") -> None:
+  """Makes what all contenders share; where it takes JAX, in a process of its own, so that this one holds no device."""
+  work.make_work(directory, shape)
   path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
   command = [sys.executable, "-m", "contenders.ours", str(directory), "prepare"]
-  environment = {**os.environ, **QUIET, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+  environment = {**os.environ, **QUIET, "JAX_PLATFORMS": platform, "PYTHONPATH": path}
   done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
   if done.returncode:
     raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
@@ -184,7 +184,7 @@ def main() -> int:
   if (settings.page or settings.check) and not (settings.out and settings.out.exists()):
     parser.error("--page and --check need --out FILE with results")
   if settings.page:
-    page.write(json.loads(settings.out.read_text()))
+    page.write(json.loads(settings.out.read_text()), settings.out.name)
     return 0
   if settings.check:
     return regressions.report(json.loads(settings.check.read_text()), json.loads(settings.out.read_text()))
@@ -200,7 +200,7 @@ def main() -> int:
   timer = Timer(len(pieces))
   try:
     if not (directory / "prepared").exists():
-      prepare(directory, settings.small)
+      prepare(directory, work.TINY if settings.small else work.SHAPE)
     timer.tell("prepared")
     current = machine()
     for name, cores in pieces:

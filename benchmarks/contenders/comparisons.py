@@ -12,6 +12,7 @@ SHARED = "rlhf_jax, shared trunk"
 TRL, TRL_PPO, TUNIX, TRANSFORMERS = "TRL 1.16", "TRL 1.12", "Tunix 0.1.7", "transformers"
 TORCH, JIT = "careful torch", "bare jit"
 LOSS_TOLERANCE = 2e-3  # relative; float32 sums in another order
+SCORE_TOLERANCE = 0.1  # relative; mean scores of responses that are drawn
 TOKEN_TOLERANCE = 0.05  # relative; where responses are sampled, a few end early
 
 Facts = Mapping[str, list[Any]]
@@ -142,7 +143,7 @@ def missing(contender: Contender) -> list[str]:
 
 
 def differences(comparison: Comparison, ours: Facts, theirs: Facts) -> list[str]:
-  """What tells that a contender's first steps are other work than ours: tokens, losses, or tokens chosen greedily.
+  """Signs that a contender's first steps are other work than ours: tokens, losses, scores, tokens chosen greedily.
 
   A fact that a contender does not tell is not compared, but for its tokens.
   """
@@ -150,7 +151,7 @@ def differences(comparison: Comparison, ours: Facts, theirs: Facts) -> list[str]
   tolerance = TOKEN_TOLERANCE if comparison.sampled else 0.0
   if not theirs.get("tokens"):
     found.append("it does not tell its tokens")
-  for name, allowed in (("tokens", tolerance), ("loss", LOSS_TOLERANCE)):
+  for name, allowed in (("tokens", tolerance), ("loss", LOSS_TOLERANCE), ("score", SCORE_TOLERANCE)):
     for step, (expected, value) in enumerate(zip(ours.get(name, ()), theirs.get(name, ()), strict=False), 1):
       if abs(value - expected) > allowed * abs(expected):
         found.append(f"{name} of step {step} is {value:g} in the place of {expected:g}")

@@ -6,11 +6,11 @@ which imports the model and makes the reward model that all of them start from.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def config(directory: Path, mode: str) -> dict[str, Any]:
   found = dict(
     seed=0,
     tokenizer=f"{directory}/tokenizer.json",
-    model=dict(path=f"{directory}/model"),
+    model=dict(path=f"{directory}/model", dtype=work.read_shape(directory)["dtype"]),
     transport=dict(kind="jit", fsdp=1, microbatches=1, logits_chunk=0, remat="none", attention="xla"),
     stages=(*STAGES, "work"),
     base=dict(algorithm="rlhf_jax.algorithms.import_model"),
@@ -96,14 +96,12 @@ def _environment(directory: Path, samples: int) -> dict[str, Any]:
   )  # fmt: skip
 
 
-def gated(run_steps):
+def gated(run_steps, mode: str):
   """`run_steps` whose steps pass a gate, where the steps so far are waited for; between, they run as they do without.
 
   The first step ends where the second begins.
   """
   import jax
-
-  from rlhf_jax.train.metrics import to_floats
 
   def run(stage, state, step_fn, num_steps, **settings):
     last: list[Any] = []  # the state and the metrics of the step before
@@ -115,8 +113,7 @@ def gated(run_steps):
 
     def step(state, index):
       if last:
-        metrics = last[1]
-        gate.step(**{name: functools.partial(_float, to_floats, metrics, key) for name, key in FACTS.items()})
+        gate.step(**_facts(mode, last[1]))
       last[:] = step_fn(state, index)
       return tuple(last)
 
@@ -125,11 +122,18 @@ def gated(run_steps):
   return run
 
 
-FACTS = {"loss": "loss", "tokens": "tokens/trained", "score": "reward/score"}
+def _facts(mode: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+  """The facts of a step, as functions that fetch them: they are asked for where the gate waits, and not before."""
+  from rlhf_jax.train.metrics import to_floats
 
+  def fetch(name: str) -> float:
+    return to_floats({name: metrics[name]})[name]
 
-def _float(to_floats, metrics, key: str) -> float | None:
-  return to_floats({key: metrics[key]})[key] if key in metrics else None
+  if mode in ("sft", "reward_model", "dpo"):
+    prompts = work.PROMPT * work.BATCH * (1 if mode == "sft" else 2)
+    return {"loss": lambda: fetch("loss"), "tokens": lambda: fetch("tokens/trained") - prompts}
+  score = {} if "ppo" in mode else {"score": lambda: fetch("reward/proxy")}
+  return {"tokens": lambda: fetch("tokens/sampled"), "generation": metrics["seconds/sampling"], **score}
 
 
 def prepare(directory: Path) -> None:
@@ -157,7 +161,7 @@ def main(directory: Path, mode: str) -> None:
 
   found = config(directory, mode)
   module = importlib.import_module(found[found["stages"][-1]]["algorithm"])
-  module.run_steps = gated(module.run_steps)
+  module.run_steps = gated(module.run_steps, mode)
   (directory / "runs").mkdir(exist_ok=True)
   workdir = Path(tempfile.mkdtemp(prefix=f"{mode}-", dir=directory / "runs"))
   for stage in found["stages"][:-1]:

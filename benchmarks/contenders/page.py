@@ -30,16 +30,21 @@ def errors(found: Results) -> list[str]:
   ]
 
 
-def write(found: Results) -> None:
-  """Puts the tables between their marks in docs/performance.md, and draws the plot."""
+def write(found: Results, name: str) -> None:
+  """Puts the tables between their marks in docs/performance.md, and draws the plot. name: that of the results' file."""
   path = DOCS / "performance.md"
-  path.write_text(with_tables(path.read_text(), found))
+  path.write_text(with_tables(path.read_text(), found, name))
   plot(list(of_results(found)), DOCS / PLOT)
 
 
-def with_tables(text: str, found: Results) -> str:
-  """The page's text with the tables of these results."""
-  for mark, table in (("peers", steps_table(found)), ("peers starts", starts_table(found))):
+def with_tables(text: str, found: Results, name: str) -> str:
+  """The page's text with the tables of these results.
+
+  Raises:
+    ValueError: the marks of a table are not there once.
+  """
+  steps = f"{steps_table(found)}\n{_origin(found, name)}\n\n![Seconds of the peers over ours]({PLOT})\n"
+  for mark, table in (("peers", steps), ("peers starts", starts_table(found))):
     pattern = rf"(<!-- {mark}: begin -->\n).*?(<!-- {mark}: end -->)"
     text, count = re.subn(pattern, lambda match, table=table: f"{match[1]}{table}{match[2]}", text, flags=re.S)
     if count != 1:
@@ -130,6 +135,18 @@ def _why(found: Results, part: str, peer: str) -> str:
 def _notes(found: Results) -> list[str]:
   said = errors(found)
   return ["", "Did not run:", "", *(f"- {line}" for line in said)] if said else []
+
+
+def _origin(found: Results, name: str) -> str:
+  """The sentence that says where the figures come from."""
+  parts = list(found.values())
+  machines = sorted({f"{part['machine']['device']}, {part['machine']['cpus']} cores" for part in parts})
+  commits = sorted({(part["commit"] or "unknown")[:9] for part in parts})
+  rounds = min(part["rounds"] for key, part in found.items() if not key.startswith("starts"))
+  return (
+    f"Medians of {rounds} rounds with their quartiles, on {'; '.join(machines)}, commit {', '.join(commits)}; "
+    f"`benchmarks/results/{name}` has every round."
+  )
 
 
 def _groups(key: str, contenders: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

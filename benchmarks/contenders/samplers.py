@@ -93,7 +93,7 @@ def of_tunix(directory: Path, mode: str, prompts: np.ndarray) -> Callable[[int],
 
   from contenders.tunix_trainers import one_device, read_model, read_tokenizer
 
-  shape = work.shape(directory)
+  shape = work.read_shape(directory)
   heads = shape["num_key_value_heads"]
   cache = CacheConfig(
     work.PROMPT + work.RESPONSE, shape["num_hidden_layers"], heads, shape["hidden_size"] // shape["num_attention_heads"]

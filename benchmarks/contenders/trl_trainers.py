@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from contenders.gate import Gate, threads
 
 COPIES = 256  # of the rows in a pass of supervised learning, as a data set of more than one batch
 STEPS = 10**6
+GENERATION: list[float] = []  # seconds of PPO's calls of the generation in this step
 
 
 class Passing(TrainerCallback):
@@ -32,13 +34,13 @@ class Passing(TrainerCallback):
   def on_log(self, args, state, control, logs=None, **_):
     if "train_runtime" not in (logs or {}):
       self._gate.step(**facts(self._mode, logs))
+      GENERATION.clear()
 
 
 def facts(mode: str, logs: dict[str, Any]) -> dict[str, Any]:
   """The facts of a step by TRL's names."""
   if mode == "ppo":
-    full = work.BATCH * work.RESPONSE
-    return {"score": logs["objective/scores"], "tokens": (full - logs["val/num_eos_tokens"]) * work.EPOCHS}
+    return {"tokens": work.BATCH * work.RESPONSE - logs["val/num_eos_tokens"], "generation": sum(GENERATION)}
   if mode in ("grpo", "rloo"):
     return {"score": logs["reward"], "tokens": logs["completions/mean_length"] * work.BATCH}
   rows = work.BATCH * (1 if mode == "sft" else 2)
@@ -64,8 +66,9 @@ def main(directory: Path, mode: str) -> None:
   rate = work.LEARNING_RATE if mode in ("sft", "reward_model", "dpo", "dpo_precomputed") else work.RL_LEARNING_RATE
   common = dict(
     output_dir=tempfile.mkdtemp(prefix=f"trl-{mode}-"), per_device_train_batch_size=work.BATCH, learning_rate=rate,
-    lr_scheduler_type="constant", logging_steps=1, save_strategy="no", report_to="none", use_cpu=True, bf16=False,
-    fp16=False, gradient_checkpointing=False, disable_tqdm=True,
+    lr_scheduler_type="constant", logging_steps=1, save_strategy="no", report_to="none", fp16=False,
+    use_cpu=not torch.cuda.is_available(), bf16=work.read_shape(directory)["dtype"] == "bfloat16",
+    gradient_checkpointing=False, disable_tqdm=True,
   )  # fmt: skip
   if mode == "ppo":
     _ppo(directory, tokenizer, model, common)
@@ -112,10 +115,20 @@ def main(directory: Path, mode: str) -> None:
 
 def _ppo(directory: Path, tokenizer, model, common: dict[str, Any]) -> None:
   import trl
-  from trl.experimental.ppo import PPOConfig, PPOTrainer
+  from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
   if not trl.__version__.startswith("1.12."):
     raise SystemExit(f"TRL {trl.__version__} is not 1.12, the last with PPO, which must be first on PYTHONPATH")
+  generate = ppo_trainer.batch_generation
+
+  def timed(*arguments, **settings):
+    start = time.perf_counter()
+    try:
+      return generate(*arguments, **settings)
+    finally:
+      GENERATION.append(time.perf_counter() - start)
+
+  ppo_trainer.batch_generation = timed
   rows = Dataset.from_list([{"input_ids": row["prompt_ids"]} for row in work.rows(directory)])
   arguments = PPOConfig(
     **common, gradient_accumulation_steps=1, num_mini_batches=1, num_ppo_epochs=work.EPOCHS,

@@ -33,12 +33,12 @@ class Llama(llama.Llama3):
 
 def read_model(directory: Path, mesh):
   """The shared model with its weights."""
-  shape = work.shape(directory)
+  shape = work.read_shape(directory)
   config = llama.ModelConfig(
     num_layers=shape["num_hidden_layers"], vocab_size=shape["vocab_size"], embed_dim=shape["hidden_size"],
     hidden_dim=shape["intermediate_size"], num_heads=shape["num_attention_heads"],
     head_dim=shape["hidden_size"] // shape["num_attention_heads"], num_kv_heads=shape["num_key_value_heads"],
-    rope_theta=10_000, norm_eps=shape["rms_norm_eps"],
+    rope_theta=int(shape["rope_theta"]), norm_eps=shape["rms_norm_eps"],
   )  # fmt: skip
   model = llama_params.create_model_from_safe_tensors(str(directory / "model"), config, mesh)
   model.__class__ = Llama
@@ -123,7 +123,10 @@ def _supervised(directory: Path, mode: str, mesh) -> None:
     masks = {f"{name}_mask": np.ones_like(found) for name, found in ids.items()}
     batch = dpo_trainer.TrainingInput(**{f"{name}_ids": found for name, found in ids.items()}, **masks)
   tokens_of_step = work.BATCH * work.RESPONSE * (1 if mode == "sft" else 2)
-  facts = lambda index: {"loss": lambda: losses[index], "tokens": tokens_of_step}  # noqa: E731
+
+  def facts(index: int) -> dict[str, Any]:
+    return {"loss": lambda: losses[index], "tokens": tokens_of_step}
+
   trainer.train(batches(lambda index: batch, Gate(finish), facts))
 
 
@@ -171,9 +174,7 @@ def _rl(directory: Path, mode: str, mesh) -> None:
   def prompts(index):
     return {"prompts": np.array([texts[(index * count + row) % len(texts)] for row in range(count)])}
 
-  passes = work.EPOCHS if ppo else 1
-  facts = lambda index: {"tokens": work.BATCH * work.RESPONSE * passes}  # noqa: E731
-  learner.train(batches(prompts, Gate(finish), facts))
+  learner.train(batches(prompts, Gate(finish), lambda index: {"tokens": work.BATCH * work.RESPONSE}))
 
 
 if __name__ == "__main__":

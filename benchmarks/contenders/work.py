@@ -7,15 +7,18 @@ library shuffles: losses of the same step can be compared to rounding.
 from __future__ import annotations
 
 import json
+import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-PROMPT, RESPONSE = 32, 32  # tokens
-BATCH = 16  # rows of a step of supervised learning, episodes of an iteration of RL
+SIZES = "CONTENDER_SIZES"  # environment variable: "PROMPT,RESPONSE,BATCH", for others than these
+# Tokens of a prompt and of a response; rows of a step of supervised learning, or episodes of an iteration of RL.
+PROMPT, RESPONSE, BATCH = (int(size) for size in os.environ.get(SIZES, "32,32,16").split(","))
 SAMPLED = 32  # prompts of the samplers
 GROUP = 4  # responses to a prompt in GRPO and RLOO
 EPOCHS = 4  # of PPO
@@ -23,21 +26,27 @@ BETA, KL_COEF = 0.1, 0.05
 TRUNCATED = {"top_k": 50, "top_p": 0.9}
 # In RL the steps are so small that the lengths of responses stay what they are.
 LEARNING_RATE, RL_LEARNING_RATE = 1e-4, 1e-6
+# Tunix 0.1.7 has this base of rotary frequencies, whatever its config says.
 SHAPE = dict(
   vocab_size=8192, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
   num_key_value_heads=4, max_position_embeddings=256, tie_word_embeddings=False, rms_norm_eps=1e-6,
-  pad_token_id=0, eos_token_id=1, bos_token_id=2,
+  rope_theta=1e6, dtype="float32", pad_token_id=0, eos_token_id=1, bos_token_id=2,
 )  # fmt: skip
+TINY = {**SHAPE, "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+MAX_WORDS = 8192  # tokens of the tokenizer, where a vocabulary has more
 ONE_LABEL = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 SPECIALS = ["<pad>", "<eos>", "<bos>"]
 
 
-def make_work(directory: Path, small: bool = False) -> None:
-  """Writes the tokenizer, the model as transformers has it, the rows, and files of them in this project's forms."""
+def make_work(directory: Path, shape: Mapping[str, Any]) -> None:
+  """Writes the tokenizer, the model as transformers has it, the rows, and files of them in this project's forms.
+
+  shape: settings of transformers' LlamaConfig, such as `SHAPE`.
+  """
   directory.mkdir(parents=True, exist_ok=True)
-  (directory / "shape.json").write_text(json.dumps(_shape(small)))
-  _make_model(directory / "model", shape(directory))
-  words = _make_tokenizer(directory, shape(directory)["vocab_size"])
+  (directory / "shape.json").write_text(json.dumps(shape))
+  _make_model(directory / "model", shape)
+  words = _make_tokenizer(directory, min(shape["vocab_size"], MAX_WORDS))
   rows = _make_rows(directory, words)
   (directory / "rows.json").write_text(json.dumps(rows))
   _write(directory, "demonstrations", rows[:BATCH], {"prompt": "prompt", "response": "chosen"})
@@ -48,12 +57,13 @@ def make_work(directory: Path, small: bool = False) -> None:
 def make_reward_model(directory: Path, head: np.ndarray) -> None:
   """Writes `directory`/reward_model, a classifier of transformers: the model with a head f32[d]."""
   weights = load_file(directory / "model" / "model.safetensors")
-  del weights["lm_head.weight"]
+  weights.pop("lm_head.weight", None)
   weights["score.weight"] = head[None]
-  _save(directory / "reward_model", "LlamaForSequenceClassification", {**shape(directory), **ONE_LABEL}, weights)
+  settings = {**read_shape(directory), **ONE_LABEL}
+  _save(directory / "reward_model", "LlamaForSequenceClassification", settings, weights)
 
 
-def shape(directory: Path) -> dict[str, Any]:
+def read_shape(directory: Path) -> dict[str, Any]:
   """The settings of transformers' LlamaConfig."""
   return json.loads((directory / "shape.json").read_text())
 
@@ -73,20 +83,18 @@ def score(prompts, responses) -> list[float]:
   return distinct_characters(responses)
 
 
-def _shape(small: bool) -> dict[str, Any]:
-  tiny = dict(vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2) if small else {}
-  return {**SHAPE, **tiny}
-
-
 def _make_model(directory: Path, settings: dict[str, Any]) -> None:
   """Writes a Llama with normal weights, of standard deviation 0.02, in float32."""
   draw = np.random.default_rng(0)
   width, inner, vocabulary = (settings[key] for key in ("hidden_size", "intermediate_size", "vocab_size"))
-  matrices = {"model.embed_tokens": (vocabulary, width), "lm_head": (vocabulary, width)}
+  keys = width // settings["num_attention_heads"] * settings["num_key_value_heads"]
+  matrices = {"model.embed_tokens": (vocabulary, width)}
+  matrices |= {} if settings["tie_word_embeddings"] else {"lm_head": (vocabulary, width)}
   norms = ["model.norm"]
   for layer in range(settings["num_hidden_layers"]):
     name = f"model.layers.{layer}"
-    matrices |= {f"{name}.self_attn.{part}_proj": (width, width) for part in "qkvo"}
+    matrices |= {f"{name}.self_attn.{part}_proj": (width, width) for part in "qo"}
+    matrices |= {f"{name}.self_attn.{part}_proj": (keys, width) for part in "kv"}
     matrices |= {f"{name}.mlp.{part}_proj": (inner, width) for part in ("gate", "up")}
     matrices |= {f"{name}.mlp.down_proj": (width, inner)}
     norms += [f"{name}.input_layernorm", f"{name}.post_attention_layernorm"]
@@ -97,7 +105,7 @@ def _make_model(directory: Path, settings: dict[str, Any]) -> None:
 
 def _save(directory: Path, architecture: str, settings: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
   directory.mkdir(exist_ok=True)
-  family = dict(model_type="llama", hidden_act="silu", rope_theta=10000.0, dtype="float32")
+  family = dict(model_type="llama", hidden_act="silu")
   (directory / "config.json").write_text(json.dumps({"architectures": [architecture], **family, **settings}))
   weights = {name: np.ascontiguousarray(x) for name, x in weights.items()}
   save_file(weights, directory / "model.safetensors", {"format": "pt"})
