@@ -7,7 +7,6 @@ which imports the model and makes the reward model that all of them start from.
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -165,7 +164,7 @@ def main(directory: Path, mode: str) -> None:
   (directory / "runs").mkdir(exist_ok=True)
   workdir = Path(tempfile.mkdtemp(prefix=f"{mode}-", dir=directory / "runs"))
   for stage in found["stages"][:-1]:
-    shutil.copytree(directory / "prepared" / stage, workdir / stage)
+    (workdir / stage).symlink_to(directory / "prepared" / stage)
   run(found, workdir)
 
 

@@ -65,8 +65,8 @@ def main(directory: Path, mode: str) -> None:
 
   rate = work.LEARNING_RATE if mode in ("sft", "reward_model", "dpo", "dpo_precomputed") else work.RL_LEARNING_RATE
   common = dict(
-    output_dir=tempfile.mkdtemp(prefix=f"trl-{mode}-"), per_device_train_batch_size=work.BATCH, learning_rate=rate,
-    lr_scheduler_type="constant", logging_steps=1, save_strategy="no", report_to="none", fp16=False,
+    output_dir=tempfile.mkdtemp(prefix=f"trl-{mode}-", dir=directory), per_device_train_batch_size=work.BATCH,
+    learning_rate=rate, lr_scheduler_type="constant", logging_steps=1, save_strategy="no", report_to="none", fp16=False,
     use_cpu=not torch.cuda.is_available(), bf16=work.read_shape(directory)["dtype"] == "bfloat16",
     gradient_checkpointing=False, disable_tqdm=True,
   )  # fmt: skip
