@@ -174,7 +174,9 @@ def main() -> int:
   parser.add_argument("--start-rounds", type=int, default=3, help="starts of each contender in the part `starts`")
   parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="numbers of cores to measure on")
   parser.add_argument("--out", type=Path, help="a JSON file, in which the parts that were run are replaced")
-  parser.add_argument("--work", type=Path, help="folder of models, data and programs; default: a temporary one")
+  parser.add_argument(
+    "--work", type=Path, help="folder of models, data and programs, which is kept; default: a temporary one"
+  )
   parser.add_argument("--trl-ppo", type=Path, help="folder of TRL 1.12")
   parser.add_argument("--resume", action="store_true", help="skip parts that --out has of this commit")
   parser.add_argument("--small", action="store_true", help="a tiny model, for a test")
@@ -222,7 +224,8 @@ def main() -> int:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
         settings.out.write_text(json.dumps(found, indent=1) + "\n")
   finally:
-    shutil.rmtree(directory / "runs" if settings.work else directory, ignore_errors=True)
+    if not settings.work:
+      shutil.rmtree(directory, ignore_errors=True)
   failed = page.errors(found)
   for line in failed:
     print(f"FAILED {line}")

@@ -1,7 +1,7 @@
 """The gate in a contender's process: it takes as many steps as the driver asks for, and tells what they took.
 
-A program is "python -m contenders.MODULE WORK MODE". Its standard output carries one JSON object for each batch of
-steps; what libraries print goes to standard error.
+A program is "python -m contenders.MODULE WORK MODE". On its standard output each batch of steps is a line of `MARK` and a
+JSON object; what libraries print there otherwise is of no interest.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 STARTED = "CONTENDER_STARTED"  # environment variable: the time of time.time() at which the process was started
+MARK = "GATE "
 THREADS = "CONTENDER_THREADS"  # environment variable: the number of threads that the contender may use
 
 
@@ -23,8 +24,6 @@ class Gate:
   def __init__(self, finish: Callable[[], Any] = lambda: None):
     """finish: the function that returns when all work of the steps so far is done; where that was earlier, the time of
     perf_counter at which it was."""
-    self._out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     self._finish, self._left = finish, 1
     self._started = float(os.environ.get(STARTED, time.time()))
     self._begin()
@@ -52,7 +51,7 @@ class Gate:
       "process_cpu": time.process_time(),
       "facts": {name: [_number(value) for value in values] for name, values in self._facts.items()},
     }
-    print(json.dumps(found), file=self._out, flush=True)
+    print(f"\n{MARK}{json.dumps(found)}", flush=True)  # on a line of its own, whatever a library has begun
     asked = sys.stdin.readline().strip()
     if not asked:
       os._exit(0)  # the libraries' threads and files are of no interest

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from contenders.comparisons import Contender
-from contenders.gate import STARTED, THREADS
+from contenders.gate import MARK, STARTED, THREADS
 
 BENCHMARKS = Path(__file__).parents[1]
 QUIET = dict(
@@ -26,6 +27,17 @@ class Failed(RuntimeError):
   """A contender ended by itself; the message is the end of what it said."""
 
 
+@contextlib.contextmanager
+def _on_cores(number: int) -> Iterator[None]:
+  """Leaves this thread the first so many of its cores, which a process that it starts inherits."""
+  before = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, sorted(before)[:number])
+  try:
+    yield
+  finally:
+    os.sched_setaffinity(0, before)
+
+
 class Live:
   """A contender's process."""
 
@@ -36,29 +48,28 @@ class Live:
     path = [str(BENCHMARKS), str(BENCHMARKS.parent)]
     if contender.trl_ppo:
       path = [str(trl_ppo), *path] if trl_ppo else path
-    allowed = sorted(os.sched_getaffinity(0))[:cores]
     settings = {**QUIET, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(cores), THREADS: str(cores), **environment}
     self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115: closed with the process
-    self._process = subprocess.Popen(
-      [sys.executable, "-m", f"contenders.{contender.module}", str(work), *contender.arguments],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=self._errors,
-      text=True,
-      cwd=work,
-      env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(path), STARTED: str(time.time())},
-      preexec_fn=lambda: os.sched_setaffinity(0, allowed),
-    )
+    with _on_cores(cores):
+      self._process = subprocess.Popen(
+        [sys.executable, "-m", f"contenders.{contender.module}", str(work), *contender.arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=self._errors,
+        text=True,
+        cwd=work,
+        env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(path), STARTED: str(time.time())},
+      )
 
   def result(self) -> dict[str, Any]:
     """What the steps took that it was released for; those of the first step need no release. Raises Failed."""
-    line = self._process.stdout.readline()
-    if not line:
-      status = self._process.wait()
-      self._errors.seek(0)
-      said = self._errors.read().strip().splitlines()
-      raise Failed(f"ended with status {status}: {' | '.join(said[-3:])[-600:]}")
-    return json.loads(line)
+    for line in self._process.stdout:
+      if line.startswith(MARK):
+        return json.loads(line.removeprefix(MARK))
+    status = self._process.wait()
+    self._errors.seek(0)
+    said = self._errors.read().strip().splitlines()
+    raise Failed(f"ended with status {status}: {' | '.join(said[-3:])[-600:]}")
 
   def take(self, steps: int) -> dict[str, Any]:
     """Releases it for some steps, and returns what they took. Raises Failed."""

@@ -16,6 +16,7 @@ import accelerator  # noqa: E402
 import peers  # noqa: E402
 from contenders import comparisons, page, ratios, regressions  # noqa: E402
 from contenders.comparisons import COMPARISONS, JIT, OURS, TORCH, TRL, TRL_PPO, TUNIX  # noqa: E402
+from contenders.gate import MARK  # noqa: E402
 from contenders.processes import Failed, Live  # noqa: E402
 
 MACHINE = {"device": "a CPU", "cpus": 2}
@@ -152,7 +153,9 @@ def test_the_gate_lets_as_many_steps_pass_as_are_asked_for():
   process = subprocess.run(
     [sys.executable, "-c", GATED], input="2\n3\n", capture_output=True, text=True, cwd=ROOT / "benchmarks"
   )
-  found = [json.loads(line) for line in process.stdout.splitlines()[1:]]
+  lines = process.stdout.splitlines()
+  assert lines[0] == "a library's line"
+  found = [json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
   assert [batch["facts"]["index"] for batch in found] == [[0], [1, 2], [3, 4, 5]]
   assert found[1]["facts"]["square"] == [4, 4]  # fetched where the gate waits
   assert process.returncode == 0 and all(batch["wall"] >= 0.01 for batch in found)
