@@ -192,8 +192,7 @@ class Decoder:
     return self.config.windows or (0,) * self.config.num_layers
 
   def _layer(self, window: int, weights: Params) -> Callable[..., tuple[jax.Array, LayerCache]]:
-    layer = Layer(self.config, window, self.attention)
-    return cast(Callable[..., tuple[jax.Array, LayerCache]], functools.partial(layer.apply, {"params": weights}))
+    return functools.partial(_layer_function(self.config, window, self.attention), weights)
 
   def _weights(self, layer: dict[str, Params], scale: Any) -> Params:
     """The whole parameters of a layer with its adapters, if any, times their scale beside the kernels."""
@@ -240,6 +239,24 @@ class Decoder:
     age = positions[:, :, None] - key_positions[:, None, :]  # [B, S, U]
     seen = {window: visible & (age < window) if window else visible for window in {*self._windows}}
     return {window: (window_rotary if window else rotary, seen[window]) for window in seen}
+
+
+@functools.cache
+def _layer_function(
+  config: DecoderConfig, window: int, attention: Attention
+) -> Callable[..., tuple[jax.Array, LayerCache]]:
+  """`function(weights, *inputs)` of a `Layer`, as a function of its own within a program.
+
+  JAX traces, differentiates and lowers it once for each shape of its inputs: for all layers, and for all models and
+  programs of a process. The compiler puts its body in the place of each call.
+  """
+  layer = Layer(config, window, attention)
+
+  @jax.jit
+  def call(weights: Params, *inputs: Any) -> tuple[jax.Array, LayerCache]:
+    return cast(tuple[jax.Array, LayerCache], layer.apply({"params": weights}, *inputs))
+
+  return call
 
 
 def _layers(params: Params, name: str) -> dict[str, Params]:
