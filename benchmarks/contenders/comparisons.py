@@ -125,7 +125,7 @@ COMPARISONS: dict[str, Comparison] = {
   ),
   "sampling": _sampling("Sampling, whole softmax", "sampled", 3.0, 2.5),
   "greedy": _sampling("Sampling, greedy", "greedy", 2.2, 2.5),
-  "truncated": _sampling("Sampling, top-k and top-p", "truncated", 3.0, 2.5),
+  "truncated": _sampling("Sampling, top-k and top-p", "truncated", 0.0, 0.0),
 }
 # From the start of a process to the end of the first update: this project with an empty and a warm cache, and TRL.
 STARTS = {
