@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -287,17 +286,17 @@ def run_script(*arguments, out: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sft", "grpo", "greedy"])
-def test_a_small_comparison_runs(tmp_path, name):
-  options = ["--small", "--rounds", "1", "--cores", "1", "--part", name]
-  (found,) = run_script("benchmarks/peers.py", *options, out=tmp_path / "out.json").values()
-  for library, contender in COMPARISONS[name].contenders.items():
-    result = found["contenders"][library]
-    if comparisons.missing(contender):
-      assert result["error"].startswith("not installed")
-    else:
-      assert "error" not in result and len(result["cpu"]) == 1, library
-  assert statistics.median(found["contenders"][OURS]["wall"]) > 0
+def test_a_small_comparison_runs(tmp_path):
+  options = ["--small", "--rounds", "1", "--cores", "1", "--part", "sft", "--part", "grpo", "--part", "greedy"]
+  found = run_script("benchmarks/peers.py", *options, out=tmp_path / "out.json")
+  assert list(found) == ["sft, 1", "grpo, 1", "greedy, 1"]
+  for key, part in found.items():
+    for library, contender in COMPARISONS[key.partition(",")[0]].contenders.items():
+      result = part["contenders"][library]
+      if comparisons.missing(contender):
+        assert result["error"].startswith("not installed"), (key, library)
+      else:
+        assert "error" not in result and len(result["cpu"]) == 1, (key, library)
 
 
 @pytest.mark.slow
