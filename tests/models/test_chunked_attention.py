@@ -24,6 +24,7 @@ def small_chunks(monkeypatch):
   """Rows of few tokens have several chunks."""
   monkeypatch.setattr(chunked_attention, "CHUNK", 4)
   monkeypatch.setattr(decoder, "WHOLE", 4)
+  decoder._layer_function.cache_clear()  # what was traced with other chunks
 
 
 def inputs(dtype="float32", dim=8, length=LENGTH):
