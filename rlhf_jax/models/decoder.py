@@ -193,7 +193,7 @@ class Decoder:
     return self.config.windows or (0,) * self.config.num_layers
 
   def _layer(self, window: int, weights: Params) -> Callable[..., tuple[jax.Array, LayerCache]]:
-    attention = "xla" if self.attention == "chunked" else self.attention
+    attention: Attention = "xla" if self.attention == "chunked" else self.attention
     return functools.partial(_layer_function(self.config, window, attention), weights)
 
   def _weights(self, layer: dict[str, Params], scale: Any) -> Params:
