@@ -63,9 +63,9 @@ def timeline() -> Iterator[Timeline]:
   """The timeline of a stage, to which `counted_as` and all compilation in this thread belong meanwhile."""
   found, thread = Timeline(), threading.get_ident()
 
-  def listen(name: str, seconds: float, **_: object) -> None:
-    if name in _COMPILING and threading.get_ident() == thread:
-      found.compiled(seconds)
+  def listen(event: str, duration_secs: float, **_: str | int) -> None:
+    if event in _COMPILING and threading.get_ident() == thread:
+      found.compiled(duration_secs)
 
   _current.append(found)
   monitoring.register_event_duration_secs_listener(listen)
