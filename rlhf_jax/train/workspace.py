@@ -108,7 +108,7 @@ def with_lazy_logits(model: LanguageModel, chunk: int) -> LanguageModel:
   """
 
   def logits(params, hidden, tokens, at):
-    at = None if at is None else jnp.asarray(at)
+    at = jax.tree.map(jnp.asarray, at)
     return ChunkedLogits(hidden, model.unembedding(params), chunk, at=at, length=tokens.shape[1])
 
   def apply(params, tokens, segments=None, at=None):
