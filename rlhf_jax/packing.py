@@ -69,7 +69,7 @@ class Packing(struct.PyTreeNode):
   """Whether rows share their first tokens."""
 
   def __len__(self) -> int:
-    return len(self.place)
+    return int(np.shape(self.place)[0])
 
   def lay_out(self, tokens: ArrayLike) -> Rows:
     """The packed rows of a part's tokens[B, T].

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlhf_jax.packing import Packing
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.mesh import sent
 from rlhf_jax.train.packed_rows import fill, pack_passes
@@ -93,7 +94,7 @@ def packed(
 
   orders, group: as in `pack_passes`. Without a transport, or without `Rollout.at`, nothing is packed.
   """
-  if transport is None or rollout.at is None:
+  if transport is None or rollout.at is None or isinstance(rollout.at, Packing):
     return [rollout.at] * len(orders), {}
   tokens, mask = host((rollout.tokens, rollout.mask))
   packings = pack_passes(tokens, mask, orders, rollout.at.shape[1], transport, group)
