@@ -58,15 +58,18 @@ def on_one_device(*arguments, **settings):
 
 
 def first_step(config, transport=ONE, settings=TRAINER, *, minibatches=3, temperature=0.7, form=lambda x: x, rows=12,
-  truncates=False, packs=False,
+  truncates=False, packs=False, shares=False,
 ):  # fmt: skip
   """The metrics of a step of GRPO whose policy is its reference, one epoch at a learning rate of 0.
 
-  packs: whether responses are so short that two sequences at least stand in every row that the models read.
+  packs: whether responses are so short that two sequences at least stand in every row that the models read. shares:
+  whether all prompts are the same one.
   """
   model = select_model(config, transport)
   params = jax.tree.map(lambda x: x * (2.0 if x.ndim > 1 else 1.0), jax.jit(model.init)(jax.random.key(0)))
   sampled = rollout(rows, words=config.vocab_size, lengths=1 + LENGTHS % 3 if packs else LENGTHS)
+  if shares:
+    sampled = sampled.replace(tokens=np.where(np.arange(14) < 4, sampled.tokens[:1], sampled.tokens))
   if truncates:
     sampled = sampled.replace(support=support_of(sampled, config.vocab_size))
   loss_fn = grpo.make_loss(
@@ -87,7 +90,7 @@ def first_step(config, transport=ONE, settings=TRAINER, *, minibatches=3, temper
     update, state, sampled, lambda state, *rest: experience_of(state.params, reference, *rest), token_weights,
     minibatches=minibatches, seed=(0, 0), transport=transport if packs else None,
   )  # fmt: skip
-  assert isinstance(experience.at, Packing) == packs
+  assert isinstance(experience.at, Packing) == packs and (not packs or experience.at.shares == shares)
   return to_floats(metrics), experience
 
 
@@ -128,6 +131,15 @@ def test_on_eight_devices(settings, dtype, packs):
 def test_every_number_of_rows(rows, minibatches):
   for temperature in (1.0, 0.3):
     is_exact(on_one_device(config_of("qwen3"), rows=rows, minibatches=minibatches, temperature=temperature)[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_responses_behind_one_prompt(dtype):
+  is_exact(on_one_device(config_of("llama", dtype=dtype), packs=True, shares=True)[0])
+  if jax.device_count() == 8:
+    transport = Transport("jit", 8, 1, data=1)
+    config = config_of("llama", dtype=dtype, d_model=64, vocab_size=96, tied=False)
+    is_exact(first_step(config, transport, minibatches=1, packs=True, shares=True, rows=32)[0])
 
 
 def test_adapters_and_a_truncated_softmax():
