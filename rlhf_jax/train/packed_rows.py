@@ -33,8 +33,8 @@ def pack_passes(
     tokens: i32[B, T].
     mask: bool[B, T], on for the tokens whose log-probs are asked for, one stretch in each row, behind a prompt.
     orders: i32[minibatches, rows], the rows of the minibatches of each pass.
-    room: the number of masked tokens that a packed row has room for, that of any row at least. It has room for T - 1
-      tokens that are read: nothing is asked of the last one.
+    room: the number of masked tokens that a packed row has room for at least, that of any row or more. It has room for
+      T - 1 tokens that are read: nothing is asked of the last one.
     group: the number of neighbouring rows that are never cut apart, such as those of a prompt.
   """
   mesh, num = make_mesh(transport), orders[0].shape[1]
@@ -49,7 +49,8 @@ def pack_passes(
   if transport.attention == "xla":
     beginnings = np.where(np.arange(width + 1) < skipped[:, None], tokens, -1)
     found, numbers = np.unique(beginnings, axis=0, return_inverse=True)
-    prompts = numbers.ravel() if len(found) <= SHARED * len(tokens) else None
+    if len(found) <= SHARED * len(tokens):
+      prompts, room = numbers.ravel(), max(room, 3 * width // 4)  # several responses stand behind one prompt
   return pack(count, skipped, passes, width=width, room=room, size=size, least=_least(transport, size), prompts=prompts)
 
 
