@@ -6,8 +6,8 @@ Rows of up to 30 tokens of prompt and 28 of response, with lengths as in the qui
 tokens. "quickstart" is its model of 0.8M parameters, "llama" one of 8.4M. PPO has 64 prompts with a response each and
 takes 2 epochs of 2 minibatches; GRPO has 8 prompts with 8 responses each, which share their prompt's forward, and takes
 one update. A step of the reward model reads 8 groups of 4 responses; "apart" is packed without sharing the prompts.
-With each stand the share of the places that hold tokens, the loss, and the largest difference between the log-probs of
-the first update and those that its ratios start from.
+With each stand the tokens of sequences for each place of the rows that are read, the loss, and the largest difference
+between the log-probs of the first update and those that its ratios start from.
 """
 
 from __future__ import annotations

@@ -112,7 +112,10 @@ def ungrouped(arrays: Any) -> Any:
 
 
 def fill(mask: np.ndarray, packing: Packing | None) -> float:
-  """The share of the places of the rows that a forward reads, packed or those of mask[..., T], that hold tokens."""
+  """Tokens of sequences for each place of the rows that a forward reads, packed ones or those of mask[..., T].
+
+  It is the share of places that hold a token, but that a shared prompt counts once for each sequence.
+  """
   if packing is None:
     return float(stretches(mask.reshape(-1, mask.shape[-1]))[1].sum() / mask.size)
   parts = math.ceil(np.size(packing.count) / packing.size)
