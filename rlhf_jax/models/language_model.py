@@ -133,6 +133,8 @@ def _language_model(
     """[B, T - 1, d]: index t has seen the tokens up to t and predicts the one at t + 1; or [B, N, d], what predicts the
     tokens `at`; or [R, M, d], of packed rows."""
     if isinstance(at, Packing):
+      if segments is not None:
+        raise ValueError("rows that hold several sequences already (segments) cannot be packed")
       return packed_hidden(params, tokens, at)
     tokens, segments = tokens[:, :-1], None if segments is None else segments[:, :-1]
     return decoder.hidden(params, tokens, *_causal(tokens, segments), segments, None if at is None else at - 1)

@@ -39,7 +39,7 @@ def pack_passes(
   """
   mesh, num = make_mesh(transport), orders[0].shape[1]
   size = group * rows_at_once(num // group, mesh, transport.microbatches)
-  if transport.packing == 1 or mask[:, 0].any() or size != rows_at_once(num, mesh, transport.microbatches):
+  if not _packs(transport, mask) or size != rows_at_once(num, mesh, transport.microbatches):
     return None
   first, end = stretches(mask)
   passes = [[rows[i : i + size] for rows in order for i in range(0, num, size)] for order in orders]
@@ -73,7 +73,7 @@ def pack_groups(
   first, end = stretches(mask.reshape(-1, width))
   # Behind the last token nothing is predicted, but its state is read.
   skipped, room = (first - 1, rows["at"].shape[-1] + 1) if predictions else (end - 1, min(LAST_TOKENS, width))
-  mesh, packs = make_mesh(transport), transport.packing < 1 and not mask[..., 0].any()
+  mesh, packs = make_mesh(transport), _packs(transport, mask)
   shares = predictions and transport.attention == "xla"
   prompts = _shared(rows["tokens"], first.reshape(total, num), end) if shares else None
 
@@ -130,6 +130,12 @@ def _shared(tokens: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarra
   alike = same.all(axis=-1) & (first == first[:, :1]) & (end.reshape(first.shape) > 0)
   numbers = np.arange(first.size).reshape(first.shape)
   return np.where(alike, numbers[:, :1], numbers).ravel()
+
+
+def _packs(transport: Transport, mask: np.ndarray) -> bool:
+  """Whether rows with mask[..., T] may be packed: "cudnn" would need an array of [T, T] for each to be told apart, and
+  nothing predicts a first token."""
+  return transport.packing < 1 and transport.attention != "cudnn" and not mask[..., 0].any()
 
 
 def _least(transport: Transport, size: int) -> int:
