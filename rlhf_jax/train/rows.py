@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives import score_energy, token_logprobs, truncated_logits
+from rlhf_jax.packing import Packing
 from rlhf_jax.positions import only
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, row_devices, specs
@@ -26,14 +27,14 @@ Tree = TypeVar("Tree")
 Part = Callable[..., tuple[Any, Any]]
 
 
-def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[..., Any]:
+def by_rows(function: Callable[..., Any], transport: Transport, *, in_order: bool = False) -> Callable[..., Any]:
   """`call(params, *rows, order=None) -> results` of `function(params, *rows) -> results`, over all devices and in
   microbatches.
 
   rows and results are trees of arrays [N, ...], for any N; a row's results depend on nothing of other rows. With order,
-  i32[minibatches, rows], a permutation of the N rows, the rows are read as these minibatches of an update are, and
-  their results are put back in their places. It is to be called inside of a jitted function, with parameters that are
-  placed by `shardings`.
+  i32[minibatches, rows], a permutation of the N rows, rows that are packed for these minibatches of an update are read
+  as they are, and their results are put back in their places; all rows are with in_order. It is to be called inside of
+  a jitted function, with parameters that are placed by `shardings`.
   """
   mesh = make_mesh(transport)
 
@@ -51,7 +52,7 @@ def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[...,
     return jax.tree.map(lambda x: x[:total], results) if _length(results) > total else results
 
   def call(params, *rows, order=None):
-    if order is None or len(order) == 1:
+    if order is None or len(order) == 1 or not (in_order or any(isinstance(x, Packing) for x in _structures(rows))):
       return at_once(params, *rows)
     parts = jax.lax.map(lambda part: at_once(params, *part), jax.tree.map(lambda x: jnp.asarray(x)[order], rows))
     return jax.tree.map(lambda x: x[jnp.argsort(order.ravel())], join_rows(parts))
@@ -71,7 +72,7 @@ def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: 
     logits = truncated_logits(apply(params, tokens, **only(at)) / temperature, support)
     return token_logprobs(logits, tokens, mask=mask)
 
-  read = by_rows(of_rows, transport)
+  read = by_rows(of_rows, transport, in_order=True)
 
   def logprobs(params, tokens, mask, at=None, support=None, order=None):
     return read(params, tokens, mask, at, support, order=order)
@@ -173,6 +174,11 @@ def rows_at_once(rows: int, mesh: Mesh, microbatches: int) -> int:
 def _parts(rows: int, microbatches: int) -> int:
   """The number of microbatches of one device, which has as few rows in each as `microbatches` of them would."""
   return -(-rows // -(-rows // microbatches)) if rows else 1
+
+
+def _structures(rows: Any) -> list[Any]:
+  """The packings and the arrays in a tree."""
+  return jax.tree.leaves(rows, is_leaf=lambda x: isinstance(x, Packing))
 
 
 def _length(rows: Any) -> int:
