@@ -16,6 +16,7 @@ from rlhf_jax.train.mesh import using_devices
 from rlhf_jax.train.packed_rows import fill, pack_groups, pack_passes, stretches
 from rlhf_jax.types import Preferences
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 ONE = Transport("jit", 1, 1)
 MODEL = language_model(DecoderConfig(32, 2, 16, 4, 2, 24, 16, tied=False))
 
