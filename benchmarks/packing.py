@@ -40,7 +40,7 @@ MODELS = {
 }
 ADAM = Optimizer(1e-5, 0.0, "constant", 0.9, 0.999, 1e-5, False, 0.0, 1.0)
 SAMPLING = Sampling(max_prompt_tokens=PROMPT, max_new_tokens=RESPONSE, temperature=0.7)
-FORMS = {"rows": 1.0, "packed": 0.5}  # by transport.packing
+FORMS = {"rows": 1.0, "packed": 0.25}  # by transport.packing
 
 
 def sequences(rows: int, samples: int, vocabulary: int, width: int = PROMPT + RESPONSE) -> tuple[np.ndarray, ...]:
@@ -107,7 +107,7 @@ def of_rewards(name: str, rounds: int) -> dict[str, Any]:
   weights = sum_to_one({"ranks": np.ones(groups, np.float32)})
   calls, found = {}, {}
   apart = {**rows, "tokens": random_tokens(tokens.shape, shape.vocab_size)}  # no two prompts are alike
-  for form, share, given in (("rows", 1.0, rows), ("apart", 0.5, apart), ("packed", 0.5, rows)):
+  for form, share, given in (("rows", 1.0, rows), ("apart", 0.25, apart), ("packed", 0.25, rows)):
     transport = Transport("jit", fsdp=1, microbatches=1, packing=share)
     model = select_model(shape, transport)
     stage: Any = SimpleNamespace(transport=transport, stage_seed=0)

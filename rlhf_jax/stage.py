@@ -109,7 +109,7 @@ class Transport:
   """Number of devices that share each matrix and its arithmetic, for the same rows; above 1 with "jit" only."""
   gradient_dtype: Literal["float32", "bfloat16"] = "float32"
   """Number format in which gradients are summed over devices; "bfloat16" halves their traffic and rounds each sum."""
-  packing: Share = 0.5
+  packing: Share = 0.25
   """Least share of their rows that the sequences of an update are packed in, in RL and for reward models. Sequences
   that need more get more, in steps of an eighth, each of which is another program; 1 packs nothing."""
 

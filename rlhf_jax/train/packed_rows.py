@@ -48,10 +48,12 @@ def pack_passes(
   prompts = None
   if transport.attention == "xla":
     beginnings = np.where(np.arange(width + 1) < skipped[:, None], tokens, -1)
-    found, numbers = np.unique(beginnings, axis=0, return_inverse=True)
-    if len(found) <= SHARED * len(tokens):
-      prompts, room = numbers.ravel(), max(room, 3 * width // 4)  # several responses stand behind one prompt
-  return pack(count, skipped, passes, width=width, room=room, size=size, least=_least(transport, size), prompts=prompts)
+    different, numbers = np.unique(beginnings, axis=0, return_inverse=True)
+    prompts = numbers.ravel() if len(different) <= SHARED * len(tokens) else None
+  sizes = dict(width=width, size=size, least=_least(transport, size), prompts=prompts)
+  found = [pack(count, skipped, passes, room=each, **sizes) for each in _rooms(room, width)]
+  saving = [packings for packings in found if packings and _cost(packings[0]) < size * (width + room)]
+  return min(saving, key=lambda packings: _cost(packings[0]), default=None)
 
 
 def pack_groups(
@@ -77,7 +79,7 @@ def pack_groups(
   shares = predictions and transport.attention == "xla"
   prompts = _shared(rows["tokens"], first.reshape(total, num), end) if shares else None
 
-  def packing(groups: np.ndarray, least: int) -> Packing | None:
+  def packing(groups: np.ndarray, room: int, least: int = 1) -> Packing | None:
     chosen = (groups[:, None] * num + np.arange(num)).ravel()
     size = num * rows_at_once(len(groups), mesh, transport.microbatches)
     parts = np.split(np.arange(len(chosen)), range(size, len(chosen), size))
@@ -87,12 +89,19 @@ def pack_groups(
     )  # fmt: skip
     return None if found is None else jax.tree.map(lambda x: x.reshape(-1, num), found[0])
 
-  steps = range(min(num_steps, PLANNED) if packs else 0)
-  planned = [packing(data.batch_indices(total, batch_size, step, stage.stage_seed), 1) for step in steps]
-  least = max((found.rows for found in planned if found is not None), default=1)
+  ahead = [
+    data.batch_indices(total, batch_size, step, stage.stage_seed)
+    for step in range(min(num_steps, PLANNED) if packs else 0)
+  ]
+  planned = [
+    max(filter(None, (packing(groups, each) for groups in ahead)), key=lambda found: found.rows, default=None)
+    for each in _rooms(room, width)
+  ]
+  largest = min(filter(None, planned), key=_cost, default=None)
+  room, least = (largest.room, largest.rows) if largest is not None else (room, 1)
 
   def packed(batch: Any, groups: np.ndarray) -> tuple[Any, dict[str, float]]:
-    found = packing(groups, least) if packs else None
+    found = packing(groups, room, least) if packs else None
     counts = {"tokens/trained": count_tokens(batch.mask), "tokens/fill": fill(batch.mask, found)}
     return (batch, counts) if found is None else (batch.replace(at=found), counts)
 
@@ -136,6 +145,17 @@ def _packs(transport: Transport, mask: np.ndarray) -> bool:
   """Whether rows with mask[..., T] may be packed: "cudnn" would need an array of [T, T] for each to be told apart, and
   nothing predicts a first token."""
   return transport.packing < 1 and transport.attention != "cudnn" and not mask[..., 0].any()
+
+
+def _rooms(room: int, width: int) -> list[int]:
+  """Numbers of answers that a packed row of `width` tokens might have room for: `room`, and more where that fills rows
+  sooner than their tokens do."""
+  return sorted({room, max(room, 3 * width // 4)})
+
+
+def _cost(packing: Packing) -> int:
+  """About what a forward costs: layers of all tokens, and logits of the answers."""
+  return packing.rows * (packing.width + packing.room)
 
 
 def _least(transport: Transport, size: int) -> int:
