@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models.chunked_attention import WHOLE
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.decoder import Cache, Decoder, Gather, Remat, draw
 from rlhf_jax.models.fused_attention import Attention, check_attention
@@ -141,7 +142,7 @@ def _language_model(
 
   def packed_hidden(params: Params, tokens: Array, at: Packing) -> jax.Array:
     rows = at.lay_out(tokens)
-    if at.shares and attention != "xla":
+    if at.shares and not shares_tokens(attention, at.width):
       raise ValueError(f"attention={attention!r} knows no tokens that several sequences share: use 'xla'")
     return decoder.hidden(params, rows.tokens, *_causal_packed(rows), rows.segments, rows.at)
 
@@ -236,6 +237,12 @@ def _language_model(
     unembed,
     unembedding,
   )
+
+
+def shares_tokens(attention: Attention, width: int) -> bool:
+  """Whether several sequences of a packed row of `width` tokens may see the tokens of one: where there is an array of
+  what each token sees."""
+  return attention == "xla" or (attention == "chunked" and width <= WHOLE)
 
 
 def only_scored(params: Params) -> Params:

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 
 from rlhf_jax import data
+from rlhf_jax.models import shares_tokens
 from rlhf_jax.packing import Packing, pack
 from rlhf_jax.stage import Stage, Transport
 from rlhf_jax.train.mesh import make_mesh
 from rlhf_jax.train.rows import rows_at_once
 from rlhf_jax.train.speed import count_tokens
+from rlhf_jax.train.workspace import select_attention
 
 SHARED = 0.75  # prompts for each row at most, where rows share them: that is another program
 PLANNED = 256  # steps whose batches are packed beforehand, so that one shape is enough for them
@@ -46,7 +48,7 @@ def pack_passes(
   count, skipped = np.maximum(end - 1, 0), first - 1  # a token is predicted by the one before it
   width = mask.shape[1] - 1
   prompts = None
-  if transport.attention == "xla":
+  if _shares(transport, width):
     beginnings = np.where(np.arange(width + 1) < skipped[:, None], tokens, -1)
     different, numbers = np.unique(beginnings, axis=0, return_inverse=True)
     prompts = numbers.ravel() if len(different) <= SHARED * len(tokens) else None
@@ -76,7 +78,7 @@ def pack_groups(
   # Behind the last token nothing is predicted, but its state is read.
   skipped, room = (first - 1, rows["at"].shape[-1] + 1) if predictions else (end - 1, min(LAST_TOKENS, width))
   mesh, packs = make_mesh(transport), _packs(transport, mask)
-  shares = predictions and transport.attention == "xla"
+  shares = predictions and _shares(transport, width)
   prompts = _shared(rows["tokens"], first.reshape(total, num), end) if shares else None
 
   def packing(groups: np.ndarray, room: int, least: int = 1) -> Packing | None:
@@ -145,6 +147,11 @@ def _packs(transport: Transport, mask: np.ndarray) -> bool:
   """Whether rows with mask[..., T] may be packed: "cudnn" would need an array of [T, T] for each to be told apart, and
   nothing predicts a first token."""
   return transport.packing < 1 and transport.attention != "cudnn" and not mask[..., 0].any()
+
+
+def _shares(transport: Transport, width: int) -> bool:
+  """Whether the attention of a model that `select_model` makes reads prompts that several sequences share."""
+  return shares_tokens(select_attention(transport), width)
 
 
 def _rooms(room: int, width: int) -> list[int]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from rlhf_jax import data
 from rlhf_jax.models import (
   PLATFORM,
+  Attention,
   DecoderConfig,
   LanguageModel,
   UnsupportedModelError,
@@ -67,9 +68,9 @@ def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
   if PLATFORM.get(transport.attention, found) != found:
     raise ConfigError(
       f"config.transport.attention={transport.attention!r} needs a {PLATFORM[transport.attention].upper()}, and this "
-      f"process computes on {found.upper()}: use 'xla'"
+      f"process computes on {found.upper()}: use 'xla' or 'chunked'"
     )
-  if transport.attention != "xla" and config.num_kv_heads % mesh.shape["tensor"]:
+  if transport.attention in PLATFORM and config.num_kv_heads % mesh.shape["tensor"]:
     raise ConfigError(
       f"config.transport.attention={transport.attention!r} cuts heads over transport.tensor={mesh.shape['tensor']} "
       f"devices, which does not divide {config.num_kv_heads} heads for keys and values: use 'xla', or fewer devices"
@@ -78,10 +79,17 @@ def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
   gather = _gather(config, transport.gradient_dtype) if mesh.shape["fsdp"] > 1 else None
   scan = is_scanned(config.num_layers, transport, found)
   try:
-    model = language_model(config, transport.remat, transport.attention, scan, gather)
+    model = language_model(config, transport.remat, select_attention(transport), scan, gather)
   except UnsupportedModelError as error:
     raise ConfigError(f"config.transport.attention: {error}") from error
   return with_lazy_logits(model, transport.logits_chunk)
+
+
+def select_attention(transport: Transport) -> Attention:
+  """The attention of the transport on the mesh's devices."""
+  if transport.attention != "auto":
+    return transport.attention
+  return "chunked" if make_mesh(transport).devices.flat[0].platform == "cpu" else "xla"
 
 
 def is_scanned(num_layers: int, transport: Transport, platform: str) -> bool:
