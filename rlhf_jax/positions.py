@@ -1,7 +1,8 @@
 """The positions of each row that count: arrays [B, N] of indices into rows of T tokens.
 
 A forward that is told them leaves out what is asked of no other token, such as the logits of prompts. An index outside
-of [0, T) is no position: it reads 0, and what is put there is dropped. All others of a row are different.
+of [0, T) is no position: it reads 0, and what is put there is dropped. All others of a row are different. A `Packing`
+takes their place where rows are packed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+from rlhf_jax.packing import Packing
 
 STEPS = 16  # shares of a row's width that the number of positions is rounded up to, so that few programs are compiled
 
@@ -31,23 +34,28 @@ def positions_of(mask: np.ndarray, steps: int = STEPS) -> np.ndarray:
   return np.sort(np.where(mask, np.arange(length), length), axis=-1)[..., :size].astype(np.int32)
 
 
-def take_at(x: ArrayLike, at: ArrayLike) -> jax.Array:
-  """x[B, T, ...] at the positions at[B, N]: [B, N, ...], 0 where an index is no position.
+def take_at(x: ArrayLike, at: ArrayLike | Packing) -> jax.Array:
+  """x[B, T, ...] at the positions at[B, N]: [B, N, ...], 0 where an index is no position. Packed: [R, M, ...].
 
   >>> take_at(jnp.array([[1, 2, 3]]), jnp.array([[2, 3]])).tolist()
   [[3, 0]]
   """
+  if isinstance(at, Packing):
+    return at.take(x)
   x = jnp.asarray(x)
   at = _inside(at, x.shape[1])
   return x.at[_rows(at), at].get(mode="fill", fill_value=0)
 
 
-def put_at(x: jax.Array, at: ArrayLike, length: int) -> jax.Array:
-  """x[B, N, ...] put at the positions at[B, N] of rows of `length` tokens: [B, length, ...], 0 elsewhere.
+def put_at(x: jax.Array, at: ArrayLike | Packing, length: int) -> jax.Array:
+  """x[B, N, ...] put at the positions at[B, N] of rows of `length` tokens: [B, length, ...], 0 elsewhere. Packed, x is
+  [R, M, ...].
 
   >>> put_at(jnp.array([[5, 6]]), jnp.array([[2, 3]]), 3).tolist()
   [[0, 0, 5]]
   """
+  if isinstance(at, Packing):
+    return at.put(x, length)
   at = _inside(at, length)
   return jnp.zeros((at.shape[0], length, *x.shape[2:]), x.dtype).at[_rows(at), at].set(x, mode="drop")
 

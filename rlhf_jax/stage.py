@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
+from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Share
 
 StageName = Annotated[str, "stage"]  # name in this run, or path of a stage's directory in another run; "" for none
 # Marks of what is checked before anything runs (`rlhf_jax.pipeline.check`). Files, by their rows; "" for none:
@@ -111,6 +111,9 @@ class Transport:
   """Number of devices that share each matrix and its arithmetic, for the same rows; above 1 with "jit" only."""
   gradient_dtype: Literal["float32", "bfloat16"] = "float32"
   """Number format in which gradients are summed over devices; "bfloat16" halves their traffic and rounds each sum."""
+  packing: Share = 0.25
+  """Least share of their rows that the sequences of an update are packed in, in RL and for reward models. Sequences
+  that need more get more, in steps of an eighth, each of which is another program; 1 packs nothing."""
 
   def __post_init__(self) -> None:
     sizes = {name: getattr(self, name) for name in ("data", "fsdp", "tensor")}

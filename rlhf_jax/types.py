@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from rlhf_jax.packing import Packing
 from rlhf_jax.reduce import weighted_sum
 
 Params = Any  # a pytree of arrays
@@ -48,8 +49,9 @@ class Preferences(struct.PyTreeNode):
   """f32[N, K], NaN for a response without a rating; None where only ranks are known."""
   margin: Array | None = None
   """f32[N], the logits by which a preferred response's reward should exceed a rejected one's; None for no margins."""
-  at: Array | None = None
-  """i32[N, K, M], the positions of the mask (see `rlhf_jax.positions`); None for all T."""
+  at: Array | Packing | None = None
+  """i32[N, K, M], the positions of the mask (see `rlhf_jax.positions`), or a packing of arrays [N, K]; None for all
+  T."""
 
 
 class Prompts(struct.PyTreeNode):
@@ -75,12 +77,13 @@ class Rollout(struct.PyTreeNode):
   support: Array | None = None
   """u8[B, T, ceil(V / 8)], a bit for each token that could be drawn at a sampled place (`numpy.packbits`); 0 elsewhere.
   logp is then of the softmax over these tokens alone. None where all could, or where that was not recorded."""
-  at: Array | None = None
-  """i32[B, N], the positions behind the prompt, which hold the mask (see `rlhf_jax.positions`); None for all T."""
+  at: Array | Packing | None = None
+  """i32[B, N], the positions behind the prompt, which hold the mask (see `rlhf_jax.positions`), or the packing of the
+  rows that are read (see `rlhf_jax.packing`); None for all T."""
 
   def experience(self, advantages: Array, **arrays: Array | None) -> Experience:
     """An experience of these sequences: what was recorded of them, advantages f32[B, T], and further arrays by name."""
-    recorded = dict(support=self.support, at=self.at, finished=self.finished)
+    recorded: dict[str, Any] = dict(support=self.support, at=self.at, finished=self.finished)
     return Experience(self.tokens, self.mask, self.logp, advantages, **recorded, **arrays)
 
 
@@ -103,8 +106,8 @@ class Experience(struct.PyTreeNode):
   """f32, log-probs of the reference in nats; None without a reference."""
   support: Array | None = None
   """u8[B, T, ceil(V / 8)], the tokens that could be drawn, as in `Rollout`; None where all could."""
-  at: Array | None = None
-  """i32[B, N], the positions behind the prompt, as in `Rollout`; None for all T."""
+  at: Array | Packing | None = None
+  """i32[B, N], the positions behind the prompt, or the packing of the rows, as in `Rollout`; None for all T."""
   scores: Array | None = None
   """f32[B], scores of the responses, before any penalty; None where they were not recorded."""
   finished: Array | None = None

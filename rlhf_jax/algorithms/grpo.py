@@ -236,6 +236,7 @@ def run(config: Config, stage: Stage) -> None:
       epochs=config.epochs,
       minibatches=config.minibatches,
       seed=(stage.stage_seed, index),
+      transport=stage.transport,
     )
     watch.record(index, batch, experience)
     return state, {**batch.metrics, **metrics, "kl/coef": config.kl_coef}

@@ -54,6 +54,7 @@ from rlhf_jax.train import (
   with_logprobs,
 )
 from rlhf_jax.train.comparisons import pair_weights
+from rlhf_jax.train.epochs import packed
 from rlhf_jax.train.mesh import sent
 from rlhf_jax.train.pair_losses import Loss, pair_loss, sign_of
 from rlhf_jax.train.processes import host
@@ -163,13 +164,15 @@ def run(config: Config, stage: Stage) -> None:
   def step(state: TrainState, index: int):
     batch = episodes(state.params, index)
     start, order = time.perf_counter(), np.arange(len(batch.scores), dtype=np.int32)[None]
+    (at,), full = packed(batch.rollout, [order], stage.transport, samples)
     with sent():
-      experience, metrics = experience_of(state.params, reference, batch.rollout, batch.scores, order)
+      rollout = batch.rollout.replace(at=at)
+      experience, metrics = experience_of(state.params, reference, rollout, batch.scores, order)
     weights = preferences(host(batch.scores), samples)
     part: Metrics = {}
     if weights.any():
       state, part = update(state, group(experience, samples), weights)
-    counts = learner_counts(experience, start)
+    counts = {**learner_counts(experience, start), **full}
     watch.record(index, batch, experience)
     return state, {**batch.metrics, **part, **metrics, **counts}
 

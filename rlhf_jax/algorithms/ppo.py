@@ -197,7 +197,7 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   @exactly
   def experience_of(params, reference, sampled, scores, kl_coef, order, token_scores=None):
     def make(rollout, logp_ref):
-      values = values_of(params, rollout.tokens, rollout.at)
+      values = values_of(params, rollout.tokens, rollout.at, order=order)
       return make_experience(rollout, logp_ref, values, scores, kl_coef, config, token_scores)
 
     return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
@@ -229,7 +229,7 @@ def run(config: Config, stage: Stage) -> None:
 
     state, experience, metrics = run_epochs(
       mixed(update, index), state, batch.rollout, experience_from, token_weights, epochs=config.epochs,
-      minibatches=config.minibatches, seed=(stage.stage_seed, index),
+      minibatches=config.minibatches, seed=(stage.stage_seed, index), transport=stage.transport,
     )  # fmt: skip
     watch.record(index, batch, experience)
     if config.kl_target > 0:

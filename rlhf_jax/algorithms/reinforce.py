@@ -13,8 +13,7 @@ E[(return - baseline) * log p(response)], one update per rollout, on-policy: no 
 
 DEVIATIONS from the RLOO paper: the loss is a mean over sequences of their token sums, as in the equation. From ReMax:
 the KL is that of the whole response and not of the tokens from t on, which has the same mean. Adam, schedule and EOS
-handling are those of ppo.py, where the N implementation details are listed; those on whitening, several epochs and
-clipping are PPO's and have no counterpart here.
+handling are those of ppo.py, which lists the N implementation details; whitening, epochs and clipping are PPO's alone.
 """
 
 from __future__ import annotations
@@ -198,8 +197,8 @@ def build(config: Config, model: LanguageModel, transport: Transport, num_update
   @exactly
   def experience_of(params, reference, sampled, scores, given, order, token_scores=None):
     def make(rollout, logp_ref):
-      of_tokens = energies_of(params["policy"], rollout) if config.baseline == "optimal_token" else None
-      values = values_of(params["value"], rollout.tokens, rollout.at) if with_value else of_tokens
+      of_tokens = energies_of(params["policy"], rollout, order=order) if config.baseline == "optimal_token" else None
+      values = values_of(params["value"], rollout.tokens, rollout.at, order=order) if with_value else of_tokens
       return make_experience(rollout, logp_ref, values, scores, given, token_scores=token_scores, **settings)
 
     return with_logprobs(config.environment, logprobs, params["policy"], reference, sampled, order, make)
@@ -235,11 +234,12 @@ def run(config: Config, stage: Stage) -> None:
       return experience_of(state.params, reference, rollout, batch.scores, given, order, batch.token_scores)
 
     state, experience, metrics = run_epochs(
-      mixed(update, index), state, batch.rollout, experience_from, mean_of_sums, seed=(stage.stage_seed, index)
-    )
+      mixed(update, index), state, batch.rollout, experience_from, mean_of_sums, seed=(stage.stage_seed, index),
+      transport=stage.transport,
+    )  # fmt: skip
     watch.record(index, batch, experience)
-    mean_return = metrics["reward/return"].sum().values / len(batch.scores)
-    moving = config.moving_decay * moving + (1 - config.moving_decay) * mean_return
+    returns = metrics["reward/return"].sum().values
+    moving = config.moving_decay * moving + (1 - config.moving_decay) * returns / len(batch.scores)
     return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **more, **metrics}
 
   extra = {"moving_mean": jnp.asarray(jnp.nan, jnp.float32)}

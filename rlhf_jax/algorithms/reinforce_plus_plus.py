@@ -183,7 +183,7 @@ def run(config: Config, stage: Stage) -> None:
 
     state, experience, metrics = run_epochs(
       mixed(update, index), state, batch.rollout, experience_from, token_weights, epochs=config.epochs,
-      minibatches=config.minibatches, seed=(stage.stage_seed, index),
+      minibatches=config.minibatches, seed=(stage.stage_seed, index), transport=stage.transport,
     )  # fmt: skip
     watch.record(index, batch, experience)
     return state, {**batch.metrics, **metrics}

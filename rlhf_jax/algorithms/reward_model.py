@@ -46,7 +46,6 @@ from rlhf_jax.train import (
   Sampling,
   adapt,
   check_length,
-  count_tokens,
   identity,
   init_state,
   load_policy,
@@ -62,6 +61,7 @@ from rlhf_jax.train import (
 from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
 from rlhf_jax.train.judgements import load_judgements, read_weights, split_judgements
+from rlhf_jax.train.packed_rows import pack_groups, ungrouped
 from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Mean, Preferences, TrainState
 
@@ -146,9 +146,8 @@ def make_loss(score: Callable, *, ranking: str = "pairs", rating_scale: float = 
   """
 
   def loss_fn(params, batch: Preferences, weights):
-    flat = (-1, batch.tokens.shape[-1])  # [N K, T]
-    at = None if batch.at is None else batch.at.reshape(-1, batch.at.shape[-1])
-    rewards = score(params, batch.tokens.reshape(flat), batch.mask.reshape(flat), **only(at)).reshape(batch.ranks.shape)
+    tokens, mask, at = ungrouped((batch.tokens, batch.mask, batch.at))  # [N K, ...]
+    rewards = score(params, tokens, mask, **only(at)).reshape(batch.ranks.shape)
     if ranking == "pairs":
       order = pairwise_ranking_loss(rewards, batch.ranks, margin=0.0 if batch.margin is None else batch.margin)  # [N]
     else:
@@ -192,6 +191,8 @@ def run(config: Config, stage: Stage) -> None:
   prompts = load_prompts(config.normalize_prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
 
+  packed = pack_groups(train, config.batch_size, num_steps, stage, predictions=config.likelihood > 0)
+
   def batch_of(rows, indices):
     chosen = data.take(rows, indices)
     return Preferences(**{key: array for key, array in chosen.items() if key != "weight"}), row_weights(chosen)
@@ -205,15 +206,15 @@ def run(config: Config, stage: Stage) -> None:
   def step(state: TrainState, index: int):
     rows = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
     batch, weights = batch_of(train, rows)
+    batch, counts = packed(batch, rows)
     state, metrics = update(state, batch, sum_to_one(weights))
-    return state, {**reported(metrics, weights), "tokens/trained": count_tokens(batch.mask)}
+    return state, {**reported(metrics, weights), **counts}
 
   def evaluate(state: TrainState):
     def measured(rows, present):
       batch, weights = batch_of(held_out, rows)
-      batch = batch.replace(ranks=np.where(present[:, None], batch.ranks, -1))
       weights = {kind: np.where(present, weight, np.float32(0)) for kind, weight in weights.items()}
-      return measure(state.params, batch, weights)
+      return measure(state.params, batch.replace(ranks=np.where(present[:, None], batch.ranks, -1)), weights)
 
     return reported(pooled_metrics(measured, len(held_out["tokens"]), config.batch_size), row_weights(held_out))
 

@@ -16,10 +16,12 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models.chunked_attention import WHOLE
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.decoder import Cache, Decoder, Gather, Remat, draw
 from rlhf_jax.models.fused_attention import Attention, check_attention
 from rlhf_jax.models.stacked import stack_layers
+from rlhf_jax.packing import Packing, Rows
 from rlhf_jax.positions import put_at, take_at
 from rlhf_jax.types import Array, Params
 
@@ -30,7 +32,8 @@ class LanguageModel(NamedTuple):
   B sequences of T tokens, i32[B, T], over V words; hidden states of width d. segments[B, T] are the numbers of the
   sequences in packed rows, or None. at[B, N] are the positions of each row whose predictions are asked for, or None for
   all T of them (see `rlhf_jax.positions`): no logits are made of others, and an unrolled last layer makes no more of
-  them than keys and values. The numbers are the same.
+  them than keys and values. at may be a `Packing`, by which the forward reads fewer, fuller rows; logits and hidden
+  states are then [R, M, ...], and values and scores are those of the B rows. The numbers are the same.
   """
 
   config: DecoderConfig
@@ -129,9 +132,19 @@ def _language_model(
 
   def hidden_before(params: Params, tokens: Array, segments: Array | None, at: Array | None) -> jax.Array:
     """[B, T - 1, d]: index t has seen the tokens up to t and predicts the one at t + 1; or [B, N, d], what predicts the
-    tokens `at`."""
+    tokens `at`; or [R, M, d], of packed rows."""
+    if isinstance(at, Packing):
+      if segments is not None:
+        raise ValueError("rows that hold several sequences already (segments) cannot be packed")
+      return packed_hidden(params, tokens, at)
     tokens, segments = tokens[:, :-1], None if segments is None else segments[:, :-1]
     return decoder.hidden(params, tokens, *_causal(tokens, segments), segments, None if at is None else at - 1)
+
+  def packed_hidden(params: Params, tokens: Array, at: Packing) -> jax.Array:
+    rows = at.lay_out(tokens)
+    if at.shares and not shares_tokens(attention, at.width):
+      raise ValueError(f"attention={attention!r} knows no tokens that several sequences share: use 'xla'")
+    return decoder.hidden(params, rows.tokens, *_causal_packed(rows), rows.segments, rows.at)
 
   def apply(params: Params, tokens: Array, segments: Array | None = None, at: Array | None = None) -> jax.Array:
     params = decoder.share_table(params)
@@ -163,6 +176,8 @@ def _language_model(
     return _shift(before, segments, at), value_of(params, before, tokens, segments, at)
 
   def score(params: Params, tokens: Array, mask: Array, at: Array | None = None) -> jax.Array:
+    if isinstance(at, Packing):
+      return packed_score(params, tokens, mask, at)
     head, last = params["head"], jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1]), 0), axis=1)[:, None]  # [B, 1]
     if "likelihood" not in head:
       return read(params, decoder.hidden(params, tokens, *_causal(tokens, None), at=last)[:, 0])
@@ -173,6 +188,16 @@ def _language_model(
     hidden = decoder.hidden(params, tokens, *_causal(tokens, None), at=read_at)
     logits = unembed(params, hidden[:, :-1])
     return read(params, hidden[:, -1]) + head["likelihood"] * _mean_logp(logits, take_at(tokens, at), counted)
+
+  def packed_score(params: Params, tokens: Array, mask: Array, at: Packing) -> jax.Array:
+    head, params = params["head"], decoder.share_table(params)
+    hidden = packed_hidden(params, tokens, at)  # [R, M, d]
+    scores = read(params, at.last(hidden))
+    if "likelihood" not in head:
+      return scores
+    logp = jax.nn.log_softmax(unembed(params, hidden))
+    logp = jnp.take_along_axis(logp, take_at(tokens, at)[..., None], axis=-1)[..., 0]
+    return scores + head["likelihood"] * _mean(put_at(logp, at, tokens.shape[1]), mask)
 
   def init_cache(batch: int, length: int) -> Cache:
     shape = (batch, config.num_kv_heads, length, config.head_dim)
@@ -214,6 +239,12 @@ def _language_model(
   )
 
 
+def shares_tokens(attention: Attention, width: int) -> bool:
+  """Whether several sequences of a packed row of `width` tokens may see the tokens of one: where there is an array of
+  what each token sees."""
+  return attention == "xla" or (attention == "chunked" and width <= WHOLE)
+
+
 def only_scored(params: Params) -> Params:
   """A model with a head, of which nothing else is read, without an output matrix of its own.
 
@@ -236,12 +267,24 @@ def _causal(tokens: Array, segments: Array | None) -> tuple[jax.Array, jax.Array
   return index - start_index, visible & (segments[:, :, None] == segments[:, None, :])
 
 
+def _causal_packed(rows: Rows) -> tuple[jax.Array, jax.Array]:
+  """As `_causal`, of rows in which several sequences may see the tokens of one."""
+  positions, visible = _causal(rows.tokens, rows.segments)
+  if rows.positions is None or rows.prefix is None:
+    return positions, visible
+  _, earlier = _causal(rows.tokens, None)
+  return rows.positions, visible | earlier & (rows.prefix[:, :, None] == rows.segments[:, None, :])
+
+
 def _shift(before: jax.Array, segments: Array | None, at: Array | None) -> jax.Array:
   """Moves the value at index t to t + 1, the token it predicts: [B, T - 1, ...] -> [B, T, ...]; 0 where none precedes.
   With `at`, [B, N, ...] predicts the tokens at these positions already, and stays.
 
-  Shifting hidden states rather than logits saves a copy of [B, T, V]; logits are 0 where the hidden state is 0.
+  Shifting hidden states rather than logits saves a copy of [B, T, V]; logits are 0 where the hidden state is 0. A
+  `Packing` asks for no first token.
   """
+  if isinstance(at, Packing):
+    return before
   shifted = jnp.pad(before, [(0, 0), (1, 0)] + [(0, 0)] * (before.ndim - 2)) if at is None else before
   if segments is not None:
     first = jnp.pad(segments[:, 1:] != segments[:, :-1], [(0, 0), (1, 0)], constant_values=True)
@@ -264,4 +307,9 @@ def _rule_out(config: DecoderConfig, logits: jax.Array) -> jax.Array:
 def _mean_logp(logits: jax.Array, tokens: Array, mask: Array) -> jax.Array:
   """The mean log-probability of the tokens of the mask: [B, T, V], [B, T], [B, T] -> f32[B]; 0 where there are none."""
   logp = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
-  return jnp.where(mask, logp, 0.0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
+  return _mean(logp, mask)
+
+
+def _mean(x: jax.Array, mask: Array) -> jax.Array:
+  """The mean of x[B, T] over the mask, f32[B]; 0 where it is empty."""
+  return jnp.where(mask, x, 0.0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)

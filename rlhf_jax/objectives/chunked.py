@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from rlhf_jax.packing import Packing
 from rlhf_jax.positions import put_at, take_at
 
 
@@ -20,7 +21,7 @@ class ChunkedLogits(NamedTuple):
   """
 
   hidden: jax.Array
-  """[..., T, d], aligned with the tokens it predicts; [B, N, d] with `at`."""
+  """[..., T, d], aligned with the tokens it predicts; [B, N, d] with `at`, [R, M, d] where it is a `Packing`."""
   unembed: Callable[[jax.Array], jax.Array]
   """Function [..., d] -> f32[..., V], soft cap included."""
   chunk: int
@@ -29,8 +30,9 @@ class ChunkedLogits(NamedTuple):
   """Temperature, a scalar, that divides the logits."""
   support: ArrayLike | None = None
   """u8[..., T, ceil(V / 8)], a bit for each token that has a probability; None for all (see `truncated_logits`)."""
-  at: jax.Array | None = None
-  """i32[B, N], the positions whose hidden states these are (see `rlhf_jax.positions`); None for all T."""
+  at: jax.Array | Packing | None = None
+  """i32[B, N], the positions whose hidden states these are (see `rlhf_jax.positions`), or the packing of the rows; None
+  for all T."""
   length: int = 0
   """Number of tokens T in a row, where `at` is given."""
   missing: jax.Array | None = None
@@ -39,7 +41,7 @@ class ChunkedLogits(NamedTuple):
   @property
   def shape(self) -> tuple[int, ...]:
     """The shape [..., T, d] of the hidden states of all positions."""
-    return self.hidden.shape if self.at is None else (len(self.hidden), self.length, self.hidden.shape[-1])
+    return self.hidden.shape if self.at is None else (len(self.at), self.length, self.hidden.shape[-1])
 
   def __truediv__(self, temperature: ArrayLike) -> "ChunkedLogits":
     """The logits at a sampling temperature, as for an array."""
@@ -54,7 +56,7 @@ class ChunkedLogits(NamedTuple):
       return self
     on, missing = jnp.asarray(mask) != 0, None
     if self.at is not None:
-      missing = on & ~put_at(jnp.ones(self.at.shape, bool), self.at, self.length)
+      missing = on & ~put_at(jnp.ones(self.hidden.shape[:-1], bool), self.at, self.length)
       on = take_at(on, self.at)
     hidden = jnp.where(on[..., None], self.hidden, jnp.zeros((), self.hidden.dtype))
     return self._replace(hidden=hidden, missing=missing)

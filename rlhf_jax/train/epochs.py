@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from rlhf_jax.packing import Packing
+from rlhf_jax.stage import Transport
 from rlhf_jax.train.mesh import sent
+from rlhf_jax.train.packed_rows import fill, pack_passes
+from rlhf_jax.train.processes import host
 from rlhf_jax.train.rl_metrics import GAP
 from rlhf_jax.train.speed import count_tokens
 from rlhf_jax.train.update import Metrics, Update
@@ -30,6 +34,7 @@ def run_epochs(
   epochs: int = 1,
   minibatches: int = 1,
   seed: tuple[int, int],
+  transport: Transport | None = None,
 ) -> tuple[TrainState, Experience, dict[str, Any]]:
   """Takes `epochs` times `minibatches` updates on the rows of a rollout, shuffled in each epoch by (*seed, epoch).
 
@@ -51,18 +56,20 @@ def run_epochs(
   start = time.perf_counter()
   size = len(rollout.tokens)
   orders = [_order(size, minibatches, (*seed, epoch)) for epoch in range(epochs)]
+  packings, full = packed(rollout, orders, transport)
   with sent():
-    experience, metrics = experience_of(state, rollout, orders[0])
+    experience, metrics = experience_of(state, rollout.replace(at=packings[0]), orders[0])
   pooled: Metrics = {}
   found: dict[str, Any] = {}
-  for order in orders:
+  for order, packing in zip(orders, packings, strict=True):
     with sent():
-      rows = _minibatches(experience, order, weights)
+      rows = _minibatches(experience.replace(at=packing), order, weights)
     for minibatch, shares in rows:
       state, part = update(state, minibatch, shares)
       gap = {name: part.pop(name) for name in GAP if name in part}
       pooled = _pool(pooled, part) if pooled else part
-      found = found or {**gap, **_first(gap), **metrics, **learner_counts(experience, start, epochs)}
+      counts = {} if found else {**learner_counts(experience, start, epochs), **full}
+      found = found or {**gap, **_first(gap), **metrics, **counts}
   found["seconds/update"] = time.perf_counter() - start - found["seconds/scoring"]
   return state, experience, {**found, **pooled}
 
@@ -78,6 +85,21 @@ def _order(size: int, minibatches: int, seed: tuple[int, ...]) -> np.ndarray:
   lie."""
   rows = np.arange(size) if minibatches == 1 else np.random.default_rng(seed).permutation(size)
   return rows.astype(np.int32).reshape(minibatches, -1)
+
+
+def packed(
+  rollout: Rollout, orders: Sequence[np.ndarray], transport: Transport | None, group: int = 1
+) -> tuple[list[Any], dict[str, float]]:
+  """(`Rollout.at` of each pass over the rows, {"tokens/fill"}): packings, where packing saves rows.
+
+  orders, group: as in `pack_passes`. Without a transport, or without `Rollout.at`, nothing is packed.
+  """
+  if transport is None or rollout.at is None or isinstance(rollout.at, Packing):
+    return [rollout.at] * len(orders), {}
+  tokens, mask = host((rollout.tokens, rollout.mask))
+  packings = pack_passes(tokens, mask, orders, rollout.at.shape[1], transport, group)
+  full = {"tokens/fill": fill(mask, packings[0] if packings else None)}
+  return packings or [rollout.at] * len(orders), full
 
 
 _pool = jax.jit(pool)  # one by one, the additions of an update's metrics would take as long as a small update

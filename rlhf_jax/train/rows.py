@@ -17,20 +17,24 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from rlhf_jax.objectives import score_energy, token_logprobs, truncated_logits
+from rlhf_jax.packing import Packing
 from rlhf_jax.positions import only
 from rlhf_jax.stage import Transport
-from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, specs
+from rlhf_jax.train.mesh import ROWS, make_mesh, put_rows, row_devices, specs
 from rlhf_jax.types import Params, nothing, pool, pool_over
 
 Tree = TypeVar("Tree")
 Part = Callable[..., tuple[Any, Any]]
 
 
-def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[..., Any]:
-  """`call(params, *rows) -> results` of `function(params, *rows) -> results`, over all devices and in microbatches.
+def by_rows(function: Callable[..., Any], transport: Transport, *, in_order: bool = False) -> Callable[..., Any]:
+  """`call(params, *rows, order=None) -> results` of `function(params, *rows) -> results`, over all devices and in
+  microbatches.
 
-  rows and results are trees of arrays [N, ...], for any N; a row's results depend on nothing of other rows. It is to be
-  called inside of a jitted function, with parameters that are placed by `shardings`.
+  rows and results are trees of arrays [N, ...], for any N; a row's results depend on nothing of other rows. With order,
+  i32[minibatches, rows], a permutation of the N rows, rows that are packed for these minibatches of an update are read
+  as they are, and their results are put back in their places; all rows are with in_order. It is to be called inside of
+  a jitted function, with parameters that are placed by `shardings`.
   """
   mesh = make_mesh(transport)
 
@@ -40,12 +44,18 @@ def by_rows(function: Callable[..., Any], transport: Transport) -> Callable[...,
       return function(params, *rows)
     return join_rows(jax.lax.map(lambda part: function(params, *part), split_rows(rows, count)))
 
-  def call(params, *rows):
+  def at_once(params, *rows):
     total = _length(rows)
     rows = pad_rows(rows, mesh, transport.microbatches)
     cut = PartitionSpec(ROWS)
     results = _on_each(local, mesh, (specs(mesh, params, ROWS), *[cut] * len(rows)), cut)(params, *rows)
     return jax.tree.map(lambda x: x[:total], results) if _length(results) > total else results
+
+  def call(params, *rows, order=None):
+    if order is None or len(order) == 1 or not (in_order or any(isinstance(x, Packing) for x in _structures(rows))):
+      return at_once(params, *rows)
+    parts = jax.lax.map(lambda part: at_once(params, *part), jax.tree.map(lambda x: jnp.asarray(x)[order], rows))
+    return jax.tree.map(lambda x: x[jnp.argsort(order.ravel())], join_rows(parts))
 
   return call
 
@@ -55,28 +65,23 @@ def make_logprobs(apply: Callable[..., Any], temperature: ArrayLike, transport: 
 
   They are log-probs of `apply(params, tokens) -> logits` at the sampling temperature, in nats, 0 outside of the mask.
   at[B, N] are the positions of the mask, as in a `Rollout`; where they are given, `apply` gets them by name. support is
-  that of `truncated_logits`. With order, i32[minibatches, rows], a permutation of the B rows, the rows are read as
-  these minibatches of an update are, and their results are put back in their places.
+  that of `truncated_logits`.
   """
 
   def of_rows(params, tokens, mask, at, support):
     logits = truncated_logits(apply(params, tokens, **only(at)) / temperature, support)
     return token_logprobs(logits, tokens, mask=mask)
 
-  read = by_rows(of_rows, transport)
+  read = by_rows(of_rows, transport, in_order=True)
 
   def logprobs(params, tokens, mask, at=None, support=None, order=None):
-    rows = (tokens, mask, at, support)
-    if order is None or len(order) == 1:
-      return read(params, *rows)
-    parts = jax.lax.map(lambda part: read(params, *part), jax.tree.map(lambda x: jnp.asarray(x)[order], rows))
-    return join_rows(parts)[jnp.argsort(order.ravel())]
+    return read(params, tokens, mask, at, support, order=order)
 
   return logprobs
 
 
 def make_energies(apply: Callable[..., Any], temperature: ArrayLike, transport: Transport) -> Callable[..., jax.Array]:
-  """`energies(params, rollout) -> f32[B, T]`, those of `score_energy`, read as by `by_rows`."""
+  """`energies(params, rollout, order=None) -> f32[B, T]`, those of `score_energy`, read as by `by_rows`."""
 
   def energies(params, rollout):
     logits = truncated_logits(apply(params, rollout.tokens, **only(rollout.at)) / temperature, rollout.support)
@@ -129,10 +134,8 @@ def in_microbatches(part: Part, microbatches: int) -> Part:
 
 def pad_rows(rows: Tree, mesh: Mesh, microbatches: int) -> Tree:
   """Rows of zeros at the end of arrays [N, ...], so that all devices have equally many, and all their microbatches."""
-  devices = mesh.shape["data"] * mesh.shape["fsdp"]
-  each = -(-_length(rows) // devices)
-  parts = _parts(each, microbatches)
-  missing = devices * parts * -(-each // parts) - _length(rows)
+  size = rows_at_once(_length(rows), mesh, microbatches)
+  missing = size * parts_of(_length(rows), mesh, microbatches) - _length(rows)
   if not missing:
     return rows
 
@@ -157,9 +160,25 @@ def join_rows(rows: Tree) -> Tree:
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
 
 
+def parts_of(rows: int, mesh: Mesh, microbatches: int) -> int:
+  """The number of parts that rows are cut into: those of all devices, and of each device its microbatches."""
+  devices = row_devices(mesh)
+  return devices * _parts(-(-rows // devices), microbatches)
+
+
+def rows_at_once(rows: int, mesh: Mesh, microbatches: int) -> int:
+  """The number of rows in each part of `rows` rows, the last parts padded (see `pad_rows`)."""
+  return -(-rows // parts_of(rows, mesh, microbatches))
+
+
 def _parts(rows: int, microbatches: int) -> int:
   """The number of microbatches of one device, which has as few rows in each as `microbatches` of them would."""
   return -(-rows // -(-rows // microbatches)) if rows else 1
+
+
+def _structures(rows: Any) -> list[Any]:
+  """The packings and the arrays in a tree."""
+  return jax.tree.leaves(rows, is_leaf=lambda x: isinstance(x, Packing))
 
 
 def _length(rows: Any) -> int:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from rlhf_jax import data
 from rlhf_jax.models import (
   PLATFORM,
+  Attention,
   DecoderConfig,
   LanguageModel,
   UnsupportedModelError,
@@ -77,14 +78,18 @@ def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
   # One device reads its weights as they are; a hook would have the backward pass gather, and so compute, them anew.
   gather = _gather(config, transport.gradient_dtype) if mesh.shape["fsdp"] > 1 else None
   scan = is_scanned(config.num_layers, transport, found)
-  attention = transport.attention
-  if attention == "auto":
-    attention = "chunked" if found == "cpu" else "xla"
   try:
-    model = language_model(config, transport.remat, attention, scan, gather)
+    model = language_model(config, transport.remat, select_attention(transport), scan, gather)
   except UnsupportedModelError as error:
     raise ConfigError(f"config.transport.attention: {error}") from error
   return with_lazy_logits(model, transport.logits_chunk)
+
+
+def select_attention(transport: Transport) -> Attention:
+  """The attention of the transport on the mesh's devices."""
+  if transport.attention != "auto":
+    return transport.attention
+  return "chunked" if make_mesh(transport).devices.flat[0].platform == "cpu" else "xla"
 
 
 def is_scanned(num_layers: int, transport: Transport, platform: str) -> bool:
@@ -111,7 +116,7 @@ def with_lazy_logits(model: LanguageModel, chunk: int) -> LanguageModel:
   """
 
   def logits(params, hidden, tokens, at):
-    at = None if at is None else jnp.asarray(at)
+    at = jax.tree.map(jnp.asarray, at)
     return ChunkedLogits(hidden, model.unembedding(params), chunk, at=at, length=tokens.shape[1])
 
   def apply(params, tokens, segments=None, at=None):

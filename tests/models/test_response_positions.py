@@ -7,6 +7,8 @@ import pytest
 
 from rlhf_jax.models import add_lora, language_model, layer, stack_layers
 from rlhf_jax.models.attention import attend
+from rlhf_jax.packing import pack
+from rlhf_jax.positions import put_at
 from tests.models.test_stacked import FAMILIES, REMAT, SEGMENTS, TOKENS, close, config_of, with_head
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -39,6 +41,37 @@ def test_every_family_has_the_numbers_of_the_whole_forward(family):
   params = with_head(config_of(family))
   whole = loss_and_gradients(language_model(config_of(family)), params, segments, None)
   close(loss_and_gradients(language_model(config_of(family), REMAT[family]), params, segments, AT), whole)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_the_numbers_of_rows_in_packed_rows(family):
+  """Logits and values of the tokens behind a prompt, and scores of whole sequences, with their gradients."""
+  lengths, skipped = np.array([5, 4, 9]), np.array([2, 1, 3])
+  asked = (np.arange(10) > skipped[:, None]) & (np.arange(10) <= lengths[:, None])
+  params = with_head(config_of(family))
+  params["head"]["likelihood"] = jnp.float32(0.5)
+
+  def results(model, params, predicted, scored):
+    logits, values = model.apply_with_value(params, TOKENS, None, predicted)
+    logits = logits if predicted is None else put_at(logits, predicted, 10)
+    logits, values = jnp.where(asked[..., None], logits, 0), jnp.where(asked, values, 0)
+    alone = jnp.where(asked, model.value(params, TOKENS, None, predicted), 0)
+    return logits, values, alone, model.score(params, TOKENS, asked, scored)
+
+  def loss(params, model, *at):
+    found = results(model, params, *at)
+    return sum(jnp.sum(jnp.sin(x)) for x in found), found
+
+  parts = [[np.arange(3)]]
+  (predicted,) = pack(lengths, skipped, parts, width=9, room=8, size=3)
+  (scored,) = pack(lengths + 1, skipped, parts, width=11, room=10, size=3)
+  assert predicted.rows == scored.rows == 2
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+  whole = step(params, language_model(config_of(family)), None, None)
+  close(step(params, language_model(config_of(family), REMAT[family]), predicted, scored), whole)
+  if family in ("llama", "gemma2"):
+    stacked = jax.jit(lambda params: results(language_model(config_of(family), scan=True), params, predicted, scored))
+    close(stacked(stack_layers(params)), whole[0][1])
 
 
 def test_stacked_layers_and_adapters():

@@ -20,6 +20,7 @@ from rlhf_jax.stage import Transport
 from rlhf_jax.train import by_rows, init_state, make_logprobs, make_measure, make_update, place, policy_and_value
 from rlhf_jax.train.comparisons import pair_weights, sum_to_one
 from rlhf_jax.train.mesh import using_devices
+from rlhf_jax.train.packed_rows import pack_passes
 from rlhf_jax.train.workspace import select_model
 from rlhf_jax.types import Batch, Experience, Preferences
 
@@ -74,7 +75,7 @@ def of_policy(stage):
     alone, both = {"policy": policy(model)}, {"policy": policy(model), "value": with_head(model, policy(model))}
     batch, tokens = experience(), np.asarray(token_weights(MASK))
     if stage == "reinforce":
-      apply = functools.partial(ppo._apply, model, False)
+      apply, _ = policy_and_value(model, shared_trunk=False)
       return reinforce.make_loss(apply, value_coef=0.5, entropy_coef=0.1, temperature=0.7), both, batch, MASK / ROWS
     if stage == "rloo":
       rows = np.full(ROWS, 1 / ROWS, np.float32)
@@ -175,14 +176,17 @@ def flat(tree):
   return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def three_steps(transport, case, form, picked=False):
+def three_steps(transport, case, form, picked=False, packed=False):
   """(metrics and gradients of the first step, parameters after three) on the host.
 
-  picked: whether forwards are of the positions of the mask alone.
+  picked: whether forwards are of the positions of the mask alone. packed: whether they are of packed rows.
   """
   model = select_model(CONFIG, transport)
   loss_fn, params, batch, weights = case(model)
   batch = batch.replace(at=positions_of(batch.mask)) if picked else batch
+  if packed:
+    (packing,) = pack_passes(batch.tokens, batch.mask, [np.arange(len(batch.mask))[None]], LENGTH - 1, transport)
+    batch = batch.replace(at=packing)
   params = stack_layers(params) if form == "scanned" else params
   update = make_update(loss_fn, DESCENT, transport)
   state = place(init_state(params, DESCENT), transport)
@@ -212,6 +216,36 @@ def test_a_mesh_takes_the_steps_of_one_device(stage, mesh, form):
     for found, there, what in zip((metrics, gradients, params), expected, ("metric", "gradient", "weight"), strict=True)
   ]
   print(f"{stage} {mesh} {form}: metrics {worst[0]:.1e}, gradients {worst[1]:.1e}, parameters {worst[2]:.1e}")
+
+
+def four_times(stage):
+  """The case of a stage with four times the rows, so that every device has some to pack."""
+
+  def case(model):
+    loss_fn, params, batch, weights = STAGES[stage](model)
+    batch, weights = jax.tree.map(lambda x: np.concatenate([x] * 4), (batch, weights))
+    return loss_fn, params, batch, weights / 4
+
+  return case
+
+
+@pytest.mark.parametrize(
+  "stage, mesh, form",
+  [
+    ("grpo", "fsdp8", "scanned"), ("ppo", "data2fsdp2tensor2", "unrolled"), ("ppo_shared", "pmap", "unrolled"),
+    pytest.param("rloo", "tensor4data2", "scanned", marks=pytest.mark.slow),
+    pytest.param("reinforce", "data8", "unrolled", marks=pytest.mark.slow),
+    pytest.param("ppo", "fsdp8", "scanned", marks=pytest.mark.slow),
+    pytest.param("grpo", "pmap", "unrolled", marks=pytest.mark.slow),
+  ],
+)  # fmt: skip
+def test_packed_rows_take_the_steps_of_rows(stage, mesh, form):
+  """On a mesh, with two microbatches and logits in chunks, against one device that reads a row for each sequence."""
+  found = three_steps(Transport(microbatches=2, logits_chunk=5, **MESHES[mesh]), four_times(stage), form, packed=True)
+  with using_devices(jax.devices()[:1]):
+    expected = three_steps(Transport("jit", 1, 1), four_times(stage), form)
+  for a, b, what in zip(found, expected, ("metric", "gradient", "weight"), strict=True):
+    close(a, b, what)
 
 
 def evaluated(transport, form, *at):

@@ -13,6 +13,7 @@ from decoder_families import FAMILIES, config_of
 from rlhf_jax.algorithms import grpo
 from rlhf_jax.models import add_lora, stack_layers
 from rlhf_jax.objectives import importance_weights
+from rlhf_jax.packing import Packing
 from rlhf_jax.reduce import token_weights
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import (
@@ -37,9 +38,9 @@ TRAINER, SAMPLER = (SimpleNamespace(logp=logp, importance=None) for logp in ("tr
 needs_devices = pytest.mark.skipif(jax.device_count() != 8, reason="needs eight devices")
 
 
-def rollout(rows=12, length=14, words=17):
+def rollout(rows=12, length=14, words=17, lengths=LENGTHS):
   tokens = np.random.default_rng(0).integers(3, words, (rows, length)).astype(np.int32)
-  mask = (np.arange(length) >= 4) & (np.arange(length) < 4 + LENGTHS[:rows, None])
+  mask = (np.arange(length) >= 4) & (np.arange(length) < 4 + np.resize(lengths, (rows, 1)))
   at = np.broadcast_to(np.arange(4, length), (rows, length - 4))  # as a sampler records them
   return Rollout(tokens, mask, np.where(mask, np.float32(-2.5), np.float32(0)), np.ones(rows, bool), at=at)
 
@@ -57,12 +58,18 @@ def on_one_device(*arguments, **settings):
 
 
 def first_step(config, transport=ONE, settings=TRAINER, *, minibatches=3, temperature=0.7, form=lambda x: x, rows=12,
-  truncates=False,
+  truncates=False, packs=False, shares=False,
 ):  # fmt: skip
-  """The metrics of a step of GRPO whose policy is its reference, one epoch at a learning rate of 0."""
+  """The metrics of a step of GRPO whose policy is its reference, one epoch at a learning rate of 0.
+
+  packs: whether responses are so short that two sequences at least stand in every row that the models read. shares:
+  whether all prompts are the same one.
+  """
   model = select_model(config, transport)
   params = jax.tree.map(lambda x: x * (2.0 if x.ndim > 1 else 1.0), jax.jit(model.init)(jax.random.key(0)))
-  sampled = rollout(rows, words=config.vocab_size)
+  sampled = rollout(rows, words=config.vocab_size, lengths=1 + LENGTHS % 3 if packs else LENGTHS)
+  if shares:
+    sampled = sampled.replace(tokens=np.where(np.arange(14) < 4, sampled.tokens[:1], sampled.tokens))
   if truncates:
     sampled = sampled.replace(support=support_of(sampled, config.vocab_size))
   loss_fn = grpo.make_loss(
@@ -81,8 +88,9 @@ def first_step(config, transport=ONE, settings=TRAINER, *, minibatches=3, temper
   state = place(init_state(policy, optax.sgd(0.0)), transport)
   _, experience, metrics = run_epochs(
     update, state, sampled, lambda state, *rest: experience_of(state.params, reference, *rest), token_weights,
-    minibatches=minibatches, seed=(0, 0),
+    minibatches=minibatches, seed=(0, 0), transport=transport if packs else None,
   )  # fmt: skip
+  assert isinstance(experience.at, Packing) == packs and (not packs or experience.at.shares == shares)
   return to_floats(metrics), experience
 
 
@@ -94,8 +102,9 @@ def is_exact(metrics):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_starts_from_a_ratio_of_one(family, dtype):
-  is_exact(on_one_device(config_of(family, dtype=dtype))[0])
+@pytest.mark.parametrize("packs", [False, True], ids=["rows", "packed"])
+def test_every_family_starts_from_a_ratio_of_one(family, dtype, packs):
+  is_exact(on_one_device(config_of(family, dtype=dtype), packs=packs)[0])
 
 
 @needs_devices
@@ -108,19 +117,29 @@ def test_every_family_starts_from_a_ratio_of_one(family, dtype):
   ],
   ids=["fsdp", "fsdp and tensor", "microbatches", "remat", "chunks", "pmap"],
 )  # fmt: skip
-def test_on_eight_devices(settings, dtype):
+@pytest.mark.parametrize("packs", [False, True], ids=["rows", "packed"])
+def test_on_eight_devices(settings, dtype, packs):
   if dtype == "bfloat16" and (settings.get("kind") == "pmap" or settings.get("tensor")):
     pytest.skip("pmap takes no options of the compiler; XLA on CPUs cannot sum bfloat16 along tensor")
   transport = Transport(**{"kind": "jit", "microbatches": 1} | settings)
   # A product of few rows or columns may become part of another kernel, which rounds otherwise: these are none.
   config = config_of("llama", dtype=dtype, d_model=64, vocab_size=96, tied=False)
-  is_exact(first_step(config, transport, minibatches=1)[0])
+  is_exact(first_step(config, transport, minibatches=1, packs=packs, rows=32 if packs else 12)[0])
 
 
 @pytest.mark.parametrize("rows, minibatches", [(2, 1), (12, 1), (12, 6), (12, 12), (10, 5)])
 def test_every_number_of_rows(rows, minibatches):
   for temperature in (1.0, 0.3):
     is_exact(on_one_device(config_of("qwen3"), rows=rows, minibatches=minibatches, temperature=temperature)[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_responses_behind_one_prompt(dtype):
+  is_exact(on_one_device(config_of("llama", dtype=dtype), packs=True, shares=True)[0])
+  if jax.device_count() == 8:
+    transport = Transport("jit", 8, 1, data=1)
+    config = config_of("llama", dtype=dtype, d_model=64, vocab_size=96, tied=False)
+    is_exact(first_step(config, transport, minibatches=1, packs=True, shares=True, rows=32)[0])
 
 
 def test_adapters_and_a_truncated_softmax():
@@ -135,8 +154,10 @@ def test_adapters_and_a_truncated_softmax():
   assert metrics["policy/ratio_max"] == 1 and metrics["policy/approx_kl"] == 0
   assert metrics["kl/reference"] != 0  # the reference is the base
   is_exact(on_one_device(config, form=stack_layers)[0])
-  metrics, experience = on_one_device(config, truncates=True)
-  assert metrics["policy/ratio_max"] == 1 and metrics["policy/approx_kl"] == 0
+  is_exact(on_one_device(config, form=stack_layers, packs=True)[0])
+  for packs in (True, False):
+    metrics, experience = on_one_device(config, truncates=True, packs=packs)
+    assert metrics["policy/ratio_max"] == 1 and metrics["policy/approx_kl"] == 0
   whole = on_one_device(config)[1]
   left_out = (experience.logp - whole.logp)[
     np.asarray(experience.mask)

@@ -1,6 +1,7 @@
 """The programs of a stage with abstract arguments: the stage's own functions, as its `run` builds and calls them.
 
 An algorithm's `build(config, model, transport, steps)` returns its compiled functions, for `run` and for this module.
+Rows are full, so that none are packed (`rlhf_jax.packing`): a step of shorter responses takes less.
 """
 
 from __future__ import annotations
