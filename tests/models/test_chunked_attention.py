@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from rlhf_jax.models import add_lora, chunked_attention, decoder, language_model, stack_layers
 from rlhf_jax.models.attention import attend
 from rlhf_jax.models.chunked_attention import Seen
-from tests.models.test_response_positions import AT, results
+from tests.models.test_response_positions import AT, loss_and_gradients
 from tests.models.test_stacked import FAMILIES, REMAT, SEGMENTS, TOKENS, close, config_of, equations, with_head
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -30,6 +30,15 @@ def small_chunks(monkeypatch):
 def inputs(dtype="float32", dim=8, length=LENGTH):
   keys = jax.random.split(jax.random.key(0), 3)
   return [4 * jax.random.normal(key, (2, length, n, dim), dtype) for key, n in zip(keys, (4, 2, 2), strict=True)]
+
+
+def near(found, expected):
+  """Equal to 1e-5 of the largest number of each array."""
+
+  def one(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * float(np.abs(theirs).max()))
+
+  jax.tree.map(one, found, expected)
 
 
 def seen_by(window=0, segments=None, length=LENGTH):
@@ -59,12 +68,12 @@ def test_attention_is_that_of_all_scores_at_once(window, packed, softcap):
   expected = with_gradients(lambda *arrays: attend(*arrays, visible, **settings), *inputs())
   by_chunks = functools.partial(chunked_attention.chunked_attention, **settings)
   found = with_gradients(lambda *arrays: by_chunks(*arrays, seen, window=window), *inputs())
-  close(found, expected)
+  near(found, expected)
   if packed:
     promised_nothing = with_gradients(lambda *arrays: by_chunks(*arrays, seen), *inputs())
-    close(promised_nothing, expected)
+    near(promised_nothing, expected)
     over_lanes = jax.vmap(lambda *arrays: by_chunks(*(x[None] for x in arrays), window=window)[0])
-    close(with_gradients(lambda *arrays: over_lanes(*arrays, seen), *inputs()), expected)
+    near(with_gradients(lambda *arrays: over_lanes(*arrays, seen), *inputs()), expected)
 
 
 def test_bfloat16_is_as_exact_as_all_scores_at_once():
@@ -82,7 +91,7 @@ def test_bfloat16_is_as_exact_as_all_scores_at_once():
     assert error[0] <= 1.5 * error[1] + 1e-3
 
 
-@pytest.mark.parametrize("window, packed, run", [(0, False, 21), (0, True, 11), (5, False, 11)])
+@pytest.mark.parametrize("window, packed, run", [(0, False, 21), (0, True, 10), (5, False, 11)])
 def test_pairs_of_chunks_that_see_nothing_are_not_computed(window, packed, run):
   """21 of 36 pairs are not in the future; of these, run pairs are in the window and of one sequence."""
   visible, seen = seen_by(window, PACKED[:1] if packed else None)
@@ -120,7 +129,7 @@ def test_devices_with_rows_and_heads_of_their_own():
   heads = jax.NamedSharding(mesh, PartitionSpec("rows", None, "heads"))
   arrays = jax.device_put(inputs(), heads)
   expected = with_gradients(lambda *arrays: attend(*arrays, visible, scale=SCALE), *inputs())
-  close(with_gradients(lambda *arrays: cut(*arrays, seen), *arrays), expected)
+  near(with_gradients(lambda *arrays: cut(*arrays, seen), *arrays), expected)
 
 
 @functools.cache
@@ -133,20 +142,14 @@ def segments_of(family):
   return SEGMENTS if family in ("llama", "gemma2", "gpt2") else None
 
 
-def loss_and_gradients(model, params, segments, at):
-  def loss(params):
-    found = results(model, params, segments, at)
-    return sum(jnp.sum(jnp.sin(x)) for x in found), found
-
-  return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_the_same_numbers(family, monkeypatch):
-  """Scanned layers, and the queries of some positions in an order of their own."""
+  """The queries of some positions in an order of their own, and scanned layers."""
   monkeypatch.setattr(chunked_attention, "CHUNK", 3)
   params, model = with_head(config_of(family)), language_model(config_of(family), REMAT[family], "chunked")
   close(loss_and_gradients(model, params, segments_of(family), AT), whole(family))
+  if family not in ("llama", "gemma2"):  # scans are made of the same layers in all
+    return
   loss, gradients = whole(family)
   scanned = loss_and_gradients(model, stack_layers(params), segments_of(family), None)
   close(scanned, (loss, stack_layers(gradients)))

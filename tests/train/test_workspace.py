@@ -39,11 +39,15 @@ def test_a_model_with_chunked_logits_gives_the_same_log_probs(segments):
 
 def test_the_transport_chooses():
   transport = Transport("jit", 1, 1)
-  plain = language_model(CONFIG, "none", "xla")
+  auto = "chunked" if jax.default_backend() == "cpu" else "xla"
+  plain = language_model(CONFIG, "none", auto)
   assert select_model(CONFIG, transport) is with_lazy_logits(plain, 0)
   remat = dataclasses.replace(transport, remat="full", layers="unrolled")
-  assert select_model(CONFIG, remat) is with_lazy_logits(language_model(CONFIG, "full", "xla"), 0)
+  assert select_model(CONFIG, remat) is with_lazy_logits(language_model(CONFIG, "full", auto), 0)
   assert select_model(CONFIG, dataclasses.replace(transport, logits_chunk=4)) is with_lazy_logits(plain, 4)
+  for attention in ("xla", "chunked"):
+    chosen = select_model(CONFIG, dataclasses.replace(transport, attention=attention))
+    assert chosen is with_lazy_logits(language_model(CONFIG, "none", attention), 0)
 
 
 @pytest.mark.parametrize(
