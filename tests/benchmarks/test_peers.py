@@ -287,9 +287,9 @@ def run_script(*arguments, out: Path) -> dict:
 
 @pytest.mark.slow
 def test_a_small_comparison_runs(tmp_path):
-  options = ["--small", "--rounds", "1", "--cores", "1", "--part", "sft", "--part", "grpo", "--part", "greedy"]
+  options = ["--small", "--rounds", "1", "--cores", "1", "--part", "sft", "--part", "greedy"]
   found = run_script("benchmarks/peers.py", *options, out=tmp_path / "out.json")
-  assert list(found) == ["sft, 1", "grpo, 1", "greedy, 1"]
+  assert list(found) == ["sft, 1", "greedy, 1"]
   for key, part in found.items():
     for library, contender in COMPARISONS[key.partition(",")[0]].contenders.items():
       result = part["contenders"][library]
