@@ -114,9 +114,9 @@ def test_contenders_take_turns_and_errors_stay_in_the_results(monkeypatch, tmp_p
   assert found[TORCH] == {"error": "ended with status 1: broken"}
   assert found[TRL]["error"].startswith("does other work: loss of step 1 is 5 in the place of 9")
   assert "wall" not in found[TRL] and len(said) == 2
-  assert found[OURS]["wall"] == found[JIT]["wall"] == [round(1 / 3, 4)] * 2
-  turns = [turn for turn in FakeLive.turns if turn.endswith(" 3")]
-  assert turns == ["ours 3", "bare_jit 3"] * 2
+  assert found[OURS]["wall"] == found[JIT]["wall"] == [0.5] * 2
+  turns = [turn for turn in FakeLive.turns if not turn.endswith("closed")]
+  assert turns == ["ours 2", "trl_trainers 2", "bare_jit 2", *["ours 2", "bare_jit 2"] * 2]  # first the warm-up
   assert FakeLive.turns.count("careful_torch closed") == 1
 
 
