@@ -86,8 +86,8 @@ SMALL = Sizes(TINY, 256, 8, (2,), 32, 8, (2, 4), (32, 32, 4))
 
 
 def attention() -> str:
-  """The attention of the platform: fused where there is one."""
-  return {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend(), "xla")
+  """The attention of the platform: its fused kernel where it has one."""
+  return {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend(), "auto")
 
 
 def matmul_peak(size: int) -> float:

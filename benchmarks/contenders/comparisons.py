@@ -84,13 +84,13 @@ COMPARISONS: dict[str, Comparison] = {
   "sft": Comparison(
     "SFT",
     {OURS: _ours("sft"), TRL: _trl("sft"), TUNIX: _tunix("sft"), TORCH: _torch("sft"), JIT: _jit("sft")},
-    3,
+    2,
     (Goal(TRL, 2.2), Goal(TUNIX, 1.5), Goal(TORCH, 1.0), Goal(JIT, 0.95)),
   ),
   "reward_model": Comparison(
     "Reward model",
     {OURS: _ours("reward_model"), TRL: _trl("reward_model"), TORCH: _torch("reward_model"), JIT: _jit("reward_model")},
-    3,
+    2,
     (Goal(TRL, 1.5), Goal(TORCH, 1.3), Goal(JIT, 0.95)),
   ),
   "dpo": Comparison(
@@ -103,18 +103,18 @@ COMPARISONS: dict[str, Comparison] = {
       TORCH: _torch("dpo"),
       JIT: _jit("dpo"),
     },
-    2,
+    1,
     (Goal(TRL, 2.5), Goal(f"{TRL}, reference once", 0.0), Goal(TUNIX, 0.0), Goal(TORCH, 0.0), Goal(JIT, 0.95)),
   ),
   "grpo": Comparison(
     "GRPO, 4 prompts of 4",
     {OURS: _ours("grpo"), TRL: _trl("grpo"), TUNIX: _tunix("grpo")},
-    2,
+    1,
     (Goal(TRL, 1.9), Goal(TUNIX, 1.8)),
     sampled=True,
   ),
   "rloo": Comparison(
-    "RLOO, 4 prompts of 4", {OURS: _ours("rloo"), TRL: _trl("rloo")}, 2, (Goal(TRL, 2.1),), sampled=True
+    "RLOO, 4 prompts of 4", {OURS: _ours("rloo"), TRL: _trl("rloo")}, 1, (Goal(TRL, 2.1),), sampled=True
   ),
   "ppo": Comparison(
     "PPO",

@@ -35,7 +35,7 @@ def config(directory: Path, mode: str) -> dict[str, Any]:
     seed=0,
     tokenizer=f"{directory}/tokenizer.json",
     model=dict(path=f"{directory}/model", dtype=work.read_shape(directory)["dtype"]),
-    transport=dict(kind="jit", fsdp=1, microbatches=1, logits_chunk=0, remat="none", attention="xla"),
+    transport=dict(kind="jit", fsdp=1, microbatches=1),
     stages=(*STAGES, "work"),
     base=dict(algorithm="rlhf_jax.algorithms.import_model"),
     reward_model=reward_model,

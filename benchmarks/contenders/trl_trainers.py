@@ -20,7 +20,10 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTr
 from contenders import work
 from contenders.gate import Gate, threads
 
-COPIES = 256  # of the rows in a pass of supervised learning, as a data set of more than one batch
+# Copies of the rows in a pass of supervised learning, as a data set of many batches; fewer where all of them are scored
+# before the first step.
+COPIES = {"dpo_precomputed": 8}
+MANY = 256
 STEPS = 10**6
 GENERATION: list[float] = []  # seconds of PPO's calls of the generation in this step
 
@@ -80,7 +83,7 @@ def main(directory: Path, mode: str) -> None:
     | {kind: tokenizer.decode(row[f"{kind}_ids"][:-1]) for kind in ("chosen", "rejected")}
     for row in work.rows(directory)
   ]
-  pairs, settings = texts[: work.BATCH] * COPIES, {**common, "max_steps": STEPS}
+  pairs, settings = texts[: work.BATCH] * COPIES.get(mode, MANY), {**common, "max_steps": STEPS}
   ordered = {**settings, "train_sampling_strategy": "sequential"}
   passing: dict[str, Any] = dict(processing_class=tokenizer, callbacks=[Passing(mode)])
   if mode == "sft":

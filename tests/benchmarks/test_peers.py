@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -114,9 +115,9 @@ def test_contenders_take_turns_and_errors_stay_in_the_results(monkeypatch, tmp_p
   assert found[TORCH] == {"error": "ended with status 1: broken"}
   assert found[TRL]["error"].startswith("does other work: loss of step 1 is 5 in the place of 9")
   assert "wall" not in found[TRL] and len(said) == 2
-  assert found[OURS]["wall"] == found[JIT]["wall"] == [round(1 / 3, 4)] * 2
-  turns = [turn for turn in FakeLive.turns if turn.endswith(" 3")]
-  assert turns == ["ours 3", "bare_jit 3"] * 2
+  assert found[OURS]["wall"] == found[JIT]["wall"] == [0.5] * 2
+  turns = [turn for turn in FakeLive.turns if not turn.endswith("closed")]
+  assert turns == ["ours 2", "trl_trainers 2", "bare_jit 2", *["ours 2", "bare_jit 2"] * 2]  # first the warm-up
   assert FakeLive.turns.count("careful_torch closed") == 1
 
 
@@ -280,16 +281,18 @@ def test_requirements_have_the_versions_of_the_page():
 
 
 def run_script(*arguments, out: Path) -> dict:
-  done = subprocess.run([sys.executable, *arguments, "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+  own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # without the tests' many devices
+  command = [sys.executable, *arguments, "--out", str(out)]
+  done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   return json.loads(out.read_text())
 
 
 @pytest.mark.slow
 def test_a_small_comparison_runs(tmp_path):
-  options = ["--small", "--rounds", "1", "--cores", "1", "--part", "sft", "--part", "grpo", "--part", "greedy"]
+  options = ["--small", "--rounds", "1", "--cores", "1", "--part", "sft", "--part", "greedy"]
   found = run_script("benchmarks/peers.py", *options, out=tmp_path / "out.json")
-  assert list(found) == ["sft, 1", "grpo, 1", "greedy, 1"]
+  assert list(found) == ["sft, 1", "greedy, 1"]
   for key, part in found.items():
     for library, contender in COMPARISONS[key.partition(",")[0]].contenders.items():
       result = part["contenders"][library]
