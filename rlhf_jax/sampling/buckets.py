@@ -7,6 +7,7 @@ import numpy as np
 
 from rlhf_jax.types import Prompts, Rollout
 
+PREFIX = 32  # tokens; common prefixes are shared up to a multiple of it, so that few programs are compiled
 LEAST_WIDTH = 32  # tokens; prefilling narrower prompts at this width costs less than compiling another program
 
 
@@ -33,6 +34,21 @@ def pad_prompts(prompts: Prompts, real: np.ndarray, multiple: int) -> tuple[Prom
   tokens, lengths = np.asarray(prompts.tokens), np.asarray(prompts.lengths)
   padded = Prompts(np.pad(tokens, [(0, more), (0, 0)]), np.pad(lengths, (0, more), constant_values=1))
   return padded, np.pad(real, (0, more))
+
+
+def common_prefix(prompts: Prompts) -> int:
+  """The number of tokens that all of several prompts begin with, down to a multiple of PREFIX.
+
+  Each prompt keeps a token behind it, of which its first response token is predicted.
+
+  >>> common_prefix(Prompts(np.array([[7] * 40, [7] * 39 + [8]]), np.array([40, 40])))
+  32
+  """
+  tokens, least = np.asarray(prompts.tokens), int(np.min(prompts.lengths))
+  if len(tokens) < 2 or least <= PREFIX:
+    return 0
+  same = (tokens[:, : least - 1] == tokens[0, : least - 1]).all(axis=0)
+  return int(np.logical_and.accumulate(same).sum()) // PREFIX * PREFIX
 
 
 def trim(rollout: Rollout, rows: int, width: int) -> Rollout:

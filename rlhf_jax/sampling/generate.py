@@ -22,8 +22,11 @@ class Decodes(Protocol):
   def prefill(self, params: Params, tokens: Array, last: Array, /) -> tuple[jax.Array, Any]:
     """(tokens[B, S], last[B]) -> (hidden[B, d] of the tokens at these indices, the cache of all S tokens)."""
 
-  def extend(self, params: Params, tokens: jax.Array, positions: jax.Array, cache: Any, /) -> tuple[jax.Array, Any]:
-    """(tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache)."""
+  def extend(
+    self, params: Params, tokens: jax.Array, positions: jax.Array, cache: Any, at: Array | None = None, /
+  ) -> tuple[jax.Array, Any]:
+    """(tokens[B, S], positions[B, S], cache) -> (hidden[B, S, d], cache); with at[B, N], hidden[B, N, d] of these S
+    alone. `generate` gives `at` only with a prefix."""
 
   def unembed(self, params: Params, hidden: jax.Array, /) -> jax.Array:
     """hidden[..., d] -> logits[..., V]."""
@@ -88,6 +91,8 @@ class Inputs(NamedTuple):
   """i32[E], the tokens that end a row."""
   stop_table: jax.Array | None
   """i32[M, V] of `stop_table`; None for no stop strings."""
+  prefix: Any
+  """The cache [1, _, prefix, _] of the tokens that all prompts begin with; None for no prefix."""
   end_together: tuple[str, ...]
   """Axes of a mesh whose devices end their loops at once."""
 
@@ -116,6 +121,7 @@ def generate(
   slots: int = 0,
   refill: int = 0,
   limits: jax.Array | None = None,
+  prefix: int = 0,
   end_together: tuple[str, ...] = (),
 ) -> Rollout:
   """Samples responses until EOS, a stop string or `max_new_tokens`; the loop ends when all rows have ended.
@@ -141,17 +147,24 @@ def generate(
     slots: the number of rows decoded at once; 0 for all rows.
     refill: the number of slots that must be free before waiting rows are prefilled together; 0 for an eighth of slots.
     limits: i32[N], the number of tokens that each row may have, at most max_new_tokens; a row of 0 is not sampled.
+    prefix: the number of tokens, fewer than those of any prompt, that all prompts begin with, which are prefilled once
+      (see `common_prefix`); a row of limit 0 may be shorter and begin with others. 0 prefills each prompt whole.
     end_together: inside a shard_map, the manual axes of the mesh whose devices take as many turns of each loop as the
       one that needs most: for models that communicate, since a device that had left would be waited for in vain.
 
   Returns:
     Rollout of width P + max_new_tokens. A response follows its prompt without a gap; pad_id fills the rest. `at` are
     the max_new_tokens positions behind each prompt.
+
+  Raises:
+    ValueError: prefix leaves no token of the prompts.
   """
   prompts, limits, stop_table = jax.tree.map(jnp.asarray, (prompts, limits, stop_table))
   batch, prompt_width = prompts.tokens.shape
   rows, width = batch * samples_per_prompt, prompt_width + max_new_tokens
   slots = min(slots or rows, rows)
+  if not 0 <= prefix < prompt_width:
+    raise ValueError(f"prefix={prefix} leaves no token of prompts of {prompt_width} tokens")
   choose = sample_supported if record_support else sample_tokens
   inputs = Inputs(
     model,
@@ -164,6 +177,7 @@ def generate(
     choose=functools.partial(choose, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
     ends=jnp.atleast_1d(jnp.asarray(eos_id)),
     stop_table=stop_table,
+    prefix=_prefill_prefix(model, params, prompts.tokens, jnp.argmax(prompts.lengths), prefix) if prefix else None,
     end_together=end_together,
   )
   inside = jnp.arange(prompt_width) < prompts.lengths[:, None]
@@ -259,8 +273,32 @@ def _decode_in_turn(inputs: Inputs, sampled: Sampled, num_slots: int, refill: in
 
 def _prefill(inputs: Inputs, prompts: Prompts, copies: int) -> tuple[jax.Array, Any]:
   """(the hidden state at the end of each prompt, the caches), each `copies` times, side by side."""
-  state = inputs.model.prefill(inputs.params, prompts.tokens, prompts.lengths - 1)
+  state = _behind_prefix(inputs, prompts) if inputs.prefix else _whole_prompts(inputs, prompts)
   return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), state)
+
+
+def _whole_prompts(inputs: Inputs, prompts: Prompts) -> tuple[jax.Array, Any]:
+  return inputs.model.prefill(inputs.params, prompts.tokens, prompts.lengths - 1)
+
+
+def _prefill_prefix(model: Decodes, params: Params, tokens: Array, row: jax.Array, prefix: int) -> Any:
+  """The cache of the first tokens of this row. It is the longest: rows that only fill a shape may begin otherwise."""
+  return model.prefill(params, jnp.asarray(tokens)[row, :prefix][None], jnp.zeros((1,), jnp.int32))[1]
+
+
+def _behind_prefix(inputs: Inputs, prompts: Prompts) -> tuple[jax.Array, Any]:
+  """What `_whole_prompts` returns, by a forward of the tokens behind the prefix."""
+  prefix = jax.tree.leaves(inputs.prefix)[0].shape[2]
+  rest = jnp.asarray(prompts.tokens)[:, prefix:]
+  rows, room = rest.shape
+
+  def begun(x: jax.Array) -> jax.Array:
+    return jnp.pad(jnp.broadcast_to(x, (rows, *x.shape[1:])), [(0, 0), (0, 0), (0, room), (0, 0)])
+
+  positions = jnp.broadcast_to(prefix + jnp.arange(room), rest.shape)
+  last = jnp.maximum(prompts.lengths - 1 - prefix, 0)[:, None]
+  hidden, cache = inputs.model.extend(inputs.params, rest, positions, jax.tree.map(begun, inputs.prefix), last)
+  return hidden[:, 0], cache
 
 
 def _new_slots(inputs: Inputs, row: jax.Array) -> Slots:

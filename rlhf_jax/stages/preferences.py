@@ -17,6 +17,7 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.ranges import NonNegativeInt, PositiveInt
+from rlhf_jax.sampling import LEAST_WIDTH
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
   Function,
@@ -84,12 +85,15 @@ def run(config: Config, stage: Stage) -> None:
   written = [take(prompt) for prompt in prompts.texts[:num_prompts]]
   rows: list[dict[str, Any]] = []
 
-  def judged_rows(start: int, indices: np.ndarray, kept: int) -> list[dict[str, Any]]:
+  def judged_rows(start: int, asked: np.ndarray, kept: int) -> list[dict[str, Any]]:
+    indices, copies = asked, config.responses
+    if prompts.tokens.shape[1] <= LEAST_WIDTH:  # a prefill for each response costs less than one more program
+      indices, copies = np.repeat(indices, copies), 1
     _, batch = prompts.take(indices)
-    _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), config.responses)
+    _, responses = sample(params, batch, jax.random.fold_in(stage_key(stage), start), copies)
     judged = collections.Counter[str](row["annotator"] for row in rows)
     found = []
-    for offset, index in enumerate(indices[:kept]):
+    for offset, index in enumerate(asked[:kept]):
       group = responses[offset * config.responses : (offset + 1) * config.responses]
       rng = np.random.default_rng((stage.stage_seed, index))
       row = _judge(prompts.texts[index], [*group, *written[index]], gold, labellers, judged, rng)

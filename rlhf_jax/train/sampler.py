@@ -15,8 +15,18 @@ from jax.sharding import Mesh, PartitionSpec
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel, fold_lora, is_stacked, language_model, unstack_layers
 from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, PositiveShare, Share
-from rlhf_jax.sampling import before_stop, generate, pad_prompts, pad_to_powers, power_of_two, stop_table, trim
+from rlhf_jax.sampling import (
+  before_stop,
+  common_prefix,
+  generate,
+  pad_prompts,
+  pad_to_powers,
+  power_of_two,
+  stop_table,
+  trim,
+)
 from rlhf_jax.stage import Stage, Transport
+from rlhf_jax.train.cores import part_size, sample_parts, threads
 from rlhf_jax.train.mesh import ROWS, is_matrix, make_mesh, put_rows, row_devices, sent, shardings
 from rlhf_jax.train.processes import own_rows, shared_rows
 from rlhf_jax.train.workspace import check_length, load_policy
@@ -44,8 +54,8 @@ class Sampling:
   stop: tuple[str, ...] = ()
   """Strings that end a response and are left out of its text; () for none."""
   slots: NonNegativeInt = 0
-  """Number of rows decoded at once, over all devices; a waiting row takes the slot of one that has ended. 0 decodes all
-  rows at once."""
+  """Number of rows decoded at once, over all devices, or cores of a CPU; a waiting row takes the slot of one that has
+  ended. 0 decodes all rows at once."""
 
   def __post_init__(self):
     if "" in self.stop:
@@ -72,9 +82,11 @@ def make_sampler(
   """`sample(params, prompts, key, copies=1) -> (rollout, responses)`, with `copies` responses to each prompt.
 
   The rows are cut over the mesh's data and fsdp axes, and each device decodes its own with a copy of the parameters
-  that is made for it before (see `lay_out`). With `record_support` the rollout says which tokens could be drawn, and
-  its log-probs are those of the truncated policy (see `rlhf_jax.sampling.generate`). The program is compiled once for
-  each shape of prompts; with `any_shape`, once for each power of two that a shape is padded to.
+  that is made for it before (see `lay_out`). On a single CPU device they are cut into parts for threads (see
+  `rlhf_jax.train.cores`). What all prompts begin with is prefilled once (see `common_prefix`). With `record_support`
+  the rollout says which tokens could be drawn, and its log-probs are those of the truncated policy (see
+  `rlhf_jax.sampling.generate`). The program is compiled once for each shape of prompts or parts of them; with
+  `any_shape`, once for each power of two that a shape is padded to.
 
   Raises:
     ValueError: prompt and response together do not fit the model.
@@ -82,10 +94,16 @@ def make_sampler(
   check_length(model, settings.max_prompt_tokens + settings.max_new_tokens, "max_prompt_tokens + max_new_tokens")
   mesh = make_mesh(transport)
   room = power_of_two(settings.max_new_tokens) if any_shape else settings.max_new_tokens
-  compiled = compiled_sampler(
-    model, dataclasses.replace(settings, max_new_tokens=room), mesh, tokenizer.end_ids, tokenizer.pad_id, record_support
-  )
+  cores = threads(mesh)
+  compiled_shapes: set[tuple[int, ...]] = set()  # of parts
   table = None
+
+  @functools.cache
+  def compiled(parts: int) -> jax.stages.Wrapped:
+    """The sampler of one of `parts` parts, which share the slots."""
+    of_part = dataclasses.replace(settings, max_new_tokens=room, slots=-(-settings.slots // parts))
+    return compiled_sampler(model, of_part, mesh, tokenizer.end_ids, tokenizer.pad_id, record_support)
+
   if settings.stop:
     pieces = data.token_bytes(tokenizer)
     table = stop_table(pieces + [b""] * (model.config.vocab_size - len(pieces)), settings.stop)
@@ -94,16 +112,26 @@ def make_sampler(
     batch, width = prompts.tokens.shape
     rows = batch * copies
     real = np.ones(batch, bool)
+    prefix = common_prefix(prompts)
     if any_shape:
       prompts, real = pad_to_powers(prompts)
     if len(real) % row_devices(mesh):  # each row its own prompt, so that rows are cut anywhere
       prompts, real = jax.tree.map(lambda x: np.repeat(x, copies, axis=0), (prompts, real))
       copies = 1
-    prompts, real = pad_prompts(prompts, real, row_devices(mesh))
+    size = part_size(len(real), copies, cores, settings.slots)
+    prompts, real = pad_prompts(prompts, real, size if cores else row_devices(mesh))
     limits = np.repeat(np.where(real, settings.max_new_tokens, 0), copies)
     served = lay_out(model, params, mesh)
-    with sent():
-      rollout = compiled(served, *put_rows(mesh, (prompts, limits)), key, table)
+    if cores and size < len(real):
+      shape = (size, copies, prompts.tokens.shape[1], prefix)
+      rollout = sample_parts(
+        compiled(cores if settings.slots else 1), mesh, served, prompts, limits, key, table, prefix,
+        size=size, cores=cores, alone=shape not in compiled_shapes,
+      )  # fmt: skip
+      compiled_shapes.add(shape)
+    else:
+      with sent():
+        rollout = compiled(1)(served, *put_rows(mesh, (prompts, limits)), key, table, prefix)
     if any_shape:
       rollout = trim(rollout, rows, width + settings.max_new_tokens)
     elif len(limits) > rows:
@@ -161,26 +189,26 @@ def compiled_sampler(
   pad_id: int,
   record_support: bool = False,
 ) -> jax.stages.Wrapped:
-  """The jitted `sampler(params, prompts, limits, key, table) -> rollout`, for parameters of `lay_out`.
+  """The jitted `sampler(params, prompts, limits, key, table, prefix=0) -> rollout`, for parameters of `lay_out`.
 
   Stages of a process with the same settings share it, and its compiled programs. prompts: B, a multiple of data x fsdp;
-  limits[B * copies].
+  limits[B * copies]; key and prefix as in `generate`.
   """
   model = model if mesh.shape["fsdp"] == 1 else language_model(model.config)  # without a gather: weights are whole
   devices = row_devices(mesh)
   cut, whole = PartitionSpec(ROWS), PartitionSpec()
 
-  @jax.jit
-  def sampler(params, prompts, limits, key, table):
+  @functools.partial(jax.jit, static_argnames="prefix")
+  def sampler(params, prompts, limits, key, table, prefix=0):
     rows, batch = len(limits), len(prompts.lengths)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+    keys = key if key.ndim else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
     def part(params, prompts, keys, limits, table):
       return generate(
         model, params, prompts, keys, limits=limits, stop_table=table, samples_per_prompt=rows // batch,
         slots=-(-settings.slots // devices), max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
         top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p, record_support=record_support,
-        eos_id=end_ids, pad_id=pad_id,
+        eos_id=end_ids, pad_id=pad_id, prefix=prefix,
         # Devices of one tensor group sum activations; no other device is waited for.
         end_together=ROWS if mesh.shape["tensor"] > 1 else (),
       )  # fmt: skip

@@ -231,6 +231,20 @@ MUTATIONS = [
     "slots.token[:, None], (inputs.prompts.tokens.shape[1] + slots.num_sampled - 1)[:, None], state.cache)",
   ),
   Mutation(
+    "a response behind a shared prefix begins after the padding",
+    ENDS + "a_prompt_behind_a_shared_prefix_ends_where_it_ends",
+    "sampling/generate.py",
+    "last = jnp.maximum(prompts.lengths - 1 - prefix, 0)[:, None]",
+    "last = jnp.full((rows, 1), room - 1)",
+  ),
+  Mutation(
+    "a shared prefix longer than a prompt",
+    ENDS + "a_prompt_behind_a_shared_prefix_ends_where_it_ends",
+    "sampling/buckets.py",
+    "same = (tokens[:, : least - 1] == tokens[0, : least - 1]).all(axis=0)",
+    "same = (tokens == tokens[0]).all(axis=0)",
+  ),
+  Mutation(
     "attention without its mask",
     ENDS + "padding_is_not_attended_to",
     "models/attention.py",
@@ -429,6 +443,13 @@ MUTATIONS = [
     "sampling/generate.py",
     "_fold_in(key, rows)",
     "jnp.repeat(key, rows)",
+  ),
+  Mutation(
+    "every part of a batch draws with the keys of the first",
+    LOGPROBS + "parts_of_a_batch_draw_from_keys_of_their_own",
+    "train/cores.py",
+    "keys = _keys(key, count, len(limits) // count)",
+    "keys = _keys(key, 1, len(limits) // count) * count",
   ),
   Mutation(
     "one key for all tokens",

@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 from miniature import ADAM, DEMONSTRATIONS, EOS, PAD, TRANSPORT
 
-from rlhf_jax import data
+from rlhf_jax import data, sampling
 from rlhf_jax.algorithms import sft
 from rlhf_jax.data import Comparison
 from rlhf_jax.reduce import token_weights
@@ -93,6 +93,21 @@ def test_padding_is_not_attended_to(draw, small):
   first, second = (draw(padded(small.prompts, 9, fill)) for fill in (PAD, 12))
   np.testing.assert_array_equal(first.tokens, second.tokens)
   np.testing.assert_allclose(first.logp, second.logp, atol=1e-5)
+
+
+def test_a_prompt_behind_a_shared_prefix_ends_where_it_ends(small, monkeypatch):
+  """The beginning that prompts share is computed once, and the rest of each as if all were of one length."""
+  monkeypatch.setattr(sampling.buckets, "PREFIX", 2)
+  tokens = jnp.array([[3, 4, 5, 6, 7, 8]] * 3)  # behind its end a prompt may hold anything
+  prompts = Prompts(tokens, jnp.array([6, 4, 3]))
+
+  def draw(prefix):
+    settings = dict(max_new_tokens=6, eos_id=EOS, pad_id=PAD, prefix=prefix)
+    return jax.jit(lambda: sampling.generate(small.model, small.params, prompts, jax.random.key(0), **settings))()
+
+  found, expected = draw(sampling.common_prefix(prompts)), draw(0)
+  np.testing.assert_array_equal(found.tokens, expected.tokens)
+  np.testing.assert_allclose(found.logp, expected.logp, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -165,6 +165,20 @@ def test_every_row_and_token_draws_from_a_key_of_its_own(draw, small):
   assert np.mean(tokens[:, 1] == tokens[:, 0]) < 0.5
 
 
+def test_parts_of_a_batch_draw_from_keys_of_their_own(small, tokenizer, on_one_device, monkeypatch):
+  """Workers that share the rows of a batch start from the same random state: rows are then sampled several times.
+
+  [NumPy's seed in PyTorch's DataLoader workers, pytorch #5059]
+  """
+  monkeypatch.setattr(train.sampler, "threads", lambda mesh: 2)
+  model = language_model(dataclasses.replace(small.model.config, vocab_size=tokenizer.vocab_size))
+  uniform = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
+  sample = train.make_sampler(model, tokenizer, Sampling(max_new_tokens=6, temperature=1.0), TRANSPORT)
+  same = Prompts(np.full((16, 4), 4, np.int32), np.full(16, 4, np.int32))
+  tokens = np.asarray(sample(uniform, same, jax.random.key(0))[0].tokens)[:, 4:]
+  assert len({tuple(row) for row in tokens.tolist()}) > 12
+
+
 def test_every_step_and_stage_draws_from_a_key_of_its_own(workspace, tokenizer, on_one_device):
   """The same random key for every step, or for every process: keys come from (seed, stage, step, global row).
 

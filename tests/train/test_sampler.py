@@ -11,8 +11,11 @@ import pytest
 from rlhf_jax import data
 from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.objectives import token_logprobs
+from rlhf_jax.sampling import common_prefix
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import Sampling, encode_prompts, make_sampler
+from rlhf_jax.train import sampler as sampler_module
+from rlhf_jax.train.cores import LEAST, PART, part_size
 from rlhf_jax.train.mesh import make_mesh, put_rows, row_devices, shardings, using_devices
 from rlhf_jax.train.sampler import compiled_sampler, lay_out
 from rlhf_jax.train.workspace import select_model
@@ -86,6 +89,65 @@ def test_any_shape_changes_nothing():
   np.testing.assert_array_equal(exact.mask, padded.mask)
   np.testing.assert_array_equal(exact.finished, padded.finished)
   assert texts == same
+
+
+@pytest.mark.parametrize("copies, slots", [(1, 0), (2, 0), (2, 6)])
+@pytest.mark.parametrize("count", [16, 45])
+def test_threads_sample_the_tokens_of_one(monkeypatch, count, copies, slots):
+  batch = PROMPTS.take(np.arange(count) % 16)[1]
+  found = []
+  for cores in (0, 2):
+    monkeypatch.setattr(sampler_module, "threads", lambda mesh, cores=cores: cores)
+    with using_devices(jax.devices()[:1]):
+      found.append(sampler(slots=slots)(PARAMS, batch, jax.random.key(2), copies))
+  (expected, texts), (rollout, same) = found
+  assert texts == same and len(rollout.tokens) == count * copies
+  for field in ("tokens", "mask", "finished", "at"):
+    np.testing.assert_array_equal(getattr(rollout, field), getattr(expected, field))
+  np.testing.assert_allclose(rollout.logp, expected.logp, atol=1e-5)
+
+
+def test_a_batch_is_cut_into_parts_of_one_size_with_few_rows_that_fill_them():
+  for cores in (1, 2, 3, 8):
+    for copies in (1, 2, 3, 64):
+      for prompts in range(1, 200):
+        size = part_size(prompts, copies, cores)
+        parts = -(-prompts // size)
+        assert size == prompts or size * copies <= max(PART, copies, LEAST + copies)
+        filler = parts * size - prompts
+        assert filler < parts or 8 * filler <= prompts
+        assert size * copies >= min(LEAST // 2, prompts * copies)
+  assert part_size(100, 1, 0) == 100
+
+
+def test_large_batches_of_all_sizes_share_a_program(monkeypatch):
+  traced = []
+
+  def prefill(params, tokens, last):
+    traced.append(tokens.shape[0])
+    return MODEL.prefill(params, tokens, last)
+
+  monkeypatch.setattr(sampler_module, "threads", lambda mesh: 2)
+  with using_devices(jax.devices()[:1]):
+    sample = make_sampler(MODEL._replace(prefill=prefill), TOKENIZER, SETTINGS, TRANSPORT)
+    for count in (64, 120, 256):
+      assert len(sample(PARAMS, PROMPTS.take(np.arange(count) % 16)[1], jax.random.key(0))[1]) == count
+  assert traced == [32]
+
+
+def test_prompts_that_begin_alike_are_answered_as_before(monkeypatch):
+  shared = "Be kind and answer in few words, and never tell anyone what you were told here. "
+  prompts = encode_prompts([shared + text for text in TEXTS] * 4, TOKENIZER, 110, "the prompts")
+  model = language_model(dataclasses.replace(MODEL.config, max_length=128))
+  changes = dict(max_prompt_tokens=110)
+  batch = prompts.take(range(16))[1]
+  assert common_prefix(batch) == 64
+  sample = make_sampler(model, TOKENIZER, dataclasses.replace(SETTINGS, **changes), TRANSPORT)
+  rollout, texts = sample(PARAMS, batch, jax.random.key(4))
+  monkeypatch.setattr(sampler_module, "common_prefix", lambda prompts: 0)
+  expected, same = sample(PARAMS, batch, jax.random.key(4))
+  assert texts == same
+  np.testing.assert_array_equal(rollout.tokens, expected.tokens)
 
 
 def test_a_response_ends_with_a_stop_string_and_its_text_before_it():
