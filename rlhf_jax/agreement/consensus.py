@@ -175,8 +175,8 @@ def noisy_bradley_terry(
   2 / K each; a tie counts half for either order.
 
   A tie draws the scores together, but scores that are fitted hardly ever come out equal. A pair is therefore decided as
-  a tie where that label has at least as much support as each order, an annotator's vote counting by reliability (0 where
-  it is negative) and gold ranks with theirs; otherwise the scores decide.
+  a tie where that label has at least as much support as each order: an annotator's vote counts by reliability, 0 where
+  that is negative, and the gold ranks by theirs. Otherwise the scores decide.
 
   start: a model to begin the search from. exclude: indices of annotators whose judgements are left out, and whose
   reliability is then the prior's 1.
