@@ -259,6 +259,6 @@ def _head_to_head(battles: Battles, standings: list[Standing]) -> list[tuple[str
 
 def _short(names: list[str]) -> tuple[str, ...]:
   """The names without the directories that all of them share."""
-  shared = os.path.commonprefix([name.rpartition("/")[0] + "/" for name in names]) if len(names) > 1 else ""
+  shared = os.path.commonprefix([name[: name.rfind("/") + 1] for name in names]) if len(names) > 1 else ""
   cut = shared.rfind("/") + 1
   return tuple(name[cut:] for name in names)

@@ -103,7 +103,7 @@ def test_the_controlled_board_is_statsmodels_logit(no_prior):
 
 
 def test_length_control_takes_away_what_length_won(no_prior):
-  """Two equal models, one with longer responses, judged by length: the raw board prefers it, the controlled does not."""
+  """Two equal models, one with longer responses, judged by length: the controlled board is even."""
   rng = np.random.default_rng(1)
   longer = rng.normal(4, 10, 2000)
   won = (rng.random(2000) < 1 / (1 + np.exp(-2 * np.tanh(longer / np.sqrt(np.mean(longer**2)))))).astype(float)
