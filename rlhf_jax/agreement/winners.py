@@ -183,11 +183,10 @@ def board(battles: Battles, *, resamples: int = RESAMPLES, seed: int = 0) -> Boa
         controlled_win_rate=estimate("full", lambda theta, i=i: _expected(theta, num)[i]),
       )
     )
-  tie = float(np.exp(raw[-1])) if (battles.outcome == 0.5).any() else 0.0
   position = slope(num, "the order of display is not recorded")
   length = slope(num + 1, "all responses have one length")
   standings.sort(key=lambda standing: -(standing.rating.value or 0.0))
-  return Board(standings, _head_to_head(battles, standings), tie, position, length, typical)
+  return Board(standings, _head_to_head(battles, standings), float(np.exp(raw[-1])), position, length, typical)
 
 
 def fit_davidson(
@@ -195,13 +194,15 @@ def fit_davidson(
 ) -> np.ndarray:
   """(slopes of d on x f64[B, D], log nu): f64[D + 1], the maximum a posteriori under N(0, PRIOR_SD^2), by Newton.
 
-  weight: of the battles, f64[B]; their own by default. start: where the search begins. Where nothing ties, nu is 0 in
-  the model, and the last number is 0 and without meaning.
+  weight: of the battles, f64[B]; their own by default. start: where the search begins. Where nothing ties, log nu is
+  -inf.
   """
   weight = battles.weight if weight is None else weight
   won, tied = battles.outcome - 0.5, battles.outcome == 0.5
   ties = bool(tied.any())
-  theta = np.zeros(x.shape[1] + 1) if start is None else start
+  theta = np.zeros(x.shape[1] + 1)
+  if start is not None:
+    theta[:] = np.where(np.isfinite(start), start, 0.0)
   precision = np.eye(len(theta)) / PRIOR_SD**2
   for _ in range(100):
     half, nu = 0.5 * (x @ theta[:-1]), np.exp(theta[-1]) if ties else 0.0
@@ -220,7 +221,7 @@ def fit_davidson(
     theta = theta + step / max(1.0, np.abs(step).max())
     if np.abs(step).max() < 1e-6:
       break
-  return theta
+  return theta if ties else np.append(theta[:-1], -np.inf)
 
 
 def _designs(battles: Battles) -> tuple[np.ndarray, np.ndarray, float]:
@@ -240,7 +241,7 @@ def _ratings(theta: np.ndarray, num: int) -> np.ndarray:
 def _expected(theta: np.ndarray, num: int) -> np.ndarray:
   """The mean share f64[M] that each model is expected to win against each of the others, a tie counting half."""
   d = theta[:num, None] - theta[None, :num]
-  nu = np.exp(theta[-1]) if theta[-1] else 0.0
+  nu = np.exp(theta[-1])
   share = (np.exp(d / 2) + nu / 2) / (np.exp(d / 2) + nu + np.exp(-d / 2))
   return (share.sum(1) - 0.5) / (num - 1)
 
