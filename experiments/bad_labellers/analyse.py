@@ -36,10 +36,10 @@ from rlhf_jax.writing import write_figure
 
 LENGTH = 64  # tokens of prompt and response, one more than the longest
 JUDGES = 3
-HELD_OUT = 400  # items whose gold order a head is measured on
+HELD_OUT = 200  # items whose gold order a head is measured on
 PRIOR_SD = 0.3  # of a weight of the head, in logits per standard deviation of a feature; chosen on seeds 1000 to 1004
 CROWDS = {"30 % bad": {**SOUND, **BAD}, "half bad": HALF_BAD}
-SIZES = (150, 300, 600, 1500)  # judgements
+SIZES = (150, 300, 600, 1050)  # judgements
 ARMS = ("sound", "bad", "weighted", "weights known")
 
 

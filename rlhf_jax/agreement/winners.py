@@ -161,6 +161,8 @@ def board(battles: Battles, *, resamples: int = RESAMPLES, seed: int = 0) -> Boa
     if not drawn[name]:
       return Estimate(value, num=len(items))
     low, high = np.quantile([function(theta) for theta in drawn[name]], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if high - low < 1e-6:  # the same in every resample, as of a model that won everything: the data bound nothing
+      return Estimate(value, num=len(items))
     return Estimate(value, float(low), float(high), len(items))
 
   def estimate(name: str, function) -> Estimate:
