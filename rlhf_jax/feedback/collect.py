@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_jax.data import DataError, Prompt, prompt_of, read_comparisons, read_rows, response_text
+from rlhf_jax.data import DataError, Prompt, Source, prompt_of, read_comparisons, read_rows, renamed_rows, response_text
 from rlhf_jax.feedback.records import Item, Response, make_item, models_of
 from rlhf_jax.feedback.store import Settings, add_records, opened, read_settings
 
@@ -89,9 +89,13 @@ def make_items(
 
 
 def read_clusters(path: str | Path) -> dict[Prompt, str]:
-  """{prompt: cluster} of the rows of a file of prompts that have a "cluster". Raises DataError as `read_rows`."""
-  rows = ((prompt_of(row, f"{path}:{line}"), row.get("cluster")) for line, row in read_rows(path) if row.get("cluster"))
-  return {prompt: str(cluster) for prompt, cluster in rows}
+  """{prompt: cluster} of the rows {"prompt", "cluster"} of a file of prompts; other rows have no cluster.
+
+  Raises:
+    DataError: the file cannot be read, or the prompt of such a row has a wrong type.
+  """
+  rows = renamed_rows(Source(str(path)))
+  return {prompt_of(row, where): str(row["cluster"]) for where, row in rows if row.get("cluster") and "prompt" in row}
 
 
 def read_responses(path: str | Path) -> dict[Prompt, list[Response]]:

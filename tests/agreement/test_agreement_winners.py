@@ -11,7 +11,7 @@ from judgement_samples import judgement, write
 from rlhf_jax.agreement import winners
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
 from rlhf_jax.cli import main
-from rlhf_jax.feedback.collect import Policy, make_items
+from rlhf_jax.feedback.collect import Policy, make_items, read_clusters
 from rlhf_jax.feedback.exchange import read_records, write_records
 from rlhf_jax.feedback.records import Annotator, Item, Response, models_of
 from rlhf_jax.report.report import write_report
@@ -204,6 +204,23 @@ def test_two_stages_and_thirty_judgements_name_the_winner(tmp_path, capsys):
   assert list(models["clusters"]) == ["facts", "sums"]
   page = write_report(run).read_text()
   assert 'id="winners"' in page and "ppo@32" in page and "facts" in page
+
+
+def test_clusters_come_from_the_file_of_prompts(tmp_path):
+  rows = [{"prompt": "Add 1 and 2.", "cluster": "sums"}, {"prompt": "Hi"}, {"instruction": "Say a.", "output": "a"}]
+  path = tmp_path / "p.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "no row\n")
+  assert read_clusters(path) == {"Add 1 and 2.": "sums"}
+
+
+def test_equal_texts_of_two_policies_keep_both_models():
+  def policy(stage):
+    return Policy(lambda prompts, count, seed: [["same"] * count for _ in prompts], {"checkpoint": f"runs/q/{stage}"})
+
+  items, _ = make_items(["Hi"], [policy("sft"), policy("ppo")], 4, 0, {"Hi": [Response("other", {"file": "a.jsonl"})]})
+  same, other = items[0].responses
+  assert models_of(same.source) == ("runs/q/sft", "runs/q/ppo") and models_of(other.source) == ("a.jsonl",)
+  assert [one["checkpoint"] for one in same.source["also"]] == ["runs/q/ppo"]  # once, of two equal samples
 
 
 def test_records_with_models_go_through_every_file(tmp_path):
