@@ -209,7 +209,7 @@ def test_two_stages_and_thirty_judgements_name_the_winner(tmp_path, capsys):
 def test_clusters_come_from_the_file_of_prompts(tmp_path):
   rows = [{"prompt": "Add 1 and 2.", "cluster": "sums"}, {"prompt": "Hi"}, {"instruction": "Say a.", "output": "a"}]
   path = tmp_path / "p.jsonl"
-  path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "no row\n")
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   assert read_clusters(path) == {"Add 1 and 2.": "sums"}
 
 
