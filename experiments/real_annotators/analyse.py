@@ -191,9 +191,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for left, right, study in ((panels[0], panels[1], "squality"), (panels[2], panels[3], "wmt")):
       rows = sorted(result[study]["annotators"], key=lambda row: row["value"])
       _bars(left, [(row["annotator"], row) for row in rows])
-      left.set_title(f"{study}: untied agreement with others")
+      left.set_title(f"{study}: untied agreement", fontsize=9)
       _bars(right, [(row["model"], row["rating"]) for row in reversed(result[study]["systems"])])
-      right.set_title(f"{study}: rating, Elo points")
+      right.set_title(f"{study}: rating, Elo points", fontsize=9)
     write_figure(path, figure)
 
 
