@@ -175,16 +175,16 @@ def board(battles: Battles, *, resamples: int = RESAMPLES, seed: int = 0) -> Boa
   for i, model in enumerate(battles.models):
     own = np.concatenate([battles.outcome[battles.first == i], 1 - battles.outcome[battles.second == i]])
     of_item = np.concatenate([battles.item[battles.first == i], battles.item[battles.second == i]])
+    wins, ties, losses = (int((own == outcome).sum()) for outcome in (1.0, 0.5, 0.0))
     standings.append(
       Standing(
-        model,
-        *(int((own == outcome).sum()) for outcome in (1.0, 0.5, 0.0)),
+        model, wins, ties, losses,
         win_rate=clustered_wilson(own, of_item),
         rating=estimate("raw", lambda theta, i=i: _ratings(theta, num)[i]),
         controlled=estimate("full", lambda theta, i=i: _ratings(theta, num)[i]),
         controlled_win_rate=estimate("full", lambda theta, i=i: _expected(theta, num)[i]),
       )
-    )
+    )  # fmt: skip
   position = slope(num, "the order of display is not recorded")
   length = slope(num + 1, "all responses have one length")
   standings.sort(key=lambda standing: -(standing.rating.value or 0.0))
