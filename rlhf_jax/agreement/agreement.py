@@ -19,6 +19,7 @@ from rlhf_jax.agreement.coefficients import (
   rank_correlations,
   undefined,
 )
+from rlhf_jax.agreement.consensus import count_labels, leading_outcome
 from rlhf_jax.agreement.tables import Pairs, Table
 
 
@@ -142,19 +143,19 @@ def item_disagreement(table: Table, pairs: Pairs) -> np.ndarray:
 
 def _answers(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
   """Answers to the pairs, i64[P]: 0 worse, 1 tie, 2 better; and their counts by unit, i64[U, 3]."""
-  labels = np.round(2 * pairs.outcome).astype(np.int64)
-  counts = np.zeros((pairs.num_units, 3), np.int64)
-  np.add.at(counts, (pairs.unit, labels), 1)
-  return labels, counts
+  return np.round(2 * pairs.outcome).astype(np.int64), count_labels(pairs).astype(np.int64)
 
 
 def _experts(table: Table, pairs: Pairs) -> np.ndarray:
-  """The majority of the experts on each pair, without the annotator of the pair: f64[P], NaN where there is none."""
-  voice = np.where(table.expert[pairs.annotator], 2 * pairs.outcome - 1, 0.0)
-  heard = table.expert[pairs.annotator].astype(np.float64)
-  votes = np.bincount(pairs.unit, voice, pairs.num_units)[pairs.unit] - voice
-  num = np.bincount(pairs.unit, heard, pairs.num_units)[pairs.unit] - heard
-  return np.where(num > 0, 0.5 + 0.5 * np.sign(votes), np.nan)
+  """The label that most experts gave to each pair, without the annotator of the pair: f64[P], NaN without experts.
+
+  A tie where no label leads.
+  """
+  labels, _ = _answers(pairs)
+  mine = table.expert[pairs.annotator].astype(np.float64)
+  votes = count_labels(pairs, mine)[pairs.unit]  # [P, 3]
+  votes[np.arange(len(labels)), labels] -= mine
+  return np.where(votes.sum(1) > 0, leading_outcome(votes), np.nan)
 
 
 def _nominal_alpha(table: Table, pairs: Pairs, shared: np.ndarray) -> Estimate:

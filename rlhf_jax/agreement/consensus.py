@@ -1,5 +1,10 @@
 """One ranking of each item from the judgements of many: majority, Dawid-Skene, and a noisy Bradley-Terry model.
 
+Each of the three first decides every pair of responses: the first is better, the second is, or they tie. A response
+ranks by the mean of its won (1), tied (1/2) and lost (0) pairs (Copeland 1951), which for decisions that make up a
+ranking with ties is that ranking. A tie that was decided is therefore a tie in the ranks of two responses, and in those
+of more unless other pairs tell the two apart.
+
 Dawid-Skene is written out here because crowd-kit, a library that has it, requires transformers and nltk; the tests
 compare with it where it is installed.
 """
@@ -26,7 +31,7 @@ class Consensus:
   scores: np.ndarray
   """Scores of the responses, higher is better within an item: f64[M, K], NaN where nobody judged."""
   ranks: np.ndarray
-  """Ranks by the scores: i64[M, K], 0 is the best, -1 where nobody judged."""
+  """Ranks by the decisions on the pairs: i64[M, K], 0 is the best, equal ranks tie, -1 where nobody judged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +59,27 @@ class NoisyBradleyTerry(Consensus):
 
 
 def majority(table: Table, pairs: Pairs) -> Consensus:
-  """The majority on each pair. A response scores the mean of its won (1), tied (1/2) and lost (0) pairs (Copeland)."""
-  votes = np.bincount(pairs.unit, 2 * pairs.outcome - 1, pairs.num_units)  # [U]
-  return _consensus(_mean_wins(table, pairs, 0.5 + 0.5 * np.sign(votes)))
+  """The label with most votes on each pair, a tie where none leads. A response scores the mean of its decided pairs."""
+  scores = _mean_wins(table, pairs, leading_outcome(count_labels(pairs)))
+  return Consensus(scores, _ranked(scores))
+
+
+def count_labels(pairs: Pairs, weight: np.ndarray | None = None) -> np.ndarray:
+  """f64[U, 3]: the number of votes for each label of a unit, or their weight f64[P]; worse, tie, better."""
+  counts = np.zeros((pairs.num_units, 3))
+  np.add.at(counts, (pairs.unit, np.round(2 * pairs.outcome).astype(np.int64)), 1.0 if weight is None else weight)
+  return counts
+
+
+def leading_outcome(support: np.ndarray) -> np.ndarray:
+  """f64[U, 3], support for worse, tie and better -> f64[U]: 0, 0.5 or 1 for the label with most; 0.5 where none leads.
+
+  Supports that differ by rounding alone are equal.
+  """
+  worse, tie, better = support.T
+  slack = 1e-9 * np.maximum(support.sum(1), 1.0)
+  first, second = better > np.maximum(worse, tie) + slack, worse > np.maximum(better, tie) + slack
+  return np.where(first, 1.0, np.where(second, 0.0, 0.5))
 
 
 def dawid_skene(
@@ -67,7 +90,8 @@ def dawid_skene(
   Each pair is used in both orientations, so that nothing depends on which response is stored first. The truth of gold
   pairs is known. `smoothing` is added to every count of the confusion matrices and of the classes, and a second time to
   the diagonals: without it an annotator with a single label would be estimated to guess. 0 is the paper's maximum
-  likelihood. A response scores its mean probability of being better. EM stops as `expectation_maximisation` does.
+  likelihood. A response scores its mean probability of being better; a pair is decided by its most probable label, and
+  is a tie where no label leads. EM stops as `expectation_maximisation` does.
   """
   num, num_units = len(table.annotators), pairs.num_units
   labels = np.round(2 * pairs.outcome).astype(np.int64)
@@ -86,7 +110,8 @@ def dawid_skene(
   )
   posterior = posterior[:num_units]
   scores = _mean_wins(table, pairs, posterior @ np.array([0.0, 0.5, 1.0]))
-  return DawidSkene(scores, dense_ranks(np.round(scores, 9)), posterior, confusion)
+  ranks = _ranked(_mean_wins(table, pairs, leading_outcome(posterior)))
+  return DawidSkene(scores, ranks, posterior, confusion)
 
 
 def expectation_maximisation(
@@ -149,6 +174,10 @@ def noisy_bradley_terry(
   mean square) ~ N(0, 1). Gold ranks count as one more annotator, of reliability 3. The pairs of a ranking of K weigh
   2 / K each; a tie counts half for either order.
 
+  A tie draws the scores together, but scores that are fitted hardly ever come out equal. A pair is therefore decided as
+  a tie where that label has at least as much support as each order: an annotator's vote counts by reliability, 0 where
+  that is negative, and the gold ranks by theirs. Otherwise the scores decide.
+
   start: a model to begin the search from. exclude: indices of annotators whose judgements are left out, and whose
   reliability is then the prior's 1.
   """
@@ -190,7 +219,8 @@ def noisy_bradley_terry(
   judged = np.zeros(num_scores, bool)
   judged[first], judged[second] = True, True
   scores = np.where(judged, scores, np.nan).reshape(len(table.items), size)
-  return NoisyBradleyTerry(scores, dense_ranks(np.round(scores, 6)), reliability, position, length / scale)
+  ranks = _ranks_with_ties(table, data, scores, np.append(reliability, GOLD_RELIABILITY))
+  return NoisyBradleyTerry(scores, ranks, reliability, position, length / scale)
 
 
 def annotator_weights(table: Table, model: NoisyBradleyTerry) -> dict[str, float]:
@@ -205,6 +235,23 @@ def annotator_weights(table: Table, model: NoisyBradleyTerry) -> dict[str, float
   counts = np.bincount(table.annotator, minlength=len(weights))
   mean = counts @ weights / max(counts.sum(), 1)
   return dict(zip(table.annotators, (weights / mean if mean > 0 else weights).tolist(), strict=True))
+
+
+def _ranks_with_ties(
+  table: Table, data: dict[str, np.ndarray], scores: np.ndarray, reliability: np.ndarray
+) -> np.ndarray:
+  """The ranks i64[M, K] of the noisy Bradley-Terry model; data: of `_with_gold`, reliability: f64[A + 1], gold last."""
+  size = scores.shape[1]
+  key = (data["item"] * size + data["first"]) * size + data["second"]
+  _, where, unit = np.unique(key, return_index=True, return_inverse=True)
+  item, first, second = (data[name][where] for name in ("item", "first", "second"))
+  support = np.zeros((len(where), 3))
+  labels = np.round(2 * data["outcome"]).astype(np.int64)
+  np.add.at(support, (unit, labels), np.maximum(reliability, 0.0)[data["annotator"]])
+  order = np.maximum(support[:, 0], support[:, 2])
+  tied = (support[:, 1] > 0) & (support[:, 1] >= order - 1e-9 * support.sum(1))
+  gap = np.round(scores[item, first] - scores[item, second], 6)
+  return _ranked(_copeland(table, item, first, second, np.where(tied, 0.5, 0.5 + 0.5 * np.sign(gap))))
 
 
 def _with_gold(table: Table, pairs: Pairs) -> dict[str, np.ndarray]:
@@ -236,12 +283,20 @@ def _word_scale(pairs: Pairs) -> float:
 def _mean_wins(table: Table, pairs: Pairs, first_wins: np.ndarray) -> np.ndarray:
   """The mean outcome of a response over its judged pairs, f64[M, K], from the outcomes of the units, f64[U]."""
   units, where = np.unique(pairs.unit, return_index=True)
+  return _copeland(table, pairs.item[where], pairs.first[where], pairs.second[where], first_wins[units])
+
+
+def _copeland(table: Table, item: np.ndarray, first: np.ndarray, second: np.ndarray, wins: np.ndarray) -> np.ndarray:
+  """The mean outcome of a response over U different pairs (item, first, second), each i64[U]: f64[M, K], NaN without.
+
+  wins: outcomes of the pairs for their first response, f64[U].
+  """
   total, count = np.zeros(table.num_words.shape), np.zeros(table.num_words.shape)
-  for column, wins in ((pairs.first, first_wins), (pairs.second, 1 - first_wins)):
-    np.add.at(total, (pairs.item[where], column[where]), wins[units])
-    np.add.at(count, (pairs.item[where], column[where]), 1)
+  for column, outcome in ((first, wins), (second, 1 - wins)):
+    np.add.at(total, (item, column), outcome)
+    np.add.at(count, (item, column), 1)
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _consensus(scores: np.ndarray) -> Consensus:
-  return Consensus(scores, dense_ranks(np.round(scores, 9)))
+def _ranked(scores: np.ndarray) -> np.ndarray:
+  return dense_ranks(np.round(scores, 9))

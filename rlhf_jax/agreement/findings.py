@@ -17,6 +17,7 @@ from rlhf_jax.agreement.agreement import (
 from rlhf_jax.agreement.coefficients import Estimate, undefined
 from rlhf_jax.agreement.screening import DEFAULT, Limits, Verdict, screen
 from rlhf_jax.agreement.tables import Pairs, Table, judgement_table, pairs_of
+from rlhf_jax.agreement.winners import Winners, winners
 from rlhf_jax.feedback.records import Annotator, Item, Judgement
 
 
@@ -56,6 +57,8 @@ class Findings:
   """Ranking of each item by Dawid and Skene."""
   model: consensus.NoisyBradleyTerry
   """Ranking of each item by the noisy Bradley-Terry model."""
+  winners: Winners | None
+  """Boards of the models that gave the responses; None where no judgement compares two known models."""
 
 
 def analyse(
@@ -90,6 +93,7 @@ def analyse(
     majority=consensus.majority(table, pairs),
     dawid_skene=consensus.dawid_skene(table, pairs),
     model=model,
+    winners=winners(table, pairs),
   )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The files of an agreement report.
 
-agreement.json     all numbers; an undefined one is replaced by the reason
+agreement.json     all numbers; an undefined one is replaced by the reason. "models" says who won, null where no
+                   judgement compares two known models
 consensus.jsonl    the ranking of each item by majority, Dawid-Skene and noisy Bradley-Terry, and the scores of the last
 annotators.png, pairs.png, items.png
 """
@@ -15,6 +16,7 @@ import numpy as np
 from rlhf_jax.agreement.coefficients import Estimate
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.plots import plot_annotators, plot_items, plot_pairs
+from rlhf_jax.agreement.winners import Board, Winners
 from rlhf_jax.data import write_rows
 from rlhf_jax.writing import write_bytes
 
@@ -63,6 +65,7 @@ def summary(findings: Findings) -> dict[str, Any]:
   return {
     "judgements": len(table.item),
     "left_out": list(table.left_out),
+    "models": None if findings.winners is None else _winners(findings.winners),
     "group": {name: _json(estimate) for name, estimate in findings.group.items()},
     "annotators": people,
     "pairs": [
@@ -97,6 +100,31 @@ def consensus_rows(findings: Findings) -> list[dict[str, Any]]:
       }
     )
   return rows
+
+
+def _winners(winners: Winners) -> dict[str, Any]:
+  return {
+    "overall": _board(winners.overall),
+    "clusters": {name: _board(board) for name, board in winners.clusters.items()},
+  }
+
+
+def _board(board: Board) -> dict[str, Any]:
+  estimates = ("win_rate", "rating", "controlled", "controlled_win_rate")
+  return {
+    "standings": [
+      {
+        **{name: getattr(standing, name) for name in ("model", "wins", "ties", "losses")},
+        **{name: _json(getattr(standing, name)) for name in estimates},
+      }
+      for standing in board.standings
+    ],
+    "head_to_head": [{"models": [a, b], **_json(share)} for a, b, share in board.head_to_head],
+    "tie": round(board.tie, 4),
+    "position": _json(board.position),
+    "length": _json(board.length),
+    "typical_words": round(board.typical_words, 2),
+  }
 
 
 def _json(estimate: Estimate) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlhf_jax.data import prompt_text
 from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes, ranked_pairs
-from rlhf_jax.feedback.records import UNDONE, UNKNOWN_TIME, Annotator, Item, Judgement, current
+from rlhf_jax.feedback.records import UNDONE, UNKNOWN_TIME, Annotator, Item, Judgement, current, models_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Table:
   """Number of words of a response: f64[M, K], NaN where the item has no such response."""
   gold: np.ndarray
   """Ranks of an item by an expert: i64[M, K], -1 where there is none."""
+  models: tuple[tuple[tuple[str, ...], ...], ...]
+  """Names of the models that gave each response of an item, [M][K or fewer]; () where it is unknown."""
+  clusters: tuple[str, ...]
+  """Cluster of the prompt of an item: [M], "" where it is unknown."""
   annotator: np.ndarray
   """Index of the annotator of a judgement: i64[N]."""
   item: np.ndarray
@@ -119,6 +123,8 @@ def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judg
     prompts=tuple(prompt_text(item.prompt) for item in items),
     num_words=np.array(words, np.float64).reshape(-1, size),
     gold=np.array(gold, np.int64).reshape(-1, size),
+    models=tuple(tuple(models_of(response.source) for response in item.responses) for item in items),
+    clusters=tuple(item.cluster for item in items),
     annotator=np.array([people[judgement.annotator] for judgement, _ in used], np.int64),
     item=np.array([numbers[judgement.item] for judgement, _ in used], np.int64),
     ranks=np.array([_padded(ranks, size, -1) for _, ranks in used], np.int64).reshape(-1, size),

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from rlhf_jax.agreement.coefficients import Estimate
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.screening import KEEP, SET_ASIDE, WATCH
 
@@ -28,7 +29,13 @@ def print_findings(findings: Findings, console: Console | None = None) -> None:
   )
   for note in table.left_out:
     console.print(f"Left out: {note}.")
-  for grid in (_group_grid(findings), _people_grid(findings), _habits_grid(findings), *_pairs_grid(findings)):
+  for grid in (
+    *_winner_grids(findings),
+    _group_grid(findings),
+    _people_grid(findings),
+    _habits_grid(findings),
+    *_pairs_grid(findings),
+  ):
     console.print(grid)
   console.print(_items_grid(findings))
   _print_screening(findings, console)
@@ -39,6 +46,39 @@ def _grid(title: str, *columns: str) -> Grid:
   for i, column in enumerate(columns):
     grid.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
   return grid
+
+
+def _winner_grids(findings: Findings) -> list[Grid | str]:
+  """Who won: the board of all prompts, then the win rates in each cluster of prompts."""
+  if findings.winners is None:
+    return []
+  overall = findings.winners.overall
+  columns = ("model", "won", "tied", "lost", "win rate", "rating", "rating, controlled", "win rate, controlled")
+  title = "\nWho won (ratings on Elo's scale, mean 1000; controlled: responses of one length in one place)"
+  grid = _grid(title, *columns)
+  for one in overall.standings:
+    counts = [str(count) for count in (one.wins, one.ties, one.losses)]
+    ratings = [_points(one.rating), _points(one.controlled)]
+    row = (*counts, one.win_rate.text(True), *ratings, one.controlled_win_rate.text(True))
+    grid.add_row(_printable(one.model), *row)
+  slopes = (
+    f"A place earlier is worth {overall.position.text()} logits, a longer response {overall.length.text()}; "
+    f"nu of ties {overall.tie:.2f}."
+  )
+  clusters = findings.winners.clusters
+  if not clusters:
+    return [grid, slopes]
+  names = [one.model for one in overall.standings]
+  by_cluster = _grid("\nWin rate by cluster of prompts", "cluster", *map(str, map(_printable, names)))
+  for name, board in list(clusters.items())[:SHOWN]:
+    rates = {one.model: one.win_rate.text(True) for one in board.standings}
+    by_cluster.add_row(_printable(name), *(rates.get(model, "") for model in names))
+  return [grid, slopes, by_cluster]
+
+
+def _points(estimate: Estimate) -> str:
+  interval = "" if estimate.low is None else f" [{estimate.low:.0f}, {estimate.high:.0f}]"
+  return f"{estimate.value:.0f}{interval}"
 
 
 def _group_grid(findings: Findings) -> Grid:

@@ -234,7 +234,10 @@ def _collect(arguments: list[str]) -> None:
     prompts = prompts[: settings.num_prompts]
     names = settings.stages.split(",") if settings.stages else []
     policies = open_policies(settings.run, names, settings.temperature, settings.max_new_tokens)
-  items, skips["prompts"] = collect.make_items(prompts, policies, settings.num_responses, settings.seed, existing)
+  clusters = collect.read_clusters(settings.prompts) if settings.prompts else {}
+  items, skips["prompts"] = collect.make_items(
+    prompts, policies, settings.num_responses, settings.seed, existing, clusters
+  )
   added = collect.collect(settings.out, items, gold, queue)
   for where, reasons in skips.items():
     for reason, count in sorted(reasons.items()):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_jax.data import DataError, Prompt, prompt_of, read_comparisons, read_rows, response_text
-from rlhf_jax.feedback.records import Item, Response, make_item
+from rlhf_jax.data import DataError, Prompt, Source, prompt_of, read_comparisons, read_rows, renamed_rows, response_text
+from rlhf_jax.feedback.records import Item, Response, make_item, models_of
 from rlhf_jax.feedback.store import Settings, add_records, opened, read_settings
 
 MAX_RESPONSES = 9  # responses of an item at most: the page selects a response by a key from a to i
@@ -54,10 +54,12 @@ def make_items(
   num_responses: int,
   seed: int,
   existing: Mapping[Prompt, Sequence[Response]] | None = None,
+  clusters: Mapping[Prompt, str] | None = None,
 ) -> tuple[list[Item], Counter]:
   """One item for each prompt: `num_responses` samples, the policies taking turns, and all existing responses to it.
 
-  Equal texts count once, with the source of the first. Prompts that only `existing` holds come last.
+  Equal texts count once, with the source of the first, in which "also" lists those of other models. Prompts that only
+  `existing` holds come last. clusters: the cluster of each prompt that has one.
 
   Returns:
     The items, and for each reason to make no item the number of prompts.
@@ -78,12 +80,22 @@ def make_items(
     distinct: dict[str, Response] = {}
     for response in responses:
       if response.text.strip():
-        distinct.setdefault(response.text, response)
+        distinct[response.text] = _merged(distinct.get(response.text), response)
     if len(distinct) < min(2, max(len(responses), 1)):
       skips["fewer than two different responses" if responses else "no response"] += 1
     else:
-      items.append(make_item(prompt, distinct.values()))
+      items.append(make_item(prompt, distinct.values(), cluster=(clusters or {}).get(prompt, "")))
   return items, skips
+
+
+def read_clusters(path: str | Path) -> dict[Prompt, str]:
+  """{prompt: cluster} of the rows {"prompt", "cluster"} of a file of prompts; other rows have no cluster.
+
+  Raises:
+    DataError: the file cannot be read, or the prompt of such a row has a wrong type.
+  """
+  rows = renamed_rows(Source(str(path)))
+  return {prompt_of(row, where): str(row["cluster"]) for where, row in rows if row.get("cluster") and "prompt" in row}
 
 
 def read_responses(path: str | Path) -> dict[Prompt, list[Response]]:
@@ -122,6 +134,13 @@ def read_gold(path: str | Path) -> tuple[list[Item], Counter]:
     make_item(c.prompt, (Response(response_text(text), source) for text in c.responses), c.ranks) for c in comparisons
   ]
   return items, skips
+
+
+def _merged(known: Response | None, response: Response) -> Response:
+  """A response that is shown once for two equal texts, with the origin of the second too if another model gave it."""
+  if known is None or set(models_of(response.source)) <= set(models_of(known.source)):
+    return known or response
+  return Response(known.text, {**known.source, "also": [*known.source.get("also", ()), response.source]})
 
 
 def _sample(

@@ -158,7 +158,8 @@ def _table(records: Records) -> Any:
     "type": pa.string(), "schema": pa.int64(), "id": pa.string(), "kind": pa.string(), "expert": pa.bool_(),
     "prompt": pa.string(), "messages": pa.string(),
     "responses": pa.list_(pa.struct({"text": pa.string(), "source": pa.string()}.items())),
-    "gold_ranks": ints, "item": pa.string(), "annotator": pa.string(), "order": ints, "ratings": ints, "ranks": ints,
+    "gold_ranks": ints, "cluster": pa.string(),
+    "item": pa.string(), "annotator": pa.string(), "order": ints, "ratings": ints, "ranks": ints,
     "strength": pa.int64(), "flags": pa.list_(texts), "critiques": texts, "rewrites": texts, "skipped": pa.string(),
     "seconds": pa.float64(), "guidelines": pa.string(), "created": pa.string(), "supersedes": pa.string(),
   }  # fmt: skip

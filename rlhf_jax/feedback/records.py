@@ -65,8 +65,9 @@ class Response:
   text: str
   """Text of the response."""
   source: dict[str, Any] = dataclasses.field(default_factory=dict)
-  """Origin as a JSON object: {"checkpoint": path, "sampling": {...}} of a sampled text, {"file": name} of a text that
-  was read; {} where it is unknown."""
+  """Origin as a JSON object: {"checkpoint": path, "step": number, "sampling": {...}} of a sampled text, {"model": name}
+  of another model, {"file": name} of a text that was read; {} where it is unknown. "also" lists the origins of
+  equal texts, of which an item shows one."""
 
   def __post_init__(self) -> None:
     check_text("text", self.text)
@@ -89,6 +90,8 @@ class Item:
   """The K responses."""
   gold_ranks: tuple[int, ...] | None = None
   """Ranking by an expert, as `Judgement.ranks`; None where the item is not gold."""
+  cluster: str = ""
+  """Cluster of tasks that the prompt is of; "" where it is unknown."""
 
   def __post_init__(self) -> None:
     check_id("id", self.id)
@@ -98,6 +101,7 @@ class Item:
       raise ValueError(f"'responses' must be at least one response, found {self.responses!r}")
     if self.gold_ranks is not None:
       check_ranks("gold_ranks", self.gold_ranks, len(self.responses))
+    check_text("cluster", self.cluster)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,12 +180,29 @@ Records = tuple[list[Annotator], list[Item], list[Judgement]]
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def make_item(prompt: Prompt, responses: Iterable[Response], gold_ranks: Sequence[int] | None = None) -> Item:
+def models_of(source: dict[str, Any]) -> tuple[str, ...]:
+  """The different names of the models that gave a response, by its origin: "runs/a/sft@330", or of a model or file.
+
+  () where the origin names none. An equal text of another model adds that one's name.
+  """
+  given = source.get("model") or source.get("checkpoint") or source.get("file")
+  step = source.get("step")
+  named = "@" in str(given).rpartition("/")[2]
+  names = [f"{given}@{step}" if step is not None and not named else str(given)] if given else []
+  also = source.get("also")
+  for other in also if isinstance(also, list) else ():
+    names += models_of(other) if isinstance(other, dict) else ()
+  return tuple(dict.fromkeys(names))
+
+
+def make_item(
+  prompt: Prompt, responses: Iterable[Response], gold_ranks: Sequence[int] | None = None, cluster: str = ""
+) -> Item:
   """An item whose id is a hash of its content, so that collecting the same item twice queues it once."""
   responses = tuple(responses)
   ranks = None if gold_ranks is None else tuple(gold_ranks)
   content = [prompt_value(prompt), [[response.text, response.source] for response in responses], ranks]
-  return Item(content_id(content), prompt, responses, ranks)
+  return Item(content_id(content), prompt, responses, ranks, cluster)
 
 
 def content_id(content: Any) -> str:

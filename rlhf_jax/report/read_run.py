@@ -97,6 +97,7 @@ class Run(NamedTuple):
   few_shot: Mapping[str, Mapping[str, Any]]  # "stage: task" -> model -> number of examples -> measure -> interval
   perplexity: Mapping[str, Mapping[str, Any]]  # "stage: text" -> model -> measure -> interval
   comparisons: Mapping[str, Mapping[str, Any]]  # stage -> its results.json
+  judged: dict[str, Mapping[str, Any]]  # directory with an agreement.json -> its "models": who won
   others: dict[str, list[OtherStage]]  # other config ("" if it was not recorded) -> its stages
   notes: list[str]  # sentences on files and lines that could not be read
 
@@ -105,7 +106,8 @@ def read_run(directory: str | Path) -> Run:
   """Reads RUN/config.json, command.txt and environment.json, and the results that each stage has left.
 
   Metrics are RUN/STAGE/metrics.jsonl, with speed.jsonl and the samples.jsonl of a stage of RL beside it. Of the stages
-  with an evaluation.json the last is shown, with its samples.jsonl.
+  with an evaluation.json the last is shown, with its samples.jsonl. RUN/*/agreement.json is what `rlhf-jax agreement`
+  writes with `--out RUN/NAME`.
 
   Raises:
     FileNotFoundError: there is no config.json.
@@ -162,6 +164,11 @@ def read_run(directory: str | Path) -> Run:
     perplexity=_read_perplexity(directory, stages, notes),
     comparisons={
       stage.name: found for stage in stages if (found := _read_object(directory / stage.name / "results.json", notes))
+    },
+    judged={
+      path.parent.name: found
+      for path in sorted(directory.glob("*/agreement.json"))
+      if (found := mapping(_read_object(path, notes).get("models")))
     },
     others=_read_others(directory, {stage.name for stage in stages}, notes),
     notes=notes,

@@ -18,6 +18,7 @@ from rlhf_jax.report.pages import page_template
 from rlhf_jax.report.plots import NUM_COLORS
 from rlhf_jax.report.read_run import Run, read_run
 from rlhf_jax.report.watched import held_out, progress_samples, speeds, timeline
+from rlhf_jax.report.winners import winners
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
@@ -59,6 +60,7 @@ def render_report(run: Run) -> str:
     clusters=sections.clusters(run),
     cells=cells(run),
     few_shot=sections.few_shot(run),
+    winners=winners(run),
     accuracies=sections.accuracies(run),
     budgets=sections.budgets(run),
     samples=sections.samples(run, colors),

@@ -12,6 +12,7 @@ from rlhf_jax.feedback.collect import Policy
 from rlhf_jax.pipeline.finished import FinishedModel, open_run
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.train import Sampling, encode_prompts, make_sampler
+from rlhf_jax.train.stored_arrays import stored_steps
 
 Models = dict[str, Callable[[str, int], str]]
 SLOTS = 64  # responses sampled at a time
@@ -46,7 +47,13 @@ def open_policies(run: Path, names: Sequence[str], temperature: float, max_new_t
       settings = Sampling(max_prompt_tokens=room, max_new_tokens=max_new_tokens, temperature=temperature, slots=SLOTS)
       sampler = make_sampler(found.model, found.tokenizer, settings, found.stage.transport, any_shape=True)
     recorded = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    source = {"checkpoint": f"{run}/{name}", "fingerprint": found.stage.fingerprint, "sampling": recorded}
+    source = {
+      "checkpoint": f"{run}/{name}",
+      "stage": stage,
+      "step": int(step) if step else stored_steps(found.stage.directory / "checkpoints")[-1],
+      "fingerprint": found.stage.fingerprint,
+      "sampling": recorded,
+    }
     policies.append(Policy(_sampler_of_many(sampler, found, room), source))
   return policies
 

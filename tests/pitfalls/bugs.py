@@ -945,4 +945,11 @@ MUTATIONS = [
     "return lambda rollout, prompts, responses: compiled(params, rollout.tokens, rollout.mask, rollout.at)",
     "return lambda rollout, prompts, responses: np.asarray(compiled(params, rollout.tokens, rollout.mask, rollout.at))",
   ),
+  Mutation(
+    "the vote of a tie is lost in a majority",
+    "test_votes.py::test_the_vote_of_a_tie_counts",
+    "agreement/consensus.py",
+    "better > np.maximum(worse, tie) + slack, worse > np.maximum(better, tie) + slack",
+    "better > worse + slack, worse > better + slack",
+  ),
 ]
