@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhf_jax.pipeline.recipe import run_parser
 from rlhf_jax.ranges import AtLeast, Range
 
-SHAPES = ("records", "dataset", "rankings", "pairs", "ratings", "critiques")
+SHAPES = ("records", "dataset", "rankings", "pairs", "ratings", "yes_no", "critiques")
 ENGINES = ("inline", "local", "slurm", "commands")
 SAMPLERS = ("random", "sobol", "halton", "tpe")
 SHELLS = ("bash", "zsh", "fish")

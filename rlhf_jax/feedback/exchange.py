@@ -22,6 +22,7 @@ from rlhf_jax.feedback.store import add_records, located_records, opened
 from rlhf_jax.writing import write_bytes
 
 FORMULA = tuple("=+-@＝＋－＠")  # the characters that make a spreadsheet take a cell for a formula
+JSON_COLUMNS = {"aspects", "spans"}  # mixed types, which no column of a table holds
 NAMES = ("annotators", "items", "judgements")
 
 
@@ -159,7 +160,8 @@ def _table(records: Records) -> Any:
     "prompt": pa.string(), "messages": pa.string(),
     "responses": pa.list_(pa.struct({"text": pa.string(), "source": pa.string()}.items())),
     "gold_ranks": ints, "item": pa.string(), "annotator": pa.string(), "order": ints, "ratings": ints, "ranks": ints,
-    "strength": pa.int64(), "flags": pa.list_(texts), "critiques": texts, "rewrites": texts, "skipped": pa.string(),
+    "strength": pa.int64(), "all_bad": pa.bool_(), "yes_no": pa.list_(pa.bool_()), "aspects": pa.string(),
+    "spans": pa.string(), "questions": pa.string(), "final": pa.bool_(), "flags": pa.list_(texts), "critiques": texts, "rewrites": texts, "skipped": pa.string(),
     "seconds": pa.float64(), "guidelines": pa.string(), "created": pa.string(), "supersedes": pa.string(),
   }  # fmt: skip
   rows = _rows(records)
@@ -167,6 +169,8 @@ def _table(records: Records) -> Any:
     if "responses" in row:
       # A struct would need the same keys in every source, and would fill the missing ones with null.
       row["responses"] = [{**response, "source": json.dumps(response["source"])} for response in row["responses"]]
+    for name in JSON_COLUMNS & row.keys():
+      row[name] = json.dumps(row[name], ensure_ascii=False)
     if isinstance(row.get("prompt"), list):
       row["messages"] = json.dumps(row.pop("prompt"), ensure_ascii=False)
   return pa.Table.from_pylist(rows, schema=pa.schema(columns.items()))
@@ -201,6 +205,11 @@ def _of_columns(rows: Iterable[Mapping[str, Any]], where: str) -> Iterator[tuple
         row["responses"] = [{**one, "source": json.loads(one["source"])} for one in row["responses"]]
       except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{place}: 'responses' must be a list of {{text, source as JSON}} ({error!r})") from error
+    for name in JSON_COLUMNS & row.keys():
+      try:
+        row[name] = json.loads(row[name])
+      except (TypeError, ValueError) as error:
+        raise DataError(f"{place}: {name!r} must be JSON ({error})") from error
     if "messages" in row:
       try:
         row["prompt"] = json.loads(row.pop("messages"))

@@ -3,6 +3,9 @@
 A lease keeps an item for one annotator. When it expires the item is free for others again, but a late submission of its
 holder is still kept. The order in which an annotator sees the responses of an item, and which of their assignments are
 gold items, are hashes of the store's seed and of names, so that they can be computed again.
+
+An expert gets the items first that annotators cannot agree on (`disputes.py`) and that the expert has not judged; the
+judgement of such an assignment is final.
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ import dataclasses
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rlhf_jax.data import DataError
+from rlhf_jax.feedback.questions import Questions
 from rlhf_jax.feedback.record_rows import from_row, to_row
-from rlhf_jax.feedback.records import UNDONE, Item, Judgement, content_id, timestamp
-from rlhf_jax.feedback.store import Settings, append, find, find_item, read_settings, transaction
+from rlhf_jax.feedback.records import UNDONE, Annotator, Item, Judgement, content_id, timestamp
+from rlhf_jax.feedback.store import append, find, find_item, transaction
+from rlhf_jax.feedback.store_settings import Settings, read_settings
 
 
 class NoLease(DataError):
@@ -39,7 +44,11 @@ class Assignment:
   order: tuple[int, ...]
   """Order of display: order[i] is the index of the response at place i."""
   draft: Judgement | None
-  """Judgement of the item that the annotator has withdrawn; None where there is none."""
+  """Judgement of the item that the annotator has withdrawn, or corrects; None where there is none."""
+  final: bool = False
+  """Whether an expert is to settle what others disagree on."""
+  correction: bool = False
+  """Whether the draft stands until it is corrected, so that the correction can be given up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +61,31 @@ class Answer:
   """Rank at each place, 0 the best, -1 not ranked."""
   strength: int | None = None
   """Strength of a preference between two responses, 1 to 3."""
+  all_bad: bool = False
+  """Whether all responses were called bad."""
+  yes_no: Sequence[bool | None] | None = None
+  """Answer at each place to the yes-or-no question."""
+  aspects: Mapping[str, Sequence[int | None]] | None = None
+  """Ratings of single aspects, each as `ratings`."""
   flags: Sequence[Sequence[str]] | None = None
   """Flags at each place."""
   critiques: Sequence[str] | None = None
   """Critique at each place, "" for none."""
   rewrites: Sequence[str] | None = None
   """Better text at each place, "" for none."""
+  spans: Sequence[Sequence[Sequence]] | None = None
+  """Spans [start, end, label] at each place, in characters."""
   skipped: str | None = None
   """Reason for a skip; None for an answer that says something."""
   seconds: float = 0.0
   """Seconds for which the page was in view."""
 
 
-_Lease = tuple[str, str, str | None]  # id, id of the item, id of the withdrawal that a correction supersedes
+class _Lease(NamedTuple):
+  id: str
+  item: str
+  supersedes: str | None = None  # the withdrawal after an undo, or the judgement that is corrected
+  final: bool = False
 
 
 def display_order(seed: int, item: str, annotator: str, size: int) -> tuple[int, ...]:
@@ -78,20 +99,29 @@ def next_assignment(store: sqlite3.Connection, annotator: str, now: float) -> As
   with transaction(store):
     lease = _open_lease(store, annotator, now)
     if lease is None:
-      item = _draw(store, settings, annotator, now)
+      disputed = _draw_disputed(store, annotator, now)
+      item = disputed or _draw(store, settings, annotator, now)
       if item is None:
         return None
-      lease = secrets.token_hex(8), item, None
+      lease = _Lease(secrets.token_hex(8), item, final=disputed is not None)
       _insert_lease(store, lease, annotator, now, settings)
     else:
-      store.execute("UPDATE leases SET expires = ? WHERE id = ?", (now + settings.lease_seconds, lease[0]))
+      store.execute("UPDATE leases SET expires = ? WHERE id = ?", (now + settings.lease_seconds, lease.id))
   return _assignment(store, settings, annotator, lease)
 
 
 def submit(
-  store: sqlite3.Connection, annotator: str, lease: str, answer: Answer, guidelines: str, now: float
+  store: sqlite3.Connection,
+  annotator: str,
+  lease: str,
+  answer: Answer,
+  guidelines: str,
+  now: float,
+  questions: Questions | None = None,
 ) -> Judgement:
   """Keeps an answer as a judgement, whose id is that of the lease.
+
+  questions: those that the answer must fit, and whose version the judgement keeps; None checks nothing.
 
   The same answer again under the same lease, as after a lost reply, changes nothing and returns the judgement of the
   first. Seconds do not count in this comparison.
@@ -107,31 +137,38 @@ def submit(
       if from_row(Judgement, {**to_row(known), **_by_response(answer, known.order)}, "answer") != known:
         raise Judged("you have answered this one already, and otherwise: your first answer counts until you undo it")
       return known
-    columns = "item, supersedes, issued"
+    columns = "item, supersedes, issued, final"
     found = store.execute(f"SELECT {columns} FROM leases WHERE id = ? AND annotator = ?", (lease, annotator)).fetchone()
     if found is None:
       raise NoLease("this item is not assigned to you; reload the page")
-    item, supersedes, issued = found
+    item, supersedes, issued, final = found
     if supersedes is None and _has_judged(store, annotator, item):
       raise NoLease("you have judged this item already; reload the page")
     size = len(find_item(store, item).responses)
     order = display_order(read_settings(store).seed, item, annotator, size)
+    said = {"order": order, **_by_response(answer, order)}
     judgement = from_row(
       Judgement,
       {
         "id": lease,
         "item": item,
         "annotator": annotator,
-        "order": order,
-        **_by_response(answer, order),
+        **said,
         # The page counts the time for which it was in view, which cannot exceed the time since the lease began.
         "seconds": round(min(max(answer.seconds, 0.0), max(now - issued, 0.0)), 3),
         "guidelines": guidelines,
+        "questions": "" if questions is None else questions.version,
+        "final": bool(final) and answer.skipped is None,
         "created": timestamp(now),
         "supersedes": supersedes,
       },
       "answer",
     )
+    if questions is not None:
+      try:
+        questions.check(said)
+      except ValueError as error:
+        raise DataError(f"answer: {error}") from error
     append(store, judgement)
     store.execute("DELETE FROM leases WHERE id = ?", (lease,))
   return judgement
@@ -148,7 +185,7 @@ def undo(store: sqlite3.Connection, annotator: str, judgement: str, now: float) 
     old = find(store, Judgement, judgement)
     if old is None or old.annotator != annotator or old.skipped == UNDONE:
       raise NoLease("there is no such judgement of yours to undo; reload the page")
-    if store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (judgement,)).fetchone():
+    if _superseded(store, judgement):
       return
     withdrawal = Judgement(
       content_id(["undo", old.id]),
@@ -161,7 +198,35 @@ def undo(store: sqlite3.Connection, annotator: str, judgement: str, now: float) 
       supersedes=old.id,
     )
     append(store, withdrawal)
-    _insert_lease(store, (secrets.token_hex(8), old.item, withdrawal.id), annotator, now, settings)
+    lease = _Lease(secrets.token_hex(8), old.item, withdrawal.id, old.final)
+    _insert_lease(store, lease, annotator, now, settings)
+
+
+def correct(store: sqlite3.Connection, annotator: str, judgement: str, now: float) -> None:
+  """Assigns the item of an earlier judgement to its annotator again. The judgement counts until it is corrected.
+
+  Raises:
+    NoLease: the judgement is not the annotator's, is an undo, or has been corrected already.
+  """
+  settings = read_settings(store)
+  with transaction(store):
+    old = find(store, Judgement, judgement)
+    if old is None or old.annotator != annotator or old.skipped == UNDONE or _superseded(store, judgement):
+      raise NoLease("there is no such judgement of yours to correct; reload the page")
+    store.execute("DELETE FROM leases WHERE annotator = ? AND supersedes = ?", (annotator, judgement))
+    lease = _Lease(secrets.token_hex(8), old.item, judgement, old.final)
+    _insert_lease(store, lease, annotator, now, settings)
+
+
+def give_up(store: sqlite3.Connection, annotator: str, lease: str) -> None:
+  """Ends a correction: the earlier judgement stands. Raises NoLease where the lease is no correction."""
+  with transaction(store):
+    query = "SELECT supersedes FROM leases WHERE id = ? AND annotator = ?"
+    found = store.execute(query, (lease, annotator)).fetchone()
+    old = None if found is None else find(store, Judgement, found[0])
+    if old is None or old.skipped == UNDONE:
+      raise NoLease("this is no correction; reload the page")
+    store.execute("DELETE FROM leases WHERE id = ?", (lease,))
 
 
 def last_judgement(store: sqlite3.Connection, annotator: str) -> str | None:
@@ -189,7 +254,7 @@ def progress(store: sqlite3.Connection, annotator: str) -> tuple[int, int]:
   ).fetchone()
   corrections = "SELECT COUNT(*) FROM leases WHERE annotator = ? AND supersedes IS NOT NULL"
   (again,) = store.execute(corrections, (annotator,)).fetchone()
-  ordinary = open_items - open_mine
+  ordinary = open_items - open_mine + len(_disputed(store, annotator))
   gold = len(_gold_items(store, annotator)) if settings.gold_every else 0
   left = ordinary
   while left != (more := ordinary + min(gold, _num_gold(settings, annotator, judged, judged + left))):
@@ -209,15 +274,17 @@ def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> _Lease
   leases on it.
   """
   rows = store.execute(
-    "SELECT id, item, supersedes, expires FROM leases WHERE annotator = ? ORDER BY number DESC", (annotator,)
+    "SELECT id, item, supersedes, final, expires FROM leases WHERE annotator = ? ORDER BY number DESC", (annotator,)
   ).fetchall()
-  for lease, item, supersedes, expires in rows:
+  for lease, item, supersedes, final, expires in rows:
     if supersedes is not None:
-      open_still = store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (supersedes,)).fetchone() is None
+      open_still = not _superseded(store, supersedes)
+    elif final:
+      open_still = item in _disputed(store, annotator)
     else:  # an import may have added the annotator's own judgement of the item meanwhile
       open_still = not _has_judged(store, annotator, item) and (expires > now or _has_room(store, annotator, item, now))
     if open_still:
-      return lease, item, supersedes
+      return _Lease(lease, item, supersedes, bool(final))
   return None
 
 
@@ -242,6 +309,28 @@ def _draw(store: sqlite3.Connection, settings: Settings, annotator: str, now: fl
     if gold:
       return min(gold, key=lambda item: _hash(settings.seed, "gold", annotator, item))
   return None if found is None else found[0]
+
+
+def _draw_disputed(store: sqlite3.Connection, annotator: str, now: float) -> str | None:
+  """The first disputed item that no other expert has open."""
+  taken = "SELECT item FROM leases WHERE final = 1 AND expires > ? AND annotator != ?"
+  busy = {item for (item,) in store.execute(taken, (now, annotator))}
+  return next((item for item in _disputed(store, annotator) if item not in busy), None)
+
+
+def _disputed(store: sqlite3.Connection, annotator: str) -> list[str]:
+  """The items that this expert is to settle, in the order of the queue; none for somebody who is no expert."""
+  rows = store.execute(
+    "SELECT item FROM queue WHERE disputed = 1 AND NOT EXISTS"
+    " (SELECT 1 FROM judgements AS j WHERE j.annotator = ? AND j.item = queue.item) ORDER BY number",
+    (annotator,),
+  ).fetchall()
+  person = find(store, Annotator, annotator) if rows else None
+  return [item for (item,) in rows] if person is not None and person.expert else []
+
+
+def _superseded(store: sqlite3.Connection, judgement: str) -> bool:
+  return store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (judgement,)).fetchone() is not None
 
 
 def _num_gold(settings: Settings, annotator: str, start: int, stop: int) -> int:
@@ -278,29 +367,34 @@ def _has_judged(store: sqlite3.Connection, annotator: str, item: str) -> bool:
 
 
 def _insert_lease(store: sqlite3.Connection, lease: _Lease, annotator: str, now: float, settings: Settings) -> None:
-  identity, item, supersedes = lease
   store.execute(
-    "INSERT INTO leases (id, item, annotator, supersedes, issued, expires) VALUES (?, ?, ?, ?, ?, ?)",
-    (identity, item, annotator, supersedes, now, now + settings.lease_seconds),
+    "INSERT INTO leases (id, item, annotator, supersedes, final, issued, expires) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    (lease.id, lease.item, annotator, lease.supersedes, int(lease.final), now, now + settings.lease_seconds),
   )
 
 
 def _assignment(store: sqlite3.Connection, settings: Settings, annotator: str, lease: _Lease) -> Assignment:
-  identity, item_id, supersedes = lease
-  item = find_item(store, item_id)
-  withdrawal = find(store, Judgement, supersedes)
-  draft = None if withdrawal is None else find(store, Judgement, withdrawal.supersedes)
-  return Assignment(identity, item, display_order(settings.seed, item.id, annotator, len(item.responses)), draft)
+  item = find_item(store, lease.item)
+  before = find(store, Judgement, lease.supersedes)
+  correction = before is not None and before.skipped != UNDONE
+  draft = before if before is None or correction else find(store, Judgement, before.supersedes)
+  order = display_order(settings.seed, item.id, annotator, len(item.responses))
+  return Assignment(lease.id, item, order, draft, lease.final, correction)
 
 
 def _by_response(answer: Answer, order: tuple[int, ...]) -> dict[str, Any]:
   """The fields of an answer, with the value of place i moved to response order[i]."""
-  fields: dict[str, Any] = {"strength": answer.strength, "skipped": answer.skipped}
-  for name in ("ratings", "ranks", "flags", "critiques", "rewrites"):
-    values = getattr(answer, name)
-    if values is not None and len(values) != len(order):
-      raise DataError(f"answer: {name!r} has {len(values)} entries for {len(order)} responses")
-    fields[name] = None if values is None else [values[order.index(i)] for i in range(len(order))]
+  fields: dict[str, Any] = {"strength": answer.strength, "all_bad": answer.all_bad, "skipped": answer.skipped}
+
+  def moved(name: str, values: Any) -> list | None:
+    if values is not None and (not isinstance(values, (list, tuple)) or len(values) != len(order)):
+      raise DataError(f"answer: {name!r} must have an entry for each of the {len(order)} responses")
+    return None if values is None else [values[order.index(i)] for i in range(len(order))]
+
+  for name in ("ratings", "ranks", "yes_no", "flags", "critiques", "rewrites", "spans"):
+    fields[name] = moved(name, getattr(answer, name))
+  aspects = answer.aspects
+  fields["aspects"] = None if aspects is None else {name: moved(name, values) for name, values in aspects.items()}
   return fields
 
 
