@@ -1,4 +1,4 @@
-"""A reward model from comparisons, or from recorded judgements: pairs, rankings of K, ratings, yes or no, or all of them.
+"""A reward model from comparisons, or from recorded judgements: pairs, rankings of K, ratings, yes or no, or several.
 
 The judgement of one item, or one row of comparisons, is one element of a batch. The loss of its ranking, if any, is
 
@@ -159,8 +159,9 @@ def make_loss(score: Callable, *, ranking: str = "pairs", rating_scale: float = 
     pairs = ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32)
     loss = weighted_sum(order, weights["ranks"])
     metrics = {"accuracy": Mean((jnp.sign(gap) + 1) / 2, pairs), "margin": Mean(gap, pairs)}  # equal counts half
-    kinds = {"ratings": (batch.ratings, rating_error), "yes_no": (batch.yes_no, objectives.correctness_loss)}
-    for kind, (said, error) in kinds.items():
+    losses: dict[str, Callable] = {"ratings": rating_error, "yes_no": objectives.correctness_loss}
+    for kind, error in losses.items():
+      said = getattr(batch, kind)
       if said is not None:
         present = ~jnp.isnan(said)
         error_of_row = masked_mean(error(rewards, said, mask=present), present, axis=-1)  # [N]

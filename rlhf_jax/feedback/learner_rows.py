@@ -80,7 +80,7 @@ def critiques(records: Records) -> list[Row]:
     )
     for response, critique, rewrite, flags, spans in columns:
       if critique or rewrite or flags or spans:
-        words = {"response": response.text, "critique": critique, "rewrite": rewrite, "flags": list(flags)}
+        words: Row = {"response": response.text, "critique": critique, "rewrite": rewrite, "flags": list(flags)}
         words |= {"spans": [list(span) for span in spans]} if spans else {}
         rows.append({**_head(item, judgement), **words, **_tail(judgement)})
   return rows

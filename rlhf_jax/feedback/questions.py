@@ -132,12 +132,12 @@ class Questions:
       raise ValueError(f"required names {min(stray)!r}, which is not asked; add it to ask")
     if "rating" in self.ask and not (self.rating.overall or self.rating.aspects):
       raise ValueError("rating.overall is false and rating.aspects is empty: nothing is rated; take it out of ask")
-    if self.rating.points not in RATINGS[1:]:
-      raise ValueError(f"rating.points={self.rating.points} must be 2 to {RATINGS[-1]}")
+    if not 2 <= self.rating.points <= max(RATINGS):
+      raise ValueError(f"rating.points={self.rating.points} must be 2 to {max(RATINGS)}")
     if self.rating.labels and len(self.rating.labels) != self.rating.points:
       raise ValueError(f"rating.labels has {len(self.rating.labels)} words for {self.rating.points} points; give all")
     if self.comparison.strengths not in STRENGTHS:
-      raise ValueError(f"comparison.strengths={self.comparison.strengths} must be 1 to {STRENGTHS[-1]}")
+      raise ValueError(f"comparison.strengths={self.comparison.strengths} must be 1 to {max(STRENGTHS)}")
     if not self.yes_no.question.strip():
       raise ValueError("yes_no.question is empty; write the question, or take yes_no out of ask")
     if "text" in self.ask and not self.text.fields:
@@ -179,9 +179,13 @@ class Questions:
       if said.get(field) is not None and name not in self.text.fields:
         raise ValueError(f"{field!r} is given, but {name} is not asked; reload the page")
     aspects = said.get("aspects") or {}
-    known = {"aspects": (aspects, self.rating.aspects),
-             "flags": ((f for flags in said.get("flags") or () for f in flags), self.flags.labels),
-             "spans": ((span[2] for spans in said.get("spans") or () for span in spans), self.spans.labels)}  # fmt: skip
+    flags = [flag for of_response in said.get("flags") or () for flag in of_response]
+    marks = [span[2] for of_response in said.get("spans") or () for span in of_response]
+    known = {
+      "aspects": ([*aspects], self.rating.aspects),
+      "flags": (flags, self.flags.labels),
+      "spans": (marks, self.spans.labels),
+    }
     for field, (found, labels) in known.items():
       for label in found:
         if label not in labels:
@@ -192,13 +196,13 @@ class Questions:
           raise ValueError(f"rating {rating} is above the scale's {self.rating.points} points")
     if (said.get("strength") or 1) > self.comparison.strengths:
       raise ValueError(f"'strength' is {said['strength']}, and at most {self.comparison.strengths} here")
-    ranks = said.get("ranks") or ()
+    tied = len(set(said.get("ranks") or ())) == 1
     if said.get("all_bad") and not (self.comparison.both_bad and size == 2):
       raise ValueError("'all_bad' is given, but not asked; reload the page")
-    if size == 2 and len(ranks) == 2 and ranks[0] == ranks[1] and not (self.comparison.tie or said.get("all_bad")):
+    if size == 2 and tied and not (self.comparison.tie or said.get("all_bad")):
       raise ValueError("the responses are tied, and a tie is not an answer here")
 
-  def _answered(self, kind: str, said: Mapping[str, Any]) -> bool:
+  def _answered(self, kind: Kind, said: Mapping[str, Any]) -> bool:
     size = len(said["order"])
     if kind in ("comparison", "ranking"):
       ranks = said.get("ranks")
@@ -210,9 +214,10 @@ class Questions:
       return all(values is not None and None not in values for values in rated)
     if kind == "yes_no":
       return said.get("yes_no") is not None and None not in said["yes_no"]
-    fields = {"flags": ("flags",), "spans": ("spans",), "text": ("critiques", "rewrites")}[kind]
-    given = [said[field] for field in fields if said.get(field) is not None]
-    return kind == "spans" and bool(given) or any(any(values) for values in given)
+    if kind == "spans":
+      return said.get("spans") is not None
+    fields = ("flags",) if kind == "flags" else ("critiques", "rewrites")
+    return any(any(said.get(field) or ()) for field in fields)
 
 
 def read_questions(path: str | Path) -> Questions:

@@ -1,8 +1,9 @@
-"""The queue of a store: which item an annotator judges next, under a lease, and what a submission or an undo changes.
+"""The queue of a store: the item that an annotator judges next, under a lease, and what a submission changes.
 
-A lease keeps an item for one annotator. When it expires the item is free for others again, but a late submission of its
-holder is still kept. The order in which an annotator sees the responses of an item, and which of their assignments are
-gold items, are hashes of the store's seed and of names, so that they can be computed again.
+`draw.py` chooses the item; `corrections.py` takes a judgement back. A lease keeps an item for one annotator. When it
+expires the item is free for others again, but a late submission of its holder is still kept. The order in which an
+annotator sees the responses of an item, and which of their assignments are gold items, are hashes of the store's seed
+and of names, so that they can be computed again.
 
 An expert gets the items first that annotators cannot agree on (`disputes.py`) and that the expert has not judged; the
 judgement of such an assignment is final.
@@ -11,16 +12,16 @@ judgement of such an assignment is final.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rlhf_jax.data import DataError
+from rlhf_jax.feedback.draw import digest, disputed_items, draw, draw_disputed, has_judged, superseded
 from rlhf_jax.feedback.questions import Questions
 from rlhf_jax.feedback.record_rows import from_row, to_row
-from rlhf_jax.feedback.records import UNDONE, Annotator, Item, Judgement, content_id, timestamp
+from rlhf_jax.feedback.records import UNDONE, Item, Judgement, timestamp
 from rlhf_jax.feedback.store import append, find, find_item, transaction
 from rlhf_jax.feedback.store_settings import Settings, read_settings
 
@@ -81,7 +82,9 @@ class Answer:
   """Seconds for which the page was in view."""
 
 
-class _Lease(NamedTuple):
+class Lease(NamedTuple):
+  """An item that is kept for an annotator."""
+
   id: str
   item: str
   supersedes: str | None = None  # the withdrawal after an undo, or the judgement that is corrected
@@ -90,7 +93,7 @@ class _Lease(NamedTuple):
 
 def display_order(seed: int, item: str, annotator: str, size: int) -> tuple[int, ...]:
   """A pseudo-random permutation of range(size), a function of its arguments alone and the same on every platform."""
-  return tuple(sorted(range(size), key=lambda index: _hash(seed, "order", item, annotator, index)))
+  return tuple(sorted(range(size), key=lambda index: digest(seed, "order", item, annotator, index)))
 
 
 def next_assignment(store: sqlite3.Connection, annotator: str, now: float) -> Assignment | None:
@@ -99,12 +102,12 @@ def next_assignment(store: sqlite3.Connection, annotator: str, now: float) -> As
   with transaction(store):
     lease = _open_lease(store, annotator, now)
     if lease is None:
-      disputed = _draw_disputed(store, annotator, now)
-      item = disputed or _draw(store, settings, annotator, now)
+      disputed = draw_disputed(store, annotator, now)
+      item = disputed or draw(store, settings, annotator, now)
       if item is None:
         return None
-      lease = _Lease(secrets.token_hex(8), item, final=disputed is not None)
-      _insert_lease(store, lease, annotator, now, settings)
+      lease = Lease(secrets.token_hex(8), item, final=disputed is not None)
+      insert_lease(store, lease, annotator, now, settings)
     else:
       store.execute("UPDATE leases SET expires = ? WHERE id = ?", (now + settings.lease_seconds, lease.id))
   return _assignment(store, settings, annotator, lease)
@@ -142,7 +145,7 @@ def submit(
     if found is None:
       raise NoLease("this item is not assigned to you; reload the page")
     item, supersedes, issued, final = found
-    if supersedes is None and _has_judged(store, annotator, item):
+    if supersedes is None and has_judged(store, annotator, item):
       raise NoLease("you have judged this item already; reload the page")
     size = len(find_item(store, item).responses)
     order = display_order(read_settings(store).seed, item, annotator, size)
@@ -174,100 +177,7 @@ def submit(
   return judgement
 
 
-def undo(store: sqlite3.Connection, annotator: str, judgement: str, now: float) -> None:
-  """Withdraws a judgement of the annotator and assigns its item to them again; a second undo of it changes nothing.
-
-  Raises:
-    NoLease: the judgement is not the annotator's, or is itself an undo.
-  """
-  settings = read_settings(store)
-  with transaction(store):
-    old = find(store, Judgement, judgement)
-    if old is None or old.annotator != annotator or old.skipped == UNDONE:
-      raise NoLease("there is no such judgement of yours to undo; reload the page")
-    if _superseded(store, judgement):
-      return
-    withdrawal = Judgement(
-      content_id(["undo", old.id]),
-      old.item,
-      annotator,
-      old.order,
-      skipped=UNDONE,
-      guidelines=old.guidelines,
-      created=timestamp(now),
-      supersedes=old.id,
-    )
-    append(store, withdrawal)
-    lease = _Lease(secrets.token_hex(8), old.item, withdrawal.id, old.final)
-    _insert_lease(store, lease, annotator, now, settings)
-
-
-def correct(store: sqlite3.Connection, annotator: str, judgement: str, now: float) -> None:
-  """Assigns the item of an earlier judgement to its annotator again. The judgement counts until it is corrected.
-
-  Raises:
-    NoLease: the judgement is not the annotator's, is an undo, or has been corrected already.
-  """
-  settings = read_settings(store)
-  with transaction(store):
-    old = find(store, Judgement, judgement)
-    if old is None or old.annotator != annotator or old.skipped == UNDONE or _superseded(store, judgement):
-      raise NoLease("there is no such judgement of yours to correct; reload the page")
-    store.execute("DELETE FROM leases WHERE annotator = ? AND supersedes = ?", (annotator, judgement))
-    lease = _Lease(secrets.token_hex(8), old.item, judgement, old.final)
-    _insert_lease(store, lease, annotator, now, settings)
-
-
-def give_up(store: sqlite3.Connection, annotator: str, lease: str) -> None:
-  """Ends a correction: the earlier judgement stands. Raises NoLease where the lease is no correction."""
-  with transaction(store):
-    query = "SELECT supersedes FROM leases WHERE id = ? AND annotator = ?"
-    found = store.execute(query, (lease, annotator)).fetchone()
-    old = None if found is None else find(store, Judgement, found[0])
-    if old is None or old.skipped == UNDONE:
-      raise NoLease("this is no correction; reload the page")
-    store.execute("DELETE FROM leases WHERE id = ?", (lease,))
-
-
-def last_judgement(store: sqlite3.Connection, annotator: str) -> str | None:
-  """The id of the annotator's latest judgement that is current and no undo, which undo would withdraw; or None."""
-  rows = store.execute(
-    "SELECT id FROM judgements AS j WHERE annotator = ? AND json_extract(row, '$.skipped') IS NOT ?"
-    " AND NOT EXISTS (SELECT 1 FROM judgements WHERE supersedes = j.id) ORDER BY number DESC LIMIT 1",
-    (annotator, UNDONE),
-  )
-  return next((row[0] for row in rows), None)
-
-
-def progress(store: sqlite3.Connection, annotator: str) -> tuple[int, int]:
-  """(assignments done, assignments left) of an annotator.
-
-  The second number includes the gold items still to come. Without them it would not fall after a gold item, which would
-  tell the annotator which items are gold.
-  """
-  settings = read_settings(store)
-  judged = _num_judged(store, annotator)
-  (open_items,) = store.execute("SELECT COUNT(*) FROM queue WHERE remaining > 0").fetchone()
-  mine = "SELECT DISTINCT item FROM judgements WHERE annotator = ?"
-  (open_mine,) = store.execute(
-    f"SELECT COUNT(*) FROM ({mine}) JOIN queue USING (item) WHERE remaining > 0", (annotator,)
-  ).fetchone()
-  corrections = "SELECT COUNT(*) FROM leases WHERE annotator = ? AND supersedes IS NOT NULL"
-  (again,) = store.execute(corrections, (annotator,)).fetchone()
-  ordinary = open_items - open_mine + len(_disputed(store, annotator))
-  gold = len(_gold_items(store, annotator)) if settings.gold_every else 0
-  left = ordinary
-  while left != (more := ordinary + min(gold, _num_gold(settings, annotator, judged, judged + left))):
-    left = more
-  return judged - again, left + again
-
-
-def count_open(store: sqlite3.Connection) -> tuple[int, int]:
-  """(items that need further judgements, all items), both without the gold items."""
-  return store.execute("SELECT COUNT(CASE WHEN remaining > 0 THEN 1 END), COUNT(*) FROM queue").fetchone()
-
-
-def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> _Lease | None:
+def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> Lease | None:
   """The annotator's newest lease that can still be answered.
 
   That is a lease for a correction, one that has not expired, or one whose item needs more judgements than others have
@@ -278,13 +188,13 @@ def _open_lease(store: sqlite3.Connection, annotator: str, now: float) -> _Lease
   ).fetchall()
   for lease, item, supersedes, final, expires in rows:
     if supersedes is not None:
-      open_still = not _superseded(store, supersedes)
+      open_still = not superseded(store, supersedes)
     elif final:
-      open_still = item in _disputed(store, annotator)
+      open_still = item in disputed_items(store, annotator)
     else:  # an import may have added the annotator's own judgement of the item meanwhile
-      open_still = not _has_judged(store, annotator, item) and (expires > now or _has_room(store, annotator, item, now))
+      open_still = not has_judged(store, annotator, item) and (expires > now or _has_room(store, annotator, item, now))
     if open_still:
-      return _Lease(lease, item, supersedes, bool(final))
+      return Lease(lease, item, supersedes, bool(final))
   return None
 
 
@@ -294,86 +204,15 @@ def _has_room(store: sqlite3.Connection, annotator: str, item: str, now: float) 
   return found is None or found[0] > store.execute(taken, (item, now, annotator)).fetchone()[0]
 
 
-def _draw(store: sqlite3.Connection, settings: Settings, annotator: str, now: float) -> str | None:
-  found = store.execute(
-    "SELECT item FROM queue WHERE remaining > 0"
-    " AND NOT EXISTS (SELECT 1 FROM judgements AS j WHERE j.annotator = :annotator AND j.item = queue.item)"
-    " AND remaining > (SELECT COUNT(*) FROM leases AS l"
-    "   WHERE l.item = queue.item AND l.expires > :now AND l.annotator != :annotator)"
-    " ORDER BY number LIMIT 1",
-    {"annotator": annotator, "now": now},
-  ).fetchone()
-  position = _num_judged(store, annotator)
-  if found is not None and _num_gold(settings, annotator, position, position + 1):
-    gold = _gold_items(store, annotator)
-    if gold:
-      return min(gold, key=lambda item: _hash(settings.seed, "gold", annotator, item))
-  return None if found is None else found[0]
-
-
-def _draw_disputed(store: sqlite3.Connection, annotator: str, now: float) -> str | None:
-  """The first disputed item that no other expert has open."""
-  taken = "SELECT item FROM leases WHERE final = 1 AND expires > ? AND annotator != ?"
-  busy = {item for (item,) in store.execute(taken, (now, annotator))}
-  return next((item for item in _disputed(store, annotator) if item not in busy), None)
-
-
-def _disputed(store: sqlite3.Connection, annotator: str) -> list[str]:
-  """The items that this expert is to settle, in the order of the queue; none for somebody who is no expert."""
-  rows = store.execute(
-    "SELECT item FROM queue WHERE disputed = 1 AND NOT EXISTS"
-    " (SELECT 1 FROM judgements AS j WHERE j.annotator = ? AND j.item = queue.item) ORDER BY number",
-    (annotator,),
-  ).fetchall()
-  person = find(store, Annotator, annotator) if rows else None
-  return [item for (item,) in rows] if person is not None and person.expert else []
-
-
-def _superseded(store: sqlite3.Connection, judgement: str) -> bool:
-  return store.execute("SELECT 1 FROM judgements WHERE supersedes = ?", (judgement,)).fetchone() is not None
-
-
-def _num_gold(settings: Settings, annotator: str, start: int, stop: int) -> int:
-  """Number of gold items among the annotator's assignments start..stop-1.
-
-  There is one in each block of `gold_every` assignments, at a random place.
-  """
-
-  def before(position: int) -> int:
-    block, offset = divmod(position, settings.gold_every)
-    place = int.from_bytes(_hash(settings.seed, "place", annotator, block)[:8]) % settings.gold_every
-    return block + (place < offset)
-
-  return before(stop) - before(start) if settings.gold_every else 0
-
-
-def _gold_items(store: sqlite3.Connection, annotator: str) -> list[str]:
-  rows = store.execute(
-    "SELECT id FROM items WHERE gold = 1 AND NOT EXISTS"
-    " (SELECT 1 FROM judgements AS j WHERE j.annotator = ? AND j.item = items.id)",
-    (annotator,),
-  )
-  return [item for (item,) in rows]
-
-
-def _num_judged(store: sqlite3.Connection, annotator: str) -> int:
-  query = "SELECT COUNT(DISTINCT item) FROM judgements WHERE annotator = ?"
-  return store.execute(query, (annotator,)).fetchone()[0]
-
-
-def _has_judged(store: sqlite3.Connection, annotator: str, item: str) -> bool:
-  query = "SELECT 1 FROM judgements WHERE annotator = ? AND item = ?"
-  return store.execute(query, (annotator, item)).fetchone() is not None
-
-
-def _insert_lease(store: sqlite3.Connection, lease: _Lease, annotator: str, now: float, settings: Settings) -> None:
+def insert_lease(store: sqlite3.Connection, lease: Lease, annotator: str, now: float, settings: Settings) -> None:
+  """Keeps a lease inside a transaction of the caller."""
   store.execute(
     "INSERT INTO leases (id, item, annotator, supersedes, final, issued, expires) VALUES (?, ?, ?, ?, ?, ?, ?)",
     (lease.id, lease.item, annotator, lease.supersedes, int(lease.final), now, now + settings.lease_seconds),
   )
 
 
-def _assignment(store: sqlite3.Connection, settings: Settings, annotator: str, lease: _Lease) -> Assignment:
+def _assignment(store: sqlite3.Connection, settings: Settings, annotator: str, lease: Lease) -> Assignment:
   item = find_item(store, lease.item)
   before = find(store, Judgement, lease.supersedes)
   correction = before is not None and before.skipped != UNDONE
@@ -396,7 +235,3 @@ def _by_response(answer: Answer, order: tuple[int, ...]) -> dict[str, Any]:
   aspects = answer.aspects
   fields["aspects"] = None if aspects is None else {name: moved(name, values) for name, values in aspects.items()}
   return fields
-
-
-def _hash(*parts: object) -> bytes:
-  return hashlib.sha256("/".join(map(str, parts)).encode()).digest()

@@ -1,8 +1,9 @@
 """Records of the rows that learners read: the rows of `learner_rows`, and the comparisons that a run writes.
 
 A row compares responses, {"prompt", "responses", "ranks"}, or speaks of one, {"prompt", "response"} with "rating",
-"critique", "rewrite", "flags", "spans" or "label" (yes or no). Rows of one "group" become one judgement again, whichever files they stand in. The
-responses of an "item" are all those that its rows name. A row without a group is a judgement of its own.
+"label" (yes or no), "critique", "rewrite", "flags" or "spans". Rows of one "group" become one judgement again,
+whichever files they stand in. The responses of an "item" are all those that its rows name. A row without a group is a
+judgement of its own.
 
 Rows hold neither the time nor the order of display, the kind of the annotator nor the responses without an
 opinion: `seconds` is 0, `created` is 1970, `order` is that of the rows, and annotators count as human; annotators of

@@ -140,6 +140,11 @@ def add_guidelines(store: sqlite3.Connection, text: str) -> str:
   return version
 
 
+def read_guidelines(store: sqlite3.Connection) -> list[tuple[str, str]]:
+  """(version, text) of all guidelines that were shown."""
+  return store.execute("SELECT version, text FROM guidelines").fetchall()
+
+
 def add_records(store: sqlite3.Connection, records: Records, where: str = "store") -> int:
   """Adds the records that are not there yet, all or none of them, and returns their number.
 
@@ -239,6 +244,16 @@ def recount(store: sqlite3.Connection, item: str) -> None:
   """
   if store.execute("SELECT 1 FROM queue WHERE item = ?", (item,)).fetchone() is None:
     return  # a gold item
+  remaining, disputed = still_wanted(read_settings(store), counted_judgements(store, item))
+  store.execute("UPDATE queue SET remaining = ?, disputed = ? WHERE item = ?", (remaining, disputed, item))
+
+
+def counted_judgements(store: sqlite3.Connection, item: str) -> list[Judgement]:
+  """The judgements of an item that count: current, no skips, the last of each annotator whom a lead has not discounted.
+
+  Raises:
+    StoreError: a judgement is damaged.
+  """
   rows = store.execute(
     "SELECT id, row FROM judgements AS j WHERE item = ? AND NOT EXISTS"
     " (SELECT 1 FROM judgements WHERE supersedes = j.id) AND annotator NOT IN"
@@ -246,9 +261,7 @@ def recount(store: sqlite3.Connection, item: str) -> None:
     (item,),
   )
   found = [from_row(Judgement, verified(row, f"judgements {name}"), name) for name, row in rows]
-  counted = {judgement.annotator: judgement for judgement in found if judgement.skipped is None}
-  remaining, disputed = still_wanted(read_settings(store), list(counted.values()))
-  store.execute("UPDATE queue SET remaining = ?, disputed = ? WHERE item = ?", (remaining, disputed, item))
+  return list({judgement.annotator: judgement for judgement in found if judgement.skipped is None}.values())
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -261,4 +274,3 @@ def _connect(path: Path) -> sqlite3.Connection:
       store.close()
       raise
   return store
-

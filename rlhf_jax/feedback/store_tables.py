@@ -1,4 +1,4 @@
-"""The tables of a store: records that triggers forbid to change, and beside them the queue, the leases and the logins."""
+"""The tables of a store: records, which triggers forbid to change, and beside them the queue, leases and logins."""
 
 from __future__ import annotations
 

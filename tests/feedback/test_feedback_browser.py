@@ -17,9 +17,11 @@ import uvicorn
 from playwright import sync_api
 
 from rlhf_jax.feedback.collect import collect
+from rlhf_jax.feedback.invitations import invite
 from rlhf_jax.feedback.records import UNDONE, Response, make_item
-from rlhf_jax.feedback.server import invite, make_app, origins_of
-from rlhf_jax.feedback.store import Settings, read_store
+from rlhf_jax.feedback.server import make_app, origins_of
+from rlhf_jax.feedback.store import read_store
+from rlhf_jax.feedback.store_settings import Settings
 from rlhf_jax.report.words import visible
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -1,4 +1,4 @@
-"""Yes or no, aspects, spans, "all are bad" and final judgements: checked, lossless in every file, and rows to learn from."""
+"""Yes or no, aspects, spans, "all are bad" and final judgements: checked, lossless in files, and rows of them."""
 
 import pytest
 

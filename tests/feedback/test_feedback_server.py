@@ -18,10 +18,12 @@ from rlhf_jax.cli import main
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.collect import collect
 from rlhf_jax.feedback.guidelines import blocks
+from rlhf_jax.feedback.invitations import invite
 from rlhf_jax.feedback.records import UNDONE, Response, make_item
 from rlhf_jax.feedback.security import MAX_BODY, origin_of
-from rlhf_jax.feedback.server import invite, make_app, origins_of
-from rlhf_jax.feedback.store import Settings, read_store
+from rlhf_jax.feedback.server import make_app, origins_of
+from rlhf_jax.feedback.store import read_store
+from rlhf_jax.feedback.store_settings import Settings
 from rlhf_jax.settings import import_module
 
 ROOT = Path(__file__).parents[2]
