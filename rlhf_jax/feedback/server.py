@@ -4,7 +4,8 @@
   GET  /static/NAME     one of the files named in STATIC
   POST /login           {"token"} -> a session cookie; POST /logout ends the session
   POST /next            -> the state: {"assignment": the open one or null, "done", "left": numbers of assignments,
-                        "last": the judgement that undo would withdraw, or null}
+                        "last": the judgement that undo would withdraw, or null}; an assignment's "formatted" holds a
+                        tree (`markdown.py`) for each turn of the prompt and for each response, null for plain text
   POST /judgements      {"assignment", "guidelines": the page's version, ...an Answer} keeps a judgement -> the state;
                         the same answer again counts once, another one to the same assignment gets 409 and "judged"
   POST /undo            {"judgement"} withdraws it -> the state, with the withdrawn judgement as the assignment's draft
@@ -41,15 +42,19 @@ from rlhf_jax.data import DataError, prompt_value
 from rlhf_jax.feedback import queue, tokens
 from rlhf_jax.feedback.checks import RATINGS
 from rlhf_jax.feedback.connections import bounded_protocol
-from rlhf_jax.feedback.guidelines import blocks
+from rlhf_jax.feedback.markdown import formatted
 from rlhf_jax.feedback.records import Annotator
 from rlhf_jax.feedback.security import Asgi, guard, origin_of
 from rlhf_jax.feedback.store import StoreError, add_guidelines, add_records, find, named_errors, open_store, opened
 
 FLAGS = ("harmful", "dishonest", "off-topic", "incoherent", "private data")
 SKIPS = ("I cannot tell", "needs knowledge I lack", "responses are the same", "prompt makes no sense", "too disturbing")
+SCRIPTS = (
+  "annotate.js", "answer.js", "cards.js", "diff.js", "keys.js", "login.js", "reading.js", "server.js", "text.js",
+  "widgets.js",
+)  # fmt: skip
 STATIC = {
-  **dict.fromkeys(("annotate.js", "answer.js", "cards.js", "login.js", "server.js"), "text/javascript"),
+  **dict.fromkeys(SCRIPTS, "text/javascript"),
   "annotate.css": "text/css",
   "icon.svg": "image/svg+xml",
 }
@@ -98,8 +103,7 @@ class Site:
 def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time) -> Asgi:
   """The guarded application.
 
-  origins: the origins under which the page may be opened. guidelines: text in the Markdown subset of `guidelines.py`,
-  "" for none. clock: returns the seconds since 1970.
+  origins: the origins under which the page may be opened. guidelines: text in Markdown, "" for none. clock: returns the seconds since 1970.
 
   Raises:
     DataError: `path` is no store.
@@ -180,7 +184,8 @@ async def _page(request: Request) -> Response:
   annotator = await site.call(tokens.session_annotator, request.cookies.get(site.cookie, ""), site.clock())
   if annotator is None:
     return HTMLResponse(_render("login.html.jinja"))
-  values = {"annotator": annotator, "guidelines": blocks(site.guidelines), "version": site.version, "flags": FLAGS}
+  guidelines = formatted(site.guidelines) or ([["p", {"class": "text"}, [site.guidelines]]] if site.guidelines else [])
+  values = {"annotator": annotator, "guidelines": guidelines, "version": site.version, "flags": FLAGS}
   return HTMLResponse(_render("annotate.html.jinja", **values, skips=SKIPS, ratings=RATINGS))
 
 
@@ -190,6 +195,7 @@ async def _login(request: Request) -> Response:
   session = await site.call(tokens.log_in, token, site.clock())
   if session is None:
     return JSONResponse({"error": "this token is not valid; ask for a new link"}, 403)
+  await site.call(tokens.log_out, request.cookies.get(site.cookie, ""))  # the browser forgets the session it had
   response = Response(status_code=204)
   age = int(tokens.SESSION_SECONDS)
   response.set_cookie(site.cookie, session, age, secure=site.secure, httponly=True, samesite="strict")
@@ -259,10 +265,13 @@ def _state(store: sqlite3.Connection, annotator: str, now: float) -> dict[str, A
   shown = None
   if assignment is not None:
     texts = [assignment.item.responses[index].text for index in assignment.order]
+    prompt = prompt_value(assignment.item.prompt)
+    turns = [prompt] if isinstance(prompt, str) else [turn.get("content") or "" for turn in prompt]
     shown = {
       "id": assignment.lease,
-      "prompt": prompt_value(assignment.item.prompt),
+      "prompt": prompt,
       "responses": texts,
+      "formatted": {"prompt": [formatted(turn) for turn in turns], "responses": [formatted(text) for text in texts]},
       "draft": _draft(assignment),
     }
   return {"assignment": shown, "done": done, "left": left, "last": queue.last_judgement(store, annotator)}
