@@ -4,7 +4,8 @@
   GET  /static/NAME     one of the files named in STATIC
   POST /login           {"token"} -> a session cookie; POST /logout ends the session
   POST /next            -> the state: {"assignment": the open one or null, "done", "left": numbers of assignments,
-                        "last": the judgement that undo would withdraw, or null}
+                        "last": the judgement that undo would withdraw, or null}; an assignment's "formatted" holds a
+                        tree (`markdown.py`) for each turn of the prompt and for each response, null for plain text
   POST /judgements      {"assignment", "guidelines": the page's version, ...an Answer} keeps a judgement -> the state;
                         the same answer again counts once, another one to the same assignment gets 409 and "judged"
   POST /undo            {"judgement"} withdraws it -> the state, with the withdrawn judgement as the assignment's draft
@@ -40,7 +41,7 @@ from rlhf_jax.data import DataError, prompt_value
 from rlhf_jax.feedback import corrections, lead_page, queue, tokens
 from rlhf_jax.feedback.connections import bounded_protocol
 from rlhf_jax.feedback.draw import progress
-from rlhf_jax.feedback.guidelines import blocks
+from rlhf_jax.feedback.markdown import formatted
 from rlhf_jax.feedback.project import current_questions
 from rlhf_jax.feedback.records import Judgement
 from rlhf_jax.feedback.security import Asgi, guard, origin_of
@@ -48,11 +49,12 @@ from rlhf_jax.feedback.site import Endpoint, Site, error_handler, read_body, ren
 from rlhf_jax.feedback.store import add_guidelines, counted_judgements, named_errors, open_store
 from rlhf_jax.feedback.store_rows import StoreError
 
+SCRIPTS = (
+  "annotate.js", "answer.js", "cards.js", "diff.js", "keys.js", "lead.js", "login.js", "mine.js", "more.js",
+  "reading.js", "server.js", "spans.js", "text.js", "widgets.js",
+)  # fmt: skip
 STATIC = {
-  **dict.fromkeys(
-    ("annotate.js", "answer.js", "cards.js", "lead.js", "login.js", "mine.js", "more.js", "server.js"),
-    "text/javascript",
-  ),
+  **dict.fromkeys(SCRIPTS, "text/javascript"),
   "annotate.css": "text/css",
   "lead.css": "text/css",
   "icon.svg": "image/svg+xml",
@@ -65,8 +67,7 @@ Act = Callable[[sqlite3.Connection, str, dict, str, float], None]  # store, anno
 def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time) -> Asgi:
   """The guarded application.
 
-  origins: the origins under which the page may be opened. guidelines: text in the Markdown subset of `guidelines.py`,
-  "" for none. clock: returns the seconds since 1970.
+  origins: the origins under which the page may be opened. guidelines: text in Markdown, "" for none. clock: returns the seconds since 1970.
 
   Raises:
     DataError: `path` is no store.
@@ -144,10 +145,11 @@ async def _page(request: Request) -> Response:
   site = _site(request)
   annotator = await site.call(tokens.session_name, request.cookies.get(site.cookie(), ""), site.clock())
   if annotator is None:
-    return HTMLResponse(render("login.html.jinja"))
+    return HTMLResponse(render("login.html.jinja", lead=False))
   asked = await site.call(current_questions)
   questions = {**dataclasses.asdict(asked), "version": asked.version}
-  values = {"annotator": annotator, "guidelines": blocks(site.guidelines), "version": site.version}
+  guidelines = formatted(site.guidelines) or ([["p", {"class": "text"}, [site.guidelines]]] if site.guidelines else [])
+  values = {"annotator": annotator, "guidelines": guidelines, "version": site.version}
   return HTMLResponse(render("annotate.html.jinja", **values, asked=asked, questions=json.dumps(questions)))
 
 
@@ -157,6 +159,7 @@ async def _login(request: Request) -> Response:
   session = await site.call(tokens.log_in, token, site.clock())
   if session is None:
     return JSONResponse({"error": "this token is not valid; ask for a new link"}, 403)
+  await site.call(tokens.log_out, request.cookies.get(site.cookie(), ""))  # the browser forgets the session it had
   response = Response(status_code=204)
   site.set_cookie(response, "session", session, tokens.SESSION_SECONDS)
   return response
@@ -255,10 +258,13 @@ def _state(store: sqlite3.Connection, annotator: str, now: float) -> dict[str, A
   shown = None
   if assignment is not None:
     texts = [assignment.item.responses[index].text for index in assignment.order]
+    prompt = prompt_value(assignment.item.prompt)
+    turns = [prompt] if isinstance(prompt, str) else [turn.get("content") or "" for turn in prompt]
     shown = {
       "id": assignment.lease,
-      "prompt": prompt_value(assignment.item.prompt),
+      "prompt": prompt,
       "responses": texts,
+      "formatted": {"prompt": [formatted(turn) for turn in turns], "responses": [formatted(text) for text in texts]},
       "draft": None if assignment.draft is None else _said(assignment.draft, assignment.order),
       "correction": assignment.correction,
       "others": None,
