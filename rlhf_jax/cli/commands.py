@@ -220,10 +220,19 @@ def _agreement(arguments: list[str]) -> None:
   from rlhf_jax.agreement.findings import analyse
   from rlhf_jax.agreement.report import write_findings
   from rlhf_jax.agreement.screening import Limits
+  from rlhf_jax.agreement.tables import judgement_table, pairs_of
   from rlhf_jax.agreement.text import print_findings
+  from rlhf_jax.agreement.yes_no import yes_no_agreement
   from rlhf_jax.feedback.exchange import read_records
 
-  findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
+  records = read_records(settings.file)
+  table = judgement_table(*records)
+  if not len(pairs_of(table).unit) and (answers := yes_no_agreement(table)):  # single responses: nothing is ordered
+    print("\n".join(f"{name}: {estimate.text()}" for name, estimate in answers.items()))
+    if settings.out is not None:
+      raise ConfigError("--out needs judgements that order two responses; these answer yes or no alone")
+    return
+  findings = analyse(*records, Limits(gold=settings.threshold))
   print_findings(findings)
   if settings.out is not None:
     print("\n".join(str(path) for path in write_findings(findings, settings.out)))

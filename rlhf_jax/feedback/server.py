@@ -67,7 +67,8 @@ Act = Callable[[sqlite3.Connection, str, dict, str, float], None]  # store, anno
 def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time) -> Asgi:
   """The guarded application.
 
-  origins: the origins under which the page may be opened. guidelines: text in Markdown, "" for none. clock: returns the seconds since 1970.
+  origins: the origins under which the page may be opened. guidelines: text in Markdown, "" for none. clock: returns the
+  seconds since 1970.
 
   Raises:
     DataError: `path` is no store.

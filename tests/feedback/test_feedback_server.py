@@ -97,7 +97,8 @@ def test_a_reload_finds_the_same_assignment_and_undo_brings_back_what_was_said(c
   first = client.post("/next", json={}).json()
   assert client.post("/next", json={}).json() == first
   said = {"ranks": [1, 0], "strength": 3, "ratings": [None, 7], "flags": [["harmful"], []], "critiques": ["bad", ""],
-          "rewrites": ["", ""], "skipped": None, "all_bad": False, "yes_no": None, "aspects": None, "spans": None}  # fmt: skip
+          "rewrites": ["", ""], "skipped": None, "all_bad": False, "yes_no": None, "aspects": None,
+          "spans": None}  # fmt: skip
   state = client.post("/judgements", json={"assignment": first["assignment"]["id"], **said, "seconds": 1}).json()
   undone = client.post("/undo", json={"judgement": state["last"]}).json()
   assert undone["assignment"]["prompt"] == first["assignment"]["prompt"]
