@@ -258,7 +258,7 @@ def test_the_queue_follows_from_records_and_settings_alone(make):
   rng = random.Random(0)
   table = "SELECT item, remaining, disputed FROM queue"
   seen = set()
-  for step in range(200):
+  for step in range(100):
     name = rng.choice(("ann", "bob", "cid", "dan", "eve"))
     mine = own_judgements(store, name)
     match rng.randrange(8):
