@@ -50,8 +50,8 @@ from rlhf_jax.feedback.store import StoreError, add_guidelines, add_records, fin
 FLAGS = ("harmful", "dishonest", "off-topic", "incoherent", "private data")
 SKIPS = ("I cannot tell", "needs knowledge I lack", "responses are the same", "prompt makes no sense", "too disturbing")
 SCRIPTS = (
-  "annotate.js", "answer.js", "cards.js", "diff.js", "keys.js", "login.js", "reading.js", "server.js", "text.js",
-  "widgets.js",
+  "annotate.js", "answer.js", "cards.js", "diff.js", "keys.js", "login.js", "reading.js", "server.js", "storage.js",
+  "text.js", "widgets.js",
 )  # fmt: skip
 STATIC = {
   **dict.fromkeys(SCRIPTS, "text/javascript"),
@@ -103,7 +103,8 @@ class Site:
 def make_app(path: Path, origins: Sequence[str], guidelines: str = "", clock: Callable[[], float] = time.time) -> Asgi:
   """The guarded application.
 
-  origins: the origins under which the page may be opened. guidelines: text in Markdown, "" for none. clock: returns the seconds since 1970.
+  origins: the origins under which the page may be opened. guidelines: text in Markdown, "" for none. clock: returns the
+  seconds since 1970.
 
   Raises:
     DataError: `path` is no store.

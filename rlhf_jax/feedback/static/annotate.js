@@ -5,6 +5,8 @@ import { makeCard } from "./cards.js";
 import { listenToKeys } from "./keys.js";
 import { showPrompt, toggleFolds } from "./reading.js";
 import { logIn, onLink, post, sessions } from "./server.js";
+import { forget, names, recall, remember } from "./storage.js";
+import { reachFormulas } from "./text.js";
 import { addChoices, check, listen } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,25 +20,9 @@ let kept = null; // {item, state}: an answer that came second, for when undo has
 let busy = false; // whether a request is under way
 let watched = 0; // milliseconds for which the assignment was in view, up to `since`
 let since = null; // time since which it is in view; null while it is hidden
-const view = { plain: localStorage.getItem("plain") === "yes", marked: false };
+const view = { plain: recall("plain") === true, marked: false };
 
 // --- the assignment ---
-
-function stored(id) {
-  try {
-    return JSON.parse(localStorage.getItem(`draft:${id}`));
-  } catch {
-    return null;
-  }
-}
-
-function store(id) {
-  try {
-    localStorage.setItem(`draft:${id}`, JSON.stringify(state));
-  } catch {
-    // The browser's storage is full or switched off: a reload would lose the answer, submitting it does not.
-  }
-}
 
 const itemOf = ({ prompt, responses }) => JSON.stringify([prompt, responses]);
 
@@ -66,10 +52,10 @@ function show(answer) {
 function showItem() {
   const { id, prompt, responses, formatted, draft } = assignment;
   const size = responses.length;
-  state = stored(id) || (draft ? fromDraft(draft, size) : blank(size));
+  state = recall(`draft:${id}`) || (draft ? fromDraft(draft, size) : blank(size));
   if (kept !== null && kept.item === itemOf(assignment)) {
     state = kept.state;
-    store(id);
+    remember(`draft:${id}`, state);
   }
   kept = null;
   state.selected = null;
@@ -112,7 +98,7 @@ function drawTexts() {
 function toggleView(name) {
   if ($(name).hidden) return;
   view[name] = !view[name];
-  if (name === "plain") localStorage.setItem("plain", view.plain ? "yes" : "no");
+  if (name === "plain") remember("plain", view.plain);
   drawTexts();
 }
 
@@ -133,7 +119,7 @@ function change(place, field, value) {
 }
 
 function keep() {
-  store(assignment.id);
+  remember(`draft:${assignment.id}`, state);
   draw();
 }
 
@@ -148,7 +134,7 @@ async function send(path, body) {
     const answer = await post(path, body);
     setBusy(false);
     show(answer);
-    if (body && body.assignment) localStorage.removeItem(`draft:${body.assignment}`);
+    if (body && body.assignment) forget(`draft:${body.assignment}`);
   } catch (problem) {
     setBusy(false);
     focus?.focus();
@@ -216,9 +202,7 @@ function undo() {
 }
 
 async function logOut() {
-  for (const name of Object.keys(localStorage)) {
-    if (name.startsWith("draft:")) localStorage.removeItem(name);
-  }
+  for (const name of names()) if (name.startsWith("draft:")) forget(name);
   await post("/logout").catch(() => {});
   sessions.postMessage("changed");
   location.replace("/");
@@ -260,8 +244,9 @@ function choose(place, field, digit) {
 function toggleGuidelines(open = $("guidelines")?.hidden) {
   if ($("guidelines") === null) return; // there are none
   $("guidelines").hidden = !open;
+  reachFormulas($("guidelines"));
   $("guidelines-toggle").setAttribute("aria-expanded", String(open));
-  localStorage.setItem("guidelines", open ? "open" : "closed");
+  remember("guidelines", open);
 }
 
 const always = { u: undo, o: () => toggleGuidelines(), "?": () => $("keys").showModal() };
@@ -324,7 +309,7 @@ document.addEventListener("visibilitychange", () => {
   since = document.hidden ? null : performance.now();
 });
 sessions.addEventListener("message", () => location.reload());
-sessionStorage.removeItem("asked"); // see login.js
 const wide = matchMedia("(min-width: 75rem)").matches;
-toggleGuidelines(localStorage.getItem("guidelines") === null ? wide : localStorage.getItem("guidelines") === "open");
+toggleGuidelines(recall("guidelines") ?? wide);
+if (location.search) history.replaceState(null, "", `/${location.hash}`);
 if (!onLink(enter)) send("/next");
