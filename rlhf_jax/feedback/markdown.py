@@ -53,8 +53,7 @@ def _parser() -> MarkdownIt:
   parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("reference")
   parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
   parser.inline.ruler.before("escape", "math_brackets", _bracket_inline)
-  alternatives = {"alt": ["paragraph", "reference", "blockquote", "list"]}
-  parser.block.ruler.before("fence", "math_brackets", _bracket_block, alternatives)
+  parser.block.ruler.before("fence", "math_brackets", _bracket_block, {"alt": ["paragraph", "blockquote", "list"]})
   return parser
 
 
