@@ -31,8 +31,9 @@ def serve(tmp_path):
   """serve(items, guidelines, *names) -> (the path of the store, the origin, a link to log in for each name)."""
   uvicorn = pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
   from rlhf_jax.feedback.collect import collect
-  from rlhf_jax.feedback.server import invite, make_app, origins_of
-  from rlhf_jax.feedback.store import Settings
+  from rlhf_jax.feedback.invitations import invite
+  from rlhf_jax.feedback.server import make_app, origins_of
+  from rlhf_jax.feedback.store_settings import Settings
 
   with contextlib.ExitStack() as stack:
 

@@ -3,6 +3,8 @@
 import { blank, fromDraft, missing, said, summary } from "./answer.js";
 import { makeCard } from "./cards.js";
 import { listenToKeys } from "./keys.js";
+import { offerMine } from "./mine.js";
+import { told } from "./more.js";
 import { showPrompt, toggleFolds } from "./reading.js";
 import { logIn, onLink, post, sessions } from "./server.js";
 import { forget, names, recall, remember } from "./storage.js";
@@ -11,7 +13,8 @@ import { addChoices, check, listen } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
 
-let assignment = null; // {id, prompt, responses, formatted, draft} as the server gives it
+const asked = JSON.parse(document.body.dataset.questions);
+let assignment = null; // {id, prompt, responses, formatted, draft, correction, others} as the server gives it
 let state = null; // the answer so far (see answer.js), and the selected place
 let cards = [];
 let turns = []; // the passages of the prompt
@@ -50,9 +53,10 @@ function show(answer) {
 }
 
 function showItem() {
-  const { id, prompt, responses, formatted, draft } = assignment;
+  const { id, prompt, responses, formatted, draft, correction, others } = assignment;
   const size = responses.length;
-  state = recall(`draft:${id}`) || (draft ? fromDraft(draft, size) : blank(size));
+  const before = recall(`draft:${id}`);
+  state = before ? { ...blank(size), ...before } : draft ? fromDraft(draft, size) : blank(size);
   if (kept !== null && kept.item === itemOf(assignment)) {
     state = kept.state;
     remember(`draft:${id}`, state);
@@ -61,10 +65,13 @@ function showItem() {
   state.selected = null;
   $("prompt").className = "passage";
   turns = showPrompt($("prompt"), prompt, formatted.prompt);
-  cards = responses.map((text, place) => makeCard(place, text, formatted.responses[place], size, change));
+  cards = responses.map((text, place) => makeCard(place, text, formatted.responses[place], size, asked, change));
   $("responses").replaceChildren(...cards.map((card) => card.element));
   $("responses").dataset.size = size;
-  $("pair").hidden = size !== 2;
+  $("pair").hidden = size !== 2 || !asked.ask.includes("comparison");
+  $("correction").hidden = !correction;
+  $("others").hidden = others === null;
+  $("others").lastElementChild.replaceChildren(...(others ?? []).map((judgement) => told(judgement)));
   for (const card of cards) card.write(state);
   draw();
   $("main").scrollTo(0, 0);
@@ -74,8 +81,9 @@ function showItem() {
 
 function draw() {
   for (const card of cards) card.update(state);
-  check($("scale"), [state.preference]);
-  const lacking = missing(state, cards.length);
+  check($("scale"), [state.allBad ? null : state.preference]);
+  $("both-bad")?.setAttribute("aria-pressed", String(state.allBad));
+  const lacking = missing(state, cards.length, asked);
   $("hint").textContent = lacking || summary(state, cards.length);
   $("hint").classList.remove("nudge");
   $("submit").classList.toggle("ready", !lacking);
@@ -110,7 +118,10 @@ function change(place, field, value) {
   } else if (field === "flags") {
     const flags = state.flags[place];
     state.flags[place] = flags.includes(value) ? flags.filter((flag) => flag !== value) : [...flags, value];
-  } else if (field === "ratings" || field === "ranks") {
+  } else if (field.startsWith("aspect:")) {
+    const ratings = (state.aspects[field.slice(7)] ??= Array(cards.length).fill(null));
+    ratings[place] = ratings[place] === value ? null : value;
+  } else if (["ratings", "ranks", "yesNo"].includes(field)) {
     state[field][place] = state[field][place] === value ? null : value;
   } else {
     state[field][place] = value;
@@ -178,23 +189,24 @@ function seconds() {
 
 function judge(answer) {
   const { guidelines } = document.body.dataset;
-  send("/judgements", { assignment: assignment.id, guidelines, ...answer, seconds: seconds() });
+  const versions = { guidelines, questions: asked.version };
+  send("/judgements", { assignment: assignment.id, ...versions, ...answer, seconds: seconds() });
 }
 
 function submit() {
   if (assignment === null || busy) return;
-  if (missing(state, cards.length)) {
+  if (missing(state, cards.length, asked)) {
     $("hint").classList.add("nudge");
     return;
   }
-  judge(said(state, cards.length));
+  judge(said(state, cards.length, asked));
 }
 
 function skip(reason) {
   if (assignment === null || busy || !reason.trim()) return;
   $("skip").close();
-  $("reason").value = "";
-  judge({ skipped: reason.trim(), flags: said(state, cards.length).flags });
+  if ($("reason") !== null) $("reason").value = "";
+  judge({ skipped: reason.trim(), flags: said(state, cards.length, asked).flags });
 }
 
 function undo() {
@@ -218,27 +230,32 @@ function select(place) {
 }
 
 function move(by) {
-  if (cards.length === 2) {
-    const start = state.preference === null ? 0 : state.preference;
-    state.preference = Math.max(-3, Math.min(3, start + by));
-    keep();
+  if (cards.length === 2 && !$("pair").hidden) {
+    const values = preferences.map(({ value }) => value);
+    const from = values.filter((value) => (by < 0 ? value < (state.preference ?? 0) : value > (state.preference ?? 0)));
+    prefer((by < 0 ? from.at(-1) : from[0]) ?? state.preference);
   } else if (cards.length > 2 && state.selected !== null) {
     const now = state.ranks[state.selected];
     const next = now === null ? (by < 0 ? 0 : cards.length - 1) : now + by;
+    if (!asked.ask.includes("ranking")) return;
     state.ranks[state.selected] = Math.max(0, Math.min(cards.length - 1, next));
     keep();
   }
 }
 
 function tie() {
-  if (cards.length !== 2) return;
-  state.preference = 0;
+  if (cards.length === 2 && !$("pair").hidden && asked.comparison.tie) prefer(0);
+}
+
+function prefer(value, allBad = false) {
+  Object.assign(state, { preference: value, allBad });
   keep();
 }
 
 function choose(place, field, digit) {
-  if (field === "ratings" && digit <= 7) change(place, field, digit);
-  if (field === "ranks" && cards.length > 2 && digit <= cards.length) change(place, field, digit - 1);
+  const { ask, rating } = asked;
+  if (field === "ratings" && ask.includes("rating") && rating.overall && digit <= rating.points) change(place, field, digit);
+  if (field === "ranks" && ask.includes("ranking") && cards.length > 2 && digit <= cards.length) change(place, field, digit - 1);
 }
 
 function toggleGuidelines(open = $("guidelines")?.hidden) {
@@ -255,7 +272,7 @@ const ofAssignment = {
   k: () => select(state.selected === null ? 0 : state.selected - 1),
   n: () => cards[state.selected ?? 0].open(".critique"),
   w: () => cards[state.selected ?? 0].open(".rewrite"),
-  x: () => cards[state.selected ?? 0].element.querySelector(".chip input").focus(),
+  x: () => cards[state.selected ?? 0].element.querySelector(".chip input")?.focus(),
   s: () => $("skip").showModal(),
   p: () => toggleView("plain"),
   v: () => toggleView("marked"),
@@ -277,17 +294,22 @@ listenToKeys({
 // --- start ---
 
 const words = ["tie", "slightly better", "better", "much better"];
-const preferences = [-3, -2, -1, 0, 1, 2, 3].map((value) => {
+const { strengths, tie: tieAllowed } = asked.comparison;
+const wanted = (value) => Math.abs(value) <= strengths && (value !== 0 || tieAllowed);
+const preferences = [-3, -2, -1, 0, 1, 2, 3].filter(wanted).map((value) => {
   const better = value < 0 ? "A" : "B";
   if (value === 0) return { value, label: "=", title: "tie" };
   const strength = Math.abs(value);
+  if (strengths === 1) return { value, label: better, title: `${better} is better` };
   return { value, label: `${better} ${"+".repeat(strength)}`, title: `${better} is ${words[strength]}` };
 });
 addChoices($("scale"), "radio", "preference", preferences);
 listen($("scale"), (value) => {
-  state.preference = state.preference === Number(value) ? null : Number(value);
-  keep();
+  prefer(state.preference === Number(value) && !state.allBad ? null : Number(value));
 });
+$("both-bad")?.addEventListener("click", () => (state.allBad ? prefer(null) : prefer(0, true)));
+$("give-up").addEventListener("click", () => send("/give-up", { assignment: assignment.id }));
+offerMine((judgement) => send("/correct", { judgement }), fail);
 $("submit").addEventListener("click", submit);
 $("undo").addEventListener("click", undo);
 $("logout").addEventListener("click", logOut);
@@ -297,7 +319,7 @@ $("skip-open").addEventListener("click", () => $("skip").showModal());
 $("keys-open").addEventListener("click", () => $("keys").showModal());
 $("guidelines-toggle")?.addEventListener("click", () => toggleGuidelines());
 $("guidelines-close")?.addEventListener("click", () => toggleGuidelines(false));
-$("skip-other").addEventListener("click", () => skip($("reason").value));
+$("skip-other")?.addEventListener("click", () => skip($("reason").value));
 for (const button of document.querySelectorAll("[data-reason]")) {
   button.addEventListener("click", () => skip(button.dataset.reason));
 }

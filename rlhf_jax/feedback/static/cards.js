@@ -1,11 +1,12 @@
 // The cards of the responses.
 import { letter } from "./answer.js";
+import { addMore } from "./more.js";
 import { makePassage } from "./reading.js";
 import { addChoices, check, listen } from "./widgets.js";
 
-// The card of one response, whose formatted text is `tree` (see text.js). onChange(place, field, value) is called when the
-// annotator changes something; update(state) shows the choices of a state, write(state) its texts.
-export function makeCard(place, text, tree, size, onChange) {
+// The card of one response, whose formatted text is `tree` (see text.js), with what is `asked` of it. onChange(place, field,
+// value) is called when the annotator changes something; update(state) shows the choices of a state, write(state) its texts.
+export function makeCard(place, text, tree, size, asked, onChange) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   const find = (selector) => card.querySelector(selector);
   card.setAttribute("aria-label", `Response ${letter(place)}`);
@@ -13,17 +14,19 @@ export function makeCard(place, text, tree, size, onChange) {
   const passage = makePassage(find(".passage"), text, tree);
 
   const ranks = find(".ranks");
-  ranks.hidden = size < 3;
+  ranks.hidden = size < 3 || !asked.ask.includes("ranking");
   ranks.setAttribute("aria-label", `Rank of response ${letter(place)}, 1 is the best`);
-  find(".ratings").setAttribute("aria-label", `Rating of response ${letter(place)}, 7 is the best`);
+  find(".ratings").setAttribute("aria-label", `Rating of response ${letter(place)}, ${asked.rating.points} is the best`);
   const places = Array.from({ length: size }, (_, rank) => ({ value: rank, label: ordinal(rank + 1) }));
   addChoices(ranks.querySelector(".segments"), "radio", "ranks", places);
   for (const input of card.querySelectorAll("[type=radio], [type=checkbox]")) input.name += `-${place}`;
   listen(ranks, (value) => onChange(place, "ranks", Number(value)));
   listen(find(".ratings"), (value) => onChange(place, "ratings", Number(value)));
   listen(find(".flags"), (value) => onChange(place, "flags", value));
+  const more = addMore(find(".more"), place, text, asked, onChange);
   const critique = find(".critique");
   const rewrite = find(".rewrite");
+  const texts = critique.closest("details");
   critique.addEventListener("input", () => onChange(place, "critiques", critique.value));
   rewrite.maxLength = text.length + 20000;
   rewrite.addEventListener("input", () => onChange(place, "rewrites", rewritten(text, rewrite.value)));
@@ -40,16 +43,17 @@ export function makeCard(place, text, tree, size, onChange) {
     check(ranks, [state.ranks[place]]);
     check(find(".ratings"), [state.ratings[place]]);
     check(find(".flags"), state.flags[place]);
+    more(state);
   }
 
   function write(state) {
     critique.value = state.critiques[place];
     rewrite.value = state.rewrites[place];
-    find("details").open = Boolean(critique.value || rewrite.value);
+    texts.open = Boolean(critique.value || rewrite.value);
   }
 
   return { element: card, passage, update, write, open: (name) => {
-    find("details").open = true;
+    texts.open = true;
     find(name).focus();
   } };
 }

@@ -49,7 +49,7 @@ function actionOf(event, page, shortcuts) {
 
 function actionInDialog(event, typing, page, shortcuts) {
   if (!$("skip").open) return null;
-  if (event.key === "Enter" && typing) return () => page.skip($("reason").value);
+  if (event.key === "Enter" && typing && event.target.id === "reason") return () => page.skip($("reason").value);
   const reason = typing || !shortcuts ? null : $("skip").querySelectorAll("[data-reason]")[event.key - 1];
   return reason ? () => reason.click() : null;
 }
@@ -65,7 +65,7 @@ function command(event, page) {
 }
 
 function chooseDigit(target, digit, shift, page) {
-  const group = target.closest(".flags, .ranks, .ratings, .scale");
+  const group = target.closest("[role=radiogroup], .flags");
   if (group && !shift) press(group, digit - 1);
   else if (page.selected() !== null) page.choose(page.selected(), shift ? "ranks" : "ratings", digit);
 }
