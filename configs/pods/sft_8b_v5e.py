@@ -9,7 +9,7 @@ that has the stages before it.
 Time: 2 minutes on two busy CPU cores to compile.
 
 Result: it fits: 4.7 of 15.7 GiB at most, in update. The update asks for 0.96 times the bytes of the FSDP minimum (1.29
-as compiled). Predicted: 1.3 s a step, 1,526 tokens trained a second and chip, a utilisation of 37%. sft_8b_v5e.json
+as compiled). Predicted: 1.4 s a step, 1,509 tokens trained a second and chip, a utilisation of 37%. sft_8b_v5e.json
 beside this file is the whole report.
 """
 

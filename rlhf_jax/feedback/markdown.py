@@ -1,8 +1,8 @@
 """Markdown with tables and LaTeX as a tree of allowed elements, which no HTML of the text's author can enter.
 
-markdown-it-py parses the text and latex2mathml the formulas in it ($...$, $$...$$, \\(...\\), \\[...\\]). What they give is
-taken over element by element: the tags and attributes below alone, no link that can be followed and no image that is
-loaded. The page builds its elements from the tree, so that no text is ever parsed as HTML.
+markdown-it-py parses the text, and latex2mathml the formulas in it: $...$, $$...$$, \\(...\\), \\[...\\]. What they
+give is taken over element by element: the tags and attributes below alone, no link that can be followed and no image
+that is loaded. The page builds its elements from the tree, so that no text is ever parsed as HTML.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def _parser() -> MarkdownIt:
   parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("reference")
   parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
   parser.inline.ruler.before("escape", "math_brackets", _bracket_inline)
-  alternatives = {"alt": ["paragraph", "reference", "blockquote", "list"]}
-  parser.block.ruler.before("fence", "math_brackets", _bracket_block, alternatives)
+  parser.block.ruler.before("fence", "math_brackets", _bracket_block, {"alt": ["paragraph", "blockquote", "list"]})
   return parser
 
 
@@ -127,7 +126,7 @@ def _leaf(token: Token) -> list[Node]:
     case "math_inline":
       return [_formula(token.content, "inline")]
     case "math_inline_double" | "math_block":
-      return [_formula(token.content, "block")]
+      return [["span", {"class": "formula"}, [_formula(token.content, "block")]]]
     case "softbreak" | "hardbreak":
       return [["br", {}, []]]
     case "hr":

@@ -51,7 +51,7 @@ from rlhf_jax.feedback.store_rows import StoreError
 
 SCRIPTS = (
   "annotate.js", "answer.js", "cards.js", "diff.js", "keys.js", "lead.js", "login.js", "mine.js", "more.js",
-  "reading.js", "server.js", "spans.js", "text.js", "widgets.js",
+  "reading.js", "server.js", "spans.js", "storage.js", "text.js", "widgets.js",
 )  # fmt: skip
 STATIC = {
   **dict.fromkeys(SCRIPTS, "text/javascript"),

@@ -86,7 +86,7 @@ def test_the_elements_are_those_of_a_list():
   for attack in (*ATTACKS, *formulas, *more):
     for tag, attributes, _ in nodes(formatted(attack)):
       assert tag in TAGS | MATHML and set(attributes) <= ATTRIBUTES | MATHML_ATTRIBUTES, attack
-      assert attributes.get("class") in (None, "link", "address", "image", "latex"), attack
+      assert attributes.get("class") in (None, "link", "address", "image", "latex", "formula"), attack
 
 
 @pytest.mark.parametrize("text", ["", "  ", "one\ntwo\n\nthree", "<b>x</b> & y", "1 < 2 * 3", "a_b_c"],

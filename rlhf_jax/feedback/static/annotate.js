@@ -7,6 +7,8 @@ import { offerMine } from "./mine.js";
 import { told } from "./more.js";
 import { showPrompt, toggleFolds } from "./reading.js";
 import { logIn, onLink, post, sessions } from "./server.js";
+import { forget, names, recall, remember } from "./storage.js";
+import { reachFormulas } from "./text.js";
 import { addChoices, check, listen } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -21,25 +23,9 @@ let kept = null; // {item, state}: an answer that came second, for when undo has
 let busy = false; // whether a request is under way
 let watched = 0; // milliseconds for which the assignment was in view, up to `since`
 let since = null; // time since which it is in view; null while it is hidden
-const view = { plain: localStorage.getItem("plain") === "yes", marked: false };
+const view = { plain: recall("plain") === true, marked: false };
 
 // --- the assignment ---
-
-function stored(id) {
-  try {
-    return JSON.parse(localStorage.getItem(`draft:${id}`));
-  } catch {
-    return null;
-  }
-}
-
-function store(id) {
-  try {
-    localStorage.setItem(`draft:${id}`, JSON.stringify(state));
-  } catch {
-    // The browser's storage is full or switched off: a reload would lose the answer, submitting it does not.
-  }
-}
 
 const itemOf = ({ prompt, responses }) => JSON.stringify([prompt, responses]);
 
@@ -69,11 +55,11 @@ function show(answer) {
 function showItem() {
   const { id, prompt, responses, formatted, draft, correction, others } = assignment;
   const size = responses.length;
-  const before = stored(id);
+  const before = recall(`draft:${id}`);
   state = before ? { ...blank(size), ...before } : draft ? fromDraft(draft, size) : blank(size);
   if (kept !== null && kept.item === itemOf(assignment)) {
     state = kept.state;
-    store(id);
+    remember(`draft:${id}`, state);
   }
   kept = null;
   state.selected = null;
@@ -120,7 +106,7 @@ function drawTexts() {
 function toggleView(name) {
   if ($(name).hidden) return;
   view[name] = !view[name];
-  if (name === "plain") localStorage.setItem("plain", view.plain ? "yes" : "no");
+  if (name === "plain") remember("plain", view.plain);
   drawTexts();
 }
 
@@ -144,7 +130,7 @@ function change(place, field, value) {
 }
 
 function keep() {
-  store(assignment.id);
+  remember(`draft:${assignment.id}`, state);
   draw();
 }
 
@@ -159,7 +145,7 @@ async function send(path, body) {
     const answer = await post(path, body);
     setBusy(false);
     show(answer);
-    if (body && body.assignment) localStorage.removeItem(`draft:${body.assignment}`);
+    if (body && body.assignment) forget(`draft:${body.assignment}`);
   } catch (problem) {
     setBusy(false);
     focus?.focus();
@@ -219,7 +205,7 @@ function submit() {
 function skip(reason) {
   if (assignment === null || busy || !reason.trim()) return;
   $("skip").close();
-  $("reason").value = "";
+  if ($("reason") !== null) $("reason").value = "";
   judge({ skipped: reason.trim(), flags: said(state, cards.length, asked).flags });
 }
 
@@ -228,9 +214,7 @@ function undo() {
 }
 
 async function logOut() {
-  for (const name of Object.keys(localStorage)) {
-    if (name.startsWith("draft:")) localStorage.removeItem(name);
-  }
+  for (const name of names()) if (name.startsWith("draft:")) forget(name);
   await post("/logout").catch(() => {});
   sessions.postMessage("changed");
   location.replace("/");
@@ -277,8 +261,9 @@ function choose(place, field, digit) {
 function toggleGuidelines(open = $("guidelines")?.hidden) {
   if ($("guidelines") === null) return; // there are none
   $("guidelines").hidden = !open;
+  reachFormulas($("guidelines"));
   $("guidelines-toggle").setAttribute("aria-expanded", String(open));
-  localStorage.setItem("guidelines", open ? "open" : "closed");
+  remember("guidelines", open);
 }
 
 const always = { u: undo, o: () => toggleGuidelines(), "?": () => $("keys").showModal() };
@@ -346,7 +331,7 @@ document.addEventListener("visibilitychange", () => {
   since = document.hidden ? null : performance.now();
 });
 sessions.addEventListener("message", () => location.reload());
-sessionStorage.removeItem("asked"); // see login.js
 const wide = matchMedia("(min-width: 75rem)").matches;
-toggleGuidelines(localStorage.getItem("guidelines") === null ? wide : localStorage.getItem("guidelines") === "open");
+toggleGuidelines(recall("guidelines") ?? wide);
+if (location.search) history.replaceState(null, "", `/${location.hash}`);
 if (!onLink(enter)) send("/next");

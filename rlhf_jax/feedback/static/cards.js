@@ -1,7 +1,7 @@
 // The cards of the responses.
 import { letter } from "./answer.js";
-import { makePassage } from "./reading.js";
 import { addMore } from "./more.js";
+import { makePassage } from "./reading.js";
 import { addChoices, check, listen } from "./widgets.js";
 
 // The card of one response, whose formatted text is `tree` (see text.js), with what is `asked` of it. onChange(place, field,
@@ -26,6 +26,7 @@ export function makeCard(place, text, tree, size, asked, onChange) {
   const more = addMore(find(".more"), place, text, asked, onChange);
   const critique = find(".critique");
   const rewrite = find(".rewrite");
+  const texts = critique.closest("details");
   critique.addEventListener("input", () => onChange(place, "critiques", critique.value));
   rewrite.maxLength = text.length + 20000;
   rewrite.addEventListener("input", () => onChange(place, "rewrites", rewritten(text, rewrite.value)));
@@ -48,11 +49,11 @@ export function makeCard(place, text, tree, size, asked, onChange) {
   function write(state) {
     critique.value = state.critiques[place];
     rewrite.value = state.rewrites[place];
-    find("details").open = Boolean(critique.value || rewrite.value);
+    texts.open = Boolean(critique.value || rewrite.value);
   }
 
   return { element: card, passage, update, write, open: (name) => {
-    find("details").open = true;
+    texts.open = true;
     find(name).focus();
   } };
 }

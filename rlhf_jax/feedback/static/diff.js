@@ -16,8 +16,14 @@ export function newPieces(text, other) {
   words.forEach((word, place) => {
     const inside = place >= start && place < words.length - end;
     const marked = inside && !kept[place - start] && word.trim() !== "";
-    if (pieces.length && pieces.at(-1)[1] === marked) pieces.at(-1)[0] += word;
-    else pieces.push([word, marked]);
+    const before = pieces.at(-1);
+    if (before?.[1] === marked) {
+      before[0] += word;
+    } else if (marked && pieces.length > 1 && !before[0].trim()) {
+      pieces.at(-2)[0] += pieces.pop()[0] + word; // one mark for words that only a space parts
+    } else {
+      pieces.push([word, marked]);
+    }
   });
   return pieces;
 }

@@ -1,5 +1,6 @@
 // The keyboard. What a key does depends on the focus: in a group of choices it chooses there, on a button it presses that
 // button, in a text it types; elsewhere it is a command of the page.
+import { recall, remember } from "./storage.js";
 import { press, step } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -9,9 +10,9 @@ const ARROWS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
 // speech input.
 export function listenToKeys(page) {
   const on = $("shortcuts");
-  on.checked = localStorage.getItem("shortcuts") !== "off";
+  on.checked = recall("shortcuts") ?? true;
   const store = () => {
-    localStorage.setItem("shortcuts", on.checked ? "on" : "off");
+    remember("shortcuts", on.checked);
     document.body.classList.toggle("no-shortcuts", !on.checked);
   };
   on.addEventListener("change", store);
@@ -64,7 +65,7 @@ function command(event, page) {
 }
 
 function chooseDigit(target, digit, shift, page) {
-  const group = target.closest(".flags, .ranks, .ratings, .scale");
+  const group = target.closest("[role=radiogroup], .flags");
   if (group && !shift) press(group, digit - 1);
   else if (page.selected() !== null) page.choose(page.selected(), shift ? "ranks" : "ratings", digit);
 }

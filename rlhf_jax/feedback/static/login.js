@@ -17,8 +17,7 @@ document.getElementById("login").addEventListener("submit", (event) => {
   enter(tokenIn(text) ?? text);
 });
 sessions.addEventListener("message", () => location.replace("/"));
-// A browser that follows a link from another site leaves the session cookie out; it sends it when the page asks again.
-if (!onLink(enter) && sessionStorage.getItem("asked") === null) {
-  sessionStorage.setItem("asked", "yes");
-  location.replace("/");
-}
+// A browser that follows a link from another site leaves the session cookie out, and sends it when the page asks again.
+const again = location.search === "?again";
+if (!onLink(enter) && !again) location.replace("/?again");
+if (again) history.replaceState(null, "", "/");

@@ -61,7 +61,7 @@ export function toggleFolds() {
 
 function unfoldButton(element, text) {
   const button = document.createElement("button");
-  const label = `Show all of it (${text.split(/\s+/).length.toLocaleString("en")} words)`;
+  const label = `Show all of it (${text.trim().split(/\s+/).length.toLocaleString("en")} words)`;
   button.type = "button";
   button.className = "unfold";
   button.textContent = label;

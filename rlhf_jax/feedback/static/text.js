@@ -23,8 +23,13 @@ export function setFormatted(element, tree) {
   for (const block of element.children) block.dir = block.tagName === "PRE" ? "ltr" : "auto";
   element.classList.remove("empty");
   element.classList.add("formatted");
+  reachFormulas(element);
+}
+
+// Wide formulas get the focus, so that the arrow keys can scroll them.
+export function reachFormulas(element) {
   for (const formula of element.querySelectorAll(".formula")) {
-    if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0; // so that the arrow keys can scroll it
+    if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
   }
 }
 
@@ -50,9 +55,5 @@ function build(node, inFormula) {
   const element = formula ? document.createElementNS(MATHML, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, visible(value));
   element.append(...children.map((child) => build(child, formula)));
-  if (tag !== "math" || attributes.display !== "block") return element;
-  const block = document.createElement("div");
-  block.className = "formula";
-  block.append(element);
-  return block;
+  return element;
 }
