@@ -40,7 +40,7 @@ export function onLink(onToken) {
   const take = () => {
     const token = tokenIn(location.hash);
     if (token === null) return false;
-    history.replaceState(null, "", "/");
+    history.replaceState(null, "", location.pathname);
     onToken(token);
     return true;
   };
