@@ -48,7 +48,7 @@ def violations():
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 def test_axe_finds_no_violation(browser, serve, violations, view):
-  path, origin, link = serve(items(), f"# Guide\n\n{TEXT}")
+  _, _, link = serve(items(), f"# Guide\n\n{TEXT}")
   # The page's policy would keep axe out as any other foreign script.
   with page_of(browser, link, bypass_csp=True, **view) as (page, _):
     page.evaluate("localStorage.clear()")

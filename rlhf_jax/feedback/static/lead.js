@@ -1,6 +1,6 @@
 // The lead's page: numbers, annotators, settings and items; and its login page. Everything is set as text.
 import { told } from "./more.js";
-import { post, tokenIn } from "./server.js";
+import { askAgain, onLink, post, tokenIn } from "./server.js";
 import { setText } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
@@ -192,12 +192,9 @@ async function enter(text) {
   }
 }
 
-const token = tokenIn(location.hash);
-if (token !== null) {
-  history.replaceState(null, "", "/lead");
-  enter(token);
-} else if ($("login") === null) {
-  startPage();
+if (!onLink(enter)) {
+  if ($("login") !== null) askAgain();
+  else startPage();
 }
 $("login")?.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -40,10 +40,17 @@ export function onLink(onToken) {
   const take = () => {
     const token = tokenIn(location.hash);
     if (token === null) return false;
-    history.replaceState(null, "", "/");
+    history.replaceState(null, "", location.pathname);
     onToken(token);
     return true;
   };
   addEventListener("hashchange", take);
   return take();
+}
+
+// Loads a login page once more. A browser that follows a link from another site leaves the session cookie out, and sends it
+// when the page itself asks again.
+export function askAgain() {
+  if (location.search === "?again") history.replaceState(null, "", location.pathname);
+  else location.replace(`${location.pathname}?again`);
 }
