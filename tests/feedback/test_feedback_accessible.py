@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import keys, page_of, wait_for_count
+from pages import close_dialog, keys, page_of, wait_for_count
 
 from rlhf_jax.data.dialogue import Message
 from rlhf_jax.feedback.records import Response, make_item
@@ -66,7 +66,7 @@ def test_axe_finds_no_violation(browser, serve, violations, view):
     for opener in ("#keys-open", "#skip-open"):
       page.click(opener)
       assert violations(page) == []
-      keys(page, "Escape")
+      close_dialog(page)
     keys(page, "s", "1")
     wait_for_count(page, "1 of 2")
     keys(page, "v", "b", "Shift+Digit2")
@@ -86,6 +86,24 @@ def test_axe_finds_no_violation(browser, serve, violations, view):
     keys(page, "Enter")
     page.wait_for_selector("#error:not([hidden])")
     assert violations(page) == []
+
+
+def test_what_gets_the_focus_is_not_behind_the_prompt(browser, serve):
+  """WCAG 2.4.11. The prompt stays in view while the responses are scrolled."""
+  _, _, link = serve(items())
+  with page_of(browser, link, viewport={"width": 900, "height": 700}) as (page, _):
+    for _ in range(40):
+      keys(page, "Shift+Tab")
+      hidden = page.evaluate("""() => {
+        const [focus, prompt] = [document.activeElement, document.querySelector(".prompt")];
+        if (focus === document.body || prompt.contains(focus) || !main.contains(focus)) return false;
+        return focus.getBoundingClientRect().bottom <= prompt.getBoundingClientRect().bottom;
+      }""")
+      assert not hidden
+    for letter in "ba":
+      keys(page, letter)
+      top = page.locator(".card.on .letter").bounding_box()["y"]
+      assert top >= page.locator(".prompt").bounding_box()["y"] + page.locator(".prompt").bounding_box()["height"]
 
 
 @pytest.mark.parametrize("width", [320, 360, 414])

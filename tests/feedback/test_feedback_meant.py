@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import chosen, focused, judgements, keys, make_items, page_of, wait_for_count
+from pages import chosen, close_dialog, focused, judgements, keys, make_items, page_of, wait_for_count
 
 from rlhf_jax.feedback.invitations import invite_lead
 from rlhf_jax.feedback.project import set_questions
@@ -83,7 +83,7 @@ def test_enter_presses_a_button_and_submits_from_a_choice(browser, serve):
     page.focus("#skip-open")
     keys(page, "Enter")
     assert page.locator("#skip").is_visible() and judgements(path, 0) == []
-    keys(page, "Escape")
+    close_dialog(page)
     page.focus(".chip input >> nth=1")
     keys(page, "Space", "Enter")  # a flag stays as it was set
     (judgement,) = judgements(path, 1)
@@ -117,14 +117,15 @@ def test_keys_of_a_single_character_can_be_switched_off(browser, serve):
   with page_of(browser, link) as (page, _):
     keys(page, "?")
     page.click("#shortcuts")
-    keys(page, "Escape")
+    close_dialog(page)
     page.reload()
     page.wait_for_selector("#assignment .card")
     page.focus(".card >> nth=0")
     keys(page, "3", "=", "s", "b", "n", "u", "?", "x")
     assert page.locator("dialog[open]").count() == 0 and chosen(page, "#assignment") == chosen(page, ".scale") == []
     page.click("#skip-open")
-    keys(page, "2", "Escape")
+    keys(page, "2")
+    close_dialog(page)
     page.focus(".card >> nth=0")
     keys(page, "ArrowRight", "Enter")
     assert judgements(path, 1)[0].strength == 1
@@ -167,7 +168,9 @@ def test_enter_that_confirms_a_word_of_an_input_method_skips_nothing(browser, se
     # Safari tells only by the key's code that the key which ends a word was the input method's.
     page.dispatch_event("#reason", "keydown", {"key": "Enter", "keyCode": 229, "bubbles": True})
     assert page.locator("#skip").is_visible() and judgements(path, 0) == []
-    keys(page, "Escape", "ArrowLeft", "n")
+    close_dialog(page)
+    page.focus(".card >> nth=0")
+    keys(page, "ArrowLeft", "n")
     compose("に", "Control+Enter", "Escape")
     assert focused(page)[0] == "critique" and judgements(path, 0) == []
     session.send("Input.insertText", {"text": "日本"})
