@@ -139,8 +139,8 @@ def submit(
     if known is not None and known.annotator == annotator:
       if from_row(Judgement, {**to_row(known), **_by_response(answer, known.order)}, "answer") != known:
         raise Judged(
-          "you have answered this one already, and otherwise: your first answer counts until you undo it; reload the page"
-          " to leave it as it is"
+          "you have answered this one already, and otherwise: your first answer counts until you undo it; reload the "
+          "page to leave it as it is"
         )
       return known
     columns = "item, supersedes, issued, final"

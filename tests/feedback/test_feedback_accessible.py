@@ -8,7 +8,11 @@ pytest.importorskip("playwright.sync_api", reason="playwright, which drives the 
 from pages import close_dialog, keys, page_of, wait_for_count
 
 from rlhf_jax.data.dialogue import Message
+from rlhf_jax.feedback.invitations import invite, invite_lead
+from rlhf_jax.feedback.project import change_settings, set_questions
+from rlhf_jax.feedback.questions import parse_questions
 from rlhf_jax.feedback.records import Response, make_item
+from rlhf_jax.feedback.store import opened
 
 SUM = " + ".join(f"x_{{{n}}}" for n in range(60))
 TEXT = (
@@ -63,7 +67,7 @@ def test_axe_finds_no_violation(browser, serve, violations, view):
     keys(page, "Escape", "3", "x", "2", "ArrowLeft", "m", "v")
     page.locator(".scale label").first.click()
     assert violations(page) == []
-    for opener in ("#keys-open", "#skip-open"):
+    for opener in ("#keys-open", "#skip-open", "#mine-open"):
       page.click(opener)
       assert violations(page) == []
       close_dialog(page)
@@ -159,3 +163,35 @@ def test_a_zoom_of_400_percent_leaves_room_to_read_and_reaches_everything(browse
       page.click(opener)
       assert page.evaluate(wide) == []
       page.click(closer)
+
+
+@pytest.mark.parametrize("view", ["dark", "phone"])
+def test_axe_finds_no_violation_in_what_a_lead_asks_and_on_the_leads_page(browser, serve, violations, view):
+  path, origin, ann, bob = serve(items()[1:], "", "ann", "bob")
+  ((_, eve),) = invite(path, ["eve"], origin, expert=True)
+  asked = {"ask": ["ranking", "yes_no", "rating", "spans"], "rating": {"aspects": ["helpful"]}}
+  with opened(path) as store:
+    set_questions(store, parse_questions(asked, "here"), 0.0)
+    change_settings(store, {"judgements_per_item": 2, "agreeing": 2, "at_most": 2}, 0.0)
+  for link, order in ((ann, "123"), (bob, "321")):
+    with page_of(browser, link, bypass_csp=True, **VIEWS[view]) as (page, _):
+      for letter, rank in zip("abc", order, strict=True):
+        keys(page, letter, f"Shift+Digit{rank}")
+      page.locator(".spans summary").first.click()
+      assert violations(page) == []
+      page.click("#submit")
+      page.wait_for_selector("#done:not([hidden])")
+  with page_of(browser, eve, bypass_csp=True, **VIEWS[view]) as (page, _):
+    page.wait_for_selector("#others:visible")
+    assert violations(page) == []
+  context = browser.new_context(bypass_csp=True, **VIEWS[view])
+  page = context.new_page()
+  page.goto(f"{origin}/lead")
+  page.wait_for_selector("#login")
+  assert violations(page) == []
+  page.goto(invite_lead(path, "lea", origin))
+  page.wait_for_selector(".item")
+  assert violations(page) == []
+  page.get_by_role("button", name="Revoke ann").click()
+  assert violations(page) == []
+  context.close()

@@ -44,6 +44,7 @@ export function offerMine(onChoose, onFail) {
   }
 
   $("mine-open").addEventListener("click", () => {
+    $("mine-search").value = "";
     $("mine").showModal();
     find(0);
   });
