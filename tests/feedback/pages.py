@@ -43,6 +43,11 @@ def keys(page, *names):
     page.keyboard.press(name)
 
 
+def close_dialog(page):
+  page.keyboard.press("Escape")
+  page.wait_for_selector("dialog[open]", state="detached")
+
+
 def wait_for_count(page, text):
   # A selector, for the page's policy forbids the functions of a driver to be evaluated there.
   page.wait_for_selector(f"#count:text-is('{text}')")

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import keys, page_of, wait_for_count
+from pages import close_dialog, keys, page_of, wait_for_count
 
 from rlhf_jax.data.dialogue import Message
 from rlhf_jax.feedback.invitations import invite, invite_lead
@@ -52,7 +52,7 @@ def violations():
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 def test_axe_finds_no_violation(browser, serve, violations, view):
-  path, origin, link = serve(items(), f"# Guide\n\n{TEXT}")
+  _, _, link = serve(items(), f"# Guide\n\n{TEXT}")
   # The page's policy would keep axe out as any other foreign script.
   with page_of(browser, link, bypass_csp=True, **view) as (page, _):
     page.evaluate("localStorage.clear()")
@@ -70,7 +70,7 @@ def test_axe_finds_no_violation(browser, serve, violations, view):
     for opener in ("#keys-open", "#skip-open", "#mine-open"):
       page.click(opener)
       assert violations(page) == []
-      keys(page, "Escape")
+      close_dialog(page)
     keys(page, "s", "1")
     wait_for_count(page, "1 of 2")
     keys(page, "v", "b", "Shift+Digit2")
@@ -90,6 +90,24 @@ def test_axe_finds_no_violation(browser, serve, violations, view):
     keys(page, "Enter")
     page.wait_for_selector("#error:not([hidden])")
     assert violations(page) == []
+
+
+def test_what_gets_the_focus_is_not_behind_the_prompt(browser, serve):
+  """WCAG 2.4.11. The prompt stays in view while the responses are scrolled."""
+  _, _, link = serve(items())
+  with page_of(browser, link, viewport={"width": 900, "height": 700}) as (page, _):
+    for _ in range(40):
+      keys(page, "Shift+Tab")
+      hidden = page.evaluate("""() => {
+        const [focus, prompt] = [document.activeElement, document.querySelector(".prompt")];
+        if (focus === document.body || prompt.contains(focus) || !main.contains(focus)) return false;
+        return focus.getBoundingClientRect().bottom <= prompt.getBoundingClientRect().bottom;
+      }""")
+      assert not hidden
+    for letter in "ba":
+      keys(page, letter)
+      top = page.locator(".card.on .letter").bounding_box()["y"]
+      assert top >= page.locator(".prompt").bounding_box()["y"] + page.locator(".prompt").bounding_box()["height"]
 
 
 @pytest.mark.parametrize("width", [320, 360, 414])

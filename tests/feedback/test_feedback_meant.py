@@ -8,9 +8,13 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import chosen, focused, judgements, keys, make_items, page_of, wait_for_count
+from pages import chosen, close_dialog, focused, judgements, keys, make_items, page_of, wait_for_count
 
+from rlhf_jax.feedback.invitations import invite_lead
+from rlhf_jax.feedback.project import set_questions
+from rlhf_jax.feedback.questions import Questions, Rating
 from rlhf_jax.feedback.records import UNDONE, Response, make_item
+from rlhf_jax.feedback.store import opened
 
 PAIR = ("left", "right")
 
@@ -79,7 +83,7 @@ def test_enter_presses_a_button_and_submits_from_a_choice(browser, serve):
     page.focus("#skip-open")
     keys(page, "Enter")
     assert page.locator("#skip").is_visible() and judgements(path, 0) == []
-    keys(page, "Escape")
+    close_dialog(page)
     page.focus(".chip input >> nth=1")
     keys(page, "Space", "Enter")  # a flag stays as it was set
     (judgement,) = judgements(path, 1)
@@ -113,17 +117,35 @@ def test_keys_of_a_single_character_can_be_switched_off(browser, serve):
   with page_of(browser, link) as (page, _):
     keys(page, "?")
     page.click("#shortcuts")
-    keys(page, "Escape")
+    close_dialog(page)
     page.reload()
     page.wait_for_selector("#assignment .card")
     page.focus(".card >> nth=0")
     keys(page, "3", "=", "s", "b", "n", "u", "?", "x")
     assert page.locator("dialog[open]").count() == 0 and chosen(page, "#assignment") == chosen(page, ".scale") == []
     page.click("#skip-open")
-    keys(page, "2", "Escape")
+    keys(page, "2")
+    close_dialog(page)
     page.focus(".card >> nth=0")
     keys(page, "ArrowRight", "Enter")
     assert judgements(path, 1)[0].strength == 1
+
+
+def test_digits_and_arrows_in_a_row_that_the_lead_asks_for_stay_there(browser, serve):
+  path, _, link = serve(make_items(1, *PAIR))
+  with opened(path) as store:
+    asked = ("rating", "comparison", "yes_no", "text", "spans")
+    set_questions(store, Questions(ask=asked, rating=Rating(aspects=("honest",))), 0.0)
+  with page_of(browser, link) as (page, seen):
+    page.focus(".asked input >> nth=0")
+    keys(page, "5", "ArrowLeft")
+    assert chosen(page, ".asked") == ["4"] and chosen(page, ".ratings") == chosen(page, ".scale") == []
+    page.focus("[name=yes-no-0] >> nth=0")
+    keys(page, "ArrowRight", "ArrowRight")
+    assert chosen(page, ".asked") == ["4", "false"] and chosen(page, ".scale") == []
+    keys(page, "b", "n")  # the critique is not hidden among the marked parts
+    assert focused(page)[0] == "critique" and not page.locator(".spans[open]").count()
+    assert seen == []
 
 
 # --- input methods ---
@@ -146,7 +168,9 @@ def test_enter_that_confirms_a_word_of_an_input_method_skips_nothing(browser, se
     # Safari tells only by the key's code that the key which ends a word was the input method's.
     page.dispatch_event("#reason", "keydown", {"key": "Enter", "keyCode": 229, "bubbles": True})
     assert page.locator("#skip").is_visible() and judgements(path, 0) == []
-    keys(page, "Escape", "ArrowLeft", "n")
+    close_dialog(page)
+    page.focus(".card >> nth=0")
+    keys(page, "ArrowLeft", "n")
     compose("に", "Control+Enter", "Escape")
     assert focused(page)[0] == "critique" and judgements(path, 0) == []
     session.send("Input.insertText", {"text": "日本"})
@@ -381,6 +405,19 @@ def test_a_link_that_a_mail_program_altered_logs_in(browser, serve, form):
   page = browser.new_page()
   page.goto(form.format(origin=origin, token=link.partition("#token=")[2]))
   page.wait_for_selector("#assignment .card")
+  page.context.close()
+
+
+def test_a_link_of_the_lead_works_in_an_open_page(browser, serve):
+  path, origin, _ = serve(make_items(1, *PAIR))
+  page = browser.new_page()
+  page.goto(f"{origin}/lead")
+  page.wait_for_selector("#login")
+  page.wait_for_load_state("networkidle")
+  for name in ("head", "deputy"):
+    page.goto(invite_lead(path, name, origin))
+    page.wait_for_selector(f".who:text-is('{name}')")
+    assert page.url == f"{origin}/lead"
   page.context.close()
 
 

@@ -224,8 +224,10 @@ async function logOut() {
 
 function select(place) {
   if (place >= 0 && place < cards.length) {
-    cards[place].element.focus();
-    cards[place].element.scrollIntoView({ block: "nearest" });
+    const { element } = cards[place];
+    const room = $("main").clientHeight - parseFloat($("main").style.scrollPaddingTop);
+    element.focus({ preventScroll: true });
+    element.scrollIntoView({ block: element.offsetHeight > room ? "start" : "nearest" });
   }
 }
 
@@ -330,6 +332,11 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden && since !== null) watched += performance.now() - since;
   since = document.hidden ? null : performance.now();
 });
+// What gets the focus is scrolled out from behind the prompt, where that stays in view.
+new ResizeObserver(([{ target }]) => {
+  const above = getComputedStyle(target).position === "sticky" ? target.offsetHeight + 16 : 0;
+  $("main").style.scrollPaddingTop = `${above}px`;
+}).observe(document.querySelector(".prompt"));
 sessions.addEventListener("message", () => location.reload());
 const wide = matchMedia("(min-width: 75rem)").matches;
 toggleGuidelines(recall("guidelines") ?? wide);

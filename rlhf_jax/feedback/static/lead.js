@@ -1,6 +1,6 @@
 // The lead's page: numbers, annotators, settings and items; and its login page. Everything is set as text.
 import { told } from "./more.js";
-import { onLink, post, tokenIn } from "./server.js";
+import { askAgain, onLink, post, tokenIn } from "./server.js";
 import { setText } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
@@ -192,7 +192,10 @@ async function enter(text) {
   }
 }
 
-if (!onLink(enter) && $("login") === null) startPage();
+if (!onLink(enter)) {
+  if ($("login") !== null) askAgain();
+  else startPage();
+}
 $("login")?.addEventListener("submit", (event) => {
   event.preventDefault();
   enter($("token").value);

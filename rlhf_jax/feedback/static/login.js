@@ -1,5 +1,5 @@
 // Exchanges a token for a session cookie. A link carries the token as #token=..., which the browser sends to no server.
-import { logIn, onLink, sessions, tokenIn } from "./server.js";
+import { askAgain, logIn, onLink, sessions, tokenIn } from "./server.js";
 
 const error = document.getElementById("error");
 
@@ -17,7 +17,4 @@ document.getElementById("login").addEventListener("submit", (event) => {
   enter(tokenIn(text) ?? text);
 });
 sessions.addEventListener("message", () => location.replace("/"));
-// A browser that follows a link from another site leaves the session cookie out, and sends it when the page asks again.
-const again = location.search === "?again";
-if (!onLink(enter) && !again) location.replace("/?again");
-if (again) history.replaceState(null, "", "/");
+if (!onLink(enter)) askAgain();

@@ -47,3 +47,10 @@ export function onLink(onToken) {
   addEventListener("hashchange", take);
   return take();
 }
+
+// Loads a login page once more. A browser that follows a link from another site leaves the session cookie out, and sends it
+// when the page itself asks again.
+export function askAgain() {
+  if (location.search === "?again") history.replaceState(null, "", location.pathname);
+  else location.replace(`${location.pathname}?again`);
+}

@@ -15,6 +15,7 @@ export function addSpans(element, place, text, labels, onChange) {
   Object.assign(field, { value: text, rows: 6, dir: "auto", spellcheck: false, inputMode: "none" });
   field.setAttribute("aria-readonly", "true");
   field.addEventListener("beforeinput", (event) => event.preventDefault());
+  field.addEventListener("input", () => { field.value = text; }); // an input method asks nobody before it writes
   field.setAttribute("aria-label", `Text of response ${letter(place)}: select a part, then choose a mark`);
   list.setAttribute("aria-label", "Marks");
   for (const label of labels) {
