@@ -212,6 +212,24 @@ def test_settings_change_in_use_and_every_item_is_counted_anew(make, tmp_path):
     assert read_settings(again) == Settings(gold_every=0) and len(list(read_events(again))) == 2
 
 
+def test_a_change_that_fails_half_way_changes_nothing(make, monkeypatch):
+  """As if the process had been killed there: neither the event nor any item of the queue is changed."""
+  store = make(3, Settings(gold_every=0))
+  left = [3]
+
+  def fails_at_the_third(*arguments):
+    left[0] -= 1
+    if not left[0]:
+      raise KeyboardInterrupt
+    recount(*arguments)
+
+  monkeypatch.setattr("rlhf_jax.feedback.project.recount", fails_at_the_third)
+  with pytest.raises(KeyboardInterrupt):
+    change_settings(store, {"judgements_per_item": 2}, 1.0)
+  assert list(read_events(store)) == [] and read_settings(store) == Settings(gold_every=0)
+  assert {remaining for (remaining,) in store.execute("SELECT remaining FROM queue")} == {1}
+
+
 def test_judgements_keep_the_questions_they_were_given_under(make):
   store = make(2, Settings(gold_every=0))
   other = Questions(flags=Flags(("odd",)))
