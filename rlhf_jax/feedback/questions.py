@@ -157,11 +157,11 @@ class Questions:
     Raises:
       ValueError: a kind or label was not asked for, or what is required is missing.
     """
+    self._check_asked(said)
     if said.get("skipped") is not None:
       if not self.skip.other and said["skipped"] not in self.skip.reasons:
         raise ValueError(f"'skipped' must be one of {', '.join(self.skip.reasons)}")
       return
-    self._check_asked(said)
     if lacking := [kind for kind in self.required if not self._answered(kind, said)]:
       raise ValueError(f"the answer lacks {lacking[0]!r}, which is required")
 

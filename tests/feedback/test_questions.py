@@ -103,6 +103,7 @@ GOOD = {"order": [0, 1], "ranks": [0, 1], "yes_no": [True, False]}
     ({"spans": [[[0, 1, "wrong"]], []]}, "'spans' has 'wrong', and must be of false, rude"),
     ({"rewrites": ["better", ""]}, "'rewrites' is given, but rewrite is not asked"),
     ({"skipped": "lunch"}, "'skipped' must be one of I cannot tell"),
+    ({"ranks": None, "skipped": "I cannot tell", "flags": [["rude"], []]}, "'flags' has 'rude'"),
     ({"order": [0, 1, 2], "ranks": [0, 1, 2], "yes_no": [True] * 3}, "'ranks' is given, but ranking is not asked"),
   ],
 )

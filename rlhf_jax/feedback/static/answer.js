@@ -60,6 +60,7 @@ export function missing(state, size, asked) {
   if (required.length) return sentence(required.filter((kind) => !complete(kind)).slice(0, 1).map((kind) => steps[kind]));
   const opinions = [order, "rating", "yes_no"].filter((kind) => asked.ask.includes(kind) && steps[kind]);
   const choices = opinions.length ? opinions : asked.ask.filter((kind) => steps[kind]);
+  if (!choices.length) return "Nothing is asked of this one: skip it";
   return choices.some(complete) ? "" : sentence(choices.map((kind) => steps[kind]));
 }
 
