@@ -45,7 +45,7 @@ def test_what_is_asked_is_shown_and_recorded(browser, serve):
     cat, no = ("A", "B") if "sat" in first else ("B", "A")
     card(page, cat).get_by_role("radio", name="Yes").press("Space")
     card(page, no).get_by_role("radio", name="No", exact=True).press("Space")
-    card(page, cat).get_by_label("honest of response").get_by_role("radio", name="3, good").press("Space")
+    card(page, cat).get_by_label("honest of response").get_by_role("radio", name="3 good").press("Space")
     assert page.locator("#hint").inner_text() == ""
     page.get_by_role("button", name="Both are bad").press("Enter")
     card(page, cat).locator(".spans summary").press("Enter")
@@ -120,7 +120,7 @@ def test_the_lead_sees_what_is_disputed_invites_and_revokes(browser, serve):
   page.wait_for_selector(".numbers dd")
   assert "token" not in page.url
   numbers = dict(zip(*(page.locator(f".numbers {tag}").all_inner_texts() for tag in ("dt", "dd")), strict=True))
-  assert numbers["Items disputed"] == "1" and numbers["Equal votes"] == "0 %"
+  assert numbers["Items disputed"] == "1" and numbers["Equal votes"] == "0 %" and numbers["Skips"] == "0"
   assert page.locator(".item h3").inner_text() == attack and page.locator("main img").count() == 0
   page.locator("#invite-name").fill("eve")
   page.locator("#invite-expert").press("Space")

@@ -9,7 +9,7 @@ let skip = 0; // items shown so far
 
 function make(tag, text = "", className = "") {
   const element = document.createElement(tag);
-  if (text) setText(element, String(text));
+  if (text !== "") setText(element, String(text));
   element.className = className;
   return element;
 }

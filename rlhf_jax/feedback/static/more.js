@@ -12,7 +12,7 @@ export function addMore(element, place, text, asked, onChange) {
   if (asked.ask.includes("rating")) {
     const { points, labels } = asked.rating;
     const choices = Array.from({ length: points }, (_, i) => ({
-      value: i + 1, label: i + 1, title: labels.length ? `${i + 1}, ${labels[i]}` : "",
+      value: i + 1, label: labels.length ? `${i + 1} ${labels[i]}` : i + 1,
     }));
     for (const aspect of asked.rating.aspects) {
       const name = `aspect-${aspect}-${place}`;
