@@ -32,7 +32,8 @@ from pathlib import Path
 
 from rlhf_jax.feedback.collect import collect
 from rlhf_jax.feedback.records import Annotator, Response, current, make_item
-from rlhf_jax.feedback.store import Settings, add_records, open_store, read_store
+from rlhf_jax.feedback.store import add_records, open_store, read_store
+from rlhf_jax.feedback.store_settings import Settings
 from rlhf_jax.feedback.tokens import issue_token
 
 ROOT = Path(__file__).parents[1]

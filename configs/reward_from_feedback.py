@@ -4,10 +4,10 @@
   rlhf-jax run --config reward_from_feedback --workdir runs/quickstart
 
 The argument is the kind: pairs (with a margin for stated strength), rankings (of four, all pairs), plackett_luce (the
-same rankings with another loss), ratings (of four answers, from 1 to 7) or all (the default: a third of pairs,
-rankings and ratings each, for one reward model). Two labellers judge each item, and their agreement gives the
-annotators' weights. In the run directory of the quickstart only the judging, the weights, the reward model and its
-accuracy are new. The recipe `online:page` takes the judgements of people instead.
+same rankings with another loss), ratings (of four answers, from 1 to 7), yes_no (of four answers, each good or not) or
+all (the default: a third of pairs, rankings and ratings each, for one reward model). Two labellers judge each item, and
+their agreement gives the annotators' weights. In the run directory of the quickstart only the judging, the weights, the
+reward model and its accuracy are new. The recipe `online:page` takes the judgements of people instead.
 
 Time: about 5 minutes on two busy CPU cores after the quickstart's SFT.
 
@@ -25,6 +25,7 @@ PAGES = {
   "pairs": dict(responses=1, num_written=1, kinds=("ranks",)),
   "rankings": dict(responses=2, num_written=2, kinds=("ranks",)),
   "ratings": dict(responses=2, num_written=2, kinds=("ratings",)),
+  "yes_no": dict(responses=2, num_written=2, kinds=("yes_no",)),
   "single_ratings": dict(responses=1, num_written=0, kinds=("ratings",)),
 }
 RATED = ("ratings", "single_ratings")
@@ -33,6 +34,7 @@ KINDS = {
   "rankings": ("rankings",),
   "plackett_luce": ("rankings",),
   "ratings": ("ratings",),
+  "yes_no": ("yes_no",),
   "all": ("pairs", "rankings", "ratings"),
 }
 
@@ -137,7 +139,7 @@ def files(*stages: str) -> tuple[str, ...]:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The recipe of the kind `arg`: pairs, rankings, plackett_luce, ratings or all (the default)."""
+  """The recipe of the kind `arg`: pairs, rankings, plackett_luce, ratings, yes_no or all (the default)."""
   name = quickstart.choose("reward_from_feedback", arg, KINDS) or "all"
   config = quickstart.get_config()
   sources = []
@@ -147,6 +149,8 @@ def get_config(arg: str = "") -> ConfigDict:
   config[f"annotators_{name}"] = annotators(*sources)
   loss = dict(ranking="plackett_luce", margins=(0.0, 0.0, 0.0)) if name == "plackett_luce" else {}
   loss["optimizer"] = optimizer(KINDS[name])
+  if name == "yes_no":
+    loss["kinds"] = ("yes_no",)
   config[f"reward_{name}"] = reward(config, *sources, weights=f"annotators_{name}", **loss)
   config[f"accuracy_{name}"] = accuracy(config, {name: (f"reward_{name}",)})
   new = (*sources, f"annotators_{name}", f"reward_{name}", f"accuracy_{name}")

@@ -18,6 +18,7 @@ from rlhf_jax.agreement.coefficients import Estimate, undefined
 from rlhf_jax.agreement.screening import DEFAULT, Limits, Verdict, screen
 from rlhf_jax.agreement.tables import Pairs, Table, judgement_table, pairs_of
 from rlhf_jax.agreement.winners import Winners, winners
+from rlhf_jax.agreement.yes_no import yes_no_agreement
 from rlhf_jax.feedback.records import Annotator, Item, Judgement
 
 
@@ -88,7 +89,8 @@ def analyse(
     verdicts=screen(table, pairs, annotator_bias.habits(table, pairs, model), limits),
     weights=consensus.annotator_weights(table, model),
     two_by_two=two_by_two,
-    group={f"agreement with experts ({source})": everyone} | _means(two_by_two) | group_agreement(table, pairs),
+    group={f"agreement with experts ({source})": everyone} | _means(two_by_two) | group_agreement(table, pairs)
+    | yes_no_agreement(table),
     disagreement=item_disagreement(table, pairs),
     majority=consensus.majority(table, pairs),
     dawid_skene=consensus.dawid_skene(table, pairs),

@@ -39,9 +39,11 @@ class Table:
   """Index of the item of a judgement: i64[N]."""
   ranks: np.ndarray
   """Ranks given to the responses: i64[N, K], 0 is the best, equal ranks tie, -1 is absent. A judgement with ratings and
-  no ranks has the ranks that its ratings imply."""
+  no ranks has the ranks that its ratings imply, or else its answers of yes and no."""
   ratings: np.ndarray
   """Ratings given to the responses: f64[N, K], NaN where there is none."""
+  yes_no: np.ndarray
+  """Answers to the yes-or-no question: f64[N, K], 1 for yes, 0 for no, NaN where there is none."""
   places: np.ndarray
   """Place on the page at which a response was shown: i64[N, K], 0 the first, -1 unknown."""
   seconds: np.ndarray
@@ -51,7 +53,7 @@ class Table:
 
   def where(self, judgements: np.ndarray) -> "Table":
     """The table with the judgements chosen by bool[N] alone; annotators and items stay."""
-    names = ("annotator", "item", "ranks", "ratings", "places", "seconds")
+    names = ("annotator", "item", "ranks", "ratings", "yes_no", "places", "seconds")
     return dataclasses.replace(self, **{name: getattr(self, name)[judgements] for name in names})
 
 
@@ -129,6 +131,7 @@ def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judg
     item=np.array([numbers[judgement.item] for judgement, _ in used], np.int64),
     ranks=np.array([_padded(ranks, size, -1) for _, ranks in used], np.int64).reshape(-1, size),
     ratings=np.array([_padded(judgement.ratings, size, np.nan) for judgement, _ in used], float).reshape(-1, size),
+    yes_no=np.array([_padded(judgement.yes_no, size, np.nan) for judgement, _ in used], float).reshape(-1, size),
     places=np.array([_places(judgement, size) for judgement, _ in used], np.int64).reshape(-1, size),
     seconds=np.array([judgement.seconds or np.nan for judgement, _ in used], np.float64),  # 0 stands for unknown
     left_out=tuple(left_out),
@@ -175,11 +178,11 @@ def _counted(judgements: Iterable[Judgement]) -> tuple[list[Judgement], list[str
 
 
 def _ranks(judgement: Judgement) -> Sequence[int]:
-  """The ranks, or else the ranks that the ratings imply; empty where the judgement has neither."""
-  if judgement.ranks is not None or judgement.ratings is None:
-    return judgement.ranks or ()
-  ranks = dense_ranks(_padded(judgement.ratings, len(judgement.ratings), np.nan)[None])[0]
-  return ranks.tolist() if (ranks >= 0).any() else ()
+  """The ranks, or else those that the ratings or the answers of yes and no imply; empty where there is none."""
+  for scores in (judgement.ratings, judgement.yes_no):
+    if judgement.ranks is None and any(score is not None for score in scores or ()):
+      return dense_ranks(_padded(scores, len(judgement.order), np.nan)[None])[0].tolist()
+  return judgement.ranks or ()
 
 
 def _places(judgement: Judgement, size: int) -> np.ndarray:

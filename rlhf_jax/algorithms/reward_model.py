@@ -1,4 +1,4 @@
-"""A reward model from comparisons, or from recorded judgements: pairs, rankings of K, ratings, or all of them together.
+"""A reward model from comparisons, or from recorded judgements: pairs, rankings of K, ratings, yes or no, or several.
 
 The judgement of one item, or one row of comparisons, is one element of a batch. The loss of its ranking, if any, is
 
@@ -8,9 +8,10 @@ The judgement of one item, or one row of comparisons, is one element of a batch.
   plackett_luce  -log P(ranking): each response in turn is the best of those that are left (Luce 1959; Plackett 1975)
 
 and the loss of its ratings, if any, is (r - s z)^2, the mean over the rated responses: z is the rating in standard
-deviations of the annotator's own scale, s (`rating_scale`) the reward that one standard deviation is worth. A judgement
-that has both adds them up, and is weighted by its annotator (see stages/annotators.py). `centring` adds a multiple of
-the mean (r_i + r_j)^2 of the untied pairs, which keeps rewards around 0 (arXiv 2312.09244).
+deviations of the annotator's own scale, s (`rating_scale`) the reward that one standard deviation is worth. The loss of
+its answers to a yes-or-no question, if any, is logistic, the mean of -log sigmoid(r) for yes and -log sigmoid(-r) for
+no. A judgement of several kinds adds them up, and is weighted by its annotator (see stages/annotators.py). `centring`
+adds a multiple of the mean (r_i + r_j)^2 of the untied pairs, which keeps rewards around 0 (arXiv 2312.09244).
 
 The score is read at the last token of the response, its <eos> where it has one. `likelihood` adds a learnt weight
 times the mean log-probability of the response's tokens, the implicit reward of SimPO (Meng et al. 2024, arXiv
@@ -23,16 +24,15 @@ standard deviation 1 over responses of `init`. DEVIATIONS: InstructGPT's demonst
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import data
+from rlhf_jax import data, objectives
 from rlhf_jax.feedback.records import OPINIONS
 from rlhf_jax.models import LanguageModel, only_scored
-from rlhf_jax.objectives import pairwise_ranking_loss, plackett_luce_loss, rating_loss, reward_centring_loss
 from rlhf_jax.positions import only
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from rlhf_jax.reduce import masked_mean, ordered_pairs, weighted_sum
@@ -60,12 +60,11 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
-from rlhf_jax.train.judgements import load_judgements, read_weights, split_judgements
+from rlhf_jax.train.judgements import load_judgements, read_weights, row_weights, split_judgements
 from rlhf_jax.train.packed_rows import pack_groups, ungrouped
 from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Mean, Preferences, TrainState
 
-Weights = dict[str, np.ndarray]
 FEEDBACK_ONLY = ("kinds", "annotators", "margins", "rating_scale", "per_annotator")
 
 
@@ -102,7 +101,7 @@ class Config:
   feedback: tuple[RecordFile, ...] = ()
   """Files of records, or of rows of `rlhf-jax convert --as` (.jsonl); () where `comparisons` is given."""
   kinds: tuple[str, ...] = ("ranks",)
-  """Kinds of judgement in `feedback` that are learnt from: "ranks", "ratings" or both."""
+  """Kinds of judgement in `feedback` that are learnt from: one or more of "ranks", "ratings" and "yes_no"."""
   annotators: WeightFile = ""
   """File of rows {"annotator", "weight"} for the judgements of `feedback`; "" weighs all annotators alike."""
   ranking: Literal["pairs", "plackett_luce"] = "pairs"
@@ -141,38 +140,38 @@ class Config:
 def make_loss(score: Callable, *, ranking: str = "pairs", rating_scale: float = 1.0, centring: float = 0.0) -> LossFn:
   """The loss of `score(params, tokens i32[M, T], mask bool[M, T]) -> f32[M]`, by the equations of this module.
 
-  It takes `Preferences` of N rows and weights {"ranks": f32[N]}, and {"ratings": f32[N]} where there are ratings; then
-  the losses of rankings, centring included, and of ratings are metrics too. `score` gets `at` by name.
+  It takes `Preferences` of N rows and weights {"ranks": f32[N]}, with "ratings" and "yes_no" for those there are; then
+  the losses of rankings, centring included, and of the other kinds are metrics too. `score` gets `at` by name.
   """
 
   def loss_fn(params, batch: Preferences, weights):
     tokens, mask, at = ungrouped((batch.tokens, batch.mask, batch.at))  # [N K, ...]
     rewards = score(params, tokens, mask, **only(at)).reshape(batch.ranks.shape)
     if ranking == "pairs":
-      order = pairwise_ranking_loss(rewards, batch.ranks, margin=0.0 if batch.margin is None else batch.margin)  # [N]
+      order = objectives.pairwise_ranking_loss(
+        rewards, batch.ranks, margin=0.0 if batch.margin is None else batch.margin
+      )  # [N]
     else:
-      order = plackett_luce_loss(rewards, batch.ranks)  # [N]
-    order += centring * reward_centring_loss(rewards, batch.ranks) if centring else 0.0
+      order = objectives.plackett_luce_loss(rewards, batch.ranks)  # [N]
+    order += centring * objectives.reward_centring_loss(rewards, batch.ranks) if centring else 0.0
     gap = rewards[:, :, None] - rewards[:, None, :]  # [N, K, K]
     pairs = ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32)
     loss = weighted_sum(order, weights["ranks"])
     metrics = {"accuracy": Mean((jnp.sign(gap) + 1) / 2, pairs), "margin": Mean(gap, pairs)}  # equal counts half
-    if batch.ratings is not None:
-      rated = ~jnp.isnan(batch.ratings)
-      error = masked_mean(rating_loss(rewards, rating_scale * batch.ratings, mask=rated), rated, axis=-1)  # [N]
-      loss += weighted_sum(error, weights["ratings"])
-      metrics |= {"ranks/loss": Mean(order, weights["ranks"]), "ratings/loss": Mean(error, weights["ratings"])}
+    losses: dict[str, Callable] = {"ratings": rating_error, "yes_no": objectives.correctness_loss}
+    for kind, error in losses.items():
+      said = getattr(batch, kind)
+      if said is not None:
+        present = ~jnp.isnan(said)
+        error_of_row = masked_mean(error(rewards, said, mask=present), present, axis=-1)  # [N]
+        loss += weighted_sum(error_of_row, weights[kind])
+        metrics |= {"ranks/loss": Mean(order, weights["ranks"]), f"{kind}/loss": Mean(error_of_row, weights[kind])}
     return loss, metrics
 
+  def rating_error(rewards, ratings, mask):
+    return objectives.rating_loss(rewards, rating_scale * ratings, mask=mask)
+
   return loss_fn
-
-
-def row_weights(rows: Mapping[str, np.ndarray]) -> Weights:
-  """Weights f32[N] of the losses of rankings and ratings: the rows' own, 0 where a row has no untied pair or rating."""
-  weights = {"ranks": ordered_pairs(rows["ranks"]).any(axis=(1, 2)) * rows["weight"]}
-  if "ratings" in rows:
-    weights["ratings"] = (~np.isnan(rows["ratings"])).any(axis=1) * rows["weight"]
-  return weights
 
 
 def build(config: Config, model: LanguageModel, transport: Transport, num_steps: int) -> Functions:

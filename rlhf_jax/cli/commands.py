@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf_jax.cli import parsers
+from rlhf_jax.cli import feedback_commands, parsers
 from rlhf_jax.cli.failures import told
 from rlhf_jax.pipeline.recipe import config_lines, load_config, load_seeds, run_parser
 from rlhf_jax.settings import ConfigError
@@ -213,61 +213,6 @@ def _tell(line: str) -> None:
   print(line, file=sys.stderr, flush=True)
 
 
-def _collect(arguments: list[str]) -> None:
-  settings = parsers.collect().parse_args(arguments)
-  if (settings.run is None) != (settings.prompts is None) or not (settings.run or settings.responses or settings.gold):
-    raise ConfigError("RUN and --prompts go together; without them, give --responses or --gold")
-  from rlhf_jax import data
-  from rlhf_jax.feedback import collect
-  from rlhf_jax.feedback.store import Settings
-
-  queue = Settings(settings.seed, settings.judgements, settings.gold_every if settings.gold else 0)
-  skips: dict[Path | str | None, dict[str, int]] = {}
-  existing = collect.read_responses(settings.responses) if settings.responses else {}
-  gold, skips[settings.gold] = collect.read_gold(settings.gold) if settings.gold else ([], {})
-  prompts: list[data.Prompt] = []
-  policies: list[collect.Policy] = []
-  if settings.run is not None:
-    from rlhf_jax.tools.ask import open_policies
-
-    prompts, skips[settings.prompts] = data.read_prompts(settings.prompts)
-    prompts = prompts[: settings.num_prompts]
-    names = settings.stages.split(",") if settings.stages else []
-    policies = open_policies(settings.run, names, settings.temperature, settings.max_new_tokens)
-  clusters = collect.read_clusters(settings.prompts) if settings.prompts else {}
-  items, skips["prompts"] = collect.make_items(
-    prompts, policies, settings.num_responses, settings.seed, existing, clusters
-  )
-  added = collect.collect(settings.out, items, gold, queue)
-  for where, reasons in skips.items():
-    for reason, count in sorted(reasons.items()):
-      print(f"{where}: skipped {count}: {reason}")
-  print(f"{settings.out}: {len(items)} items and {len(gold)} gold items, {added} of them new")
-
-
-def _annotate(arguments: list[str]) -> None:
-  settings = parsers.annotate().parse_args(arguments)
-  from rlhf_jax.data import read_text
-  from rlhf_jax.feedback.server import LOCAL, invite, origins_of, serve
-
-  guidelines = read_text(settings.guidelines) if settings.guidelines else ""
-  origins = origins_of(settings.host, settings.port, settings.origin)
-  names = [name.strip() for name in settings.annotators.split(",") if name.strip()]
-  for name, link in invite(settings.store, names, origins[0], renew=settings.renew):
-    print(f"{name}: {link or 'has a link already (--renew makes a new one)'}")
-  if settings.host not in LOCAL and origins[0].startswith("http:"):
-    print(f"warning: {origins[0]} is not encrypted; whoever can listen on that network can act as an annotator")
-  print(f"serving {settings.store} at {origins[0]}; Ctrl-C stops, nothing is lost", flush=True)
-  serve(settings.store, settings.host, settings.port, origins, guidelines)
-
-
-def _convert(arguments: list[str]) -> None:
-  settings = parsers.convert().parse_args(arguments)
-  from rlhf_jax.feedback.exchange import convert
-
-  print(f"{settings.target}: {convert(settings.source, settings.target, settings.shape or 'records')}")
-
-
 def _agreement(arguments: list[str]) -> None:
   settings = parsers.agreement().parse_args(arguments)
   if settings.threshold is not None and not 0 <= settings.threshold <= 1:
@@ -275,10 +220,19 @@ def _agreement(arguments: list[str]) -> None:
   from rlhf_jax.agreement.findings import analyse
   from rlhf_jax.agreement.report import write_findings
   from rlhf_jax.agreement.screening import Limits
+  from rlhf_jax.agreement.tables import judgement_table, pairs_of
   from rlhf_jax.agreement.text import print_findings
+  from rlhf_jax.agreement.yes_no import yes_no_agreement
   from rlhf_jax.feedback.exchange import read_records
 
-  findings = analyse(*read_records(settings.file), Limits(gold=settings.threshold))
+  records = read_records(settings.file)
+  table = judgement_table(*records)
+  if not len(pairs_of(table).unit) and (answers := yes_no_agreement(table)):  # single responses: nothing is ordered
+    print("\n".join(f"{name}: {estimate.text()}" for name, estimate in answers.items()))
+    if settings.out is not None:
+      raise ConfigError("--out needs judgements that order two responses; these answer yes or no alone")
+    return
+  findings = analyse(*records, Limits(gold=settings.threshold))
   print_findings(findings)
   if settings.out is not None:
     print("\n".join(str(path) for path in write_findings(findings, settings.out)))
@@ -329,7 +283,8 @@ def _completion(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
   "configs": _configs, "run": _run, "sweep": _sweep, "compare": _compare, "sample": _sample,
-  "report": _report, "doctor": _doctor, "compile": _compile, "collect": _collect,
-  "annotate": _annotate, "convert": _convert, "agreement": _agreement, "export": _export, "tokenizer": _tokenizer,
+  "report": _report, "doctor": _doctor, "compile": _compile, "collect": feedback_commands.collect,
+  "annotate": feedback_commands.annotate, "convert": feedback_commands.convert,
+  "agreement": _agreement, "export": _export, "tokenizer": _tokenizer,
   "harness": _harness, "completion": _completion,
 }  # fmt: skip

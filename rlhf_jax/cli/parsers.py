@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhf_jax.pipeline.recipe import run_parser
 from rlhf_jax.ranges import AtLeast, Range
 
-SHAPES = ("records", "dataset", "rankings", "pairs", "ratings", "critiques")
+SHAPES = ("records", "dataset", "rankings", "pairs", "ratings", "yes_no", "critiques", "events")
 ENGINES = ("inline", "local", "slurm", "commands")
 SAMPLERS = ("random", "sobol", "halton", "tpe")
 SHELLS = ("bash", "zsh", "fish")
@@ -157,15 +157,17 @@ def collect() -> argparse.ArgumentParser:
     "--responses", type=Path, metavar="FILE", help="existing responses, to be judged beside the samples"
   )
   parser.add_argument("--gold", type=Path, metavar="FILE", help="an expert's comparisons, mixed in unmarked")
-  parser.add_argument(
-    "--gold-every", type=int, default=10, help="number of items from one gold item to the next (default 10)"
-  )
-  parser.add_argument("--judgements", type=int, default=1, help="number of annotators for each item (default 1)")
+  parser.add_argument("--gold-every", type=int, help="number of items from one gold item to the next (default 10)")
+  parser.add_argument("--judgements", type=int, help="number of annotators for each item (default 1)")
+  parser.add_argument("--agreeing", type=int, metavar="K", help="while fewer than K annotators of an item agree, it "
+                      "goes to one more (default: no rule)")  # fmt: skip
+  parser.add_argument("--at-most", type=int, metavar="M", help="and to M at most; then an expert settles it")
+  parser.add_argument("--questions", type=Path, metavar="FILE", help="what is asked: a .toml, or a config (.py)")
   parser.add_argument("--num-prompts", type=int, help="number of prompts, from the start of --prompts; default all")
   parser.add_argument("--temperature", type=_TEMPERATURE, default=1.0, help="divisor of the logits (default 1)")
   parser.add_argument("--max-new-tokens", type=_COUNT, default=32, help="longest response in tokens (default 32)")
   parser.add_argument(
-    "--seed", type=int, default=0, help="seed of the sampling, of the display orders and of the choice of gold items"
+    "--seed", type=int, help="seed of the sampling, of the display orders and of the choice of gold items (default 0)"
   )
   return parser
 
@@ -175,6 +177,11 @@ def annotate() -> argparse.ArgumentParser:
   parser = _parser("annotate", "Serve the annotation page of a store.")
   parser.add_argument("store", type=Path, metavar="FILE.db", help="a store, as `collect` makes it")
   parser.add_argument("--annotators", default="", help="comma-separated names; each new name gets a link to log in")
+  parser.add_argument("--experts", default="", help="comma-separated names of experts, who settle disputed items too")
+  parser.add_argument("--lead", default="", metavar="NAME", help="name of a lead, who gets a link to the dashboard")
+  parser.add_argument("--revoke", default="", help="comma-separated names whose links end; their judgements are kept")
+  parser.add_argument("--restore", default="", help="comma-separated names of revoked annotators who get a new link")
+  parser.add_argument("--questions", type=Path, metavar="FILE", help="what is asked: a .toml, or a config (.py)")
   parser.add_argument("--renew", action="store_true", help="make new links for all annotators; their old links end")
   parser.add_argument("--guidelines", type=Path, metavar="FILE", help="shown beside the task; plain text or Markdown")
   parser.add_argument("--host", default="127.0.0.1", help="the address to bind (default: this machine alone)")
@@ -193,6 +200,15 @@ def convert() -> argparse.ArgumentParser:
   )
   parser.add_argument("target", type=Path, help="a file of records, or of rows with --as (.jsonl, .csv, a directory)")
   parser.add_argument("--as", dest="shape", choices=SHAPES, help="kind of the rows (default records)")
+  parser.add_argument("--annotators", default="", help="comma-separated names whose judgements are taken; default all")
+  parser.add_argument("--without-annotators", default="", help="comma-separated names whose judgements are left out")
+  parser.add_argument("--without-revoked", action="store_true", help="leave out judgements of revoked annotators")
+  parser.add_argument("--since", default="", metavar="TIME", help="earliest day (2026-01-31) or time in UTC")
+  parser.add_argument("--until", default="", metavar="TIME", help="day or time before which judgements were given")
+  parser.add_argument("--flags", default="", help="comma-separated flags of which a judgement must set one")
+  parser.add_argument("--without-flags", default="", help="comma-separated flags that leave a judgement out")
+  parser.add_argument("--final", action="store_true", help="of an adjudicated item, the expert's judgement alone")
+  parser.add_argument("--aspect", default="", help="an aspect whose ratings take the place of those of the whole")
   return parser
 
 

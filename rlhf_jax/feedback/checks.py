@@ -68,6 +68,24 @@ def check_ratings(name: str, ratings: Any, size: int) -> None:
       raise ValueError(f"'{name}[{i}]' must be 1 to 7 or null, found {rating!r}")
 
 
+def check_yes_no(name: str, answers: Any, size: int) -> None:
+  """Answers for `size` responses: true, false, or None where there is none."""
+  check_length(name, answers, size)
+  for i, answer in enumerate(answers):
+    if answer is not None and type(answer) is not bool:
+      raise ValueError(f"'{name}[{i}]' must be true, false or null, found {answer!r:.60}")
+
+
+def check_spans(name: str, spans: Any, size: int) -> None:
+  """A tuple of spans (start, end, label) with 0 <= start < end for each of `size` responses."""
+  check_length(name, spans, size)
+  for i, of_response in enumerate(spans):
+    for j, span in enumerate(check_type(f"{name}[{i}]", of_response, tuple)):
+      if type(span) is not tuple or [type(part) for part in span] != [int, int, str] or not 0 <= span[0] < span[1]:
+        raise ValueError(f"'{name}[{i}][{j}]' must be [start, end, label] with 0 <= start < end, found {span!r:.60}")
+      check_id(f"{name}[{i}][{j}]", span[2])
+
+
 def check_strength(name: str, strength: Any, ranks: Any) -> None:
   """A strength of 1 to 3, which only a ranking of two responses with a winner can have."""
   if type(strength) is not int or strength not in STRENGTHS:

@@ -7,14 +7,17 @@ policies of a run, and any other source of text can be wrapped the same way.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlhf_jax.data import DataError, Prompt, Source, prompt_of, read_comparisons, read_rows, renamed_rows, response_text
+from rlhf_jax.feedback.project import change_settings
 from rlhf_jax.feedback.records import Item, Response, make_item, models_of
-from rlhf_jax.feedback.store import Settings, add_records, opened, read_settings
+from rlhf_jax.feedback.store import add_records, opened
+from rlhf_jax.feedback.store_settings import Settings, read_settings
 
 MAX_RESPONSES = 9  # responses of an item at most: the page selects a response by a key from a to i
 
@@ -35,17 +38,44 @@ def collect(
 ) -> int:
   """Queues items in the store at `path`, which is made where there is none; returns the number of new items.
 
+  settings: those from now on; None keeps those of the store.
+
   Raises:
-    DataError: the store was made with other settings, or an item has more than MAX_RESPONSES responses.
+    DataError: the store was made with another seed, or an item has more than MAX_RESPONSES responses.
   """
-  settings = settings or Settings()
   for item in (*items, *gold):
     if len(item.responses) > MAX_RESPONSES:
       raise DataError(f"{item.prompt!r:.60} has {len(item.responses)} responses; a page shows {MAX_RESPONSES} at most")
   with opened(path, create=True, settings=settings) as store:
-    if (made := read_settings(store)) != settings:
-      raise DataError(f"{path} was made with {made}, not {settings}; use the same ones, or another file")
+    if settings is not None:
+      change_settings(store, dataclasses.asdict(settings), time.time())
     return add_records(store, ([], [*items, *gold], []), str(path))
+
+
+def settings_for(path: str | Path, changes: Mapping[str, Any], gold: bool) -> Settings:
+  """The settings with which items are queued: those of the store where there is one, with the changes.
+
+  gold: whether gold items are queued; a new store without them has `gold_every` 0.
+
+  Raises:
+    DataError: the settings make no sense, or change the seed.
+  """
+  old = Settings()
+  if Path(path).exists():
+    with opened(path) as store:
+      old = read_settings(store)
+    if changes.get("seed", old.seed) != old.seed:
+      raise DataError(
+        f"{path} was made with seed {old.seed}, which cannot change; leave --seed out, or use another file"
+      )
+    if gold and not old.gold_every:
+      changes = {"gold_every": Settings().gold_every, **changes}
+  elif not gold:
+    changes = {"gold_every": 0, **changes}
+  try:
+    return dataclasses.replace(old, **changes)
+  except ValueError as error:
+    raise DataError(str(error)) from error
 
 
 def make_items(

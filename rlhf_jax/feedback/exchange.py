@@ -6,6 +6,7 @@ The same records always give the same bytes.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -14,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_jax.data import DataError, read_rows, write_rows
+from rlhf_jax.feedback.events import read_events
+from rlhf_jax.feedback.filters import Filter, select
 from rlhf_jax.feedback.learner_rows import SHAPES
+from rlhf_jax.feedback.questions import stored_questions
 from rlhf_jax.feedback.record_rows import record_of, to_row
 from rlhf_jax.feedback.records import Record, Records, collect_records, content_id
 from rlhf_jax.feedback.row_records import records_of_rows
-from rlhf_jax.feedback.store import add_records, located_records, opened
+from rlhf_jax.feedback.store import add_records, located_records, opened, read_guidelines
 from rlhf_jax.writing import write_bytes
 
 FORMULA = tuple("=+-@＝＋－＠")  # the characters that make a spreadsheet take a cell for a formula
+JSON_COLUMNS = {"aspects", "spans"}  # mixed types, which no column of a table holds
+ALL = Filter()
 NAMES = ("annotators", "items", "judgements")
 
 
@@ -78,16 +84,24 @@ def write_records(path: str | Path, records: Records) -> None:
     raise DataError(f"{path}: the name of a file of records ends in .db, .jsonl, .jsonl.gz or .parquet")
 
 
-def convert(source: str | Path, target: str | Path, shape: str = "records") -> str:
+def convert(source: str | Path, target: str | Path, shape: str = "records", wanted: Filter = ALL) -> str:
   """Writes the records of `source`, a file that `read_records` reads, in another form; returns the counts in words.
 
-  shape: "records"; "dataset", a directory that `datasets.load_from_disk` opens; or a name of `learner_rows.SHAPES`, as
-  .jsonl for learners or as .csv for spreadsheets.
+  wanted: conditions that judgements must meet. shape: "records"; "events" of a store, its settings, questions and
+  guidelines as they changed; "dataset", a directory that `datasets.load_from_disk` opens; or a name of
+  `learner_rows.SHAPES`, as .jsonl for learners or as .csv for spreadsheets.
 
   Raises:
     DataError: as `read_records` and `write_records`; there are no rows of that shape; the directory exists already.
   """
-  records = read_records(source)
+  if shape == "events":
+    return _write_events(source, target)
+  records, left_out = select(read_records(source), wanted, source)
+  told = _convert(records, source, target, shape)
+  return told + "".join(f"; left out {count} judgements {reason}" for reason, count in sorted(left_out.items()))
+
+
+def _convert(records: Records, source: str | Path, target: str | Path, shape: str) -> str:
   if shape == "dataset":
     if Path(target).exists():
       raise DataError(f"{target}: exists already; choose another name for the directory, or delete it")
@@ -106,6 +120,19 @@ def convert(source: str | Path, target: str | Path, shape: str = "records") -> s
   else:
     raise DataError(f"{target}: the name of a file of {shape} ends in .jsonl, .jsonl.gz or .csv")
   return f"{len(rows)} {shape}"
+
+
+def _write_events(source: str | Path, target: str | Path) -> str:
+  if Path(source).suffix != ".db" or not Path(target).name.endswith((".jsonl", ".jsonl.gz")):
+    raise DataError(f"{source}: events are those of a store, a .db, and are written as .jsonl")
+  with opened(source) as store:
+    texts, events = read_guidelines(store), list(read_events(store))
+  rows: list[dict[str, Any]] = [{"kind": "guidelines", "version": version, "text": text} for version, text in texts]
+  for event in events:
+    version = {"version": stored_questions(event.value).version} if event.kind == "questions" else {}
+    rows.append({**dataclasses.asdict(event), **version})
+  write_rows(target, rows)
+  return f"{len(rows)} events"
 
 
 def _counts(records: Records) -> str:
@@ -160,14 +187,18 @@ def _table(records: Records) -> Any:
     "responses": pa.list_(pa.struct({"text": pa.string(), "source": pa.string()}.items())),
     "gold_ranks": ints, "cluster": pa.string(),
     "item": pa.string(), "annotator": pa.string(), "order": ints, "ratings": ints, "ranks": ints,
-    "strength": pa.int64(), "flags": pa.list_(texts), "critiques": texts, "rewrites": texts, "skipped": pa.string(),
-    "seconds": pa.float64(), "guidelines": pa.string(), "created": pa.string(), "supersedes": pa.string(),
+    "strength": pa.int64(), "all_bad": pa.bool_(), "yes_no": pa.list_(pa.bool_()), "aspects": pa.string(),
+    "spans": pa.string(), "questions": pa.string(), "final": pa.bool_(), "flags": pa.list_(texts), "critiques": texts,
+    "rewrites": texts, "skipped": pa.string(), "seconds": pa.float64(), "guidelines": pa.string(),
+    "created": pa.string(), "supersedes": pa.string(),
   }  # fmt: skip
   rows = _rows(records)
   for row in rows:
     if "responses" in row:
       # A struct would need the same keys in every source, and would fill the missing ones with null.
       row["responses"] = [{**response, "source": json.dumps(response["source"])} for response in row["responses"]]
+    for name in JSON_COLUMNS & row.keys():
+      row[name] = json.dumps(row[name], ensure_ascii=False)
     if isinstance(row.get("prompt"), list):
       row["messages"] = json.dumps(row.pop("prompt"), ensure_ascii=False)
   return pa.Table.from_pylist(rows, schema=pa.schema(columns.items()))
@@ -202,6 +233,11 @@ def _of_columns(rows: Iterable[Mapping[str, Any]], where: str) -> Iterator[tuple
         row["responses"] = [{**one, "source": json.loads(one["source"])} for one in row["responses"]]
       except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{place}: 'responses' must be a list of {{text, source as JSON}} ({error!r})") from error
+    for name in JSON_COLUMNS & row.keys():
+      try:
+        row[name] = json.loads(row[name])
+      except (TypeError, ValueError) as error:
+        raise DataError(f"{place}: {name!r} must be JSON ({error})") from error
     if "messages" in row:
       try:
         row["prompt"] = json.loads(row.pop("messages"))

@@ -52,8 +52,21 @@ def ratings(records: Records) -> list[Row]:
   ]
 
 
+def yes_no(records: Records) -> list[Row]:
+  """{"prompt", "response", "label", ...}, one row for each response with an answer: true for yes, false for no."""
+  return [
+    {**_head(item, judgement), "response": response.text, "label": answer, **_tail(judgement)}
+    for item, judgement in _said(records)
+    for response, answer in zip(item.responses, judgement.yes_no or (), strict=False)
+    if answer is not None
+  ]
+
+
 def critiques(records: Records) -> list[Row]:
-  """{"prompt", "response", "critique", "rewrite", "flags", ...}, one row for each response with any of the three."""
+  """{"prompt", "response", "critique", "rewrite", "flags", ...}, one row for each response with any of the three.
+
+  A response with marked spans has a row too, with its "spans" [[start, end, label], ...] beside them.
+  """
   rows = []
   for item, judgement in _said(records):
     size = len(item.responses)
@@ -62,11 +75,13 @@ def critiques(records: Records) -> list[Row]:
       judgement.critiques or [""] * size,
       judgement.rewrites or [""] * size,
       judgement.flags or [()] * size,
+      judgement.spans or [()] * size,
       strict=True,
     )
-    for response, critique, rewrite, flags in columns:
-      if critique or rewrite or flags:
-        words = {"response": response.text, "critique": critique, "rewrite": rewrite, "flags": list(flags)}
+    for response, critique, rewrite, flags, spans in columns:
+      if critique or rewrite or flags or spans:
+        words: Row = {"response": response.text, "critique": critique, "rewrite": rewrite, "flags": list(flags)}
+        words |= {"spans": [list(span) for span in spans]} if spans else {}
         rows.append({**_head(item, judgement), **words, **_tail(judgement)})
   return rows
 
@@ -75,6 +90,7 @@ SHAPES: dict[str, Callable[[Records], list[Row]]] = {
   "rankings": rankings,
   "pairs": pairs,
   "ratings": ratings,
+  "yes_no": yes_no,
   "critiques": critiques,
 }
 

@@ -12,12 +12,19 @@ from rlhf_jax.feedback.records import Annotator, AnyRecord, Item, Judgement, Rec
 from rlhf_jax.settings import nearest
 
 SCHEMA = 1
+# Fields of a judgement that the first stores did not have: a row without them is the same row as before.
+LATER = ("all_bad", "yes_no", "aspects", "spans", "questions", "final")
 TYPES: dict[str, type[Record]] = {"annotator": Annotator, "item": Item, "judgement": Judgement}
 
 
 def to_row(record: Record) -> dict[str, Any]:
   """The row of a record, with lists for tuples, as JSON gives them back."""
-  row = {"type": _type_name(type(record)), "schema": SCHEMA, **_with_lists(dataclasses.asdict(record))}
+  values = {
+    name: value
+    for name, value in dataclasses.asdict(record).items()
+    if name not in LATER or value not in (None, False, "")
+  }
+  row = {"type": _type_name(type(record)), "schema": SCHEMA, **_with_lists(values)}
   return {**row, "prompt": prompt_value(record.prompt)} if isinstance(record, Item) else row
 
 
@@ -48,6 +55,8 @@ def from_row(cls: type[AnyRecord], row: Mapping[str, Any], where: str) -> AnyRec
     if cls is Item:
       values["responses"] = _responses(values["responses"])
       prompt = prompt_of(values, where)
+    if isinstance(values.get("aspects"), dict):
+      values["aspects"] = {name: _with_tuples(ratings) for name, ratings in values["aspects"].items()}
     values = {key: _with_tuples(value) for key, value in values.items()}
     return cls(**(values | {"prompt": prompt} if cls is Item else values))
   except DataError:

@@ -1,11 +1,13 @@
 """The records of human feedback: annotators, items and judgements, frozen values that check themselves (schema 1).
 
-An *item* is a prompt with K responses. A *judgement* is what one annotator said of one item: ratings of 1 to 7, a
-ranking with ties (for K = 2 with a strength), flags, critiques, rewrites, or a skip with its reason. Every tuple of a
-judgement is indexed by response, not by the place on the page; `order` says which response stood at which place.
+An *item* is a prompt with K responses. A *judgement* is what one annotator said of one item: ratings of 1 to 7 (of the
+whole, or of single aspects), a ranking with ties (for K = 2 with a strength), yes or no, flags, critiques, rewrites,
+marked spans, or a skip with its reason. Every tuple of a judgement is indexed by response, not by the place on the
+page; `order` says which response stood at which place.
 
 Records are never overwritten: a correction is a new judgement that `supersedes` the old one, and an undo is a skip with
-the reason "undone" that supersedes what is undone. A *gold* item carries an expert's ranking; the page does not show
+the reason "undone" that supersedes what is undone. A judgement of an expert may be `final`: it settles what others
+disagree on. A *gold* item carries an expert's ranking; the page does not show
 which items are gold. `record_rows` writes records as JSON rows.
 """
 
@@ -26,17 +28,20 @@ from rlhf_jax.feedback.checks import (
   check_ranks,
   check_ratings,
   check_seconds,
+  check_spans,
   check_strength,
   check_text,
   check_texts,
   check_time,
   check_type,
+  check_yes_no,
 )
 from rlhf_jax.settings import nearest
 
 KINDS = ("human", "simulated", "model")
-OPINIONS = ("ranks", "ratings")  # fields of a judgement that order responses
+OPINIONS = ("ranks", "ratings", "yes_no")  # fields of a judgement that say how good responses are
 UNDONE = "undone"
+Span = tuple[int, int, str]  # start and end in characters of the response, label
 UNKNOWN_TIME = "1970-01-01T00:00:00.000Z"  # `Judgement.created` of imported judgements
 
 
@@ -123,18 +128,31 @@ class Judgement:
   strength: int | None = None
   """Strength of a preference between two responses: 1 slightly better, 2 better, 3 much better; None where it was not
   stated, for a tie and for longer rankings."""
+  all_bad: bool = False
+  """Whether all responses were called bad; such a ranking ties all of them."""
+  yes_no: tuple[bool | None, ...] | None = None
+  """Answer to the yes-or-no question for each response; None where it was not answered."""
+  aspects: dict[str, tuple[int | None, ...]] | None = None
+  """Ratings of single aspects, such as "helpful", each as `ratings`."""
   flags: tuple[tuple[str, ...], ...] | None = None
   """Flags of each response, such as "harmful"."""
   critiques: tuple[str, ...] | None = None
   """Critique of each response in words; "" for none."""
   rewrites: tuple[str, ...] | None = None
   """Better text for each response; "" for none."""
+  spans: tuple[tuple[Span, ...], ...] | None = None
+  """Marked parts (start, end, label) of each response, in characters (Unicode code points); () where nothing was found
+  to mark, None where spans were not asked for."""
   skipped: str | None = None
   """Reason for a skip, which has no ratings and no ranks; None for a judgement that says something."""
   seconds: float = 0.0
   """Seconds spent on the judgement; 0 where they are unknown."""
   guidelines: str = ""
   """Version of the guidelines that were shown; "" for none."""
+  questions: str = ""
+  """Version of the questions that were asked; "" for the default ones."""
+  final: bool = False
+  """Whether this is an expert's adjudication, which settles the item."""
   created: str = UNKNOWN_TIME
   """Time of the judgement, ISO 8601 in UTC; 1970 where it is unknown."""
   supersedes: str | None = None
@@ -150,16 +168,28 @@ class Judgement:
       check_ranks("ranks", self.ranks, size)
     if self.strength is not None:
       check_strength("strength", self.strength, self.ranks)
+    check_type("all_bad", self.all_bad, bool)
+    if self.all_bad and len(set(self.ranks or ())) != 1:
+      raise ValueError("'all_bad' needs ranks that tie all responses: one is no worse than another")
+    if self.yes_no is not None:
+      check_yes_no("yes_no", self.yes_no, size)
+    for name, ratings in check_type("aspects", {} if self.aspects is None else self.aspects, dict).items():
+      check_id("aspects", name)
+      check_ratings(f"aspects[{name}]", ratings, size)
     if self.flags is not None:
       check_flags("flags", self.flags, size)
     for name in ("critiques", "rewrites"):
       if getattr(self, name) is not None:
         check_texts(name, getattr(self, name), size)
+    if self.spans is not None:
+      check_spans("spans", self.spans, size)
     if self.skipped is not None:
       check_id("skipped", self.skipped)
     self._check_content()
     check_seconds("seconds", self.seconds)
     check_text("guidelines", self.guidelines)
+    check_text("questions", self.questions)
+    check_type("final", self.final, bool)
     check_time("created", self.created)
     if self.supersedes is not None:
       check_id("supersedes", self.supersedes)
@@ -167,12 +197,15 @@ class Judgement:
         raise ValueError(f"'supersedes' names the judgement itself, {self.id!r}")
 
   def _check_content(self) -> None:
-    rated = self.ratings is not None and any(rating is not None for rating in self.ratings)
-    if self.skipped is not None and (rated or self.ranks is not None):
-      raise ValueError("'skipped' judgements have no ratings and no ranks")
+    columns = (self.ratings, self.yes_no, *(self.aspects or {}).values())
+    opinion = self.ranks is not None or any(value is not None for column in columns for value in column or ())
+    if self.skipped is not None and opinion:
+      raise ValueError("'skipped' judgements have no ratings, no ranks and no yes or no")
     worded = any(any(column) for column in (self.flags, self.critiques, self.rewrites) if column is not None)
-    if self.skipped is None and not (rated or self.ranks is not None or worded):
-      raise ValueError("a judgement must say something: ratings, ranks, flags, critiques, rewrites, or 'skipped'")
+    if self.skipped is None and not (opinion or worded or self.spans is not None):
+      raise ValueError(
+        "a judgement must say something: ratings, ranks, yes or no, flags, critiques, rewrites, spans, or 'skipped'"
+      )
 
 
 Record = Annotator | Item | Judgement
@@ -266,6 +299,11 @@ def check_fits(
   size = len(item.responses)
   if len(judgement.order) != size:
     raise DataError(f"{where}: judges {len(judgement.order)} responses, but item {judgement.item!r} has {size}")
+  for response, spans in zip(item.responses, judgement.spans or (), strict=False):
+    if any(end > len(response.text) for _, end, _ in spans):
+      raise DataError(f"{where}: a span ends behind the {len(response.text)} characters of its response")
+  if judgement.final and not annotator.expert:
+    raise DataError(f"{where}: is final, but {annotator.id!r} is no expert; only an expert's judgement settles an item")
   if judgement.supersedes is not None:
     if superseded is None:
       raise DataError(f"{where}: supersedes the unknown judgement {judgement.supersedes!r}; its row must come before")

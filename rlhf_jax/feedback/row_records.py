@@ -1,8 +1,9 @@
 """Records of the rows that learners read: the rows of `learner_rows`, and the comparisons that a run writes.
 
 A row compares responses, {"prompt", "responses", "ranks"}, or speaks of one, {"prompt", "response"} with "rating",
-"critique", "rewrite" or "flags". Rows of one "group" become one judgement again, whichever files they stand in. The
-responses of an "item" are all those that its rows name. A row without a group is a judgement of its own.
+"label" (yes or no), "critique", "rewrite", "flags" or "spans". Rows of one "group" become one judgement again,
+whichever files they stand in. The responses of an "item" are all those that its rows name. A row without a group is a
+judgement of its own.
 
 Rows hold neither the time nor the order of display, the kind of the annotator nor the responses without an
 opinion: `seconds` is 0, `created` is 1970, `order` is that of the rows, and annotators count as human; annotators of
@@ -25,10 +26,10 @@ from rlhf_jax.feedback.records import Annotator, Item, Judgement, Record, Respon
 
 Slot = tuple[str, int]  # a response: its text, and the number of earlier responses with the same text
 Said = dict[Slot, dict[str, Any]]  # response -> column -> value in the rows
-COLUMNS = ("rating", "critique", "rewrite", "flags")  # of a row that speaks of one response
+COLUMNS = ("rating", "label", "critique", "rewrite", "flags", "spans")  # of a row that speaks of one response
 FIELDS: dict[str, tuple[str, Any]] = {  # field of Judgement -> its column, and its value where a response has none
   "ranks": ("rank", -1), "ratings": ("rating", None), "critiques": ("critique", ""), "rewrites": ("rewrite", ""),
-  "flags": ("flags", ()),
+  "flags": ("flags", ()), "spans": ("spans", ()), "yes_no": ("label", None),
 }  # fmt: skip
 
 
@@ -128,7 +129,8 @@ def _commented(row: Mapping[str, Any], group: str, seen: Counter[tuple[str, ...]
     value = row.get(column)
     if value is not None:
       key = group, column, text
-      value = tuple(check_type(column, value, list)) if column == "flags" else value
+      if column in ("flags", "spans"):
+        value = tuple(tuple(part) if isinstance(part, list) else part for part in check_type(column, value, list))
       said.setdefault((text, seen[key]), {})[column] = value
       seen[key] += 1
   return said

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rlhf_jax.data import DataError
+from rlhf_jax.feedback.disputes import still_wanted
 from rlhf_jax.feedback.record_rows import SCHEMA, from_row, record_of, to_row
 from rlhf_jax.feedback.records import (
   Annotator,
@@ -34,58 +36,13 @@ from rlhf_jax.feedback.records import (
   check_fits,
   collect_records,
 )
+from rlhf_jax.feedback.store_rows import StoreError, stored, verified
+from rlhf_jax.feedback.store_settings import Settings, read_meta, read_settings
+from rlhf_jax.feedback.store_tables import create_tables, has_table, upgrade
 
 WAIT_SECONDS = 30.0  # longest wait for another process's transaction
 
-TABLES = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE guidelines (version TEXT PRIMARY KEY, text TEXT NOT NULL);
-CREATE TABLE annotators (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, row TEXT NOT NULL);
-CREATE TABLE items (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, gold INTEGER NOT NULL, row TEXT NOT NULL);
-CREATE INDEX gold_items ON items (gold, id) WHERE gold = 1;
-CREATE TABLE judgements (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, item TEXT NOT NULL REFERENCES items (id),
-  annotator TEXT NOT NULL REFERENCES annotators (id), supersedes TEXT UNIQUE REFERENCES judgements (id),
-  row TEXT NOT NULL);
-CREATE INDEX judgements_by_annotator ON judgements (annotator, item);
-
-CREATE TABLE queue (item TEXT PRIMARY KEY REFERENCES items (id), number INTEGER NOT NULL, remaining INTEGER NOT NULL);
-CREATE INDEX queue_open ON queue (number, item, remaining) WHERE remaining > 0;
-CREATE TABLE leases (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, item TEXT NOT NULL REFERENCES items (id),
-  annotator TEXT NOT NULL REFERENCES annotators (id), supersedes TEXT, issued REAL NOT NULL, expires REAL NOT NULL);
-CREATE INDEX leases_by_item ON leases (item, expires);
-CREATE INDEX leases_by_annotator ON leases (annotator, number);
-CREATE TABLE tokens (hash TEXT PRIMARY KEY, annotator TEXT NOT NULL UNIQUE REFERENCES annotators (id));
-CREATE TABLE sessions (
-  hash TEXT PRIMARY KEY, annotator TEXT NOT NULL REFERENCES annotators (id), expires REAL NOT NULL);
-"""
-_DIGEST = "sha256"  # key of a stored row that is no field of its record
 KEPT: dict[type, str] = {Annotator: "annotators", Item: "items", Judgement: "judgements"}  # -> its table
-APPEND_ONLY = ("guidelines", *KEPT.values())
-
-
-class StoreError(DataError):
-  """A store that cannot be used: it is damaged, or another process keeps it locked. The message names the file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """How a store hands out its items; fixed when the store is made."""
-
-  seed: int = 0
-  """Seed of the display orders and of the places of gold items."""
-  judgements_per_item: int = 1
-  """Number of annotators who judge each item that is not gold."""
-  gold_every: int = 10
-  """Number of consecutive assignments of an annotator, at least 2, of which one at a random place is a gold item; 0 for
-  no gold items."""
-  lease_seconds: float = 1800.0
-  """Seconds for which an item is kept for the annotator who has it open."""
-
-  def __post_init__(self) -> None:
-    if self.judgements_per_item < 1 or self.gold_every < 0 or self.gold_every == 1 or self.lease_seconds <= 0:
-      raise ValueError(f"{self}: judgements_per_item must be >= 1, gold_every 0 or >= 2, lease_seconds above 0")
 
 
 def create_store(path: str | Path, settings: Settings) -> sqlite3.Connection:
@@ -97,13 +54,7 @@ def create_store(path: str | Path, settings: Settings) -> sqlite3.Connection:
   except FileExistsError as error:
     raise DataError(f"{path}: exists already; choose another name, or delete it") from error
   store = _connect(path)
-  triggers = "".join(
-    f"CREATE TRIGGER {table}_keep_{event} BEFORE {event} ON {table}"
-    f" BEGIN SELECT RAISE(ABORT, 'records of {table} are never changed or deleted'); END;"
-    for table in APPEND_ONLY
-    for event in ("UPDATE", "DELETE")
-  )
-  store.executescript(f"BEGIN IMMEDIATE;{TABLES}{triggers}COMMIT;")
+  create_tables(store)
   values = {"schema": SCHEMA, **dataclasses.asdict(settings)}
   with transaction(store):
     store.executemany("INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in values.items()])
@@ -154,23 +105,17 @@ def open_store(path: str | Path) -> sqlite3.Connection:
   store = _connect(path)
   try:
     with named_errors(path):
-      schema = _meta(store).get("schema")
+      schema = read_meta(store).get("schema")
   except StoreError:
     store.close()
     raise
   if schema != SCHEMA:
     store.close()
     raise DataError(f"{path}: has schema {schema}, not {SCHEMA}; export it with the version that made it")
+  if not has_table(store, "events"):
+    with named_errors(path):
+      upgrade(store)
   return store
-
-
-def read_settings(store: sqlite3.Connection) -> Settings:
-  """The settings the store was made with. Raises StoreError where they are damaged."""
-  values = _meta(store)
-  try:
-    return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})
-  except (KeyError, TypeError, ValueError) as error:
-    raise StoreError(f"the store's settings are damaged ({error}); take the store from a copy") from error
 
 
 @contextlib.contextmanager
@@ -197,6 +142,11 @@ def add_guidelines(store: sqlite3.Connection, text: str) -> str:
   return version
 
 
+def read_guidelines(store: sqlite3.Connection) -> list[tuple[str, str]]:
+  """(version, text) of all guidelines that were shown."""
+  return store.execute("SELECT version, text FROM guidelines").fetchall()
+
+
 def add_records(store: sqlite3.Connection, records: Records, where: str = "store") -> int:
   """Adds the records that are not there yet, all or none of them, and returns their number.
 
@@ -213,11 +163,10 @@ def add_records(store: sqlite3.Connection, records: Records, where: str = "store
 def append(store: sqlite3.Connection, record: Record, where: str = "store") -> bool:
   """Adds one record inside a transaction of the caller; False where it is there already. Raises as `add_records`."""
   table = KEPT[type(record)]
-  content = json.loads(json.dumps(to_row(record)))
-  row = json.dumps({**content, _DIGEST: _digest(content)})
+  row = stored(to_row(record))
   known = store.execute(f"SELECT row FROM {table} WHERE id = ?", (record.id,)).fetchone()
   if known is not None:
-    if _verified(known[0], f"{table} {record.id}") != _verified(row, where):
+    if verified(known[0], f"{table} {record.id}") != verified(row, where):
       raise DataError(f"{where}: the id {record.id!r} is among the {table} already, with other content")
     return False
   if isinstance(record, Annotator):
@@ -236,8 +185,7 @@ def find(store: sqlite3.Connection, kind: type[AnyRecord], identity: str | None)
     StoreError: the record is damaged.
   """
   found = store.execute(f"SELECT row FROM {KEPT[kind]} WHERE id = ?", (identity,)).fetchone()
-  where = f"{KEPT[kind]} {identity}"
-  return None if found is None else from_row(kind, _verified(found[0], where), where)
+  return None if found is None else _parsed(KEPT[kind], found[0], f"{KEPT[kind]} {identity}")
 
 
 def find_item(store: sqlite3.Connection, identity: str) -> Item:
@@ -261,7 +209,7 @@ def located_records(path: str | Path) -> list[tuple[str, Record]]:
       for table in KEPT.values()
       for number, row in store.execute(f"SELECT number, row FROM {table} ORDER BY number")
     ]
-  return [(where, record_of(_verified(row, where), where)) for where, row in rows]
+  return [(where, record_of(verified(row, where), where)) for where, row in rows]
 
 
 def read_store(path: str | Path) -> Records:
@@ -273,7 +221,7 @@ def _append_item(store: sqlite3.Connection, item: Item, row: str) -> None:
   gold = item.gold_ranks is not None
   number = store.execute("INSERT INTO items (id, gold, row) VALUES (?, ?, ?)", (item.id, gold, row)).lastrowid
   if not gold:
-    wanted = read_settings(store).judgements_per_item
+    wanted, _ = still_wanted(read_settings(store), [])
     store.execute("INSERT INTO queue (item, number, remaining) VALUES (?, ?, ?)", (item.id, number, wanted))
 
 
@@ -286,25 +234,42 @@ def _append_judgement(store: sqlite3.Connection, judgement: Judgement, row: str,
     store.execute("INSERT INTO judgements (id, item, annotator, supersedes, row) VALUES (?, ?, ?, ?, ?)", values)
   except sqlite3.IntegrityError as error:
     raise DataError(f"{where}: judgement {judgement.supersedes!r} is superseded already") from error
-  # A skip leaves the item open for another annotator. A correction counts for what it adds: a judgement in place of a
-  # skip is one more, a skip in place of a judgement is one less.
-  told = int(judgement.skipped is None) - int(before is not None and before.skipped is None)
-  store.execute("UPDATE queue SET remaining = remaining - ? WHERE item = ?", (told, judgement.item))
+  recount(store, judgement.item)
 
 
-def _verified(text: str, where: str) -> dict[str, Any]:
-  """The row of a record from its stored text. Raises StoreError where it is not what was stored."""
-  try:
-    row = json.loads(text)
-  except (TypeError, ValueError, RecursionError) as error:
-    raise StoreError(f"{where}: the record is damaged ({error}); take the store from a copy") from error
-  if not isinstance(row, dict) or row.pop(_DIGEST, None) not in (None, _digest(row)):
-    raise StoreError(f"{where}: the record is damaged (its SHA-256 differs); take the store from a copy")
-  return row
+def recount(store: sqlite3.Connection, item: str) -> None:
+  """Writes into the queue how many judgements an item still needs, inside a transaction of the caller.
+
+  Every judgement, correction and change of the settings comes through here, and the answer follows from the records and
+  the settings alone. A skip leaves the item open for another annotator.
+  """
+  if store.execute("SELECT 1 FROM queue WHERE item = ?", (item,)).fetchone() is None:
+    return  # a gold item
+  remaining, disputed = still_wanted(read_settings(store), counted_judgements(store, item))
+  store.execute("UPDATE queue SET remaining = ?, disputed = ? WHERE item = ?", (remaining, disputed, item))
 
 
-def _digest(row: Mapping[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+def counted_judgements(store: sqlite3.Connection, item: str) -> list[Judgement]:
+  """The judgements of an item that count: current, no skips, the last of each annotator whom a lead has not discounted.
+
+  Raises:
+    StoreError: a judgement is damaged.
+  """
+  rows = store.execute(
+    "SELECT id, row FROM judgements AS j WHERE item = ? AND NOT EXISTS"
+    " (SELECT 1 FROM judgements WHERE supersedes = j.id) AND annotator NOT IN"
+    " (SELECT annotator FROM revoked WHERE discounted = 1) ORDER BY number",
+    (item,),
+  )
+  found: list[Judgement] = [_parsed("judgements", row, f"judgements {name}") for name, row in rows]
+  return list({judgement.annotator: judgement for judgement in found if judgement.skipped is None}.values())
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(table: str, text: str, where: str) -> Any:
+  """The record of a stored text. A request reads the same item several times, and equal texts give equal records."""
+  kind = next(kind for kind, name in KEPT.items() if name == table)
+  return from_row(kind, verified(text, where), where)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -317,11 +282,3 @@ def _connect(path: Path) -> sqlite3.Connection:
       store.close()
       raise
   return store
-
-
-def _meta(store: sqlite3.Connection) -> dict:
-  rows = store.execute("SELECT name, value FROM meta").fetchall()
-  try:
-    return {name: json.loads(value) for name, value in rows}
-  except (TypeError, ValueError) as error:
-    raise StoreError(f"the store's settings are damaged ({error}); take the store from a copy") from error

@@ -112,7 +112,8 @@ def correctness_loss(
 ) -> Float32[jax.Array, "*b"]:
   """`-log sigmoid(r)` of what is correct, `-log sigmoid(-r)` of what is not: r is the log odds of being correct.
 
-  The cross-entropy of a verifier, of a whole response or of each of its steps (arXiv:2305.20050, process supervision).
+  The cross-entropy of a verifier, of a whole response or of each of its steps (arXiv:2305.20050, process supervision),
+  and the logistic loss of a reward model on people's yes or no.
 
   Args: rewards, in logits, correct, boolean, mask: [...]. Returns: f32[...], nats.
 

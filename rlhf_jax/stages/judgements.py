@@ -1,8 +1,9 @@
 """Stage: sample responses from a policy and have simulated labellers or people judge them; writes `feedback.db`.
 
 An item is a prompt with K different responses, and goes to `judges` different labellers. `kinds` and `critic` decide
-whether a labeller ranks the responses (two responses with a strength), rates each from 1 to 7, criticises them, or does
-several of these. Labellers perceive the gold reward through blind spots, habits and noise (`rlhf_jax.world.labellers`).
+whether a labeller ranks the responses (two responses with a strength), rates each from 1 to 7, says of each whether it
+is good, criticises them, or does several of these. Labellers perceive the gold reward through blind spots, habits and
+noise (`rlhf_jax.world.labellers`).
 
 With no labellers the items are for people: the stage queues them, prints the command that serves the annotation page,
 and stops; the same run command goes on once every item has its judgements. The file is a store of `rlhf_jax.feedback`,
@@ -23,11 +24,12 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.evaluation.simulated_judgements import annotator_records, judge_item
 from rlhf_jax.feedback.collect import collect
+from rlhf_jax.feedback.draw import count_open
 from rlhf_jax.feedback.exchange import write_records
-from rlhf_jax.feedback.queue import count_open
 from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, Response, make_item
-from rlhf_jax.feedback.store import Settings, opened
+from rlhf_jax.feedback.store import opened
+from rlhf_jax.feedback.store_settings import Settings
 from rlhf_jax.ranges import NonNegativeInt, PositiveInt, Share
 from rlhf_jax.stage import Stage, StageName
 from rlhf_jax.train import (
@@ -81,7 +83,7 @@ class Config:
   sampling: Sampling
   """Sampling of the responses."""
   kinds: tuple[str, ...]
-  """Kinds of judgement that simulated labellers give: "ranks", "ratings", or both; () for critiques alone."""
+  """Kinds of judgement that simulated labellers give: of "ranks", "ratings" and "yes_no"; () for critiques alone."""
   critic: Function
   """Function `(labeller, prompt, response, rng, **arguments) -> str` that gives critiques; "" for no critiques."""
   gold: Function

@@ -13,6 +13,7 @@ from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, current
 from rlhf_jax.positions import positions_of
+from rlhf_jax.reduce import ordered_pairs
 from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import report_notes, report_skips
 
@@ -24,7 +25,7 @@ class JudgementSet(NamedTuple):
 
   rows: tokens i32[N, K, T] and mask bool[N, K, T] of prompt and response; ranks i32[N, K], 0 the best, -1 where
   nothing was ranked; ratings f32[N, K] in standard deviations, NaN where nothing was rated; margin f32[N] in logits;
-  weight f32[N], above 0.
+  weight f32[N], above 0; where "yes_no" is learnt, yes_no f32[N, K]: 1 for yes, 0 for no, NaN without an answer.
   """
 
   prompts: list[data.Prompt]
@@ -41,7 +42,7 @@ def load_judgements(
   margins: Sequence[float],
   per_annotator: bool,
 ) -> JudgementSet:
-  """The current judgements of the files that hold one of `kinds` ("ranks", "ratings").
+  """The current judgements of the files that hold one of `kinds` ("ranks", "ratings", "yes_no").
 
   One judgement is one row: all that it says of K responses stays together. The row's weight is that of its
   annotator in `weights`, 1 for an annotator without an entry; the judgements of an annotator of weight 0 are skipped
@@ -78,6 +79,8 @@ def load_judgements(
   rows["ranks"] = _padded(given["ranks"], shape, -1, np.int32)
   ratings = _padded(given["ratings"], shape, np.nan, np.float64)
   rows["ratings"] = calibrated_ratings(ratings, [j.annotator for j in chosen], per_annotator=per_annotator)
+  if "yes_no" in kinds:
+    rows["yes_no"] = _padded(given["yes_no"], shape, np.nan, np.float32)
   strengths = [judgement.strength for judgement in chosen]
   rows["margin"] = np.array([margins[s - 1] if s else 0.0 for s in strengths], np.float32)
   rows["weight"] = np.array([weights.get(judgement.annotator, 1.0) for judgement in chosen], np.float32)
@@ -90,6 +93,14 @@ def split_judgements(
   """The rows to train on and those held out, which share no prompt. Raises data.DataError as `split_by_prompt`."""
   train, held_out = split_by_prompt(judged.prompts, eval_fraction, seed, where)
   return data.take(judged.rows, train), data.take(judged.rows, held_out)
+
+
+def row_weights(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Weights f32[N] of the losses of each kind: the rows' own, 0 where a row has no untied pair, rating or answer."""
+  weights = {"ranks": ordered_pairs(rows["ranks"]).any(axis=(1, 2)) * rows["weight"]}
+  for kind in {"ratings", "yes_no"} & rows.keys():
+    weights[kind] = (~np.isnan(rows[kind])).any(axis=1) * rows["weight"]
+  return weights
 
 
 def calibrated_ratings(ratings: np.ndarray, annotators: Sequence[str], *, per_annotator: bool) -> np.ndarray:
@@ -135,19 +146,20 @@ def _unusable(judgement: Judgement, kinds: Sequence[str], weights: Mapping[str, 
   if judgement.skipped is not None:
     return "skipped by the annotator"
   ranked = "ranks" in kinds and len({rank for rank in judgement.ranks or () if rank >= 0}) > 1
-  rated = "ratings" in kinds and any(rating is not None for rating in judgement.ratings or ())
-  if not ranked and not rated:
+  told = any(value is not None for kind in kinds if kind != "ranks" for value in getattr(judgement, kind) or ())
+  if not ranked and not told:
     return f"no order and no rating to learn {' or '.join(kinds)} from"
   return "the annotator weighs 0" if weights.get(judgement.annotator, 1.0) == 0 else None
 
 
 def _group(item: Item, judgement: Judgement, kinds: Sequence[str]) -> data.Comparison:
-  """The item's responses as a comparison in which a response without a rank and without a rating is absent."""
+  """The item's responses as a comparison in which a response without a rank, a rating and an answer is absent."""
   present = np.zeros(len(item.responses), bool)
   if "ranks" in kinds and judgement.ranks is not None:
     present |= np.array(judgement.ranks) >= 0
-  if "ratings" in kinds and judgement.ratings is not None:
-    present |= np.array([rating is not None for rating in judgement.ratings])
+  for kind in {*kinds} - {"ranks"}:
+    if (given := getattr(judgement, kind)) is not None:
+      present |= np.array([value is not None for value in given])
   texts = tuple(response.text for response in item.responses)
   return data.Comparison(item.prompt, texts, tuple(0 if here else -1 for here in present), judgement.annotator)
 

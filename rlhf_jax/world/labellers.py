@@ -240,8 +240,18 @@ def perceive(
 
 def ratings(labeller: Labeller, logits: np.ndarray) -> np.ndarray:
   """Perceived logits f64[K] as ratings i64[K]: 1 the worst, 7 the best, 4 for a gold reward of 0."""
+  return np.clip(np.rint(_points(labeller, logits)), 1, 7).astype(np.int64)
+
+
+def accepts(labeller: Labeller, logits: np.ndarray) -> np.ndarray:
+  """bool[K], yes or no to "Is this response good?": whether it would be rated above 4, the middle, before rounding."""
+  return _points(labeller, logits) > 4
+
+
+def _points(labeller: Labeller, logits: np.ndarray) -> np.ndarray:
+  """Perceived logits f64[K] on the labeller's own scale of ratings, f64[K], neither rounded nor clipped."""
   points = POINTS * labeller.temperature * (np.asarray(logits) - _GUMBEL_MEAN)
-  return np.clip(np.rint(4 + labeller.leniency + labeller.stretch * points), 1, 7).astype(np.int64)
+  return 4 + labeller.leniency + labeller.stretch * points
 
 
 def strength(logits: np.ndarray) -> int:

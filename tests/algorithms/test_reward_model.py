@@ -93,6 +93,30 @@ def test_the_loss_by_hand(ranking):
   assert metrics["accuracy"].compute() == pytest.approx(3 / 4)  # of row 1 one pair of three is wrong
 
 
+def test_the_loss_of_yes_and_no_by_hand():
+  """-log sigmoid(r) for yes, -log sigmoid(-r) for no, the mean of a judgement's answers, beside the other kinds."""
+  answers = np.array([[NAN, NAN, NAN], [1.0, 0.0, NAN], [0.0, NAN, NAN], [NAN, NAN, NAN]], np.float32)
+  nobody = np.full((4, 3), -1, np.int32)
+  rows = dict(ranks=nobody, yes_no=answers, weight=WEIGHT)
+  shares = reward_model.sum_to_one(reward_model.row_weights(rows))
+  assert shares["yes_no"].tolist() == pytest.approx([0, 2 / 3, 1 / 3, 0]) and not shares["ranks"].any()
+  given = batch(~np.isnan(answers)).replace(ranks=nobody, ratings=None, margin=None, yes_no=answers)
+  loss_fn = jax.value_and_grad(reward_model.make_loss(score), has_aux=True)
+  (loss, metrics), gradient = loss_fn(jnp.asarray(REWARDS.ravel()), given, shares)
+  rows_loss = np.mean([softplus(-0.1), softplus(0.2)]), softplus(2.0)
+  assert float(loss) == pytest.approx(2 / 3 * rows_loss[0] + 1 / 3 * rows_loss[1], rel=1e-5)
+  assert metrics["yes_no/loss"].compute() == pytest.approx(float(loss))
+  gradient = np.asarray(gradient).reshape(4, 3)
+  assert (np.sign(gradient) == [[0, 0, 0], [-1, 1, 0], [1, 0, 0], [0, 0, 0]]).all()
+  # Beside rankings and ratings the losses add up, each with its own weights.
+  both = {**weights(), "yes_no": shares["yes_no"]}
+  whole = batch(np.ones((4, 3), bool)).replace(yes_no=answers)
+  alone, _ = reward_model.make_loss(score)(jnp.asarray(REWARDS.ravel()), whole.replace(yes_no=None), weights())
+  total, metrics = reward_model.make_loss(score)(jnp.asarray(REWARDS.ravel()), whole, both)
+  assert float(total - alone) == pytest.approx(float(loss), rel=1e-5)
+  assert {"ranks/loss", "ratings/loss", "yes_no/loss"} <= metrics.keys()
+
+
 def test_the_loss_of_comparisons_by_hand():
   """Bradley-Terry over the untied pairs; every group with one weighs the same, and a tie of rewards is half right."""
   rewards = np.array([[1.0, 1.0, 9.0], [0.1, 0.2, -0.3], [2.0, 9.0, 9.0], [0.0, 1.0, -1.0]], np.float32)
@@ -221,6 +245,25 @@ def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
   assert result["prompts"] == 12 and 0 <= measured["low"] <= measured["mean"] <= measured["high"] <= 1
   assert result["groups"]["all"]["difference"] == dict(mean=0, low=0, high=0, num=12)
   assert (tmp_path / "accuracy_all" / "results.png").stat().st_size > 5000
+
+
+def test_yes_and_no_from_judging_to_a_reward_model(chain, tmp_path):
+  """The recipe's judging, weighing and reward model; no judgement orders anything but by yes and no."""
+  config = recipe("reward_from_feedback", "yes_no")
+  changes = {
+    "judgements_yes_no": dict(num_items=16, sampling=SAMPLING, batch_size=16),
+    "annotators_yes_no": {},
+    "reward_yes_no": dict(
+      length=64, normalize_count=64, eval_fraction=0.3, sampling=SAMPLING, optimizer=dict(learning_rate=1e-2)
+    ),
+  }
+  run_stages(config, chain, tmp_path, changes)
+  _, _, said = read_records(tmp_path / "judgements_yes_no" / "feedback.db")
+  assert len(said) == 32 and all(judgement.ranks is None and None not in judgement.yes_no for judgement in said)
+  assert len({answer for judgement in said for answer in judgement.yes_no}) == 2
+  metrics = read_metrics(tmp_path / "reward_yes_no" / "metrics.jsonl")
+  assert {"yes_no/loss", "eval/yes_no/loss"} <= metrics[-1].keys() and "accuracy" not in metrics[-1]
+  assert np.mean([row["yes_no/loss"] for row in metrics[-3:]]) < metrics[0]["yes_no/loss"]
 
 
 def test_people_judge_on_the_page_and_the_run_goes_on(chain, tmp_path):

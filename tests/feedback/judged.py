@@ -13,7 +13,7 @@ JUDGEMENTS = [
             created="2026-11-23T10:00:00.000Z"),
   Judgement("j2", "triple", "ann", (2, 0, 1), ratings=(7, None, 3), ranks=(0, 2, 1), flags=((), ("harmful",), ()),
             critiques=("", "wrong", ""), rewrites=("", "1 + 1 is 2", "")),
-  Judgement("j3", "triple", "bob", (0, 1, 2), ranks=(0, 0, -1)),
+  Judgement("j3", "triple", "bob", (0, 1, 2), ranks=(0, 0, -1), yes_no=(True, False, None)),
   Judgement("j4", "pair", "bob", (0, 1), ranks=(0, 1), strength=1),
   Judgement("j5", "pair", "bob", (0, 1), skipped=UNDONE, supersedes="j4"),
   Judgement("j6", "pair", "bob", (0, 1), ranks=(1, 1), supersedes="j5"),

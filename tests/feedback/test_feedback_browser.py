@@ -1,111 +1,20 @@
 """The annotation page in a real headless Chromium: everything from the keyboard, and nothing a model wrote runs."""
 
-import contextlib
 import json
-import os
-import shutil
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("uvicorn", reason="the feedback extra is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-import uvicorn
-from playwright import sync_api
+from pages import judgements, keys, make_items, page_of, wait_for_count
 
-from rlhf_jax.feedback.collect import collect
 from rlhf_jax.feedback.records import UNDONE, Response, make_item
-from rlhf_jax.feedback.server import invite, make_app, origins_of
-from rlhf_jax.feedback.store import Settings, read_store
+from rlhf_jax.feedback.store import read_store
 from rlhf_jax.report.words import visible
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ATTACKS = Path(__file__).with_name("xss.json")
-
-
-@pytest.fixture(scope="module")
-def browser():
-  program = next(filter(None, map(shutil.which, BROWSERS)), None)
-  if program is None:
-    pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on the path")
-  root = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
-  with sync_api.sync_playwright() as driver:
-    try:
-      opened = driver.chromium.launch(executable_path=program, args=root)
-    except sync_api.Error as error:
-      pytest.skip(f"{program} does not start here: {str(error).splitlines()[0]}")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def serve(tmp_path):
-  """serve(items, guidelines, name) -> (the path of the store, the origin, a link to log in)."""
-  with contextlib.ExitStack() as stack:
-
-    def start(items, guidelines="", name="ann"):
-      path = tmp_path / "a.db"
-      collect(path, items, settings=Settings(gold_every=0))
-      listener = uvicorn.Config("", host="127.0.0.1", port=0).bind_socket()
-      port = listener.getsockname()[1]
-      origins = origins_of("127.0.0.1", port, None)
-      config = uvicorn.Config(make_app(path, origins, guidelines), log_level="warning", access_log=False)
-      server = uvicorn.Server(config)
-      thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-      thread.start()
-      stack.callback(thread.join)
-      stack.callback(setattr, server, "should_exit", True)
-      return path, origins[0], invite(path, [name], origins[0])[0][1]
-
-    yield start
-
-
-@contextlib.contextmanager
-def page_of(browser, link, **options):
-  """A page that is logged in, and everything suspicious that happened on it."""
-  context = browser.new_context(**options)
-  page = context.new_page()
-  page.set_default_timeout(10_000)
-  origin = link.partition("/#")[0]
-  seen = []
-  page.on("dialog", lambda dialog: (seen.append(f"dialog {dialog.message}"), dialog.dismiss()))
-  page.on("pageerror", lambda error: seen.append(f"error {error}"))
-  page.on("console", lambda message: seen.append(f"console {message.text}"))
-  known = ("/", "/static/", "/login", "/next", "/judgements", "/undo", "/logout")
-  page.on("request", lambda request: request.url.startswith(tuple(f"{origin}{path}" for path in known))
-          or seen.append(f"request {request.url}"))  # fmt: skip
-  page.on("popup", lambda popup: seen.append(f"popup {popup.url}"))
-  page.add_init_script(
-    "document.addEventListener('securitypolicyviolation', (e) => console.log(`violation ${e.violatedDirective}`))"
-  )
-  try:
-    page.goto(link)
-    page.wait_for_selector("#assignment .card")
-    yield page, seen
-  finally:
-    context.close()
-
-
-def keys(page, *names):
-  for name in names:
-    page.keyboard.press(name)
-
-
-def wait_for_count(page, text):
-  # A selector, for the page's policy forbids the functions of a driver to be evaluated there.
-  page.wait_for_selector(f"#count:text-is('{text}')")
-
-
-def judgements(path, count):
-  """The judgements of a store once there are `count`: the page sends them on its own time."""
-  deadline = time.monotonic() + 10
-  while len(found := read_store(path)[2]) < count and time.monotonic() < deadline:
-    time.sleep(0.05)
-  assert len(found) == count
-  return found
 
 
 def test_nothing_a_model_or_an_annotator_wrote_runs(browser, serve):
@@ -119,9 +28,11 @@ def test_nothing_a_model_or_an_annotator_wrote_runs(browser, serve):
     tags = "script, img, iframe, svg, object, embed, math, form, style, base, a, video, portal, meta, link"
     for number, group in enumerate(groups):
       wait_for_count(page, f"{number} of {len(groups)}")
-      shown = page.locator(".card .text").all_text_contents()
+      for _ in ("formatted", "plain"):
+        assert page.locator("main").locator(tags).count() == page.locator("aside").locator(tags).count() == 0
+        shown = page.locator(".card .text").all_text_contents()
+        keys(page, "p")  # nothing happens on a page without formatted text
       assert sorted(shown) == sorted(visible(attack) for attack in group)
-      assert page.locator("main").locator(tags).count() == page.locator("aside").locator(tags).count() == 0
       if group is not groups[-1]:
         keys(page, "s", "1")
     for place in range(len(group)):
@@ -141,7 +52,7 @@ def test_nothing_a_model_or_an_annotator_wrote_runs(browser, serve):
 
 def test_the_policy_stops_what_would_slip_through(browser, serve):
   """The second wall by itself: markup put into the page by force does not run, and sets off the alarm."""
-  _, _, link = serve([make_item("p", [Response("a"), Response("b")])])
+  _, _, link = serve(make_items(1, "a", "b"))
   with page_of(browser, link) as (page, seen):
     # After a timeout, because a driver's own evaluation is exempt from the policy.
     page.evaluate("""() => setTimeout(() => {
@@ -170,7 +81,7 @@ def test_the_policy_stops_what_would_slip_through(browser, serve):
 
 def test_two_responses_from_the_keyboard(browser, serve):
   """Rate, flag, criticise, rewrite, prefer, submit, undo, correct, tie, skip: without a mouse."""
-  path, _, link = serve([make_item(f"item {n}", [Response("left"), Response("right")]) for n in range(3)])
+  path, _, link = serve(make_items(3, "left", "right"))
   with page_of(browser, link) as (page, seen):
     assert "#" not in page.url and page.evaluate("document.cookie") == ""
     first = page.locator(".card .text").first.text_content()
@@ -209,7 +120,7 @@ def test_two_responses_from_the_keyboard(browser, serve):
 
 def test_a_second_answer_to_one_assignment_is_refused_and_undo_lets_it_count(browser, serve):
   """Two tabs of one annotator show the same assignment and answer it differently."""
-  path, origin, link = serve([make_item(f"item {n}", [Response("x"), Response("y")]) for n in range(2)])
+  path, origin, link = serve(make_items(2, "x", "y"))
   with page_of(browser, link) as (page, seen):
     other = page.context.new_page()
     other.goto(origin)
@@ -231,7 +142,7 @@ def test_a_second_answer_to_one_assignment_is_refused_and_undo_lets_it_count(bro
 
 
 def test_a_ranking_with_ties_by_keyboard_and_by_mouse_on_a_phone(browser, serve):
-  path, _, link = serve([make_item(f"item {n}", [Response(text) for text in "wxyz"]) for n in range(2)])
+  path, _, link = serve(make_items(2, *"wxyz"))
   with page_of(browser, link, viewport={"width": 360, "height": 740}) as (page, seen):
     keys(page, "a", "Shift+Digit2", "j", "Shift+Digit4", "j", "Shift+Digit2", "d", "ArrowLeft")
     assert page.locator("#hint").text_content() == "D > A = C > B"
@@ -243,8 +154,8 @@ def test_a_ranking_with_ties_by_keyboard_and_by_mouse_on_a_phone(browser, serve)
     assert [judgement.ranks[index] for index in judgement.order] == [1, 2, 1, 0]
     wait_for_count(page, "1 of 2")
     for place, rank in enumerate((1, 1, 3, 1)):
-      page.locator(".card").nth(place).locator(".ranks button").nth(rank - 1).click()
-    page.locator(".card").nth(0).locator(".ratings button").nth(6).click()
+      page.locator(".card").nth(place).locator(".ranks label").nth(rank - 1).click()
+    page.locator(".card").nth(0).locator(".ratings label").nth(6).click()
     page.locator("#submit").click()
     judgement = judgements(path, 2)[1]
     assert [judgement.ranks[index] for index in judgement.order] == [0, 0, 1, 0]

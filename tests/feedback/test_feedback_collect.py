@@ -14,7 +14,8 @@ from rlhf_jax.cli import main
 from rlhf_jax.feedback.collect import Policy, collect, make_items, read_gold, read_responses
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.records import Response, make_item
-from rlhf_jax.feedback.store import Settings, open_store, read_settings
+from rlhf_jax.feedback.store import open_store
+from rlhf_jax.feedback.store_settings import Settings, read_settings
 from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.settings import ConfigError

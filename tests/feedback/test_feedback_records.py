@@ -42,7 +42,7 @@ def test_a_record_comes_back_from_json(record):
     ({"order": [0, 1, 2], "ranks": [0, 1, 2], "strength": 1}, "'strength' needs two responses and a winner"),
     ({"ranks": [0, 1], "strength": 4}, "'strength' must be 1 to 3 or null, found 4"),
     ({"ranks": [0, 1], "order": [1, 1]}, "'order' must be a permutation of 0..K-1, found [1, 1]"),
-    ({"ranks": [0, 1], "skipped": "no idea"}, "'skipped' judgements have no ratings and no ranks"),
+    ({"ranks": [0, 1], "skipped": "no idea"}, "'skipped' judgements have no ratings, no ranks and no yes or no"),
     ({"skipped": " "}, "'skipped' must be 1 to 200 printable characters"),
     ({"ranks": [0, 1], "annotator": "a\nb"}, "'annotator' must be 1 to 200 printable characters"),
     ({"ranks": [0, 1], "critiques": ["a"]}, "'critiques' has 1 entries"),

@@ -17,11 +17,12 @@ from starlette.testclient import TestClient
 from rlhf_jax.cli import main
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.collect import collect
-from rlhf_jax.feedback.guidelines import blocks
+from rlhf_jax.feedback.invitations import invite
 from rlhf_jax.feedback.records import UNDONE, Response, make_item
 from rlhf_jax.feedback.security import MAX_BODY, origin_of
-from rlhf_jax.feedback.server import invite, make_app, origins_of
-from rlhf_jax.feedback.store import Settings, read_store
+from rlhf_jax.feedback.server import make_app, origins_of
+from rlhf_jax.feedback.store import read_store
+from rlhf_jax.feedback.store_settings import Settings
 from rlhf_jax.settings import import_module
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ def test_nothing_tells_what_an_item_is_or_where_a_response_is_from(connect):
   seen = []
   while state["assignment"] is not None:
     assert set(state) == {"assignment", "done", "left", "last"}
-    assert set(state["assignment"]) == {"id", "prompt", "responses", "draft"}
+    assert set(state["assignment"]) == {"id", "prompt", "responses", "formatted", "draft", "correction", "others"}
     assert "secret" not in json.dumps(state) and "gold_ranks" not in json.dumps(state)
     seen.append(state["assignment"]["prompt"])
     state = client.post(
@@ -96,7 +97,8 @@ def test_a_reload_finds_the_same_assignment_and_undo_brings_back_what_was_said(c
   first = client.post("/next", json={}).json()
   assert client.post("/next", json={}).json() == first
   said = {"ranks": [1, 0], "strength": 3, "ratings": [None, 7], "flags": [["harmful"], []], "critiques": ["bad", ""],
-          "rewrites": ["", ""], "skipped": None}  # fmt: skip
+          "rewrites": ["", ""], "skipped": None, "all_bad": False, "yes_no": None, "aspects": None,
+          "spans": None}  # fmt: skip
   state = client.post("/judgements", json={"assignment": first["assignment"]["id"], **said, "seconds": 1}).json()
   undone = client.post("/undo", json={"judgement": state["last"]}).json()
   assert undone["assignment"]["prompt"] == first["assignment"]["prompt"]
@@ -318,21 +320,6 @@ def test_the_address_is_this_machine_unless_a_name_is_given():
   for url in ("label.example.org", "ftp://a.b", "https://a.b/path", "https://u@a.b", "https://a.b:99999", "https://"):
     with pytest.raises(DataError, match="must be a scheme and a host"):
       origin_of(url)
-
-
-def test_guidelines_are_a_subset_of_markdown():
-  """By hand."""
-  text = "# Title\nA *short* text\nof two lines.\n\nAnother.\n## Part\n- one\n- **two** x\n  goes on\n\n1. a\n2) b\n**"
-  plain = [("", "Another.")]
-  assert blocks(text) == [
-    ("h2", [[("", "Title")]]),
-    ("p", [[("", "A "), ("em", "short"), ("", " text of two lines.")]]),
-    ("p", [plain]),
-    ("h3", [[("", "Part")]]),
-    ("ul", [[("", "one")], [("strong", "two"), ("", " x goes on")]]),
-    ("ol", [[("", "a")], [("", "b **")]]),
-  ]
-  assert blocks("") == [] and blocks("\n\n") == []
 
 
 def test_annotate_tells_what_is_wrong_before_it_serves(tmp_path, capsys):

@@ -11,29 +11,13 @@ from judged import JUDGEMENTS, RECORDS
 
 from rlhf_jax.cli import main
 from rlhf_jax.data import DataError
-from rlhf_jax.feedback.queue import (
-  Answer,
-  Judged,
-  NoLease,
-  display_order,
-  last_judgement,
-  next_assignment,
-  progress,
-  submit,
-  undo,
-)
+from rlhf_jax.feedback.corrections import last_judgement, undo
+from rlhf_jax.feedback.draw import progress
+from rlhf_jax.feedback.queue import Answer, Judged, NoLease, display_order, next_assignment, submit
 from rlhf_jax.feedback.records import UNDONE, Annotator, Judgement, Response, current, make_item
-from rlhf_jax.feedback.store import (
-  Settings,
-  add_guidelines,
-  add_records,
-  create_store,
-  find,
-  open_store,
-  read_settings,
-  read_store,
-)
-from rlhf_jax.feedback.tokens import SESSION_SECONDS, has_token, issue_token, log_in, log_out, session_annotator
+from rlhf_jax.feedback.store import add_guidelines, add_records, create_store, find, open_store, read_store
+from rlhf_jax.feedback.store_settings import Settings, read_settings
+from rlhf_jax.feedback.tokens import SESSION_SECONDS, has_token, issue_token, log_in, log_out, session_name
 
 NAMES = ("ann", "bob", "cid", "dan")
 
@@ -393,15 +377,15 @@ def test_tokens_open_sessions_and_neither_is_kept(make, tmp_path):
   token = issue_token(store, "ann")
   assert has_token(store, "ann") and len(token) >= 43
   session = log_in(store, token, 0.0)
-  assert session_annotator(store, session, 1.0) == "ann"
+  assert session_name(store, session, 1.0) == "ann"
   assert log_in(store, "x" * 43, 0.0) is None and log_in(store, "\ud800", 0.0) is None
-  assert session_annotator(store, token, 1.0) is None and session_annotator(store, "", 1.0) is None
-  assert session_annotator(store, session, SESSION_SECONDS + 1) is None
+  assert session_name(store, token, 1.0) is None and session_name(store, "", 1.0) is None
+  assert session_name(store, session, SESSION_SECONDS + 1) is None
   store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
   content = (tmp_path / "a.db").read_bytes()
   assert token.encode() not in content and session.encode() not in content
   log_out(store, session)
-  assert session_annotator(store, session, 1.0) is None
+  assert session_name(store, session, 1.0) is None
 
 
 def test_a_new_token_ends_the_old_one_and_its_sessions(make):
@@ -409,8 +393,8 @@ def test_a_new_token_ends_the_old_one_and_its_sessions(make):
   old = issue_token(store, "ann")
   session = log_in(store, old, 0.0)
   new = issue_token(store, "ann")
-  assert log_in(store, old, 0.0) is None and session_annotator(store, session, 0.0) is None
-  assert session_annotator(store, log_in(store, new, 0.0), 0.0) == "ann"
+  assert log_in(store, old, 0.0) is None and session_name(store, session, 0.0) is None
+  assert session_name(store, log_in(store, new, 0.0), 0.0) == "ann"
 
 
 def test_find_returns_none_for_the_unknown(make):

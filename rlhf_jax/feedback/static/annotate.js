@@ -1,29 +1,33 @@
 // The annotation page: one assignment at a time, usable by keyboard alone. The browser keeps an answer until the server
 // has stored it.
 import { blank, fromDraft, missing, said, summary } from "./answer.js";
-import { check, listen, makeCard, segment, setPrompt } from "./cards.js";
-import { post, tokenOfLink } from "./server.js";
+import { makeCard } from "./cards.js";
+import { listenToKeys } from "./keys.js";
+import { offerMine } from "./mine.js";
+import { told } from "./more.js";
+import { showPrompt, toggleFolds } from "./reading.js";
+import { logIn, onLink, post, sessions } from "./server.js";
+import { forget, names, recall, remember } from "./storage.js";
+import { reachFormulas } from "./text.js";
+import { addChoices, check, listen } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
 
-let assignment = null; // {id, prompt, responses, draft} as the server gives it
+const asked = JSON.parse(document.body.dataset.questions);
+let assignment = null; // {id, prompt, responses, formatted, draft, correction, others} as the server gives it
 let state = null; // the answer so far (see answer.js), and the selected place
 let cards = [];
+let turns = []; // the passages of the prompt
 let last = null; // the judgement that undo withdraws
-let kept = null; // {prompt, state}: an answer that came second, for when undo has brought its item back
+let kept = null; // {item, state}: an answer that came second, for when undo has brought its item back
 let busy = false; // whether a request is under way
 let watched = 0; // milliseconds for which the assignment was in view, up to `since`
 let since = null; // time since which it is in view; null while it is hidden
+const view = { plain: recall("plain") === true, marked: false };
 
 // --- the assignment ---
 
-function stored(id) {
-  try {
-    return JSON.parse(localStorage.getItem(`draft:${id}`));
-  } catch {
-    return null;
-  }
-}
+const itemOf = ({ prompt, responses }) => JSON.stringify([prompt, responses]);
 
 function show(answer) {
   document.activeElement?.blur(); // the field stores its text now, while the state still belongs to it
@@ -41,42 +45,83 @@ function show(answer) {
   document.querySelector(".actions").hidden = assignment === null;
   watched = 0;
   since = document.hidden ? null : performance.now();
-  if (assignment === null) return;
-  const size = assignment.responses.length;
-  state = stored(assignment.id) || (assignment.draft ? fromDraft(assignment.draft, size) : blank(size));
-  if (kept !== null && kept.prompt === JSON.stringify(assignment.prompt)) {
+  cards = [];
+  turns = [];
+  if (assignment !== null) showItem();
+  drawTexts();
+  if (turns.length > 1) $("prompt").lastElementChild.scrollIntoView({ block: "start" });
+}
+
+function showItem() {
+  const { id, prompt, responses, formatted, draft, correction, others } = assignment;
+  const size = responses.length;
+  const before = recall(`draft:${id}`);
+  state = before ? { ...blank(size), ...before } : draft ? fromDraft(draft, size) : blank(size);
+  if (kept !== null && kept.item === itemOf(assignment)) {
     state = kept.state;
-    localStorage.setItem(`draft:${assignment.id}`, JSON.stringify(state));
+    remember(`draft:${id}`, state);
   }
   kept = null;
   state.selected = null;
-  setPrompt($("prompt"), assignment.prompt);
-  cards = assignment.responses.map((text, place) => makeCard(place, text, size, change));
+  $("prompt").className = "passage";
+  turns = showPrompt($("prompt"), prompt, formatted.prompt);
+  cards = responses.map((text, place) => makeCard(place, text, formatted.responses[place], size, asked, change));
   $("responses").replaceChildren(...cards.map((card) => card.element));
   $("responses").dataset.size = size;
-  $("pair").hidden = size !== 2;
+  $("pair").hidden = size !== 2 || !asked.ask.includes("comparison");
+  $("correction").hidden = !correction;
+  $("others").hidden = others === null;
+  $("others").lastElementChild.replaceChildren(...(others ?? []).map((judgement) => told(judgement)));
   for (const card of cards) card.write(state);
   draw();
   $("main").scrollTo(0, 0);
+  $("prompt").parentElement.scrollTo(0, 0);
+  document.scrollingElement.scrollTo(0, 0);
 }
 
 function draw() {
   for (const card of cards) card.update(state);
-  check($("scale"), state.preference);
-  const lacking = missing(state, cards.length);
+  check($("scale"), [state.allBad ? null : state.preference]);
+  $("both-bad")?.setAttribute("aria-pressed", String(state.allBad));
+  const lacking = missing(state, cards.length, asked);
   $("hint").textContent = lacking || summary(state, cards.length);
   $("hint").classList.remove("nudge");
   $("submit").classList.toggle("ready", !lacking);
+}
+
+// Two responses are each compared with the other one, more of them with the selected one or else the first.
+function drawTexts() {
+  const base = cards.length === 2 ? null : (state?.selected ?? 0);
+  for (const passage of turns) passage.show(view);
+  cards.forEach((card, place) => {
+    const other = base === null ? 1 - place : base;
+    card.passage.show(view, other === place || cards.length < 2 ? null : assignment.responses[other]);
+  });
+  $("plain").hidden = ![...turns, ...cards.map((card) => card.passage)].some((passage) => passage.isFormatted);
+  $("plain").setAttribute("aria-pressed", String(view.plain));
+  $("marked").hidden = cards.length < 2;
+  $("marked").setAttribute("aria-pressed", String(view.marked));
+}
+
+function toggleView(name) {
+  if ($(name).hidden) return;
+  view[name] = !view[name];
+  if (name === "plain") remember("plain", view.plain);
+  drawTexts();
 }
 
 function change(place, field, value) {
   if (field === "selected") {
     if (state.selected === value) return;
     state.selected = value;
+    if (view.marked && cards.length > 2) drawTexts();
   } else if (field === "flags") {
     const flags = state.flags[place];
     state.flags[place] = flags.includes(value) ? flags.filter((flag) => flag !== value) : [...flags, value];
-  } else if (field === "ratings" || field === "ranks") {
+  } else if (field.startsWith("aspect:")) {
+    const ratings = (state.aspects[field.slice(7)] ??= Array(cards.length).fill(null));
+    ratings[place] = ratings[place] === value ? null : value;
+  } else if (["ratings", "ranks", "yesNo"].includes(field)) {
     state[field][place] = state[field][place] === value ? null : value;
   } else {
     state[field][place] = value;
@@ -85,25 +130,33 @@ function change(place, field, value) {
 }
 
 function keep() {
-  localStorage.setItem(`draft:${assignment.id}`, JSON.stringify(state));
+  remember(`draft:${assignment.id}`, state);
   draw();
 }
 
 // --- requests ---
 
+// While a request is under way nothing on the page can be changed: what is sent is what is seen.
 async function send(path, body) {
   if (busy) return;
-  busy = true;
-  document.body.classList.add("busy");
+  const focus = document.activeElement;
+  setBusy(true);
   try {
-    show(await post(path, body));
-    if (body && body.assignment) localStorage.removeItem(`draft:${body.assignment}`);
+    const answer = await post(path, body);
+    setBusy(false);
+    show(answer);
+    if (body && body.assignment) forget(`draft:${body.assignment}`);
   } catch (problem) {
+    setBusy(false);
+    focus?.focus();
     fail(problem);
-  } finally {
-    busy = false;
-    document.body.classList.remove("busy");
   }
+}
+
+function setBusy(value) {
+  busy = value;
+  document.body.classList.toggle("busy", value);
+  for (const part of [$("assignment"), document.querySelector(".actions")]) part.inert = value;
 }
 
 function fail(problem) {
@@ -111,12 +164,23 @@ function fail(problem) {
   if (problem.judged) {
     // Another tab was faster: undo withdraws what it sent, and what stands here can then be submitted.
     last = assignment.id;
-    kept = { prompt: JSON.stringify(assignment.prompt), state };
+    kept = { item: itemOf(assignment), state };
     $("undo").disabled = false;
   }
   $("error").textContent = problem.message;
   $("error").hidden = false;
   $("error").scrollIntoView({ block: "nearest" });
+}
+
+// An invitation link replaces the session of whoever was logged in; one that is refused leaves nobody in doubt.
+function enter(token) {
+  logIn(token).catch((problem) => {
+    const who = document.body.dataset.annotator;
+    $("assignment").hidden = true;
+    document.querySelector(".actions").hidden = true;
+    assignment = null;
+    fail(new Error(`${problem.message}. You are still logged in as ${who}: reload the page to go on.`));
+  });
 }
 
 function seconds() {
@@ -125,23 +189,24 @@ function seconds() {
 
 function judge(answer) {
   const { guidelines } = document.body.dataset;
-  send("/judgements", { assignment: assignment.id, guidelines, ...answer, seconds: seconds() });
+  const versions = { guidelines, questions: asked.version };
+  send("/judgements", { assignment: assignment.id, ...versions, ...answer, seconds: seconds() });
 }
 
 function submit() {
-  if (assignment === null) return;
-  if (missing(state, cards.length)) {
+  if (assignment === null || busy) return;
+  if (missing(state, cards.length, asked)) {
     $("hint").classList.add("nudge");
     return;
   }
-  judge(said(state, cards.length));
+  judge(said(state, cards.length, asked));
 }
 
 function skip(reason) {
-  if (assignment === null || !reason.trim()) return;
+  if (assignment === null || busy || !reason.trim()) return;
   $("skip").close();
-  $("reason").value = "";
-  judge({ skipped: reason.trim(), flags: said(state, cards.length).flags });
+  if ($("reason") !== null) $("reason").value = "";
+  judge({ skipped: reason.trim(), flags: said(state, cards.length, asked).flags });
 }
 
 function undo() {
@@ -149,10 +214,9 @@ function undo() {
 }
 
 async function logOut() {
-  for (const name of Object.keys(localStorage)) {
-    if (name.startsWith("draft:")) localStorage.removeItem(name);
-  }
+  for (const name of names()) if (name.startsWith("draft:")) forget(name);
   await post("/logout").catch(() => {});
+  sessions.postMessage("changed");
   location.replace("/");
 }
 
@@ -160,129 +224,121 @@ async function logOut() {
 
 function select(place) {
   if (place >= 0 && place < cards.length) {
-    cards[place].element.focus();
-    cards[place].element.scrollIntoView({ block: "nearest" });
+    const { element } = cards[place];
+    const room = $("main").clientHeight - parseFloat($("main").style.scrollPaddingTop);
+    element.focus({ preventScroll: true });
+    element.scrollIntoView({ block: element.offsetHeight > room ? "start" : "nearest" });
   }
 }
 
-function move(step) {
-  if (cards.length === 2) {
-    const start = state.preference === null ? 0 : state.preference;
-    state.preference = Math.max(-3, Math.min(3, start + step));
-    keep();
-  } else if (state.selected !== null && cards.length > 2) {
+function move(by) {
+  if (cards.length === 2 && !$("pair").hidden) {
+    const values = preferences.map(({ value }) => value);
+    const from = values.filter((value) => (by < 0 ? value < (state.preference ?? 0) : value > (state.preference ?? 0)));
+    prefer((by < 0 ? from.at(-1) : from[0]) ?? state.preference);
+  } else if (cards.length > 2 && state.selected !== null) {
     const now = state.ranks[state.selected];
-    const next = now === null ? (step < 0 ? 0 : cards.length - 1) : now + step;
+    const next = now === null ? (by < 0 ? 0 : cards.length - 1) : now + by;
+    if (!asked.ask.includes("ranking")) return;
     state.ranks[state.selected] = Math.max(0, Math.min(cards.length - 1, next));
     keep();
   }
 }
 
 function tie() {
-  if (cards.length !== 2) return;
-  state.preference = 0;
+  if (cards.length === 2 && !$("pair").hidden && asked.comparison.tie) prefer(0);
+}
+
+function prefer(value, allBad = false) {
+  Object.assign(state, { preference: value, allBad });
   keep();
 }
 
-function toggleGuidelines(open = $("guidelines").hidden) {
+function choose(place, field, digit) {
+  const { ask, rating } = asked;
+  if (field === "ratings" && ask.includes("rating") && rating.overall && digit <= rating.points) change(place, field, digit);
+  if (field === "ranks" && ask.includes("ranking") && cards.length > 2 && digit <= cards.length) change(place, field, digit - 1);
+}
+
+function toggleGuidelines(open = $("guidelines")?.hidden) {
+  if ($("guidelines") === null) return; // there are none
   $("guidelines").hidden = !open;
+  reachFormulas($("guidelines"));
   $("guidelines-toggle").setAttribute("aria-expanded", String(open));
-  document.body.classList.toggle("reading", open);
-  localStorage.setItem("guidelines", open ? "open" : "closed");
+  remember("guidelines", open);
 }
 
-function onDigit(event, digit) {
-  const chips = event.target.closest(".flags")?.querySelectorAll(".chip");
-  if (chips) chips[digit - 1]?.click();
-  else if (state.selected === null) return;
-  else if (event.shiftKey && cards.length > 2 && digit <= cards.length) change(state.selected, "ranks", digit - 1);
-  else if (!event.shiftKey && digit <= 7) change(state.selected, "ratings", digit);
-}
-
-const COMMANDS = {
+const always = { u: undo, o: () => toggleGuidelines(), "?": () => $("keys").showModal() };
+const ofAssignment = {
   j: () => select(state.selected === null ? 0 : state.selected + 1),
   k: () => select(state.selected === null ? 0 : state.selected - 1),
   n: () => cards[state.selected ?? 0].open(".critique"),
   w: () => cards[state.selected ?? 0].open(".rewrite"),
-  x: () => cards[state.selected ?? 0].element.querySelector(".chip").focus(),
+  x: () => cards[state.selected ?? 0].element.querySelector(".chip input")?.focus(),
   s: () => $("skip").showModal(),
-  ArrowLeft: () => move(-1),
-  ArrowRight: () => move(1),
+  p: () => toggleView("plain"),
+  v: () => toggleView("marked"),
+  m: toggleFolds,
   "=": tie,
   0: tie,
 };
-const ALWAYS = { u: undo, o: () => toggleGuidelines(), "?": () => $("keys").showModal() };
-
-function onKey(event) {
-  const typing = event.target.matches("textarea, input");
-  if (document.querySelector("dialog[open]")) return onDialogKey(event, typing);
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return act(event, submit);
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") {
-    if (typing || event.target.closest(".flags")) select(state.selected ?? 0);
-    else toggleGuidelines(false);
-    return;
-  }
-  if (typing) return;
-  if (event.key === "Enter") {
-    if (!event.target.closest(".bar, .actions, aside, summary")) act(event, submit);
-    return;
-  }
-  if (event.key in ALWAYS) return act(event, ALWAYS[event.key]);
-  if (assignment === null) return;
-  const digit = /^(Digit|Numpad)([1-9])$/.exec(event.code); // the key's code, as Shift changes its character
-  const place = event.key.length === 1 ? event.key.charCodeAt(0) - 97 : -1;
-  if (digit) act(event, () => onDigit(event, Number(digit[2])));
-  else if (place >= 0 && place < Math.min(9, cards.length)) act(event, () => select(place));
-  else if (event.key in COMMANDS) act(event, COMMANDS[event.key]);
-}
-
-function onDialogKey(event, typing) {
-  const reasons = $("skip").querySelectorAll("[data-reason]");
-  if ($("skip").open && event.key === "Enter" && typing) act(event, () => skip($("reason").value));
-  else if ($("skip").open && !typing && reasons[event.key - 1]) act(event, () => reasons[event.key - 1].click());
-}
-
-function act(event, action) {
-  event.preventDefault();
-  action();
-}
+listenToKeys({
+  get commands() {
+    return busy ? {} : assignment === null ? always : { ...always, ...ofAssignment };
+  },
+  size: () => (busy ? 0 : cards.length),
+  selected: () => (busy || assignment === null ? null : state.selected),
+  move: (by) => busy || move(by),
+  closeGuidelines: () => toggleGuidelines(false),
+  select, choose, submit, skip,
+});
 
 // --- start ---
 
-for (let value = -3; value <= 3; value++) {
-  const label = value === 0 ? "=" : `${value < 0 ? "A" : "B"} ${"+".repeat(Math.abs(value))}`;
-  const words = ["", "slightly better", "better", "much better"][Math.abs(value)];
-  const button = segment(value, label);
-  button.setAttribute("aria-label", value === 0 ? "tie" : `${value < 0 ? "A" : "B"} is ${words}`);
-  button.title = button.getAttribute("aria-label");
-  $("scale").append(button);
-}
-listen($("scale"), (value) => {
-  state.preference = state.preference === value ? null : value;
-  keep();
+const words = ["tie", "slightly better", "better", "much better"];
+const { strengths, tie: tieAllowed } = asked.comparison;
+const wanted = (value) => Math.abs(value) <= strengths && (value !== 0 || tieAllowed);
+const preferences = [-3, -2, -1, 0, 1, 2, 3].filter(wanted).map((value) => {
+  const better = value < 0 ? "A" : "B";
+  if (value === 0) return { value, label: "=", title: "tie" };
+  const strength = Math.abs(value);
+  if (strengths === 1) return { value, label: better, title: `${better} is better` };
+  return { value, label: `${better} ${"+".repeat(strength)}`, title: `${better} is ${words[strength]}` };
 });
+addChoices($("scale"), "radio", "preference", preferences);
+listen($("scale"), (value) => {
+  prefer(state.preference === Number(value) && !state.allBad ? null : Number(value));
+});
+$("both-bad")?.addEventListener("click", () => (state.allBad ? prefer(null) : prefer(0, true)));
+$("give-up").addEventListener("click", () => send("/give-up", { assignment: assignment.id }));
+offerMine((judgement) => send("/correct", { judgement }), fail);
 $("submit").addEventListener("click", submit);
 $("undo").addEventListener("click", undo);
 $("logout").addEventListener("click", logOut);
+$("plain").addEventListener("click", () => toggleView("plain"));
+$("marked").addEventListener("click", () => toggleView("marked"));
 $("skip-open").addEventListener("click", () => $("skip").showModal());
 $("keys-open").addEventListener("click", () => $("keys").showModal());
-$("guidelines-toggle").addEventListener("click", () => toggleGuidelines());
-$("guidelines-close").addEventListener("click", () => toggleGuidelines(false));
-$("skip-other").addEventListener("click", () => skip($("reason").value));
+$("guidelines-toggle")?.addEventListener("click", () => toggleGuidelines());
+$("guidelines-close")?.addEventListener("click", () => toggleGuidelines(false));
+$("skip-other")?.addEventListener("click", () => skip($("reason").value));
 for (const button of document.querySelectorAll("[data-reason]")) {
   button.addEventListener("click", () => skip(button.dataset.reason));
 }
 for (const button of document.querySelectorAll("[data-close]")) {
   button.addEventListener("click", () => button.closest("dialog").close());
 }
-document.addEventListener("keydown", onKey);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && since !== null) watched += performance.now() - since;
   since = document.hidden ? null : performance.now();
 });
+// What gets the focus is scrolled out from behind the prompt, where that stays in view.
+new ResizeObserver(([{ target }]) => {
+  const above = getComputedStyle(target).position === "sticky" ? target.offsetHeight + 16 : 0;
+  $("main").style.scrollPaddingTop = `${above}px`;
+}).observe(document.querySelector(".prompt"));
+sessions.addEventListener("message", () => location.reload());
 const wide = matchMedia("(min-width: 75rem)").matches;
-toggleGuidelines(localStorage.getItem("guidelines") === null ? wide : localStorage.getItem("guidelines") === "open");
-const token = tokenOfLink(); // there is one where a login link is opened in a browser that is logged in already
-if (token) post("/login", { token }).then(() => location.reload(), fail);
-else send("/next");
+toggleGuidelines(recall("guidelines") ?? wide);
+if (location.search) history.replaceState(null, "", `/${location.hash}`);
+if (!onLink(enter)) send("/next");

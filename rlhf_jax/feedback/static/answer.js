@@ -1,24 +1,31 @@
 // The answer of an annotator to an assignment of `size` responses, as plain values; this file does not touch the page.
-//   ratings, ranks (0 is the best), critiques, rewrites, flags: lists with an entry for each place
+//   ratings, ranks (0 is the best), yesNo, critiques, rewrites, flags, spans: lists with an entry for each place
+//   aspects: name -> ratings, for the aspects that are rated
 //   preference: between two responses, from -3 (A much better) to 3 (B much better); null where none was stated
+//   allBad: whether both responses are called bad, which is a tie
+// `asked` is what the lead asks for: the fields of questions.py.
 
 export const letter = (place) => String.fromCharCode(65 + place);
 
 export function blank(size) {
   const fill = (value) => Array.from({ length: size }, () => value);
   const values = { ratings: fill(null), ranks: fill(null), critiques: fill(""), rewrites: fill("") };
-  return { ...values, flags: Array.from({ length: size }, () => []), preference: null, selected: null };
+  const lists = { flags: fill(null).map(() => []), spans: fill(null).map(() => []) };
+  return { ...values, ...lists, yesNo: fill(null), aspects: {}, preference: null, allBad: false, selected: null };
 }
 
 // The state that gives a withdrawn judgement again.
 export function fromDraft(draft, size) {
   const state = blank(size);
-  for (const field of ["ratings", "ranks", "flags", "critiques", "rewrites"]) {
+  for (const field of ["ratings", "ranks", "flags", "critiques", "rewrites", "spans"]) {
     if (draft[field]) state[field] = draft[field].map((value) => (value === -1 ? null : value));
   }
   if (size === 2 && draft.ranks) {
     state.preference = Math.sign(draft.ranks[0] - draft.ranks[1]) * (draft.strength || 1);
   }
+  if (draft.yes_no) state.yesNo = draft.yes_no;
+  if (draft.aspects) state.aspects = draft.aspects;
+  state.allBad = draft.all_bad;
   return state;
 }
 
@@ -32,16 +39,49 @@ function ranking(state, size) {
   return state.ranks.map((rank) => ladder.indexOf(rank));
 }
 
-// The step that is missing before the answer can be submitted, in words; "" for none. An answer needs a complete
-// comparison, or else a rating of every response.
-export function missing(state, size) {
-  const unrated = state.ratings.includes(null);
+// The step that is missing before the answer can be submitted, in words; "" for none. Where nothing is required, an
+// answer needs a complete comparison, or else a rating of every response, or an answer of yes or no for every response.
+export function missing(state, size, asked) {
+  const order = size === 2 ? "comparison" : "ranking";
+  const all = size === 1 ? "the response" : size === 2 ? "both" : "all of them";
+  const steps = {
+    comparison: size === 2 && "choose the better response",
+    ranking: size > 2 && "rank the responses",
+    rating: `rate ${all}`,
+    yes_no: `say yes or no ${size === 1 ? "" : `for ${all}`}`.trim(),
+    flags: "set a flag",
+    text: "write a critique or a rewrite",
+    spans: "mark a part",
+  };
   const unranked = state.ranks.flatMap((rank, place) => (rank === null ? [letter(place)] : []));
-  if (size === 1) return unrated ? "Rate the response" : "";
-  if (ranking(state, size)) return "";
-  if (size > 2 && unranked.length < size) return `Rank ${unranked.join(", ")} too`;
-  if (!unrated) return "";
-  return size === 2 ? "Choose the better response, or rate both" : "Rank the responses, or rate all of them";
+  if (size > 2 && unranked.length && unranked.length < size) return `Rank ${unranked.join(", ")} too`;
+  const complete = (kind) => isComplete(kind, state, size, asked);
+  const required = asked.required.filter((kind) => steps[kind]);
+  if (required.length) return sentence(required.filter((kind) => !complete(kind)).slice(0, 1).map((kind) => steps[kind]));
+  const opinions = [order, "rating", "yes_no"].filter((kind) => asked.ask.includes(kind) && steps[kind]);
+  const choices = opinions.length ? opinions : asked.ask.filter((kind) => steps[kind]);
+  if (!choices.length) return "Nothing is asked of this one: skip it";
+  return choices.some(complete) ? "" : sentence(choices.map((kind) => steps[kind]));
+}
+
+function sentence(steps) {
+  const text = steps.join(", or ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function isComplete(kind, state, size, asked) {
+  if (kind === "comparison" || kind === "ranking") return ranking(state, size) !== null;
+  if (kind === "rating") return rated(state, size, asked).every((ratings) => !ratings.includes(null));
+  if (kind === "yes_no") return !state.yesNo.includes(null);
+  if (kind === "flags") return state.flags.some((flags) => flags.length);
+  if (kind === "text") return [...state.critiques, ...state.rewrites].some((text) => text.trim());
+  return true; // that nothing is marked is an answer too
+}
+
+// The lists of ratings that are asked for, of the whole and of the aspects.
+function rated(state, size, asked) {
+  const aspects = asked.rating.aspects.map((name) => state.aspects[name] ?? Array(size).fill(null));
+  return asked.rating.overall ? [state.ratings, ...aspects] : aspects;
 }
 
 // "B > A = D > C" of a complete ranking of three or more, else "".
@@ -52,15 +92,21 @@ export function summary(state, size) {
   return tiers.map((tier) => ranks.flatMap((rank, i) => (rank === tier ? [letter(i)] : [])).join(" = ")).join(" > ");
 }
 
-// The fields of the answer as the server expects them; null where a field says nothing.
-export function said(state, size) {
+// The fields of the answer as the server expects them; null where a field says nothing, or is not asked for.
+export function said(state, size, asked) {
   const any = (values, test) => (values.some(test) ? values : null);
+  const given = (value) => value !== null;
+  const aspects = Object.entries(state.aspects).filter(([, ratings]) => ratings.some(given));
   return {
-    ratings: any(state.ratings, (value) => value !== null),
+    ratings: any(state.ratings, given),
     ranks: ranking(state, size),
-    strength: size === 2 && state.preference ? Math.abs(state.preference) : null,
+    strength: size === 2 && state.preference && asked.comparison.strengths > 1 ? Math.abs(state.preference) : null,
+    all_bad: state.allBad && state.preference === 0,
+    yes_no: any(state.yesNo, given),
+    aspects: aspects.length ? Object.fromEntries(aspects) : null,
     flags: any(state.flags, (flags) => flags.length),
     critiques: any(state.critiques, (text) => text.trim()),
     rewrites: any(state.rewrites, (text) => text.trim()),
+    spans: asked.ask.includes("spans") ? state.spans : null,
   };
 }

@@ -1,111 +1,69 @@
-// The responses on the page. The text of a model is always set as text, never parsed as HTML.
+// The cards of the responses.
 import { letter } from "./answer.js";
+import { addMore } from "./more.js";
+import { makePassage } from "./reading.js";
+import { addChoices, check, listen } from "./widgets.js";
 
-// The text with control, bidirectional and other invisible characters spelt out, so that a response cannot reorder or
-// hide parts of the page.
-function visible(text) {
-  return text.replace(/(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (char) => {
-    return `⟨U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
-  });
-}
-
-export function setText(element, text) {
-  element.textContent = text.trim() ? visible(text) : "(empty)";
-  element.classList.toggle("empty", !text.trim());
-}
-
-// The prompt: a text, or the messages {role, content} of a dialogue, each below the name of its speaker.
-export function setPrompt(element, prompt) {
-  if (typeof prompt === "string") return setText(element, prompt);
-  const turns = prompt.map((message) => {
-    const turn = document.createElement("div");
-    const [role, text, more] = ["h3", "div", "div"].map((tag) => document.createElement(tag));
-    role.textContent = message.role;
-    setText(text, message.content ?? "");
-    const { role: _, content: __, ...rest } = message;
-    if (Object.keys(rest).length) setText(more, JSON.stringify(rest, null, 1));
-    turn.append(role, text, more);
-    return turn;
-  });
-  element.classList.remove("empty");
-  element.replaceChildren(...turns);
-}
-
-// The card of one response. onChange(place, field, value) is called when the annotator changes something; update(state)
-// shows the buttons of a state, write(state) its texts.
-export function makeCard(place, text, size, onChange) {
+// The card of one response, whose formatted text is `tree` (see text.js), with what is `asked` of it. onChange(place, field,
+// value) is called when the annotator changes something; update(state) shows the choices of a state, write(state) its texts.
+export function makeCard(place, text, tree, size, asked, onChange) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   const find = (selector) => card.querySelector(selector);
   card.setAttribute("aria-label", `Response ${letter(place)}`);
   find(".letter").textContent = letter(place);
-  setText(find(".text"), text);
+  const passage = makePassage(find(".passage"), text, tree);
 
   const ranks = find(".ranks");
-  ranks.hidden = size < 3;
+  ranks.hidden = size < 3 || !asked.ask.includes("ranking");
   ranks.setAttribute("aria-label", `Rank of response ${letter(place)}, 1 is the best`);
-  find(".ratings").setAttribute("aria-label", `Rating of response ${letter(place)}, 7 is the best`);
-  for (let rank = 1; rank <= size; rank++) {
-    ranks.querySelector(".segments").append(segment(rank, ordinal(rank)));
-  }
-  listen(ranks, (value) => onChange(place, "ranks", value - 1));
-  listen(find(".ratings"), (value) => onChange(place, "ratings", value));
-  for (const chip of card.querySelectorAll(".chip")) {
-    chip.addEventListener("click", () => onChange(place, "flags", chip.dataset.flag));
-  }
+  find(".ratings").setAttribute("aria-label", `Rating of response ${letter(place)}, ${asked.rating.points} is the best`);
+  const places = Array.from({ length: size }, (_, rank) => ({ value: rank, label: ordinal(rank + 1) }));
+  addChoices(ranks.querySelector(".segments"), "radio", "ranks", places);
+  for (const input of card.querySelectorAll("[type=radio], [type=checkbox]")) input.name += `-${place}`;
+  listen(ranks, (value) => onChange(place, "ranks", Number(value)));
+  listen(find(".ratings"), (value) => onChange(place, "ratings", Number(value)));
+  listen(find(".flags"), (value) => onChange(place, "flags", value));
+  const more = addMore(find(".more"), place, text, asked, onChange);
   const critique = find(".critique");
   const rewrite = find(".rewrite");
+  const texts = critique.closest("details");
   critique.addEventListener("input", () => onChange(place, "critiques", critique.value));
-  rewrite.addEventListener("input", () => onChange(place, "rewrites", rewrite.value));
+  rewrite.maxLength = text.length + 20000;
+  rewrite.addEventListener("input", () => onChange(place, "rewrites", rewritten(text, rewrite.value)));
   rewrite.addEventListener("focus", () => {
     if (!rewrite.value) rewrite.value = text; // a rewrite starts from the response itself
   });
   rewrite.addEventListener("blur", () => {
-    if (rewrite.value === text) rewrite.value = "";
-    onChange(place, "rewrites", rewrite.value);
+    if (!rewritten(text, rewrite.value)) rewrite.value = "";
   });
   card.addEventListener("focusin", () => onChange(place, "selected", place));
 
   function update(state) {
     card.classList.toggle("on", state.selected === place);
-    check(ranks, state.ranks[place] === null ? null : state.ranks[place] + 1);
-    check(find(".ratings"), state.ratings[place]);
-    for (const chip of card.querySelectorAll(".chip")) {
-      chip.setAttribute("aria-pressed", String(state.flags[place].includes(chip.dataset.flag)));
-    }
+    check(ranks, [state.ranks[place]]);
+    check(find(".ratings"), [state.ratings[place]]);
+    check(find(".flags"), state.flags[place]);
+    more(state);
   }
 
   function write(state) {
     critique.value = state.critiques[place];
     rewrite.value = state.rewrites[place];
-    find("details").open = Boolean(critique.value || rewrite.value);
+    texts.open = Boolean(critique.value || rewrite.value);
   }
 
-  return { element: card, update, write, open: (name) => {
-    find("details").open = true;
+  return { element: card, passage, update, write, open: (name) => {
+    texts.open = true;
     find(name).focus();
   } };
 }
 
-export function segment(value, label = String(value)) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.setAttribute("role", "radio");
-  button.setAttribute("aria-checked", "false");
-  button.dataset.value = value;
-  button.textContent = label;
-  return button;
-}
-
-export function listen(group, onValue) {
-  for (const button of group.querySelectorAll("[data-value]")) {
-    button.addEventListener("click", () => onValue(Number(button.dataset.value)));
-  }
-}
-
-export function check(group, value) {
-  for (const button of group.querySelectorAll("[data-value]")) {
-    button.setAttribute("aria-checked", String(value !== null && Number(button.dataset.value) === value));
-  }
+// The rewrite that a text field with a response holds, "" where nothing was changed. A field writes every end of a line as
+// "\n"; those of the response are put back, so that they are no change.
+export function rewritten(text, value) {
+  const ends = new Set(text.match(/\r\n|\r|\n/g));
+  if (value === text.replace(/\r\n?/g, "\n")) return "";
+  return ends.size === 1 ? value.replaceAll("\n", [...ends][0]) : value;
 }
 
 function ordinal(number) {
