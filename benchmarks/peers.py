@@ -9,7 +9,7 @@
 Every contender is a live process on the same weights, tokens and optimiser (`contenders/work.py`). All of a part take
 turns of a few steps, so that a noisy machine hits all alike; a ratio is of two turns of the same round. Before anything
 is timed the first three steps are compared: tokens, losses, and tokens that are chosen greedily. A contender that does
-not run, or does other work, stands in the results with its error. The part "starts" times each algorithm from the start
+not run, or does other work, stands in the results with its error. The parts start_... time an algorithm from the start
 of its process to the end of its first update, imports included, with an empty and with a warm compilation cache.
 
 Parts that are in --out already, with as many rounds and from the same commit, are skipped with --resume. --small makes
@@ -36,7 +36,7 @@ from contenders.comparisons import COMPARISONS, OURS, STARTS, Comparison, Conten
 from contenders.processes import BENCHMARKS, QUIET, Failed, Live
 
 WARM_UP = 2  # steps after the first, before anything is timed
-PARTS = (*COMPARISONS, "starts")
+PARTS = (*COMPARISONS, *STARTS)
 CPU_SECONDS = 0.2  # of compilation, below which JAX's cache keeps no program
 
 
@@ -106,27 +106,24 @@ def joined(first: Mapping[str, list], second: Mapping[str, list]) -> dict[str, l
   return {name: values + second.get(name, []) for name, values in first.items()}
 
 
-def starts(directory: Path, cores: int, rounds: int, trl_ppo: Path | None, tell) -> dict[str, Any]:
-  """{algorithm: {contender: {"empty", "warm": seconds in each round; "cpu_...": CPU seconds} or {"error"}}}.
+def start(name: str, directory: Path, cores: int, rounds: int, trl_ppo: Path | None, tell) -> dict[str, Any]:
+  """{contender: {"empty", "warm": seconds in each round; "cpu_empty", "cpu_warm": CPU seconds} or {"error"}}.
 
   A library without a compiler has its seconds under "warm" alone.
   """
-  found: dict[str, Any] = {}
-  for name, contenders in STARTS.items():
-    found[name] = {}
-    for library, contender in contenders.items():
-      if absent := missing(contender):
-        found[name][library] = {"error": f"not installed: {', '.join(absent)}"}
-    for _ in range(rounds):
-      for library, contender in contenders.items():
-        result = found[name].setdefault(library, {})
-        if "error" not in result:
-          try:
-            _start_once(contender, library == OURS, directory, cores, trl_ppo, result)
-          except Failed as error:
-            result["error"] = str(error)
-            tell(f"{name}, {library}: {error}")
-    tell(f"starts of {name}")
+  found: dict[str, Any] = {
+    label: {"error": f"not installed: {', '.join(absent)}"} if (absent := missing(contender)) else {}
+    for label, contender in STARTS[name].items()
+  }
+  for _ in range(rounds):
+    for label, contender in STARTS[name].items():
+      if "error" in found[label]:
+        continue
+      try:
+        _start_once(contender, label == OURS, directory, cores, trl_ppo, found[label])
+      except Failed as error:
+        found[label]["error"] = str(error)
+        tell(f"{name}, {label}: {error}")
   return found
 
 
@@ -171,7 +168,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
   parser.add_argument("--rounds", type=int, default=7, help="turns of each contender")
-  parser.add_argument("--start-rounds", type=int, default=3, help="starts of each contender in the part `starts`")
+  parser.add_argument("--start-rounds", type=int, default=3, help="starts of each contender in the parts start_...")
   parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="numbers of cores to measure on")
   parser.add_argument("--out", type=Path, help="a JSON file, in which the parts that were run are replaced")
   parser.add_argument(
@@ -197,8 +194,9 @@ def main() -> int:
   trl_ppo = settings.trl_ppo.resolve() if settings.trl_ppo else None
   directory = settings.work.resolve() if settings.work else Path(tempfile.mkdtemp(prefix="peers-"))
   asked = settings.part or list(PARTS)
-  pieces = [(name, cores) for name in asked if name != "starts" for cores in settings.cores]
-  pieces += [("starts", max(settings.cores))] if "starts" in asked else []
+  pieces = [
+    (name, cores) for name in asked for cores in settings.cores if name not in STARTS or cores == max(settings.cores)
+  ]
   timer = Timer(len(pieces))
   try:
     if not (directory / "prepared").exists():
@@ -206,18 +204,18 @@ def main() -> int:
     timer.tell("prepared")
     current = machine()
     for name, cores in pieces:
-      key, rounds = f"{name}, {cores}", settings.start_rounds if name == "starts" else settings.rounds
+      key, rounds = f"{name}, {cores}", settings.start_rounds if name in STARTS else settings.rounds
       if settings.resume and is_done(found.get(key, {}), rounds, current["commit"]):
         timer.tell(f"{key}: is there", done=1)
         continue
-      start = time.monotonic()
-      if name == "starts":
-        result = starts(directory, cores, rounds, trl_ppo, timer.tell)
+      begun = time.monotonic()
+      if name in STARTS:
+        result = start(name, directory, cores, rounds, trl_ppo, timer.tell)
       else:
         result = compare(COMPARISONS[name], directory, cores, rounds, trl_ppo, timer.tell)
       found[key] = {
         "command": " ".join(["python", *sys.argv]), "machine": current, "commit": current["commit"], "rounds": rounds,
-        "seconds": round(time.monotonic() - start), "contenders": result,
+        "seconds": round(time.monotonic() - begun), "contenders": result,
       }  # fmt: skip
       timer.tell("\n".join([key, *page.lines(name, cores, result)]), done=1)
       if settings.out:

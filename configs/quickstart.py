@@ -152,7 +152,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.stages = STAGES[: STAGES.index(arg) + 1] if arg else STAGES
   config.tokenizer = "{run}/vocabulary/tokenizer.json"
   config.model = dict(num_layers=3, d_model=128, num_heads=4, num_kv_heads=4, d_ff=384, max_length=128)
-  config.transport = dict(kind="jit", fsdp=1, microbatches=1, logits_chunk=0, remat="none", attention="xla")
+  config.transport = dict(kind="jit", fsdp=1, microbatches=1, logits_chunk=0, remat="none", attention="auto")
 
   config.world = dict(
     algorithm="rlhf_jax.stages.world",

@@ -5,9 +5,9 @@
 
 The argument is the kind: pairs (with a margin for stated strength), rankings (of four, all pairs), plackett_luce (the
 same rankings with another loss), ratings (of four answers, from 1 to 7), yes_no (of four answers, each good or not) or
-all (the default: a third of pairs, rankings and ratings each, for one reward model). Two labellers judge each item,
-and their agreement gives the annotators' weights. In the run directory of the quickstart only the judging, the weights, the reward model and its
-accuracy are new. The recipe `online:page` takes the judgements of people instead.
+all (the default: a third of pairs, rankings and ratings each, for one reward model). Two labellers judge each item, and
+their agreement gives the annotators' weights. In the run directory of the quickstart only the judging, the weights, the
+reward model and its accuracy are new. The recipe `online:page` takes the judgements of people instead.
 
 Time: about 5 minutes on two busy CPU cores after the quickstart's SFT.
 

@@ -98,8 +98,10 @@ class Transport:
   layers: Literal["auto", "scanned", "unrolled"] = "auto"
   """Form of the layers in training: "scanned" compiles one layer, "unrolled" all of them, which are faster on a CPU;
   "auto" is "unrolled" for up to 8 layers on a CPU without remat, else "scanned". Checkpoints open in either form."""
-  attention: Literal["xla", "cudnn", "splash"] = "xla"
-  """Kernel of the attention: "xla" everywhere, "cudnn" on GPUs, "splash" on one TPU; sampling always uses "xla"."""
+  attention: Literal["auto", "xla", "chunked", "cudnn", "splash"] = "auto"
+  """Computation of the attention: "xla" with all scores of a row at once, "chunked" with memory linear in the length of
+  rows of more than 128 tokens, "cudnn" by a kernel for GPUs, "splash" by one for a single TPU; "auto" is "chunked" on a
+  CPU, else "xla". Tokens that are sampled one by one always take "xla"."""
   peak_flops: NonNegativeFloat = 0.0
   """Peak of one device in floating-point operations per second, to which the metric mfu is relative; 0 takes it from a
   table of known devices (`rlhf_jax.train.speed`)."""

@@ -314,6 +314,19 @@ def test_help_answers_without_importing_jax(command):
   assert "rlhf-jax " + "".join(command) in done.stdout
 
 
+def test_before_its_first_stage_a_run_imports_nothing_that_only_some_stages_need():
+  """Each of these takes from a quarter of a second to several seconds."""
+  script = (
+    "import sys\nfrom pathlib import Path\nfrom rlhf_jax.pipeline import run\n"
+    "from rlhf_jax.pipeline.plan import plan\nfrom rlhf_jax.pipeline.recipe import load_config\n"
+    "plan(load_config(['--config', 'quickstart', '--workdir', 'unused'])[0], Path('unused'))\n"
+    "late = {'torch', 'tensorflow', 'transformers', 'datasets', 'pyarrow', 'pandas', 'matplotlib', 'orbax'}\n"
+    "sys.exit(', '.join(sorted(late & set(sys.modules))) or 0)"
+  )
+  done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+
+
 def test_every_command_has_a_parser_and_a_line_of_help(capsys):
   assert set(PARSERS) == set(COMMANDS)
   main(["--help"])

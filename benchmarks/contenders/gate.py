@@ -1,7 +1,7 @@
 """The gate in a contender's process: it takes as many steps as the driver asks for, and tells what they took.
 
-A program is "python -m contenders.MODULE WORK MODE". For each batch of steps it prints a line of `MARK` and a JSON object;
-what libraries print otherwise is of no interest.
+A program is "python -m contenders.MODULE WORK MODE". A batch of steps is told by a line of `MARK` and a JSON object on
+standard output; what libraries print there otherwise is of no interest.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contenders.comparisons import COMPARISONS, OURS, STARTS
+from contenders.comparisons import COMPARISONS, OURS, START, STARTS
 from contenders.ratios import Ratio, Results, of_part, of_results
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,10 +22,9 @@ def lines(name: str, cores: int, contenders: Mapping[str, Any]) -> list[str]:
 def errors(found: Results) -> list[str]:
   """The contenders that did not run, or did other work, with their errors."""
   return [
-    f"{key}{where}, {name}: {result['error']}"
+    f"{key}, {name}: {result['error']}"
     for key, part in found.items()
-    for where, contenders in _groups(key, part["contenders"])
-    for name, result in contenders.items()
+    for name, result in part["contenders"].items()
     if "error" in result
   ]
 
@@ -54,8 +53,8 @@ def with_tables(text: str, found: Results, name: str) -> str:
 
 def steps_table(found: Results) -> str:
   """Seconds of a step and ratios, on one core by CPU time and on several by wall time."""
-  cores = sorted({int(key.rpartition(", ")[2]) for key in found if not key.startswith("starts")})
-  ratios = [ratio for ratio in of_results(found) if not ratio.part.startswith("starts")]
+  cores = sorted({int(key.rpartition(", ")[2]) for key in found if not key.startswith(START)})
+  ratios = [ratio for ratio in of_results(found) if not ratio.part.startswith(START)]
   heads = [f"{number} core{'s' * (number > 1)}, {'CPU' if number == 1 else 'wall'} s" for number in cores]
   rows = [["work", "beside", *(cell for head in heads for cell in (head, "ratio")), "goal"]]
   for name, comparison in COMPARISONS.items():
@@ -72,14 +71,14 @@ def steps_table(found: Results) -> str:
 
 def starts_table(found: Results) -> str:
   """Seconds from the start of a process to the end of the first update."""
-  ratios = [ratio for ratio in of_results(found) if ratio.part.startswith("starts")]
+  ratios = [ratio for ratio in of_results(found) if ratio.part.startswith(START)]
   rows = [["algorithm", "empty cache, s", "warm cache, s", "TRL, s", "ratio, empty", "ratio, warm"]]
   for name in STARTS:
-    found_here = {ratio.clock: ratio for ratio in ratios if ratio.part.endswith(f", {name}")}
-    if len(found_here) == 2:
-      empty, warm = found_here["empty"], found_here["warm"]
-      seconds = [empty.seconds[0], warm.seconds[0], warm.seconds[1]]
-      rows.append([COMPARISONS[name].title, *(f"{value:.1f}" for value in seconds), _spread(empty), _spread(warm)])
+    here = {ratio.clock: ratio for ratio in ratios if ratio.part.startswith(f"{name}, ")}
+    if len(here) == 2:
+      empty, warm = here["empty"], here["warm"]
+      seconds = [f"{value:.1f}" for value in (empty.seconds[0], warm.seconds[0], warm.seconds[1])]
+      rows.append([COMPARISONS[name.removeprefix(START)].title, *seconds, _spread(empty), _spread(warm)])
   return "\n".join(_markdown(rows)) + "\n" if len(rows) > 1 else ""
 
 
@@ -90,7 +89,7 @@ def plot(ratios: Sequence[Ratio], path: Path) -> None:
   matplotlib.use("Agg")
   from matplotlib import pyplot
 
-  steps = [ratio for ratio in ratios if not ratio.part.startswith("starts")]
+  steps = [ratio for ratio in ratios if not ratio.part.startswith(START)]
   most = max(int(ratio.part.rpartition(", ")[2]) for ratio in steps)
   shown = [ratio for ratio in steps if int(ratio.part.rpartition(", ")[2]) == most][::-1]
   figure, axes = pyplot.subplots(figsize=(8, 0.28 * len(shown) + 1), layout="constrained")
@@ -142,17 +141,11 @@ def _origin(found: Results, name: str) -> str:
   parts = list(found.values())
   machines = sorted({f"{part['machine']['device']}, {part['machine']['cpus']} cores" for part in parts})
   commits = sorted({(part["commit"] or "unknown")[:9] for part in parts})
-  rounds = min(part["rounds"] for key, part in found.items() if not key.startswith("starts"))
+  rounds = min(part["rounds"] for key, part in found.items() if not key.startswith(START))
   return (
     f"Medians of {rounds} rounds with their quartiles, on {'; '.join(machines)}, commit {', '.join(commits)}; "
     f"`benchmarks/results/{name}` has every round."
   )
-
-
-def _groups(key: str, contenders: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-  if not key.startswith("starts"):
-    return [("", contenders)]
-  return [(f", {algorithm}", group) for algorithm, group in contenders.items()]
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:

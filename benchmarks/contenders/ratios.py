@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from contenders.comparisons import COMPARISONS, OURS, START_GOALS, Goal
+from contenders.comparisons import COMPARISONS, OURS, START_GOALS, STARTS, Goal
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -50,15 +50,18 @@ class Ratio(NamedTuple):
 
 def of_part(name: str, cores: int, contenders: Mapping[str, Any]) -> list[Ratio]:
   """The ratios of a part, of those contenders that ran."""
-  key = f"{name}, {cores}"
-  if name == "starts":
-    return [ratio for algorithm, found in contenders.items() for ratio in _of_start(key, algorithm, found)]
-  clock = "cpu" if cores == 1 else "wall"
-  pairs = ((goal, contenders.get(goal.ours, {}), contenders.get(goal.peer, {})) for goal in COMPARISONS[name].goals)
+  ran = {label: result for label, result in contenders.items() if "error" not in result}
+  if name in STARTS:
+    goals = [
+      (Goal(peer, goal), state, "warm") for peer in STARTS[name] if peer != OURS for state, goal in START_GOALS.items()
+    ]
+  else:
+    clock = "cpu" if cores == 1 else "wall"
+    goals = [(goal, clock, clock) for goal in COMPARISONS[name].goals]
   return [
-    _ratio(key, goal, clock, ours[clock], theirs[clock])
-    for goal, ours, theirs in pairs
-    if not ("error" in ours or "error" in theirs) and ours and theirs
+    _ratio(f"{name}, {cores}", goal, clock, ran[goal.ours][clock], ran[goal.peer][theirs])
+    for goal, clock, theirs in goals
+    if goal.ours in ran and goal.peer in ran
   ]
 
 
@@ -67,17 +70,6 @@ def of_results(found: Results) -> Iterator[Ratio]:
   for key, part in found.items():
     name, _, cores = key.rpartition(", ")
     yield from of_part(name, int(cores), part["contenders"])
-
-
-def _of_start(key: str, algorithm: str, found: Mapping[str, Any]) -> list[Ratio]:
-  ours = found[OURS]
-  (peer, theirs), *_ = ((name, result) for name, result in found.items() if name != OURS)
-  if "error" in ours or "error" in theirs:
-    return []
-  return [
-    _ratio(f"{key}, {algorithm}", Goal(peer, goal), state, ours[state], theirs["warm"])
-    for state, goal in START_GOALS.items()
-  ]
 
 
 def _ratio(part: str, goal: Goal, clock: str, ours: Sequence[float], theirs: Sequence[float]) -> Ratio:

@@ -18,7 +18,7 @@ def fallen(committed: Results, fresh: Results) -> tuple[list[str], list[str]]:
   for before in of_results(committed):
     after = now.get(before.name)
     if after is None:
-      if before.part.rpartition(", ")[0] in fresh or before.part in fresh:
+      if before.part in fresh:
         lost.append(f"{before.name}: {before.spread.median:.2f} before, and one of the two does not run now")
       else:
         absent.append(before.name)

@@ -19,9 +19,9 @@ def yes_no_agreement(table: Table) -> dict[str, Estimate]:
   """
   if not np.isfinite(table.yes_no).any():
     return {}
-  values = np.full((len(table.annotators), len(table.items), table.yes_no.shape[1]), np.nan)
-  values[table.annotator, table.item] = table.yes_no
-  values = values.reshape(len(table.annotators), -1)  # [A, M K]
+  by_item = np.full((len(table.annotators), len(table.items), table.yes_no.shape[1]), np.nan)
+  by_item[table.annotator, table.item] = table.yes_no
+  values = by_item.reshape(len(table.annotators), -1)  # [A, M K]
   counts = np.stack([(values == answer).sum(0) for answer in (0, 1)], axis=1)  # [M K, 2]
   raters = counts.sum(1)
   several = raters[raters >= 2]

@@ -58,8 +58,7 @@ def revoke(store: sqlite3.Connection, annotator: str, now: float, *, discounted:
   Raises:
     DataError: there is no such annotator.
   """
-  if find(store, Annotator, annotator) is None:
-    raise DataError(f"the store has no annotator {annotator!r}")
+  _check_annotator(store, annotator)
   with transaction(store):
     for table in ("tokens", "sessions", "leases"):
       store.execute(f"DELETE FROM {table} WHERE annotator = ?", (annotator,))
@@ -69,7 +68,12 @@ def revoke(store: sqlite3.Connection, annotator: str, now: float, *, discounted:
 
 
 def restore(store: sqlite3.Connection, annotator: str, now: float, by: str = "") -> None:
-  """Lets a revoked annotator judge again, with a new link; nothing changes for anybody else."""
+  """Lets a revoked annotator judge again, with a new link; nothing changes for an annotator who is not revoked.
+
+  Raises:
+    DataError: there is no such annotator.
+  """
+  _check_annotator(store, annotator)
   with transaction(store):
     if store.execute("DELETE FROM revoked WHERE annotator = ?", (annotator,)).rowcount:
       append_event(store, "restored", {"annotator": annotator}, now, by)
@@ -79,6 +83,11 @@ def restore(store: sqlite3.Connection, annotator: str, now: float, by: str = "")
 def revoked(store: sqlite3.Connection) -> dict[str, bool]:
   """Revoked annotator -> whether their judgements no longer count in the queue."""
   return {name: bool(discounted) for name, discounted in store.execute("SELECT annotator, discounted FROM revoked")}
+
+
+def _check_annotator(store: sqlite3.Connection, annotator: str) -> None:
+  if find(store, Annotator, annotator) is None:
+    raise DataError(f"the store has no annotator {annotator!r}")
 
 
 def _recount_all(store: sqlite3.Connection) -> None:

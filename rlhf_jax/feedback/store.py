@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.disputes import still_wanted
@@ -183,8 +185,7 @@ def find(store: sqlite3.Connection, kind: type[AnyRecord], identity: str | None)
     StoreError: the record is damaged.
   """
   found = store.execute(f"SELECT row FROM {KEPT[kind]} WHERE id = ?", (identity,)).fetchone()
-  where = f"{KEPT[kind]} {identity}"
-  return None if found is None else from_row(kind, verified(found[0], where), where)
+  return None if found is None else _parsed(KEPT[kind], found[0], f"{KEPT[kind]} {identity}")
 
 
 def find_item(store: sqlite3.Connection, identity: str) -> Item:
@@ -260,8 +261,15 @@ def counted_judgements(store: sqlite3.Connection, item: str) -> list[Judgement]:
     " (SELECT annotator FROM revoked WHERE discounted = 1) ORDER BY number",
     (item,),
   )
-  found = [from_row(Judgement, verified(row, f"judgements {name}"), name) for name, row in rows]
+  found: list[Judgement] = [_parsed("judgements", row, f"judgements {name}") for name, row in rows]
   return list({judgement.annotator: judgement for judgement in found if judgement.skipped is None}.values())
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(table: str, text: str, where: str) -> Any:
+  """The record of a stored text. A request reads the same item several times, and equal texts give equal records."""
+  kind = next(kind for kind, name in KEPT.items() if name == table)
+  return from_row(kind, verified(text, where), where)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from rlhf_jax.models.attention import frequencies, rotation
+from rlhf_jax.models.chunked_attention import WHOLE, Seen
 from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 from rlhf_jax.models.fused_attention import Attention
 from rlhf_jax.models.int8 import dequantize
@@ -87,15 +88,15 @@ class Decoder:
     """tokens[B, S] -> [B, S, d_model], or [B, N, d_model] with `at`. Stacked layers are scanned.
 
     Args:
-      positions: i32[B, S], the position of each token in its sequence.
-      visible: bool[B, S, S], the tokens that each token may see.
+      positions: i32[B, S], the position of each token in its sequence, which is one stretch of its row.
+      visible: bool[B, S, S], the tokens that each token may see. Chunked attention knows them from the positions.
       segments: i32[B, S], the number of each token's sequence in a packed row. `visible` knows it already; fused
         attention makes its mask from it.
       at: i32[B, N], the indices of the tokens of each row that are asked for. The final norm works for these alone, and
         so does an unrolled last layer, but for its keys and values.
     """
     c = self.config
-    views = self._views(positions, positions, visible)
+    views = self._views(positions, None, visible)
 
     def step(window: int, alone: bool, x: jax.Array, weights: Params, at: Array | None = None) -> jax.Array:
       def layer(x: jax.Array, weights: Params, at: Array | None) -> jax.Array:
@@ -137,7 +138,7 @@ class Decoder:
         it the returned cache holds those of the tokens alone.
     """
     c = self.config
-    views = self._views(positions, positions if cache is None else jnp.arange(visible.shape[2])[None], visible)
+    views = self._views(positions, None if cache is None else jnp.arange(visible.shape[2])[None], visible)
     x = self._embed(params["decoder"], tokens, positions)
     if STACKED in params["decoder"]:
       layers = split_layers(_layers(params, STACKED))
@@ -192,7 +193,7 @@ class Decoder:
     return self.config.windows or (0,) * self.config.num_layers
 
   def _layer(self, window: int, weights: Params) -> Callable[..., tuple[jax.Array, LayerCache]]:
-    layer = Layer(self.config, window, self.attention)
+    layer = Layer(self.config, window, "xla" if self.attention == "chunked" else self.attention)
     return cast(Callable[..., tuple[jax.Array, LayerCache]], functools.partial(layer.apply, {"params": weights}))
 
   def _weights(self, layer: dict[str, Params], scale: Any) -> Params:
@@ -223,11 +224,12 @@ class Decoder:
     return cast(jax.Array, make_norm(self.config).apply({"params": self._part(decoder, "final_norm")}, x))
 
   def _views(
-    self, positions: jax.Array, key_positions: jax.Array, visible: jax.Array
-  ) -> dict[int, tuple[Rotary | None, jax.Array]]:
+    self, positions: jax.Array, cached: jax.Array | None, visible: jax.Array
+  ) -> dict[int, tuple[Rotary | None, jax.Array | Seen]]:
     """{window: (the rotations at positions[B, S], the keys that each token sees)} for the windows of all layers.
 
-    key_positions: i32[B or 1, U]. Rotations are None where positions are learned.
+    cached: i32[1, U], the positions of keys in a cache; None where the tokens are the keys. Rotations are None where
+    positions are learned.
     """
     c = self.config
     rotary = window_rotary = None
@@ -237,9 +239,17 @@ class Decoder:
       rotary = window_rotary = rotation(positions, frequencies(dim, c.rope_theta, c.rope_scaling), magnitude)
       if c.window_rope_theta:
         window_rotary = rotation(positions, frequencies(dim, c.window_rope_theta))
-    age = positions[:, :, None] - key_positions[:, None, :]  # [B, S, U]
-    seen = {window: visible & (age < window) if window else visible for window in {*self._windows}}
-    return {window: (window_rotary if window else rotary, seen[window]) for window in seen}
+
+    def seen(window: int) -> jax.Array | Seen:
+      if cached is None and self.attention == "chunked" and positions.shape[1] > WHOLE:
+        last = jnp.broadcast_to(jnp.arange(positions.shape[1]), positions.shape)
+        first = last - positions  # where the token's sequence starts
+        return Seen(jnp.maximum(first, last - window + 1) if window else first, last)
+      keys = positions if cached is None else cached
+      age = positions[:, :, None] - keys[:, None, :]  # [B, S, U]
+      return visible & (age < window) if window else visible
+
+    return {window: (window_rotary if window else rotary, seen(window)) for window in {*self._windows}}
 
 
 def _layers(params: Params, name: str) -> dict[str, Params]:

@@ -1,4 +1,7 @@
-"""Attention of the training forward by a fused kernel, without [B, H, T, T] scores: cuDNN on GPUs, splash on TPUs."""
+"""Attention of the training forward by a fused kernel, without [B, H, T, T] scores: cuDNN on GPUs, splash on TPUs.
+
+`rlhf_jax.models.chunked_attention` is the same for every platform.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from jax.sharding import PartitionSpec
 
 from rlhf_jax.models.config import DecoderConfig, UnsupportedModelError
 
-Attention = Literal["xla", "cudnn", "splash"]
+# "xla" is one product of all queries and keys, "chunked" is that of short rows and `chunked_attention` of longer ones.
+Attention = Literal["xla", "chunked", "cudnn", "splash"]
 PLATFORM = {"cudnn": "gpu", "splash": "tpu"}
 BLOCK = 128  # both kernels work on whole blocks of positions
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.models.attention import attend, rotate
+from rlhf_jax.models.chunked_attention import Seen, chunked_attention
 from rlhf_jax.models.config import Activation, DecoderConfig
 from rlhf_jax.models.fused_attention import Attention, fused_attention
 from rlhf_jax.models.matmul import product
@@ -79,7 +80,7 @@ class Layer(nn.Module):
     x: jax.Array,
     positions: jax.Array,
     rotary: Rotary | None,
-    visible: jax.Array,
+    visible: jax.Array | Seen,
     cache: LayerCache | None,
     segments: jax.Array | None = None,
     at: jax.Array | None = None,
@@ -91,14 +92,17 @@ class Layer(nn.Module):
     c = self.config
     norm = make_norm(c, "attention_norm")
     normed = norm(x)
-    query_normed, query_rotary = normed, rotary
+    query_normed, query_rotary, window = normed, rotary, self.window
     fused = self.fused if cache is None else "xla"
     if at is not None:
       x = self.picked(x, at)
       if fused == "xla" or at.shape[1] == 1:
         query_normed, fused = norm(x), "xla"  # not picked of `normed`: its gradient would be one more scatter
         query_rotary, visible = jax.tree.map(lambda y: take_at(y, at), (rotary, visible))
-    y, cache = self.attention(query_normed, normed, positions, query_rotary, rotary, visible, cache, segments, fused)
+        window = None  # in whatever order they are
+    y, cache = self.attention(
+      query_normed, normed, positions, query_rotary, rotary, visible, cache, segments, fused, window
+    )
     if at is not None and fused != "xla":  # a kernel needs the queries of whole rows, and keeps no [B, H, N, T] scores
       y = self.picked(y, at)
     y = self.dense(c.d_model, "attention_out", c.attention_out_bias, 1 / (2 * c.num_layers))(y)
@@ -117,12 +121,16 @@ class Layer(nn.Module):
     positions: jax.Array,
     query_rotary: Rotary | None,
     rotary: Rotary | None,
-    visible: jax.Array,
+    visible: jax.Array | Seen,
     cache: LayerCache | None,
     segments: jax.Array | None,
     fused: Attention,
+    window: int | None,
   ) -> tuple[jax.Array, LayerCache]:
-    """Attention of query_x[..., d] to the keys and values of x[B * S, d]: (heads[..., H * head_dim], the cache)."""
+    """Attention of query_x[..., d] to the keys and values of x[B * S, d]: (heads[..., H * head_dim], the cache).
+
+    window: as in `chunked_attention`.
+    """
     c = self.config
     batch, length = positions.shape
     query = self.dense(c.num_heads * c.head_dim, "query", c.qkv_bias)(query_x)
@@ -141,12 +149,13 @@ class Layer(nn.Module):
       cache = (cache[0].at[rows, :, positions].set(key), cache[1].at[rows, :, positions].set(value))
       key, value = (y.swapaxes(1, 2) for y in cache)
     scale = c.query_scale or c.head_dim**-0.5
-    if fused == "xla":
-      y = attend(query, key, value, visible, scale=scale, softcap=c.attention_softcap)
+    settings: dict[str, Any] = dict(scale=scale, softcap=c.attention_softcap)
+    if fused != "xla":
+      y = fused_attention(fused, query, key, value, segments, window=self.window, **settings)
+    elif isinstance(visible, Seen):
+      y = chunked_attention(query, key, value, visible, window=window, **settings)
     else:
-      y = fused_attention(
-        fused, query, key, value, segments, window=self.window, scale=scale, softcap=c.attention_softcap
-      )
+      y = attend(query, key, value, visible, **settings)
     return y.reshape(-1, c.num_heads * c.head_dim), cache
 
   def picked(self, x: jax.Array, at: jax.Array) -> jax.Array:

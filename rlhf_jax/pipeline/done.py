@@ -8,7 +8,7 @@ anything runs, with what to do about it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rlhf_jax.data.files import read_json, write_json
@@ -161,8 +161,12 @@ class Books:
     self._origins.hashes.save()
     return dataclasses.replace(stage, fingerprint=self._begun[name]["fingerprint"])
 
-  def finish(self, step: Step, seconds: float, command: str) -> None:
-    """Marks a stage done, with its result. Raises ConfigError where a file that it read has changed since it began."""
+  def finish(self, step: Step, seconds: float, timeline: Mapping[str, float], command: str) -> None:
+    """Marks a stage done, with its result and its seconds by part (see `rlhf_jax.train.timeline`).
+
+    Raises:
+      ConfigError: a file that it read has changed since it began.
+    """
     stage, record = step.stage, self._begun[step.stage.name]
     changed = self._origins.changed_inputs(step, record)
     if changed:
@@ -180,6 +184,7 @@ class Books:
       "files": files,
       "shown": shown,
       "seconds": seconds,
+      "timeline": timeline,
       "command": command,
       "environment": provenance(),
     }

@@ -26,6 +26,7 @@ from rlhf_jax.train.processes import barrier, leader, led
 from rlhf_jax.train.programs import keep_programs
 from rlhf_jax.train.progress import console
 from rlhf_jax.train.provenance import provenance
+from rlhf_jax.train.timeline import timeline
 from rlhf_jax.writing import explain, leave_writing
 
 
@@ -74,8 +75,8 @@ def _run(config: Mapping[str, Any], workdir: Path, command: str, redo: Collectio
         console.print(f"{label}: done already", markup=False)
         continue
       console.print(label, markup=False)
-      seconds = _carry_out(step, books, command)
-      console.print(f"{label}: done in {seconds:.0f} s", markup=False)
+      seconds, parts = _carry_out(step, books, command)
+      console.print(f"{label}: done in {_told_seconds(seconds, parts)}", markup=False)
       _report(workdir)
     if not (workdir / "report.html").exists():
       _report(workdir)
@@ -96,11 +97,17 @@ def _check(config: Mapping[str, Any], steps: Sequence[Step], todo: Sequence[Step
   return left_out_lines(todo)
 
 
-def _carry_out(step: Step, books: Books, command: str) -> float:
-  """Runs a stage and marks it done; returns the seconds it took."""
+def _told_seconds(seconds: float, parts: Mapping[str, float]) -> str:
+  """The seconds of a stage, and those of its parts that took any."""
+  told = [f"{part} {value:.0f}" for part, value in parts.items() if round(value)]
+  return f"{seconds:.0f} s" + (f" ({', '.join(told)})" if told[1:] else "")
+
+
+def _carry_out(step: Step, books: Books, command: str) -> tuple[float, dict[str, float]]:
+  """Runs a stage and marks it done; returns the seconds it took, and those of its parts."""
   start = time.monotonic()
   name = step.stage.name
-  with _told_errors(f"stage {name!r}", step.stage.directory):
+  with _told_errors(f"stage {name!r}", step.stage.directory), timeline() as spent:
     try:
       stage = led("begin", lambda: books.begin(step))
       if getattr(step.module, "ON_LEADER", False):
@@ -109,12 +116,13 @@ def _carry_out(step: Step, books: Books, command: str) -> float:
         step.module.run(step.config, stage)
         barrier("stage is done")
       seconds = round(time.monotonic() - start, 1)
-      led("finish", lambda: books.finish(step, seconds, command))
+      parts = spent.seconds()
+      led("finish", lambda: books.finish(step, seconds, parts, command))
     except SystemExit as error:
       raise StageError(
         f"stage {name!r} called sys.exit({error.code!r}) and is not done: let it return instead"
       ) from error
-  return seconds
+  return seconds, parts
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ RESULT = (
   "files",
   "shown",
   "seconds",
+  "timeline",
   "command",
 )  # keys of done.json beside those of started.json
 # What a stage that begins anew writes anew.

@@ -42,6 +42,7 @@ class StageRecord(NamedTuple):
   not_finite: dict[str, list[float]]  # metric -> steps of its records that are not finite, which `series` lacks
   speed: dict[str, Series]  # what speed.jsonl has of its steps
   samples: list[dict[str, Any]]  # rows of samples.jsonl that were recorded while it learnt
+  timeline: dict[str, float]  # part of `rlhf_jax.train.timeline` -> seconds; {} until the stage is done
 
   @property
   def optimises_reward(self) -> bool:
@@ -260,7 +261,9 @@ def _read_stage(directory: Path, name: str, config: Mapping[str, Any], notes: li
   speed, _ = _read_series(directory, name, "speed.jsonl", notes)
   rows = read_rows(directory, f"{name}/samples.jsonl", notes) if series else []
   samples = [row for row in rows if "response" in row and math.isfinite(_number(row.get("step")))]
-  return StageRecord(name, algorithm, stage_config, series, broken, speed, samples)
+  taken = mapping(_read_object(directory / name / "done.json", notes).get("timeline"))
+  timeline = {part: _number(value) for part, value in taken.items() if math.isfinite(_number(value))}
+  return StageRecord(name, algorithm, stage_config, series, broken, speed, samples, timeline)
 
 
 def _read_series(

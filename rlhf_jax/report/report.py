@@ -17,7 +17,7 @@ from rlhf_jax.report.other_configs import other_stages
 from rlhf_jax.report.pages import page_template
 from rlhf_jax.report.plots import NUM_COLORS
 from rlhf_jax.report.read_run import Run, read_run
-from rlhf_jax.report.watched import held_out, progress_samples, speeds
+from rlhf_jax.report.watched import held_out, progress_samples, speeds, timeline
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
@@ -54,6 +54,7 @@ def render_report(run: Run) -> str:
     held_out=held_out(run, colors),
     progress=progress_samples(run),
     speeds=speeds(run),
+    timeline=timeline(run),
     others=other_stages(run),
     clusters=sections.clusters(run),
     cells=cells(run),

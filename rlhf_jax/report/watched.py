@@ -11,7 +11,7 @@ from rlhf_jax.intervals import Interval
 from rlhf_jax.report.plots import Line, line_panel
 from rlhf_jax.report.read_run import Run, StageRecord, mapping
 from rlhf_jax.report.sections import MEASURES, Panel, heading, measure_cell
-from rlhf_jax.report.words import SPEEDS, number, share
+from rlhf_jax.report.words import SPEEDS, TIMELINE, number, share
 
 MAX_PROMPTS = 4  # prompts whose samples are on the page, for each stage; samples.jsonl has all
 
@@ -73,6 +73,18 @@ def speeds(run: Run) -> dict[str, Any] | None:
 
   rows = [(stage.name, [cell(stage, name) for name in names]) for stage in stages]
   return {"headings": [SPEEDS[name] for name in names], "rows": rows}
+
+
+def timeline(run: Run) -> dict[str, Any] | None:
+  """A table with the seconds of each part of the stages that are done, and their sums."""
+  stages = [stage for stage in run.stages if stage.timeline]
+  if not stages:
+    return None
+  parts = [part for part in TIMELINE if any(part in stage.timeline for stage in stages)]
+  seconds = {stage.name: [stage.timeline.get(part, 0.0) for part in parts] for stage in stages}
+  seconds["all stages"] = [sum(column) for column in zip(*seconds.values(), strict=True)]
+  rows = [(name, [number(value, 1) for value in (sum(values), *values)]) for name, values in seconds.items()]
+  return {"headings": ["seconds", *(TIMELINE[part] for part in parts)], "rows": rows}
 
 
 def _ends(steps: Iterable[float]) -> list[float]:

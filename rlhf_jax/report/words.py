@@ -50,6 +50,13 @@ SPEEDS = {  # measure of speed.jsonl -> heading of its column
   "memory/process_gib": "peak memory of the process (GiB)",
   "mfu": "FLOPs utilisation",
 }
+TIMELINE = {  # part of a stage's seconds (see `rlhf_jax.train.timeline`) -> heading of its column
+  "compile": "compilation",
+  "data": "data and all else",
+  "steps": "steps",
+  "evaluation": "evaluation",
+  "checkpoint": "checkpoints",
+}
 CELLS = {
   "rephrased": "same task in other words",
   "new": "new facts or numbers",

@@ -59,6 +59,7 @@ from rlhf_jax.train.parts import Parts, open_parts
 from rlhf_jax.train.processes import host
 from rlhf_jax.train.rewards import Scorer
 from rlhf_jax.train.row_sources import ComparisonRows, ContrastRows, DemonstrationRows, PromptRows, raw_rows, read_given
+from rlhf_jax.train.timeline import counted_as
 from rlhf_jax.types import Params, Rollout
 from rlhf_jax.world import make_labellers
 
@@ -126,6 +127,7 @@ class _Prompts(NamedTuple):
   origins: Origins
 
 
+@counted_as("evaluation")
 def run(config: Config, stage: Stage) -> None:
   """Evaluates every model and writes the files."""
   tokenizer, model = open_workspace(stage)

@@ -44,6 +44,7 @@ from rlhf_jax.train.processes import host
 from rlhf_jax.train.progress import console
 from rlhf_jax.train.row_sources import QuestionRows, path_of, read_given
 from rlhf_jax.train.sampler import Sampler
+from rlhf_jax.train.timeline import counted_as
 from rlhf_jax.types import Params
 
 Shots = tuple[Question, ...]  # worked examples before a question
@@ -109,6 +110,7 @@ def check(config: Config, stage: Stage) -> None:
       )
 
 
+@counted_as("evaluation")
 def run(config: Config, stage: Stage) -> None:
   """Evaluates every model on every set of questions with every number of shots, and writes the files."""
   tokenizer, model = open_workspace(stage)

@@ -29,6 +29,7 @@ from rlhf_jax.stage import RowLength, Stage, StageName
 from rlhf_jax.train import check_length, load_policy, open_workspace
 from rlhf_jax.train.parts import open_parts
 from rlhf_jax.train.row_sources import TextRows, read_text
+from rlhf_jax.train.timeline import counted_as
 from rlhf_jax.types import Params
 
 PART_BATCHES = 16  # batches of windows that are measured between two looks at signals
@@ -56,6 +57,7 @@ class Config:
       raise ValueError(f"stride={self.stride} must be below length={self.length}")
 
 
+@counted_as("evaluation")
 def run(config: Config, stage: Stage) -> None:
   """Measures every model on every text and writes the file."""
   tokenizer, model = open_workspace(stage)

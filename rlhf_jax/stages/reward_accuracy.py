@@ -37,6 +37,7 @@ from rlhf_jax.train import (
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.parts import open_parts
 from rlhf_jax.train.row_sources import ContrastRows, PromptRows
+from rlhf_jax.train.timeline import counted_as
 from rlhf_jax.types import Params
 from rlhf_jax.writing import write_figure
 
@@ -75,6 +76,7 @@ class Config:
       raise ValueError(f"reference={self.reference!r} is none of the groups {', '.join(self.groups)}")
 
 
+@counted_as("evaluation")
 def run(config: Config, stage: Stage) -> None:
   """Samples once, scores with every model, and writes the files."""
   tokenizer, model = open_workspace(stage)

@@ -24,6 +24,7 @@ from rlhf_jax.train.progress import StageProgress, console
 from rlhf_jax.train.signals import Interrupted, stop_on_signal
 from rlhf_jax.train.speed import Clock, device_peak, model_sizes, speed, split_seconds
 from rlhf_jax.train.stored_arrays import stored_steps
+from rlhf_jax.train.timeline import counted_as
 from rlhf_jax.train.update import attach, detach, place
 from rlhf_jax.types import TrainState
 
@@ -77,7 +78,7 @@ def run_steps(
     opened(log, start)
   progress = StageProgress(stage.name, num_steps, start)
   row_of = functools.partial(speed, sizes=model_sizes(state.params), peak=device_peak(stage.transport.peak_flops))
-  with keeper.checkpoints, contextlib.closing(log), progress, stop_on_signal() as signalled:
+  with keeper.checkpoints, contextlib.closing(log), progress, stop_on_signal() as signalled, counted_as("steps"):
     steps = _Steps(
       step_fn,
       num_steps,
@@ -101,7 +102,8 @@ def run_steps(
       reached = index + 1
       if ended:
         break
-    keeper.checkpoints.wait()
+    with counted_as("checkpoint"):
+      keeper.checkpoints.wait()
   if number := steps.signalled():  # in the last step or its checkpoint too: the next stage must not start
     raise Interrupted(f"stopped at step {reached} of {num_steps} of {stage.name}", number)
   return state
@@ -146,7 +148,7 @@ class _Steps:
     if last and not wrong and not loop.keep_best:
       state = self.finish(state)
     if self.evaluate and evaluated and not wrong:
-      with called_in(f"step {done}", keeper.stage.name):
+      with called_in(f"step {done}", keeper.stage.name), counted_as("evaluation"):
         metrics |= {f"eval/{name}": value for name, value in to_floats(self.evaluate(state)).items()}
       is_best = keeper.course.evaluated(loop, done, metrics, f"{keeper.stage.name}.loop")
       last = last or keeper.course.exhausted(loop)
@@ -159,7 +161,8 @@ class _Steps:
     ended = last or bool(self.signalled())
     self.clock.lap("host")
     if ended or is_best or done % keeper.every == 0:
-      keeper.save(state)
+      with counted_as("checkpoint"):
+        keeper.save(state)
       self.clock.lap("checkpoint")
     self.log.write_speed(done, self.speed_row(self.clock.take(), metrics))
     return state, ended

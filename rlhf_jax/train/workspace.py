@@ -67,9 +67,9 @@ def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
   if PLATFORM.get(transport.attention, found) != found:
     raise ConfigError(
       f"config.transport.attention={transport.attention!r} needs a {PLATFORM[transport.attention].upper()}, and this "
-      f"process computes on {found.upper()}: use 'xla'"
+      f"process computes on {found.upper()}: use 'xla' or 'chunked'"
     )
-  if transport.attention != "xla" and config.num_kv_heads % mesh.shape["tensor"]:
+  if transport.attention in PLATFORM and config.num_kv_heads % mesh.shape["tensor"]:
     raise ConfigError(
       f"config.transport.attention={transport.attention!r} cuts heads over transport.tensor={mesh.shape['tensor']} "
       f"devices, which does not divide {config.num_kv_heads} heads for keys and values: use 'xla', or fewer devices"
@@ -77,8 +77,11 @@ def select_model(config: DecoderConfig, transport: Transport) -> LanguageModel:
   # One device reads its weights as they are; a hook would have the backward pass gather, and so compute, them anew.
   gather = _gather(config, transport.gradient_dtype) if mesh.shape["fsdp"] > 1 else None
   scan = is_scanned(config.num_layers, transport, found)
+  attention = transport.attention
+  if attention == "auto":
+    attention = "chunked" if found == "cpu" else "xla"
   try:
-    model = language_model(config, transport.remat, transport.attention, scan, gather)
+    model = language_model(config, transport.remat, attention, scan, gather)
   except UnsupportedModelError as error:
     raise ConfigError(f"config.transport.attention: {error}") from error
   return with_lazy_logits(model, transport.logits_chunk)

@@ -247,6 +247,25 @@ def test_all_kinds_from_judging_to_accuracy(chain, tmp_path, capsys):
   assert (tmp_path / "accuracy_all" / "results.png").stat().st_size > 5000
 
 
+def test_yes_and_no_from_judging_to_a_reward_model(chain, tmp_path):
+  """The recipe's judging, weighing and reward model; no judgement orders anything but by yes and no."""
+  config = recipe("reward_from_feedback", "yes_no")
+  changes = {
+    "judgements_yes_no": dict(num_items=16, sampling=SAMPLING, batch_size=16),
+    "annotators_yes_no": {},
+    "reward_yes_no": dict(
+      length=64, normalize_count=64, eval_fraction=0.3, sampling=SAMPLING, optimizer=dict(learning_rate=1e-2)
+    ),
+  }
+  run_stages(config, chain, tmp_path, changes)
+  _, _, said = read_records(tmp_path / "judgements_yes_no" / "feedback.db")
+  assert len(said) == 32 and all(judgement.ranks is None and None not in judgement.yes_no for judgement in said)
+  assert len({answer for judgement in said for answer in judgement.yes_no}) == 2
+  metrics = read_metrics(tmp_path / "reward_yes_no" / "metrics.jsonl")
+  assert {"yes_no/loss", "eval/yes_no/loss"} <= metrics[-1].keys() and "accuracy" not in metrics[-1]
+  assert np.mean([row["yes_no/loss"] for row in metrics[-3:]]) < metrics[0]["yes_no/loss"]
+
+
 def test_people_judge_on_the_page_and_the_run_goes_on(chain, tmp_path):
   config = recipe("online", "page")
   changes = {"page_judgements_1": dict(num_items=6, batch_size=16, sampling=SAMPLING, gold_share=0.4)}

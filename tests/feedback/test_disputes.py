@@ -22,7 +22,7 @@ from rlhf_jax.feedback.project import (
 from rlhf_jax.feedback.questions import Flags, Questions
 from rlhf_jax.feedback.queue import Answer, NoLease, next_assignment, submit
 from rlhf_jax.feedback.records import Annotator, Judgement, Response, current, make_item
-from rlhf_jax.feedback.store import add_records, create_store, open_store, read_store, recount
+from rlhf_jax.feedback.store import add_records, create_store, find, open_store, read_store, recount
 from rlhf_jax.feedback.store_rows import StoreError
 from rlhf_jax.feedback.store_settings import Settings, read_settings
 from rlhf_jax.feedback.tokens import LEAD, issue_token, log_in, session_name
@@ -212,6 +212,24 @@ def test_settings_change_in_use_and_every_item_is_counted_anew(make, tmp_path):
     assert read_settings(again) == Settings(gold_every=0) and len(list(read_events(again))) == 2
 
 
+def test_a_change_that_fails_half_way_changes_nothing(make, monkeypatch):
+  """As if the process had been killed there: neither the event nor any item of the queue is changed."""
+  store = make(3, Settings(gold_every=0))
+  left = [3]
+
+  def fails_at_the_third(*arguments):
+    left[0] -= 1
+    if not left[0]:
+      raise KeyboardInterrupt
+    recount(*arguments)
+
+  monkeypatch.setattr("rlhf_jax.feedback.project.recount", fails_at_the_third)
+  with pytest.raises(KeyboardInterrupt):
+    change_settings(store, {"judgements_per_item": 2}, 1.0)
+  assert list(read_events(store)) == [] and read_settings(store) == Settings(gold_every=0)
+  assert {remaining for (remaining,) in store.execute("SELECT remaining FROM queue")} == {1}
+
+
 def test_judgements_keep_the_questions_they_were_given_under(make):
   store = make(2, Settings(gold_every=0))
   other = Questions(flags=Flags(("odd",)))
@@ -293,6 +311,18 @@ def test_events_are_never_changed_and_a_damaged_one_is_named(make):
   store.execute("UPDATE events SET row = replace(row, 'settings', 'sittings')")
   with pytest.raises(StoreError, match="events 1: the record is damaged"):
     read_settings(store)
+
+
+def test_a_record_that_is_damaged_after_it_was_read_is_named(make):
+  """Parsed records are kept by their stored text, so that another text is another record."""
+  store = make()
+  kept = judge(store, "ann")
+  assert find(store, Judgement, kept.id) == find(store, Judgement, kept.id) == kept
+  store.execute("DROP TRIGGER judgements_keep_UPDATE")
+  store.execute("UPDATE judgements SET row = replace(row, '\"ranks\": [0, 1]', '\"ranks\": [1, 0]')")
+  for read in (lambda: find(store, Judgement, kept.id), lambda: recount(store, kept.item)):
+    with pytest.raises(StoreError, match="the record is damaged"):
+      read()
 
 
 def test_a_store_of_an_older_version_is_given_what_it_lacks_and_keeps_what_it_has(tmp_path):

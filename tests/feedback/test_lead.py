@@ -124,7 +124,7 @@ def test_the_leads_posts_are_guarded_like_all_others(connect):
   for path, body in (
     ("/lead/browse", {"skip": "0"}), ("/lead/browse", {"state": "closed"}), ("/lead/settings", {"agreeing": True}),
     ("/lead/settings", {"judgements_per_item": 0}), ("/lead/revoke", {"annotator": "nobody", "discounted": False}),
-    ("/lead/revoke", {"annotator": "nobody", "discounted": 1}),
+    ("/lead/revoke", {"annotator": "nobody", "discounted": 1}), ("/lead/restore", {"annotator": "nobody"}),
     ("/lead/invite", {"annotator": "a\nb", "expert": False, "renew": False}),
   ):  # fmt: skip
     reply = lead.post(path, json={**(LEAD_POSTS[path] if path == "/lead/browse" else {}), **body})

@@ -106,7 +106,7 @@ def test_the_files_of_a_run(config, workdir):
     assert json.loads((workdir / name / "config.json").read_text()) == config[name]
     done = json.loads((workdir / name / "done.json").read_text())
     made_from = {"fingerprint", "inputs", "code", "package", "upstream", "environment"}
-    assert set(done) == made_from | {"files", "shown", "seconds", "command"} and done["seconds"] < 5
+    assert set(done) == made_from | {"files", "shown", "seconds", "timeline", "command"} and done["seconds"] < 5
     assert done["environment"] == environment
     assert done["command"] == "rlhf-jax run --config x.py"
     fingerprints.add(done["fingerprint"])

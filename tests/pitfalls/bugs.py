@@ -720,6 +720,27 @@ MUTATIONS = [
   ),
   # Numerics
   Mutation(
+    "sums of a chunk's keys not rescaled",
+    NUMERICS + "attention_by_chunks_of_keys_is_that_of_all_keys",
+    "models/chunked_attention.py",
+    "sums * rescale[..., None] + found",
+    "sums + found",
+  ),
+  Mutation(
+    "the last chunk of keys without its mask",
+    NUMERICS + "attention_by_chunks_of_keys_is_that_of_all_keys",
+    "models/chunked_attention.py",
+    "& (index <= seen.last[pair.i][..., None])  # [B, C, K]",
+    "& (index <= jnp.maximum(seen.last[pair.i][..., None], index))  # [B, C, K]",
+  ),
+  Mutation(
+    "queries of some positions taken to be in order",
+    NUMERICS + "attention_by_chunks_of_keys_is_that_of_all_keys",
+    "models/layer.py",
+    "window = None  # in whatever order they are",
+    "pass",
+  ),
+  Mutation(
     "TensorFlow's epsilon is not to be had",
     NUMERICS + "adams_epsilon",
     "train/optimizer.py",

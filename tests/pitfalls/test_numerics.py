@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from miniature import ADAM, experience_of, rollout_by_hand
 
+from rlhf_jax.models import DecoderConfig, chunked_attention, decoder, language_model
 from rlhf_jax.objectives import group_normalize
 from rlhf_jax.reduce import whiten
 from rlhf_jax.train import make_optimizer
@@ -31,3 +33,25 @@ def test_ddof_of_whitening_and_of_group_normalisation():
   rollout = rollout_by_hand([1, 1])
   experience, _ = experience_of(rollout, rollout.logp, np.float32([1, 3]), whiten_advantages=True)
   np.testing.assert_allclose(experience.advantages[:, 1], [-1, 1], atol=1e-5)
+
+
+def test_attention_by_chunks_of_keys_is_that_of_all_keys(monkeypatch):
+  """Gradients too, of packed rows in a window, and of some positions in an order of their own."""
+  monkeypatch.setattr(chunked_attention, "CHUNK", 4)
+  monkeypatch.setattr(decoder, "WHOLE", 4)
+  config = DecoderConfig(17, 2, 16, 2, 1, 24, 32, windows=(9, 9), query_scale=4.0)
+  tokens = jax.random.randint(jax.random.key(0), (2, 24), 0, 17)
+  segments = jnp.arange(24) // jnp.array([[11], [24]])
+  at = jnp.array([[20, 3, 12, 8, 7, 22], [23, 1, 16, 9, 4, 5]])
+  params = language_model(config).init(jax.random.key(1))
+
+  def gradients(attention):
+    model = language_model(config, attention=attention)
+
+    def loss(params):
+      logits = model.apply(params, tokens, segments), model.apply(params, tokens, segments, at)
+      return sum(jnp.sum(jnp.sin(x)) for x in logits)
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *map(gradients, ("chunked", "xla")))

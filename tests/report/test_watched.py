@@ -4,7 +4,7 @@ import json
 
 from rlhf_jax.report.read_run import read_run
 from rlhf_jax.report.report import write_report
-from rlhf_jax.report.watched import held_out, progress_samples, speeds
+from rlhf_jax.report.watched import held_out, progress_samples, speeds, timeline
 
 STEPS = (2, 4, 6, 8)
 
@@ -68,3 +68,13 @@ def test_the_page_has_them_and_odd_rows_do_not_break_it(tmp_path):
   page = write_report(make_run(tmp_path / "run", samples=odd)).read_text()
   assert "On held-out prompts" in page and "Samples of ppo while it learnt" in page and 'id="speed"' in page
   assert "&lt;b&gt; at 2" in page and "<b> at 2" not in page
+
+
+def test_the_parts_of_the_stages_add_up(tmp_path):
+  root = make_run(tmp_path / "run")
+  assert timeline(read_run(root)) is None
+  (root / "ppo" / "done.json").write_text(json.dumps({"timeline": {"compile": 3.0, "steps": 20.5, "data": "?"}}))
+  found = timeline(read_run(root))
+  assert found["headings"] == ["seconds", "compilation", "steps"]
+  assert found["rows"] == [("ppo", ["23.5", "3.0", "20.5"]), ("all stages", ["23.5", "3.0", "20.5"])]
+  assert 'id="timeline"' in write_report(root).read_text()

@@ -8,7 +8,7 @@ import pytest
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records, write_records
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Response
-from rlhf_jax.train.judgements import calibrated_ratings, load_judgements, read_weights
+from rlhf_jax.train.judgements import calibrated_ratings, load_judgements, read_weights, row_weights
 
 PEOPLE = [Annotator(name) for name in ("ann", "bob", "eve")]
 PAIR = Item("pair", "Say a or b.", (Response("a"), Response("b")))
@@ -76,6 +76,24 @@ def test_one_kind_alone_and_nobody_who_weighs_nothing(path, tokenizer, capsys):
   assert "skipped 1 of 9 rows: the annotator weighs 0" in capsys.readouterr().out
   with pytest.raises(data.DataError, match="none of 9 judgements holds ratings and fits in 3"):
     load(path, tokenizer, kinds=("ratings",), length=3)
+
+
+def test_answers_of_yes_and_no_are_rows_and_weigh_where_there_are_any(tmp_path, tokenizer):
+  said = [
+    say("1", "pair", "ann", yes_no=(True, False)),
+    say("2", "four", "bob", yes_no=(None, True, None, None), ranks=(0, 1, 2, 3)),
+    say("3", "pair", "bob", ranks=(0, 1)),
+  ]
+  write_records(tmp_path / "a.jsonl", (PEOPLE, [PAIR, FOUR], said))
+  alone = load(tmp_path / "a.jsonl", tokenizer, kinds=("yes_no",), weights={"bob": 0.5}).rows
+  np.testing.assert_array_equal(alone["yes_no"], [[1, 0, np.nan, np.nan], [np.nan, 1, np.nan, np.nan]])
+  assert alone["mask"].any(axis=-1).tolist() == [[1, 1, 0, 0], [0, 1, 0, 0]] and (alone["ranks"] == -1).all()
+  assert {kind: weights.tolist() for kind, weights in row_weights(alone).items()} == {
+    "ranks": [0, 0], "ratings": [0, 0], "yes_no": [1, 0.5],
+  }  # fmt: skip
+  both = load(tmp_path / "a.jsonl", tokenizer, kinds=("ranks", "yes_no")).rows
+  assert row_weights(both)["ranks"].tolist() == [0, 1, 1] and row_weights(both)["yes_no"].tolist() == [1, 1, 0]
+  assert "yes_no" not in load(tmp_path / "a.jsonl", tokenizer, kinds=("ranks",)).rows
 
 
 def test_each_annotator_has_a_scale():

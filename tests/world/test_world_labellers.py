@@ -12,6 +12,7 @@ from rlhf_jax.world import (
   KINDS,
   Labeller,
   Traits,
+  accepts,
   agreement,
   ceiling,
   choice_probability,
@@ -21,6 +22,7 @@ from rlhf_jax.world import (
   make_world,
   perceive,
   rank,
+  ratings,
   sample_tasks,
   training_clusters,
   traits_of,
@@ -258,3 +260,12 @@ def test_the_default_labellers_agree_as_published(people):
   crowd = make_labellers(recipe.LABELLERS)
   assert 0.71 < agreement(crowd, pages) < 0.78
   assert agreement(crowd, pages) < agreement(crowd, pages, untied=True) < ceiling(crowd, pages) < 0.9
+
+
+def test_yes_is_said_of_what_is_rated_above_the_middle():
+  """A rating of 5 or more is a yes, of 3 or less a no, on each labeller's own scale."""
+  logits = np.linspace(-20, 20, 401)
+  for labeller in make_labellers(dict.fromkeys(KINDS, 2)):
+    given, answers = ratings(labeller, logits), accepts(labeller, logits)
+    assert answers[given > 4].all() and not answers[given < 4].any()
+    assert (np.diff(answers.astype(int)) >= 0).all() and answers.any() and not answers.all()
