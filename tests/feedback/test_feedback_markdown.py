@@ -77,13 +77,13 @@ def test_links_and_images_tell_their_address_and_are_none():
 
 
 def test_the_elements_are_those_of_a_list():
-  formulas = [f"**x** ${attack}$" for attack in ATTACKS]
+  marked = [f"**x** ${attack}$" for attack in ATTACKS] + [f"- **x**\n- {attack}" for attack in ATTACKS]
   more = [
     "$\\href{javascript:alert(1)}{x}$",
     "$\\style{background:url(x)}{y} \\class{a}{b}$",
     "**b** [x](data:text/html,y)",
   ]
-  for attack in (*ATTACKS, *formulas, *more):
+  for attack in (*ATTACKS, *marked, *more):
     for tag, attributes, _ in nodes(formatted(attack)):
       assert tag in TAGS | MATHML and set(attributes) <= ATTRIBUTES | MATHML_ATTRIBUTES, attack
       assert attributes.get("class") in (None, "link", "address", "image", "latex", "formula"), attack

@@ -339,6 +339,6 @@ new ResizeObserver(([{ target }]) => {
 }).observe(document.querySelector(".prompt"));
 sessions.addEventListener("message", () => location.reload());
 const wide = matchMedia("(min-width: 75rem)").matches;
-toggleGuidelines(recall("guidelines") ?? wide);
+toggleGuidelines(wide && (recall("guidelines") ?? true)); // else they would cover the page
 if (location.search) history.replaceState(null, "", `/${location.hash}`);
 if (!onLink(enter)) send("/next");
