@@ -49,7 +49,7 @@ class Live:
     if contender.trl_ppo:
       path = [str(trl_ppo), *path] if trl_ppo else path
     settings = {**QUIET, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(cores), THREADS: str(cores), **environment}
-    self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115: closed with the process
+    self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
     with _on_cores(cores):
       self._process = subprocess.Popen(
         [sys.executable, "-m", f"contenders.{contender.module}", str(work), *contender.arguments],
