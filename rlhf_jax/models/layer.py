@@ -92,7 +92,8 @@ class Layer(nn.Module):
     c = self.config
     norm = make_norm(c, "attention_norm")
     normed = norm(x)
-    query_normed, query_rotary, window = normed, rotary, self.window
+    query_normed, query_rotary = normed, rotary
+    window: int | None = self.window
     fused = self.fused if cache is None else "xla"
     if at is not None:
       x = self.picked(x, at)
