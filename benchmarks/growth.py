@@ -260,7 +260,7 @@ def over_devices(counts: Iterable[int]) -> dict[str, Any]:
 
 def token(x: float, rounds: int, rows: int, length: int) -> Row:
   """The figures of one sampled token of each row, greedy, in a cache of `length` tokens."""
-  model = model_of(Transport("jit", 1, 1, data=1))
+  model = model_of(Transport("jit", 1, 1))
   params = filled(jax.eval_shape(model.init, jax.random.key(0)))
 
   @functools.partial(jax.jit, donate_argnums=3)

@@ -72,7 +72,7 @@ def test_attention_is_that_of_all_scores_at_once(window, packed, softcap):
   if packed:
     promised_nothing = with_gradients(lambda *arrays: by_chunks(*arrays, seen), *inputs())
     near(promised_nothing, expected)
-    over_lanes = jax.vmap(lambda *arrays: by_chunks(*(x[None] for x in arrays), window=window)[0])
+    over_lanes = jax.vmap(lambda *row: by_chunks(*jax.tree.map(lambda x: x[None], row), window=window)[0])
     near(with_gradients(lambda *arrays: over_lanes(*arrays, seen), *inputs()), expected)
 
 
