@@ -47,13 +47,13 @@ class Preferences(struct.PyTreeNode):
   """i32[N, K], 0 for the best response, equal for ties, -1 for an absent response."""
   ratings: Array | None = None
   """f32[N, K], NaN for a response without a rating; None where only ranks are known."""
-  yes_no: Array | None = None
-  """f32[N, K], 1 for a response called good, 0 for one called bad, NaN without an answer; None where none was asked."""
   margin: Array | None = None
   """f32[N], the logits by which a preferred response's reward should exceed a rejected one's; None for no margins."""
   at: Array | Packing | None = None
   """i32[N, K, M], the positions of the mask (see `rlhf_jax.positions`), or a packing of arrays [N, K]; None for all
   T."""
+  yes_no: Array | None = None
+  """f32[N, K], 1 for a response called good, 0 for one called bad, NaN without an answer; None where none was asked."""
 
 
 class Prompts(struct.PyTreeNode):

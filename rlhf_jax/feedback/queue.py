@@ -229,7 +229,7 @@ def _by_response(answer: Answer, order: tuple[int, ...]) -> dict[str, Any]:
   fields: dict[str, Any] = {"strength": answer.strength, "all_bad": answer.all_bad, "skipped": answer.skipped}
 
   def moved(name: str, values: Any) -> list | None:
-    if values is not None and (not isinstance(values, (list, tuple)) or len(values) != len(order)):
+    if values is not None and (not isinstance(values, Sequence) or len(values) != len(order)):
       raise DataError(f"answer: {name!r} must have an entry for each of the {len(order)} responses")
     return None if values is None else [values[order.index(i)] for i in range(len(order))]
 
