@@ -147,12 +147,13 @@ def test_every_family_has_the_same_numbers(family, monkeypatch):
   """The queries of some positions in an order of their own, and scanned layers."""
   monkeypatch.setattr(chunked_attention, "CHUNK", 3)
   params, model = with_head(config_of(family)), language_model(config_of(family), REMAT[family], "chunked")
-  close(loss_and_gradients(model, params, segments_of(family), AT), whole(family))
+  tolerance = 5e-6  # some numbers cancel to a tenth of the largest
+  close(loss_and_gradients(model, params, segments_of(family), AT), whole(family), tolerance)
   if family not in ("llama", "gemma2"):  # scans are made of the same layers in all
     return
   loss, gradients = whole(family)
   scanned = loss_and_gradients(model, stack_layers(params), segments_of(family), None)
-  close(scanned, (loss, stack_layers(gradients)))
+  close(scanned, (loss, stack_layers(gradients)), tolerance)
 
 
 def test_adapters_and_a_prompt_in_the_cache():

@@ -35,10 +35,10 @@ def config_of(family, **more):
   return DecoderConfig(**BASE | dict(family=family) | FAMILIES[family] | more)
 
 
-def close(ours, theirs):
-  """Equal to 1e-6 of the largest number of the tree: some gradients, such as those of biases of keys, are rounding."""
+def close(ours, theirs, tolerance=1e-6):
+  """Equal to a share of the largest number of the tree: some gradients, such as those of biases of keys, are rounding."""
   largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * largest), ours, theirs)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * largest), ours, theirs)
 
 
 @functools.cache
