@@ -52,7 +52,7 @@ def test_equal_texts_count_once_and_what_cannot_be_compared_is_counted():
   existing = {"p": [Response("x", {"file": "f"}), Response("y", {"file": "f"}), Response(" ")], "r": [Response("z")]}
   items, skips = make_items(["p", "q", "long"], [same], 4, 0, existing)
   assert [(item.prompt, [r.text for r in item.responses]) for item in items] == [("p", ["x", "y"]), ("r", ["z"])]
-  assert items[0].responses[0].source == {"sampling": {"seed": 0}}  # the first one's
+  assert items[0].responses[0].source == {"sampling": {"seed": 0}, "also": [{"file": "f"}]}  # the first one's is first
   assert skips == {"fewer than two different responses": 1, "no response": 1}
 
 
