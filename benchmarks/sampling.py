@@ -179,9 +179,9 @@ def cores(rounds: int) -> dict:
   mesh = make_mesh(Transport("jit", fsdp=1, microbatches=1))
   compiled, number = compiled_sampler(model, settings, mesh, (-1,), 0), threads(mesh)
   results: dict = {}
-  for rows in (16, 32, 64, 256):
+  for rows in (64, 96, 256):
     prompts, limits, key = equal_prompts(rows, 32, 8192), np.full(rows, 32), jax.random.key(0)
-    size = part_size(rows, 1, max(number, 2))
+    size = part_size(rows, 1)
     arguments = (params, prompts, limits, key, None, 0)
     contenders = {
       "parts": lambda: sample_parts(compiled, mesh, *arguments, size=size, cores=max(number, 1), alone=False),  # noqa: B023

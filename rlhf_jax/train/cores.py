@@ -2,7 +2,7 @@
 
 XLA for CPUs spreads large products over cores, but the many small operations of a decoding step run on one. Threads
 that run the same program, each on a part of the rows, keep all cores busy. A part has a fixed size where a batch is
-large, so that batches of all sizes share one program.
+large, so that batches of all sizes share one program, whatever the number of cores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from rlhf_jax.train.mesh import put_rows, sent
 from rlhf_jax.types import Params, Prompts, Rollout
 
 PART = 32  # rows of a part of a large batch: as many as take no longer, row by row, than 256 in one program
-LEAST = 8  # rows of a part, at least: fewer take about as long to decode
 
 
 def threads(mesh: Mesh) -> int:
@@ -32,21 +31,16 @@ def threads(mesh: Mesh) -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def part_size(prompts: int, copies: int, cores: int, slots: int = 0) -> int:
-  """The number of prompts in a part of a batch, all of them for 0 cores; `copies` rows begin with each prompt.
+def part_size(prompts: int, copies: int) -> int:
+  """The number of prompts in a part of a batch; `copies` rows begin with each prompt.
 
   It is that of PART rows where at most an eighth of the batch is then rows that only fill a part, else that of fewer
-  rows. With `slots`, which are divided among the parts, there is a part for each core.
+  rows. It does not depend on the number of cores, on which the bits of a result should not depend either.
 
-  >>> part_size(256, 1, 2), part_size(32, 1, 2), part_size(40, 1, 1), part_size(16, 2, 2), part_size(256, 1, 2, slots=8)
-  (32, 16, 20, 8, 128)
+  >>> part_size(256, 1), part_size(32, 1), part_size(40, 1), part_size(16, 4), part_size(3, 64)
+  (32, 32, 20, 8, 1)
   """
-  if not cores:
-    return prompts
-  most = -(-prompts // cores)
-  if slots:
-    return most
-  most = min(max(min(most, PART // copies), -(-LEAST // copies)), prompts)
+  most = min(max(PART // copies, 1), prompts)
   return most if 8 * (-prompts % most) <= prompts else -(-prompts // -(-prompts // most))
 
 

@@ -54,8 +54,8 @@ class Sampling:
   stop: tuple[str, ...] = ()
   """Strings that end a response and are left out of its text; () for none."""
   slots: NonNegativeInt = 0
-  """Number of rows decoded at once, over all devices, or cores of a CPU; a waiting row takes the slot of one that has
-  ended. 0 decodes all rows at once."""
+  """Number of rows decoded at once, over all devices; a waiting row takes the slot of one that has ended. 0 decodes all
+  rows at once."""
 
   def __post_init__(self):
     if "" in self.stop:
@@ -94,16 +94,12 @@ def make_sampler(
   check_length(model, settings.max_prompt_tokens + settings.max_new_tokens, "max_prompt_tokens + max_new_tokens")
   mesh = make_mesh(transport)
   room = power_of_two(settings.max_new_tokens) if any_shape else settings.max_new_tokens
-  cores = threads(mesh)
+  cores = 0 if settings.slots else threads(mesh)
   compiled_shapes: set[tuple[int, ...]] = set()  # of parts
+  compiled = compiled_sampler(
+    model, dataclasses.replace(settings, max_new_tokens=room), mesh, tokenizer.end_ids, tokenizer.pad_id, record_support
+  )
   table = None
-
-  @functools.cache
-  def compiled(parts: int) -> jax.stages.Wrapped:
-    """The sampler of one of `parts` parts, which share the slots."""
-    of_part = dataclasses.replace(settings, max_new_tokens=room, slots=-(-settings.slots // parts))
-    return compiled_sampler(model, of_part, mesh, tokenizer.end_ids, tokenizer.pad_id, record_support)
-
   if settings.stop:
     pieces = data.token_bytes(tokenizer)
     table = stop_table(pieces + [b""] * (model.config.vocab_size - len(pieces)), settings.stop)
@@ -118,20 +114,20 @@ def make_sampler(
     if len(real) % row_devices(mesh):  # each row its own prompt, so that rows are cut anywhere
       prompts, real = jax.tree.map(lambda x: np.repeat(x, copies, axis=0), (prompts, real))
       copies = 1
-    size = part_size(len(real), copies, cores, settings.slots)
+    size = part_size(len(real), copies) if cores else len(real)
     prompts, real = pad_prompts(prompts, real, size if cores else row_devices(mesh))
     limits = np.repeat(np.where(real, settings.max_new_tokens, 0), copies)
     served = lay_out(model, params, mesh)
-    if cores and size < len(real):
+    if size < len(real) and cores:
       shape = (size, copies, prompts.tokens.shape[1], prefix)
       rollout = sample_parts(
-        compiled(cores if settings.slots else 1), mesh, served, prompts, limits, key, table, prefix,
-        size=size, cores=cores, alone=shape not in compiled_shapes,
+        compiled, mesh, served, prompts, limits, key, table, prefix, size=size, cores=cores,
+        alone=shape not in compiled_shapes,
       )  # fmt: skip
       compiled_shapes.add(shape)
     else:
       with sent():
-        rollout = compiled(1)(served, *put_rows(mesh, (prompts, limits)), key, table, prefix)
+        rollout = compiled(served, *put_rows(mesh, (prompts, limits)), key, table, prefix)
     if any_shape:
       rollout = trim(rollout, rows, width + settings.max_new_tokens)
     elif len(limits) > rows:

@@ -36,7 +36,7 @@ def config_of(family, **more):
 
 
 def close(ours, theirs, tolerance=1e-6):
-  """Equal to a share of the largest number of the tree: some gradients, such as those of biases of keys, are rounding."""
+  """Equal to a share of the largest number of the tree: some gradients, as of biases of keys, are rounding."""
   largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * largest), ours, theirs)
 

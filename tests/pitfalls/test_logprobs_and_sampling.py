@@ -174,9 +174,9 @@ def test_parts_of_a_batch_draw_from_keys_of_their_own(small, tokenizer, on_one_d
   model = language_model(dataclasses.replace(small.model.config, vocab_size=tokenizer.vocab_size))
   uniform = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
   sample = train.make_sampler(model, tokenizer, Sampling(max_new_tokens=6, temperature=1.0), TRANSPORT)
-  same = Prompts(np.full((16, 4), 4, np.int32), np.full(16, 4, np.int32))
+  same = Prompts(np.full((64, 4), 4, np.int32), np.full(64, 4, np.int32))
   tokens = np.asarray(sample(uniform, same, jax.random.key(0))[0].tokens)[:, 4:]
-  assert len({tuple(row) for row in tokens.tolist()}) > 12
+  assert len({tuple(row) for row in tokens.tolist()}) > 48
 
 
 def test_every_step_and_stage_draws_from_a_key_of_its_own(workspace, tokenizer, on_one_device):
