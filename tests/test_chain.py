@@ -65,7 +65,7 @@ def test_every_stage_is_done(chain):
   for name in STAGES:
     done = json.loads((chain / name / "done.json").read_text())
     made_from = {"fingerprint", "inputs", "code", "package", "upstream", "environment"}
-    assert set(done) - {"step", "checkpoint"} == made_from | {"files", "shown", "seconds", "command"}
+    assert set(done) - {"step", "checkpoint"} == made_from | {"files", "shown", "seconds", "timeline", "command"}
     assert re.fullmatch("[0-9a-f]{16}", done["fingerprint"])
     assert ("checkpoint" in done) == (name in ("pretrain", "sft", "reward_model", "ppo"))
   assert not list(chain.rglob("*.partial"))

@@ -156,6 +156,8 @@ def test_every_dependency_is_imported_and_every_import_is_a_dependency():
     "absl-py": "absl",
     "lm-eval": "lm_eval",
     "math-verify": "math_verify",
+    "markdown-it-py": "markdown_it",
+    "mdit-py-plugins": "mdit_py_plugins",
   }
   declared = {re.match(r"[\w.-]+", text)[0] for text in [*project["dependencies"], *optional]}
   declared = {modules.get(name, name) for name in declared}

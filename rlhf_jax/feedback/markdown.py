@@ -104,7 +104,7 @@ def _tree(tokens: Iterable[Token]) -> list[Node]:
     if token.nesting == 1:
       node: Node = [_tag(token), _attributes(token), []]
       levels[-1].append(node)
-      levels.append(node[2])  # type: ignore[arg-type]
+      levels.append(node[2])  # type: ignore[arg-type]  # the children of a node are a list
     elif token.nesting == -1:
       children = levels.pop()
       if token.type == "link_close":

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import judgements, keys, make_items, page_of, wait_for_count
+from annotation_pages import judgements, keys, make_items, page_of, wait_for_count
 
 from rlhf_jax.feedback.records import UNDONE, Response, make_item
 from rlhf_jax.feedback.store import read_store

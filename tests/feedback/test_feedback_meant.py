@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import chosen, close_dialog, focused, judgements, keys, make_items, page_of, wait_for_count
+from annotation_pages import chosen, close_dialog, focused, judgements, keys, make_items, page_of, wait_for_count
 
 from rlhf_jax.feedback.invitations import invite_lead
 from rlhf_jax.feedback.project import set_questions

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import keys, make_items, page_of, wait_for_count
+from annotation_pages import keys, make_items, page_of, wait_for_count
 
 from rlhf_jax.data.dialogue import Message
 from rlhf_jax.feedback.records import Response, make_item

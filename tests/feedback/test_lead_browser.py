@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="uvicorn, which serves the page, is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from pages import judgements, make_items, page_of, wait_for_count
+from annotation_pages import judgements, make_items, page_of, wait_for_count
 
 from rlhf_jax.feedback.invitations import invite, invite_lead
 from rlhf_jax.feedback.project import change_settings, set_questions

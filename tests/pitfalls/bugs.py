@@ -19,7 +19,9 @@ class Mutation(NamedTuple):
 
 REWARDS, ENDS = "test_rewards_and_values.py::test_", "test_ends_and_padding.py::test_"
 LOGPROBS, NORMAL = "test_logprobs_and_sampling.py::test_", "test_normalisation.py::test_"
-KL, PACKING, RUNS, NUMERICS = (f"test_{name}.py::test_" for name in ("kl_penalty", "packing", "runs", "numerics"))
+KL, PACKING, RUNS, NUMERICS = (
+  f"test_{name}.py::test_" for name in ("kl_penalty", "packed_rows_and_segments", "runs", "numerics")
+)
 INVARIANT = "test_invariants.py::test_"
 
 MUTATIONS = [

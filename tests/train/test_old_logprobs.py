@@ -100,11 +100,18 @@ def is_exact(metrics):
   assert metrics["sampling/logp_gap"] > 0.1 and metrics["sampling/logp_equal"] < 1  # the sampler's are made up
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+DTYPES = ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("packs", [False, True], ids=["rows", "packed"])
-def test_every_family_starts_from_a_ratio_of_one(family, dtype, packs):
-  is_exact(on_one_device(config_of(family, dtype=dtype), packs=packs)[0])
+def test_every_family_starts_from_a_ratio_of_one(family, dtype):
+  is_exact(on_one_device(config_of(family, dtype=dtype))[0])
+
+
+@pytest.mark.parametrize("family, dtype", [(family, DTYPES[n % 2]) for n, family in enumerate(FAMILIES)])
+def test_every_family_starts_from_a_ratio_of_one_in_packed_rows(family, dtype):
+  is_exact(on_one_device(config_of(family, dtype=dtype), packs=True)[0])
 
 
 @needs_devices
@@ -119,12 +126,18 @@ def test_every_family_starts_from_a_ratio_of_one(family, dtype, packs):
 )  # fmt: skip
 @pytest.mark.parametrize("packs", [False, True], ids=["rows", "packed"])
 def test_on_eight_devices(settings, dtype, packs):
+  if packs and dtype == "bfloat16" and not settings.get("microbatches"):
+    pytest.skip("packed rows in bfloat16 are those of the test of families")
   if dtype == "bfloat16" and (settings.get("kind") == "pmap" or settings.get("tensor")):
     pytest.skip("pmap takes no options of the compiler; XLA on CPUs cannot sum bfloat16 along tensor")
   transport = Transport(**{"kind": "jit", "microbatches": 1} | settings)
   # A product of few rows or columns may become part of another kernel, which rounds otherwise: these are none.
   config = config_of("llama", dtype=dtype, d_model=64, vocab_size=96, tied=False)
-  is_exact(first_step(config, transport, minibatches=1, packs=packs, rows=32 if packs else 12)[0])
+  is_exact(
+    first_step(
+      config, transport, minibatches=1, packs=packs, rows=(64 if settings.get("logits_chunk") else 32) if packs else 12
+    )[0]
+  )
 
 
 @pytest.mark.parametrize("rows, minibatches", [(2, 1), (12, 1), (12, 6), (12, 12), (10, 5)])
