@@ -17,8 +17,14 @@ TOKENS[:, :SHARED] = TOKENS[0, :SHARED]
 PROMPTS = Prompts(TOKENS, LENGTHS)
 
 
-@pytest.mark.parametrize("settings", [{}, dict(slots=3, refill=2, samples_per_prompt=2)], ids=["together", "in turn"])
-@pytest.mark.parametrize("family", FAMILIES)
+TOGETHER, IN_TURN = {}, dict(slots=3, refill=2, samples_per_prompt=2)
+
+
+@pytest.mark.parametrize(
+  "family, settings",
+  [*((family, TOGETHER) for family in FAMILIES), ("llama", IN_TURN), ("gemma3_text", IN_TURN)],
+  ids=[*FAMILIES, "llama-in turn", "gemma3_text-in turn"],
+)
 def test_a_shared_prefix_changes_nothing(family, settings):
   model = language_model(config_of(family))
   params = model.init(jax.random.key(1))

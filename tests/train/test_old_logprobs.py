@@ -115,7 +115,7 @@ def test_every_family_starts_from_a_ratio_of_one_in_packed_rows(family, dtype):
 
 
 @needs_devices
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
   "settings",
   [
