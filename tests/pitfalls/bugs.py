@@ -703,7 +703,7 @@ MUTATIONS = [
     PACKING + "responses_in_packed_rows_are_predicted_as_if_alone",
     "packing.py",
     "read = index < jnp.asarray(self.count)[:, None]",
-    "read = index < jnp.maximum(self.count, 1)[:, None]",
+    "read = index < self.width + 0 * jnp.asarray(self.count)[:, None]",
   ),
   Mutation(
     "responses behind one prompt see each other",

@@ -54,4 +54,4 @@ def test_attention_by_chunks_of_keys_is_that_of_all_keys(monkeypatch):
 
     return jax.jit(jax.value_and_grad(loss))(params)
 
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *map(gradients, ("chunked", "xla")))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), *map(gradients, ("chunked", "xla")))
