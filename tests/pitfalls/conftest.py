@@ -23,6 +23,7 @@ from rlhf_jax.sampling import generate
 from rlhf_jax.stage import Model, Stage
 from rlhf_jax.train import identity, init_state
 from rlhf_jax.train.checkpoint import open_checkpoints, save
+from rlhf_jax.train.mesh import using_devices
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Mean, Prompts
 
@@ -133,8 +134,7 @@ def workspace(tmp_path_factory, tokenizer, programs):
 @contextlib.contextmanager
 def one_device():
   """What a whole run computes is the same on one device, and its programs compile in a third of the time."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "device_count", lambda: 1)
+  with pytest.MonkeyPatch.context() as patch, using_devices(jax.devices()[:1]):
     yield patch
 
 
