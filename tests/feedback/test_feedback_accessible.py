@@ -110,6 +110,13 @@ def test_what_gets_the_focus_is_not_behind_the_prompt(browser, serve):
       assert top >= page.locator(".prompt").bounding_box()["y"] + page.locator(".prompt").bounding_box()["height"]
 
 
+PANES = {  # what opens a pane -> what closes it
+  "#guidelines-toggle": "#guidelines-close",
+  "#keys-open": "#keys [data-close]",
+  "#skip-open": "#skip [data-close]",
+}
+
+
 @pytest.mark.parametrize("width", [320, 360, 414])
 def test_targets_on_a_phone_are_44_pixels(browser, serve, width):
   _, _, link = serve(items(), "# Guide")
@@ -122,11 +129,7 @@ def test_targets_on_a_phone_are_44_pixels(browser, serve, width):
   with page_of(browser, link, **view) as (page, _):
     page.click("summary >> nth=0")
     assert page.evaluate(small) == []
-    for opener, closer in {
-      "#guidelines-toggle": "#guidelines-close",
-      "#keys-open": "#keys [data-close]",
-      "#skip-open": "#skip [data-close]",
-    }.items():
+    for opener, closer in PANES.items():
       page.click(opener)
       assert page.evaluate(small) == []
       page.click(closer)
@@ -156,11 +159,7 @@ def test_a_zoom_of_400_percent_leaves_room_to_read_and_reaches_everything(browse
       page.click(selector)
     page.click("#submit")
     wait_for_count(page, "1 of 2")
-    for opener, closer in {
-      "#guidelines-toggle": "#guidelines-close",
-      "#keys-open": "#keys [data-close]",
-      "#skip-open": "#skip [data-close]",
-    }.items():
+    for opener, closer in PANES.items():
       page.click(opener)
       assert page.evaluate(wide) == []
       page.click(closer)
