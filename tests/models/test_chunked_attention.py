@@ -166,7 +166,7 @@ def test_adapters_and_a_prompt_in_the_cache():
     prefill = jax.jit(model.prefill)(params, TOKENS, jnp.array([9, 0, 4]))
     return prefill, loss_and_gradients(model, params, SEGMENTS, AT)
 
-  close(run("chunked"), run("xla"))
+  close(run("chunked"), run("xla"), 4e-6)  # adapters of large numbers round more
 
 
 def test_short_rows_have_all_scores_at_once(monkeypatch):
