@@ -2,7 +2,7 @@
 
 XLA for CPUs spreads large products over cores, but the many small operations of a decoding step run on one. Threads
 that run the same program, each on a part of the rows, keep all cores busy. A part has a fixed size where a batch is
-large, so that batches of all sizes share one program, whatever the number of cores.
+large, so that large batches of all sizes share one program, whatever the number of cores.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rlhf_jax.train.mesh import put_rows, sent
 from rlhf_jax.types import Params, Prompts, Rollout
 
 PART = 32  # rows of a part of a large batch: as many as take no longer, row by row, than 256 in one program
+LEAST = 8  # rows of a part of a small one: fewer are no faster in two threads than in one program
 
 
 def threads(mesh: Mesh) -> int:
@@ -34,13 +35,15 @@ def threads(mesh: Mesh) -> int:
 def part_size(prompts: int, copies: int) -> int:
   """The number of prompts in a part of a batch; `copies` rows begin with each prompt.
 
-  It is that of PART rows where at most an eighth of the batch is then rows that only fill a part, else that of fewer
-  rows. It does not depend on the number of cores, on which the bits of a result should not depend either.
+  It is that of half the batch's rows, of PART at most and LEAST at least, where at most an eighth of the batch is then
+  rows that only fill a part, else that of fewer rows. It does not depend on the number of cores, on which the bits of a
+  result should not depend either.
 
-  >>> part_size(256, 1), part_size(32, 1), part_size(40, 1), part_size(16, 4), part_size(3, 64)
-  (32, 32, 20, 8, 1)
+  >>> part_size(256, 1), part_size(32, 1), part_size(40, 1), part_size(16, 4), part_size(3, 64), part_size(8, 1)
+  (32, 16, 20, 8, 1, 8)
   """
-  most = min(max(PART // copies, 1), prompts)
+  rows = min(max(prompts * copies // 2, LEAST), PART)
+  most = min(max(rows // copies, 1), prompts)
   return most if 8 * (-prompts % most) <= prompts else -(-prompts // -(-prompts // most))
 
 

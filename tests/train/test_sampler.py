@@ -15,7 +15,7 @@ from rlhf_jax.sampling import common_prefix
 from rlhf_jax.stage import Transport
 from rlhf_jax.train import Sampling, encode_prompts, make_sampler
 from rlhf_jax.train import sampler as sampler_module
-from rlhf_jax.train.cores import PART, part_size
+from rlhf_jax.train.cores import LEAST, PART, part_size
 from rlhf_jax.train.mesh import make_mesh, put_rows, row_devices, shardings, using_devices
 from rlhf_jax.train.sampler import compiled_sampler, lay_out
 from rlhf_jax.train.workspace import select_model
@@ -114,7 +114,8 @@ def test_a_batch_is_cut_into_parts_of_one_size_with_few_rows_that_fill_them():
       assert size * copies <= max(PART, copies)
       filler = parts * size - prompts
       assert filler < parts or 8 * filler <= prompts
-      assert 2 * size * copies >= min(PART, prompts * copies) or size == 1
+      rows = prompts * copies
+      assert 2 * size * copies >= min(max(rows // 2, LEAST), PART, rows) or size == 1
 
 
 def test_large_batches_of_all_sizes_share_a_program(monkeypatch):
