@@ -17,8 +17,6 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-STEPS = 8  # shares of the rows of a part that the number of packed rows is rounded up to, so that few are compiled
-
 
 class Rows(NamedTuple):
   """Packed rows, as a forward reads them."""
@@ -41,18 +39,20 @@ class Packing(struct.PyTreeNode):
 
   A batch is cut into parts of `size` rows, those that a device reads at once, and each part has R packed rows of its
   own: a row's places are those in its part. So a batch may be cut, padded with zeros and put in order like its rows.
-  The tokens whose answers are not asked for, those of a prompt but for its last one, may be read once for all rows of a
-  part that begin with them.
+  First tokens whose answers are not asked for, those of a prompt, may be read once for all rows of a part that begin
+  with them.
   """
 
   head: ArrayLike
   """i32[B], the index of a row's first token in the packed rows of its part, counted one behind the other."""
   place: ArrayLike
-  """i32[B], the index of its first token whose answer is asked for."""
+  """i32[B], the index of its first token behind the shared ones."""
   owner: ArrayLike
-  """i32[B], the number in its part of the row as whose its first tokens are read."""
+  """i32[B], the number in its part of the row as whose its shared tokens are read."""
   count: ArrayLike
   """i32[B], the number of the row's tokens that are read, from its first one on; 0 for a row that is left out."""
+  shared: ArrayLike
+  """i32[B], the number of its first tokens that are read as those of its owner; at most `skipped`."""
   skipped: ArrayLike
   """i32[B], the number of its first tokens whose answers are not asked for."""
   slot: ArrayLike
@@ -81,8 +81,8 @@ class Packing(struct.PyTreeNode):
     if len(tokens) != self.size:
       raise ValueError(f"{len(tokens)} rows are read at once, and they were packed in parts of {self.size}")
     index = jnp.arange(tokens.shape[1])
-    first = index < jnp.asarray(self.skipped)[:, None]  # [B, T]
-    own_place = jnp.asarray(self.place)[:, None] + index - jnp.asarray(self.skipped)[:, None]
+    first = index < jnp.asarray(self.shared)[:, None]  # [B, T]
+    own_place = jnp.asarray(self.place)[:, None] + index - jnp.asarray(self.shared)[:, None]
     place = jnp.where(first, jnp.asarray(self.head)[:, None] + index, own_place)
     read = index < jnp.asarray(self.count)[:, None]
     numbers = jnp.broadcast_to(jnp.arange(1, self.size + 1)[:, None], tokens.shape)
@@ -137,69 +137,77 @@ def pack(
   room: int,
   size: int,
   least: int = 1,
+  step: int = 1,
   prompts: np.ndarray | None = None,
-) -> list[Packing] | None:
-  """A packing of a batch for each of its passes, all of one shape; None where that saves no row.
+  shared: np.ndarray | None = None,
+) -> list[Packing]:
+  """A packing of a batch for each of its passes, all of one shape.
 
   Args:
     count, skipped: i32[B] as in `Packing`, with skipped < count <= width where count is not 0.
     passes: for each pass, the indices of the rows of each part, at most `size` of them.
-    width, room: the numbers of tokens and of answers that a packed row has room for; room is that of any row at least.
-    least: the least number of packed rows.
-    prompts: i32[B], equal for rows whose first `skipped` tokens are the same, which they then share; None for rows that
-      share nothing.
+    width, room: the numbers of tokens and of answers that a packed row has room for; those of any row at least.
+    least, step: the least number of packed rows, and the number of which it is a multiple.
+    prompts: i32[B], equal for rows whose first `shared` tokens are the same, which are then read once for as many of
+      them as a packed row has room for; None for rows that share nothing.
+    shared: i32[B], at most `skipped`, which is the default.
 
   Returns:
-    Packings whose arrays are those of the rows in their order in the batch. The number of packed rows is the largest
-    that a part needs, up to a multiple of size / STEPS.
+    Packings whose arrays are those of the rows in their order in the batch.
 
   >>> pack(np.array([3, 2, 4]), np.array([1, 1, 1]), [[np.arange(3)]], width=5, room=3, size=3)[0].head.tolist()
   [5, 8, 0]
   """
   count = count.astype(np.int32)
   skipped = np.where(count > 0, skipped, 0).astype(np.int32)
-  answers = count - skipped
+  shared = skipped if shared is None else np.minimum(shared, skipped).astype(np.int32)
+  own, answers = count - shared, count - skipped
   found, rows = [], max(least, 1)
   for parts in passes:
     head, place, owner, slot = (np.zeros_like(count) for _ in range(4))
     for part in parts:
-      bundles = [[i] for i in part] if prompts is None else _bundles(part, prompts, answers, skipped, width, room)
-      asked = np.array([answers[bundle].sum() for bundle in bundles])
-      first = np.array([skipped[bundle].max() for bundle in bundles])
-      starts, slots, needed = first_fit(first + asked, asked, width=width, room=room)
-      for bundle, start, begin, lead in zip(bundles, starts, slots, first, strict=True):
-        before = np.cumsum(answers[bundle]) - answers[bundle]
-        head[bundle], place[bundle], slot[bundle] = start, start + lead + before, begin + before
+      bundles = [[i] for i in part]
+      if prompts is not None:
+        bundles = _bundles(part, prompts, shared, own, answers, width, room)
+      first = np.array([shared[bundle].max() for bundle in bundles])
+      tokens, asked = (np.array([x[bundle].sum() for bundle in bundles]) for x in (own, answers))
+      starts, slots, needed = first_fit(first + tokens, asked, width=width, room=room)
       order = {row: number for number, row in enumerate(part)}
-      for bundle in bundles:
-        owner[bundle] = order[bundle[0]]
+      for bundle, start, begin, lead in zip(bundles, starts, slots, first, strict=True):
+        head[bundle], owner[bundle] = start, order[bundle[0]]
+        place[bundle] = start + lead + np.cumsum(own[bundle]) - own[bundle]
+        slot[bundle] = begin + np.cumsum(answers[bundle]) - answers[bundle]
       rows = max(rows, needed)
     found.append((head, place, owner, slot))
-  step = max(size // STEPS, 1)
   rows = -(-rows // step) * step
-  if rows >= size:
-    return None
-  shares = prompts is not None
   return [
-    Packing(head, place, owner, count, skipped, slot, rows, width, room, size, shares)
+    Packing(head, place, owner, count, shared, skipped, slot, rows, width, room, size, prompts is not None)
     for head, place, owner, slot in found
   ]
 
 
 def _bundles(
-  part: np.ndarray, prompts: np.ndarray, answers: np.ndarray, skipped: np.ndarray, width: int, room: int
+  part: np.ndarray,
+  prompts: np.ndarray,
+  shared: np.ndarray,
+  own: np.ndarray,
+  answers: np.ndarray,
+  width: int,
+  room: int,
 ) -> list[list[int]]:
   """The rows of a part in bundles that share their first tokens and fit into a packed row."""
   bundles: list[list[int]] = []
-  open_bundles: dict[int, tuple[list[int], int]] = {}  # {prompt: (the bundle that is not full, its answers)}
+  open_bundles: dict[int, list[int]] = {}  # {prompt: the last bundle of its rows}
   for row in part:
-    bundle, asked = open_bundles.get(prompts[row], ([], width))
-    if not answers[row] or asked + answers[row] > min(room, width - skipped[row]):
-      bundle, asked = [], 0
+    bundle = open_bundles.get(prompts[row], [])
+    together = [*bundle, row]
+    full = shared[row] + own[together].sum() > width or answers[together].sum() > room
+    if not bundle or full or not answers[row]:
+      bundle = []
       bundles.append(bundle)
     bundle.append(row)
     if answers[row]:
-      open_bundles[prompts[row]] = bundle, asked + answers[row]
+      open_bundles[prompts[row]] = bundle
   return bundles
 
 

@@ -64,11 +64,11 @@ def test_gradients_are_those_of_the_places():
 def test_the_number_of_rows_is_that_of_the_part_that_needs_most():
   first, second = (first_fit(LENGTHS[rows], ANSWERS[rows], width=9, room=4)[2] for rows in PARTS)
   assert (first, second) == (2, 3) and packed().rows == 3
-  assert pack(LENGTHS, LENGTHS - ANSWERS, [PARTS], width=9, room=4, size=4, least=4) is None
+  assert packed(least=4).rows == 4
   assert packed(width=18, room=9, least=2).rows == 2 and packed(width=18, room=9).rows == 1
-  steps = pack(np.full(32, 4), np.zeros(32, int), [[np.arange(32)]], width=9, room=9, size=32)[0]
-  assert steps.rows == 16
-  assert pack(np.full(32, 5), np.zeros(32, int), [[np.arange(32)]], width=9, room=9, size=32) is None
+  for tokens, step, rows in ((4, 4, 16), (4, 5, 20), (5, 4, 32)):
+    (found,) = pack(np.full(32, tokens), np.zeros(32, int), [[np.arange(32)]], width=9, room=9, size=32, step=step)
+    assert found.rows == rows
 
 
 def test_rooms_are_never_overfull():

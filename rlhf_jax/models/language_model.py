@@ -9,6 +9,7 @@ The one-token shift of the whole project is in `_shift`, here and nowhere else.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -16,7 +17,6 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.models.chunked_attention import WHOLE
 from rlhf_jax.models.config import DecoderConfig
 from rlhf_jax.models.decoder import Cache, Decoder, Gather, Remat, draw
 from rlhf_jax.models.fused_attention import Attention, check_attention
@@ -24,6 +24,8 @@ from rlhf_jax.models.stacked import stack_layers
 from rlhf_jax.packing import Packing, Rows
 from rlhf_jax.positions import put_at, take_at
 from rlhf_jax.types import Array, Params
+
+WIDEST = 512  # tokens of a row up to which scores of all pairs are made, where "chunked" has no form for what is seen
 
 
 class LanguageModel(NamedTuple):
@@ -137,15 +139,9 @@ def _language_model(
     if isinstance(at, Packing):
       if segments is not None:
         raise ValueError("rows that hold several sequences already (segments) cannot be packed")
-      return packed_hidden(params, tokens, at)
+      return _packed_hidden(decoder, params, tokens, at)
     tokens, segments = tokens[:, :-1], None if segments is None else segments[:, :-1]
     return decoder.hidden(params, tokens, *_causal(tokens, segments), segments, None if at is None else at - 1)
-
-  def packed_hidden(params: Params, tokens: Array, at: Packing) -> jax.Array:
-    rows = at.lay_out(tokens)
-    if at.shares and not shares_tokens(attention, at.width):
-      raise ValueError(f"attention={attention!r} knows no tokens that several sequences share: use 'xla'")
-    return decoder.hidden(params, rows.tokens, *_causal_packed(rows), rows.segments, rows.at)
 
   def apply(params: Params, tokens: Array, segments: Array | None = None, at: Array | None = None) -> jax.Array:
     params = decoder.share_table(params)
@@ -192,7 +188,7 @@ def _language_model(
 
   def packed_score(params: Params, tokens: Array, mask: Array, at: Packing) -> jax.Array:
     head, params = params["head"], decoder.share_table(params)
-    hidden = packed_hidden(params, tokens, at)  # [R, M, d]
+    hidden = _packed_hidden(decoder, params, tokens, at)  # [R, M, d]
     scores = read(params, at.last(hidden))
     if "likelihood" not in head:
       return scores
@@ -243,9 +239,9 @@ def _language_model(
 
 
 def shares_tokens(attention: Attention, width: int) -> bool:
-  """Whether several sequences of a packed row of `width` tokens may see the tokens of one: where there is an array of
-  what each token sees."""
-  return attention == "xla" or (attention == "chunked" and width <= WHOLE)
+  """Whether several sequences of a packed row of `width` tokens may see the tokens of one: where an array of what each
+  token sees is no larger than others of a forward."""
+  return attention == "xla" or (attention == "chunked" and width <= WIDEST)
 
 
 def only_scored(params: Params) -> Params:
@@ -268,6 +264,20 @@ def _causal(tokens: Array, segments: Array | None) -> tuple[jax.Array, jax.Array
   starts = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1)
   start_index = jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
   return index - start_index, visible & (segments[:, :, None] == segments[:, None, :])
+
+
+def _packed_hidden(decoder: Decoder, params: Params, tokens: Array, at: Packing) -> jax.Array:
+  """[R, M, d]: what has seen the tokens whose answers `at` asks for.
+
+  Raises:
+    ValueError: the rows share tokens, and the decoder's attention cannot tell who sees them.
+  """
+  if at.shares:
+    if not shares_tokens(decoder.attention, at.width):
+      raise ValueError(f"attention={decoder.attention!r} knows no tokens that {at.width} tokens share: use 'xla'")
+    decoder = dataclasses.replace(decoder, attention="xla")  # others know no array of what each token sees
+  rows = at.lay_out(tokens)
+  return decoder.hidden(params, rows.tokens, *_causal_packed(rows), rows.segments, rows.at)
 
 
 def _causal_packed(rows: Rows) -> tuple[jax.Array, jax.Array]:

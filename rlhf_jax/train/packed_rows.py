@@ -18,7 +18,9 @@ from rlhf_jax.train.rows import rows_at_once
 from rlhf_jax.train.speed import count_tokens
 from rlhf_jax.train.workspace import select_attention
 
+STEPS = 8  # shares of the rows of a part that the number of packed rows is rounded up to, so that few are compiled
 SHARED = 0.75  # prompts for each row at most, where rows share them: that is another program
+TOGETHER = 4  # rows of full length that a packed row has room for at most, where they share their prompt
 PLANNED = 256  # steps whose batches are packed beforehand, so that one shape is enough for them
 LAST_TOKENS = 4  # sequences that a packed row has room for where only the state of the last token is asked for
 
@@ -47,14 +49,15 @@ def pack_passes(
   passes = [[rows[i : i + size] for rows in order for i in range(0, num, size)] for order in orders]
   count, skipped = np.maximum(end - 1, 0), first - 1  # a token is predicted by the one before it
   width = mask.shape[1] - 1
-  prompts = None
+  prompts, together = None, 1
   if _shares(transport, width):
     beginnings = np.where(np.arange(width + 1) < skipped[:, None], tokens, -1)
-    different, numbers = np.unique(beginnings, axis=0, return_inverse=True)
-    prompts = numbers.ravel() if len(different) <= SHARED * len(tokens) else None
-  sizes = dict(width=width, size=size, least=_least(transport, size), prompts=prompts)
-  found = [pack(count, skipped, passes, room=each, **sizes) for each in _rooms(room, width)]
-  saving = [packings for packings in found if packings and _cost(packings[0]) < size * (width + room)]
+    _, numbers, counts = np.unique(beginnings, axis=0, return_inverse=True, return_counts=True)
+    if len(counts) <= SHARED * len(tokens):
+      prompts, together = numbers.ravel(), min(int(counts.max()), size)
+  shapes = _shapes(transport, size, width, room, room, _fitting(transport, width, room, together))
+  found = [pack(count, skipped, passes, size=size, prompts=prompts, **shape) for shape in shapes]
+  saving = [packings for packings in found if _cost(packings[0]) < size * (width + room)]
   return min(saving, key=lambda packings: _cost(packings[0]), default=None)
 
 
@@ -77,33 +80,40 @@ def pack_groups(
   first, end = stretches(mask.reshape(-1, width))
   # Behind the last token nothing is predicted, but its state is read.
   skipped, room = (first - 1, rows["at"].shape[-1] + 1) if predictions else (end - 1, min(LAST_TOKENS, width))
+  shared = np.clip(skipped, 0, first)
+  own = int((end - shared).max(initial=1))
   mesh, packs = make_mesh(transport), _packs(transport, mask)
-  shares = predictions and _shares(transport, width)
-  prompts = _shared(rows["tokens"], first.reshape(total, num), end) if shares else None
+  prompts, together = None, 1
+  if _shares(transport, width):
+    prompts = _shared(rows["tokens"], shared.reshape(total, num), end)
+    together = _fitting(transport, width, own, int(np.bincount(prompts).max()))
 
-  def packing(groups: np.ndarray, room: int, least: int = 1) -> Packing | None:
-    chosen = (groups[:, None] * num + np.arange(num)).ravel()
-    size = num * rows_at_once(len(groups), mesh, transport.microbatches)
+  def at_once(groups: np.ndarray) -> int:
+    return num * rows_at_once(len(groups), mesh, transport.microbatches)
+
+  def packing(groups: np.ndarray, shape: Mapping[str, int]) -> Packing:
+    chosen, size = (groups[:, None] * num + np.arange(num)).ravel(), at_once(groups)
     parts = np.split(np.arange(len(chosen)), range(size, len(chosen), size))
-    found = pack(
-      end[chosen], skipped[chosen], [parts], width=width, room=room, size=size,
-      least=max(least, _least(transport, size)), prompts=None if prompts is None else prompts[chosen],
-    )  # fmt: skip
-    return None if found is None else jax.tree.map(lambda x: x.reshape(-1, num), found[0])
+    numbers = None if prompts is None else prompts[chosen]
+    sharing = dict(prompts=numbers, shared=shared[chosen])
+    (found,) = pack(end[chosen], skipped[chosen], [parts], size=size, **sharing, **shape)
+    return jax.tree.map(lambda x: x.reshape(-1, num), found)
+
+  def saving(found: Packing) -> bool:
+    return _cost(found) < found.size * (width + room)
 
   ahead = [
     data.batch_indices(total, batch_size, step, stage.stage_seed)
     for step in range(min(num_steps, PLANNED) if packs else 0)
   ]
-  planned = [
-    max(filter(None, (packing(groups, each) for groups in ahead)), key=lambda found: found.rows, default=None)
-    for each in _rooms(room, width)
-  ]
-  largest = min(filter(None, planned), key=_cost, default=None)
-  room, least = (largest.room, largest.rows) if largest is not None else (room, 1)
+  shapes = _shapes(transport, at_once(ahead[0]), width, room, own, together) if ahead else []
+  planned = [max((packing(groups, shape) for groups in ahead), key=lambda found: found.rows) for shape in shapes]
+  best = min(filter(saving, planned), key=_cost, default=None)
+  shape = {} if best is None else next(shape for shape in shapes if shape["room"] == best.room) | {"least": best.rows}
 
   def packed(batch: Any, groups: np.ndarray) -> tuple[Any, dict[str, float]]:
-    found = packing(groups, room, least) if packs else None
+    found = packing(groups, shape) if shape else None
+    found = found if found is not None and saving(found) else None
     counts = {"tokens/trained": count_tokens(batch.mask), "tokens/fill": fill(batch.mask, found)}
     return (batch, counts) if found is None else (batch.replace(at=found), counts)
 
@@ -143,6 +153,16 @@ def _shared(tokens: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarra
   return np.where(alike, numbers[:, :1], numbers).ravel()
 
 
+def _fitting(transport: Transport, width: int, own: int, together: int) -> int:
+  """The number of rows of `width` tokens, of which `own` are not shared, that a packed row has room for in full length.
+
+  together: the largest number of rows that share a prompt.
+  """
+  attention = select_attention(transport)
+  sizes = range(1, min(together, TOGETHER) + 1)
+  return max(n for n in sizes if n == 1 or shares_tokens(attention, width + (n - 1) * own))
+
+
 def _packs(transport: Transport, mask: np.ndarray) -> bool:
   """Whether rows with mask[..., T] may be packed: "cudnn" would need an array of [T, T] for each to be told apart, and
   nothing predicts a first token."""
@@ -154,16 +174,17 @@ def _shares(transport: Transport, width: int) -> bool:
   return shares_tokens(select_attention(transport), width)
 
 
-def _rooms(room: int, width: int) -> list[int]:
-  """Numbers of answers that a packed row of `width` tokens might have room for: `room`, and more where that fills rows
-  sooner than their tokens do."""
-  return sorted({room, max(room, 3 * width // 4)})
+def _shapes(
+  transport: Transport, size: int, width: int, room: int, own: int, together: int
+) -> list[dict[str, int]]:
+  """Keyword arguments of `pack` of which one may cost least: rows with room for `together` rows of full length that
+  share a prompt, and for their answers alone or for more, where tokens would fill them later than answers."""
+  wide, room = width + (together - 1) * own, together * room
+  whole = size * width / wide  # rows of this width, if packing saved nothing
+  rows = {"width": wide, "least": math.ceil(transport.packing * whole), "step": max(int(whole) // STEPS, 1)}
+  return [{**rows, "room": each} for each in sorted({room, max(room, 3 * wide // 4)})]
 
 
 def _cost(packing: Packing) -> int:
   """About what a forward costs: layers of all tokens, and logits of the answers."""
   return packing.rows * (packing.width + packing.room)
-
-
-def _least(transport: Transport, size: int) -> int:
-  return math.ceil(transport.packing * size)

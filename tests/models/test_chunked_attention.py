@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from rlhf_jax.models import add_lora, chunked_attention, decoder, language_model, stack_layers
 from rlhf_jax.models.attention import attend
 from rlhf_jax.models.chunked_attention import Seen
+from rlhf_jax.packing import pack
 from tests.models.test_response_positions import AT, loss_and_gradients
 from tests.models.test_stacked import FAMILIES, REMAT, SEGMENTS, TOKENS, close, config_of, equations, with_head
 
@@ -167,6 +168,17 @@ def test_adapters_and_a_prompt_in_the_cache():
     return prefill, loss_and_gradients(model, params, SEGMENTS, AT)
 
   close(run("chunked"), run("xla"), 4e-6)  # adapters of large numbers round more
+
+
+def test_rows_that_share_a_prompt_have_all_scores_at_once():
+  config, tokens = config_of("llama"), jnp.where(jnp.arange(10) < 4, TOKENS[:1], TOKENS)
+  (packing,) = pack(np.full(3, 9), np.full(3, 4), [[np.arange(3)]], width=19, room=15, size=3, prompts=np.zeros(3))
+  assert packing.rows == 1 and packing.width > decoder.WHOLE
+  found, expected = (
+    jax.jit(language_model(config, attention=attention).apply)(with_head(config), tokens, None, packing)
+    for attention in ("chunked", "xla")
+  )
+  np.testing.assert_array_equal(found, expected)
 
 
 def test_short_rows_have_all_scores_at_once(monkeypatch):

@@ -93,13 +93,29 @@ def test_responses_to_one_prompt_share_it_where_there_are_enough():
   assert pack_passes(np.arange(256).reshape(16, 16), mask, [order], 8, ONE) is None  # 9 to 11 of 15 tokens each
 
 
+def test_responses_of_full_length_share_their_prompt_in_wider_rows():
+  tokens = np.repeat(np.random.default_rng(2).integers(3, 32, (4, 16)), 4, axis=0)
+  order = np.arange(16)[None]
+  (packing,) = pack_passes(tokens, np.tile(np.arange(16) >= 8, (16, 1)), [order], 8, ONE)
+  assert (packing.rows, packing.width, packing.room) == (4, 15 + 3 * 8, 4 * 8)
+  assert fill(np.tile(np.arange(16) >= 8, (16, 1)), packing) == 16 * 15 / (4 * 39)
+  pairs = groups(responses=2, absent=False)
+  pairs["mask"] = (np.arange(16) >= 6) & (pairs["mask"] | True)
+  for predictions, answers in ((True, 2 * (16 + 1)), (False, 2 * 4)):
+    pairs["at"] = positions_of(pairs["mask"])
+    pairs["tokens"][..., :6] = pairs["tokens"][:, :1, :6]
+    packing = packer(pairs, predictions=predictions)(batch_of(pairs, np.arange(4)), np.arange(4))[0].at
+    own = 11 if predictions else 10  # the last token of a prompt predicts the first of a response
+    assert (packing.rows, packing.width) == (4, 16 + own) and packing.room <= answers
+
+
 @pytest.mark.parametrize("likelihood", [0.0, 0.5])
 @pytest.mark.parametrize("attention", ["xla", "splash"], ids=["shared", "apart"])
 def test_a_packed_step_of_a_reward_model_is_that_of_its_rows(likelihood, attention):
   rows, chosen = groups(), np.array([5, 0, 9, 3])
   packed = packer(rows, Transport("jit", 1, 1, attention=attention), predictions=likelihood > 0)
   batch, counts = packed(batch_of(rows, chosen), chosen)
-  assert isinstance(batch.at, Packing) and batch.at.shares == (attention == "xla" and likelihood > 0)
+  assert isinstance(batch.at, Packing) and batch.at.shares == (attention == "xla")
   assert np.shape(batch.at.count) == (4, 3) and batch.at.rows < 12
   params = jax.tree.map(lambda x: 2 * x, MODEL.init_head(jax.random.key(1), MODEL.init(jax.random.key(0)), likelihood))
   weights = {"ranks": np.full(4, 0.25, np.float32)}
