@@ -67,7 +67,7 @@ def test_centring_is_added_for_each_ranking_and_has_no_effect_on_ratings_alone()
   )
   assert float(centred[0] - plain[0]) == pytest.approx(0.1 * (0.1 * rows[0] + 0.2 * rows[1]), rel=1e-4)
   section = recipe("reward_from_feedback", "ratings")["reward_ratings"]
-  with pytest.raises(ConfigError, match="centring has no effect on kinds=\\('ratings',\\)"):
+  with pytest.raises(ConfigError, match="centring and ties have no effect on kinds=\\('ratings',\\)"):
     parse(reward_model.Config, {**section, "kinds": ("ratings",), "centring": 0.01}, "reward_ratings")
 
 
@@ -188,7 +188,7 @@ def test_mistakes_are_named():
   for changes, message in (
     (dict(kinds=("rank",)), "kinds=.'rank',. must name at least one of ranks, ratings"),
     (dict(margins=(0.0, 1.0)), r"config.reward_pairs.margins must be a tuple of 3, not \(0.0, 1.0\)"),
-    (dict(ranking="plackett_luce"), "margins have no effect on ranking='plackett_luce'"),
+    (dict(ranking="plackett_luce"), "margins and ties have no effect on ranking='plackett_luce'"),
   ):
     with pytest.raises(ConfigError, match=message):
       parse(reward_model.Config, {**section, **changes}, "reward_pairs")
