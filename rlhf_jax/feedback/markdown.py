@@ -8,6 +8,7 @@ text is ever parsed as HTML.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import html
 import re
@@ -113,8 +114,10 @@ def _formula_block(state: StateBlock, start: int, stop: int, silent: bool) -> bo
   """The rule of a displayed formula that begins and ends a block, over several lines."""
   first = state.bMarks[start] + state.tShift[start]
   found = None if state.is_code_block(start) else _display(state.src, first, state.eMarks[stop - 1])
-  last = next((line for line in range(start, stop) if found and found.end <= state.eMarks[line]), None)
-  if found is None or last is None or state.src[found.end : state.eMarks[last]].strip():
+  if found is None:
+    return False
+  last = bisect.bisect_left(state.eMarks, found.end, start, stop - 1)  # the line in which it ends
+  if state.src[found.end : state.eMarks[last]].strip():
     return False
   if any(state.sCount[line] < state.blkIndent and not state.isEmpty(line) for line in range(start + 1, last + 1)):
     return False  # the list in which it began has ended
