@@ -11,6 +11,10 @@ The stage `online_budget` compares the gold reward at equal numbers of labels.
 
 With the argument `page` people give the rankings, and the other two ways are left out: each round queues its items and
 stops, prints the command that serves the annotation page, and the same command continues once every item is judged.
+Each round says what its page asks and who judges an item, as `rlhf-jax collect` does: `questions`, a file in TOML that
+asks for comparisons and rankings, `judges`, `agreeing` and `at_most`.
+
+  rlhf-jax run --config online:page --workdir runs/quickstart --config.page_judgements_1.judges=2
 
 Time: 22 minutes on one busy CPU core after the quickstart.
 
@@ -40,7 +44,7 @@ def rounds(config: ConfigDict, people: bool) -> dict[str, int]:
   """Adds the rounds to the config; returns {policy: labels spent by then}."""
   policies, policy, spent, asked = {"sft": 0}, "sft", 0, []
   prefix = "page" if people else "round"
-  who = dict(labellers=ConfigDict(), kinds=()) if people else {}
+  who = dict(labellers=ConfigDict(), questions="", agreeing=0, at_most=0) if people else {}
   for number, budget in enumerate(BUDGETS, 1):
     asked.append(f"{prefix}_judgements_{number}")
     items = (budget - spent) // RESPONSES

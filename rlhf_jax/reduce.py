@@ -36,6 +36,7 @@ __all__ = [
   "select",
   "select_rows",
   "sequence_weights",
+  "tied_pairs",
   "token_weights",
   "weighted_sum",
   "whiten",
@@ -262,6 +263,18 @@ def ordered_pairs(ranks: Array) -> Array:
   present = ranks >= 0
   better = ranks[..., :, None] < ranks[..., None, :]
   return better & present[..., :, None] & present[..., None, :]
+
+
+def tied_pairs(ranks: Array) -> Array:
+  """True at [..., i, j], i < j, where responses i and j share a rank; `ranks[..., K]` -> bool[..., K, K].
+
+  Ranks are as in `ordered_pairs`; each tied pair stands there once. A NumPy array gives a NumPy array.
+
+  >>> tied_pairs(np.array([0, 0, -1])).tolist()
+  [[False, True, False], [False, False, False], [False, False, False]]
+  """
+  once = np.triu(np.ones((ranks.shape[-1],) * 2, bool), 1)
+  return (ranks[..., :, None] == ranks[..., None, :]) & (ranks >= 0)[..., None] & once
 
 
 def check_shapes(

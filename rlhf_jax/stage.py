@@ -28,6 +28,7 @@ UnpairedFile = Annotated[str, "unpaired file"]  # single responses with a label
 ContrastFile = Annotated[str, "contrast file"]
 QuestionFile = Annotated[str, "question file"]
 RecordFile = Annotated[str, "record file"]  # feedback: .db, .jsonl or .parquet
+PageFile = Annotated[str, "page file"]  # what the annotation page asks, in TOML
 TextFile = Annotated[str, "text file"]
 WeightFile = Annotated[str, "weight file"]  # weights of annotators
 ROW_LENGTH = "row length"

@@ -3,7 +3,8 @@
 Each of the three first decides every pair of responses: the first is better, the second is, or they tie. A response
 ranks by the mean of its won (1), tied (1/2) and lost (0) pairs (Copeland 1951), which for decisions that make up a
 ranking with ties is that ranking. A tie that was decided is therefore a tie in the ranks of two responses, and in those
-of more unless other pairs tell the two apart.
+of more unless other pairs tell the two apart. Whatever the method, the ranks of an item that a final judgement settles
+are those of that judgement. Models are fitted, and scores computed, without final judgements.
 
 Dawid-Skene is written out here because crowd-kit, a library that has it, requires transformers and nltk; the tests
 compare with it where it is installed.
@@ -29,9 +30,10 @@ class Consensus:
   """A ranking of each item."""
 
   scores: np.ndarray
-  """Scores of the responses, higher is better within an item: f64[M, K], NaN where nobody judged."""
+  """Scores of the responses by the annotators, higher is better within an item: f64[M, K], NaN where nobody judged."""
   ranks: np.ndarray
-  """Ranks by the decisions on the pairs: i64[M, K], 0 is the best, equal ranks tie, -1 where nobody judged."""
+  """Ranks by the final judgement of an item, or else by the decisions on the pairs: i64[M, K], 0 is the best, equal
+  ranks tie, -1 where nobody judged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class NoisyBradleyTerry(Consensus):
 def majority(table: Table, pairs: Pairs) -> Consensus:
   """The label with most votes on each pair, a tie where none leads. A response scores the mean of its decided pairs."""
   scores = _mean_wins(table, pairs, leading_outcome(count_labels(pairs)))
-  return Consensus(scores, _ranked(scores))
+  return Consensus(scores, _ranked(table, scores))
 
 
 def count_labels(pairs: Pairs, weight: np.ndarray | None = None) -> np.ndarray:
@@ -110,7 +112,7 @@ def dawid_skene(
   )
   posterior = posterior[:num_units]
   scores = _mean_wins(table, pairs, posterior @ np.array([0.0, 0.5, 1.0]))
-  ranks = _ranked(_mean_wins(table, pairs, leading_outcome(posterior)))
+  ranks = _ranked(table, _mean_wins(table, pairs, leading_outcome(posterior)))
   return DawidSkene(scores, ranks, posterior, confusion)
 
 
@@ -251,7 +253,7 @@ def _ranks_with_ties(
   order = np.maximum(support[:, 0], support[:, 2])
   tied = (support[:, 1] > 0) & (support[:, 1] >= order - 1e-9 * support.sum(1))
   gap = np.round(scores[item, first] - scores[item, second], 6)
-  return _ranked(_copeland(table, item, first, second, np.where(tied, 0.5, 0.5 + 0.5 * np.sign(gap))))
+  return _ranked(table, _copeland(table, item, first, second, np.where(tied, 0.5, 0.5 + 0.5 * np.sign(gap))))
 
 
 def _with_gold(table: Table, pairs: Pairs) -> dict[str, np.ndarray]:
@@ -298,5 +300,6 @@ def _copeland(table: Table, item: np.ndarray, first: np.ndarray, second: np.ndar
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _ranked(scores: np.ndarray) -> np.ndarray:
-  return dense_ranks(np.round(scores, 9))
+def _ranked(table: Table, scores: np.ndarray) -> np.ndarray:
+  """The ranks of the scores f64[M, K], and of the final judgement where there is one: i64[M, K]."""
+  return np.where((table.final >= 0).any(axis=1, keepdims=True), table.final, dense_ranks(np.round(scores, 9)))

@@ -59,13 +59,17 @@ class Findings:
   model: consensus.NoisyBradleyTerry
   """Ranking of each item by the noisy Bradley-Terry model."""
   winners: Winners | None
-  """Boards of the models that gave the responses; None where no judgement compares two known models."""
+  """Boards of the models that gave the responses, by the answers to the items; None where none compares two known
+  models."""
 
 
 def analyse(
   annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement], limits: Limits = DEFAULT
 ) -> Findings:
   """All statistics of the records.
+
+  Annotators are measured on independent judgements. A final judgement is the answer to its item: in the consensus, and
+  in who won, where it stands for all judgements of the item.
 
   Raises:
     ValueError: no judgement orders two responses.
@@ -74,9 +78,10 @@ def analyse(
   pairs = pairs_of(table)
   if not len(pairs.unit):
     raise ValueError(
-      f"none of the {len(judgements)} judgements orders two responses, so that there is nothing to compare; "
-      "agreement needs rankings, choices between two responses, or ratings of two or more"
+      f"none of the {len(judgements) - table.num_final} independent judgements orders two responses, so that there is "
+      "nothing to compare; agreement needs rankings, choices between two responses, or ratings of two or more"
     )
+  answered = judgement_table(annotators, items, judgements, answered=True)
   model = consensus.noisy_bradley_terry(table, pairs)
   experts, everyone, source = agreement_with_experts(table, pairs)
   two_by_two = pairwise(table, pairs)
@@ -95,7 +100,7 @@ def analyse(
     majority=consensus.majority(table, pairs),
     dawid_skene=consensus.dawid_skene(table, pairs),
     model=model,
-    winners=winners(table, pairs),
+    winners=winners(answered, pairs_of(answered)),
   )  # fmt: skip
 
 

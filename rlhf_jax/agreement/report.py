@@ -2,7 +2,8 @@
 
 agreement.json     all numbers; an undefined one is replaced by the reason. "models" says who won, null where no
                    judgement compares two known models
-consensus.jsonl    the ranking of each item by majority, Dawid-Skene and noisy Bradley-Terry, and the scores of the last
+consensus.jsonl    the ranking of each item by majority, Dawid-Skene and noisy Bradley-Terry, the scores of the last,
+                   and whether a final judgement settles it, which is then all three rankings
 annotators.png, pairs.png, items.png
 """
 
@@ -64,6 +65,7 @@ def summary(findings: Findings) -> dict[str, Any]:
   order = np.argsort(-np.nan_to_num(findings.disagreement, nan=-1.0), kind="stable")
   return {
     "judgements": len(table.item),
+    "final": table.num_final,
     "left_out": list(table.left_out),
     "models": None if findings.winners is None else _winners(findings.winners),
     "group": {name: _json(estimate) for name, estimate in findings.group.items()},
@@ -86,8 +88,9 @@ def summary(findings: Findings) -> dict[str, Any]:
 def consensus_rows(findings: Findings) -> list[dict[str, Any]]:
   """The rows of consensus.jsonl, one for each judged item; ranks: 0 is the best, equal ranks tie, -1 is absent."""
   table = findings.table
+  settled = (table.final >= 0).any(axis=1)
   rows = []
-  for i in np.unique(table.item):
+  for i in np.union1d(table.item, np.flatnonzero(settled)):
     size = int((~np.isnan(table.num_words[i])).sum())
     scores = findings.model.scores[i, :size]
     rows.append(
@@ -97,6 +100,7 @@ def consensus_rows(findings: Findings) -> list[dict[str, Any]]:
         "dawid_skene": findings.dawid_skene.ranks[i, :size].tolist(),
         "noisy_bradley_terry": findings.model.ranks[i, :size].tolist(),
         "scores": [None if np.isnan(score) else round(float(score), 4) for score in scores],
+        "settled": bool(settled[i]),
       }
     )
   return rows

@@ -8,7 +8,17 @@ import numpy as np
 
 from rlhf_jax.data import prompt_text
 from rlhf_jax.feedback.ranks import dense_ranks, pair_outcomes, ranked_pairs
-from rlhf_jax.feedback.records import UNDONE, UNKNOWN_TIME, Annotator, Item, Judgement, current, models_of
+from rlhf_jax.feedback.records import (
+  UNDONE,
+  UNKNOWN_TIME,
+  Annotator,
+  Item,
+  Judgement,
+  answers,
+  current,
+  models_of,
+  settled,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +39,10 @@ class Table:
   """Number of words of a response: f64[M, K], NaN where the item has no such response."""
   gold: np.ndarray
   """Ranks of an item by an expert: i64[M, K], -1 where there is none."""
+  final: np.ndarray
+  """Ranks by the final judgement that settles an item: i64[M, K], -1 where there is none."""
+  num_final: int
+  """Number of final judgements, one for each item that is settled."""
   models: tuple[tuple[tuple[str, ...], ...], ...]
   """Names of the models that gave each response of an item, [M][K or fewer]; () where it is unknown."""
   clusters: tuple[str, ...]
@@ -93,19 +107,24 @@ class Pairs:
     return Pairs(**arrays, num_units=self.num_units)
 
 
-def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement]) -> Table:
+def judgement_table(
+  annotators: Sequence[Annotator], items: Sequence[Item], judgements: Sequence[Judgement], *, answered: bool = False
+) -> Table:
   """The table of the records of `rlhf_jax.feedback.records`.
 
   Superseded judgements are left out, and skips are counted in `num_skips` alone. Of several judgements of one item by
-  one annotator only the one created last is in the table.
+  one annotator only the one created last is in the table. A final judgement, whose author has seen those of others, is
+  no independent rating: it is in `final` alone. answered: whether the table is of the judgements that answer the items,
+  a final one in the place of all others of its item.
 
   Raises:
     ValueError: a judgement names an item or annotator that is not among the records.
   """
-  counted, left_out = _counted(judgements)
+  counted, left_out = _counted(judgements, answered)
+  by_expert = settled(judgements)
   people = {person.id: i for i, person in enumerate(annotators)}
   numbers = {item.id: i for i, item in enumerate(items)}
-  for judgement in counted:
+  for judgement in (*counted, *by_expert.values()):
     for kind, key, known in (("item", judgement.item, numbers), ("annotator", judgement.annotator, people)):
       if key not in known:
         raise ValueError(f"judgement {judgement.id!r}: {kind} {key!r} is not among the {len(known)} {kind}s given")
@@ -113,9 +132,10 @@ def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judg
   orders = [(judgement, _ranks(judgement)) for judgement in counted if judgement.skipped is None]
   used = [(judgement, ranks) for judgement, ranks in orders if ranks]
   if len(used) < len(orders):
-    left_out.append(f"{len(orders) - len(used)} judgements without ranks or ratings (words alone)")
+    left_out.append(f"{len(orders) - len(used)} judgements that order nothing (words or aspects alone)")
   size = max((len(item.responses) for item in items), default=0)
   gold = [_padded(item.gold_ranks, size, -1) for item in items]
+  final = [_padded(_ranks(by_expert[item.id]) if item.id in by_expert else None, size, -1) for item in items]
   words = [_padded([len(response.text.split()) for response in item.responses], size, np.nan) for item in items]
   return Table(
     annotators=tuple(people),
@@ -125,6 +145,8 @@ def judgement_table(annotators: Sequence[Annotator], items: Sequence[Item], judg
     prompts=tuple(prompt_text(item.prompt) for item in items),
     num_words=np.array(words, np.float64).reshape(-1, size),
     gold=np.array(gold, np.int64).reshape(-1, size),
+    final=np.array(final, np.int64).reshape(-1, size),
+    num_final=len(by_expert),
     models=tuple(tuple(models_of(response.source) for response in item.responses) for item in items),
     clusters=tuple(item.cluster for item in items),
     annotator=np.array([people[judgement.annotator] for judgement, _ in used], np.int64),
@@ -160,19 +182,20 @@ def pairs_of(table: Table) -> Pairs:
   )
 
 
-def _counted(judgements: Iterable[Judgement]) -> tuple[list[Judgement], list[str]]:
+def _counted(judgements: Iterable[Judgement], answered: bool) -> tuple[list[Judgement], list[str]]:
   """The judgement of each annotator and item that counts, and sentences on those left out."""
   judgements = list(judgements)
   standing = current(judgements)
+  wanted = answers(judgements) if answered else [judgement for judgement in standing if not judgement.final]
   latest: dict[tuple[str, str], Judgement] = {}
-  for judgement in standing:
+  for judgement in wanted:
     key = judgement.annotator, judgement.item
     if key not in latest or judgement.created >= latest[key].created:
       latest[key] = judgement
   left_out = []
   if corrected := len(judgements) - len(standing):
     left_out.append(f"{corrected} judgements that a later one supersedes")
-  if repeated := len(standing) - len(latest):
+  if repeated := len(wanted) - len(latest):
     left_out.append(f"{repeated} judgements of an item that the same annotator judged again later")
   return list(latest.values()), left_out
 

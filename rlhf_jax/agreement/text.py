@@ -10,6 +10,7 @@ from rich.text import Text
 from rlhf_jax.agreement.coefficients import Estimate
 from rlhf_jax.agreement.findings import Findings
 from rlhf_jax.agreement.screening import KEEP, SET_ASIDE, WATCH
+from rlhf_jax.agreement.tables import Table
 
 SHOWN = 10  # rows of a long list; agreement.json has all
 HURRIED = 1 / 3  # pace below which an annotator is marked as hurried
@@ -29,6 +30,8 @@ def print_findings(findings: Findings, console: Console | None = None) -> None:
   )
   for note in table.left_out:
     console.print(f"Left out: {note}.")
+  if told := final_line(table):
+    console.print(told)
   for grid in (
     *_winner_grids(findings),
     _group_grid(findings),
@@ -39,6 +42,12 @@ def print_findings(findings: Findings, console: Console | None = None) -> None:
     console.print(grid)
   console.print(_items_grid(findings))
   _print_screening(findings, console)
+
+
+def final_line(table: Table) -> str:
+  """A sentence on the final judgements, which no agreement counts; "" where there are none."""
+  told = f"{table.num_final} final judgements answer their items, and are no ratings: no agreement counts them."
+  return told if table.num_final else ""
 
 
 def _grid(title: str, *columns: str) -> Grid:

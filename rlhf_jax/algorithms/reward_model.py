@@ -4,7 +4,8 @@ The judgement of one item, or one row of comparisons, is one element of a batch.
 
   pairs          -log sigmoid(r_i - r_j - m), the mean over all untied pairs of the K responses (Stiennon et al. 2020,
                  arXiv 2009.01325; InstructGPT, arXiv 2203.02155, eq. 1). The margin m grows with the stated strength of
-                 a preference (Llama 2, arXiv 2307.09288, eq. 2); it is 0 without a strength.
+                 a preference (Llama 2, arXiv 2307.09288, eq. 2); it is 0 without a strength. With `ties` above 0 all
+                 pairs count, by Davidson's model (1970): P(i, tie, j) ~ exp(d / 2), ties, exp(-d / 2), d = r_i - r_j
   plackett_luce  -log P(ranking): each response in turn is the best of those that are left (Luce 1959; Plackett 1975)
 
 and the loss of its ratings, if any, is (r - s z)^2, the mean over the rated responses: z is the rating in standard
@@ -60,8 +61,9 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
-from rlhf_jax.train.judgements import load_judgements, read_weights, row_weights, split_judgements
+from rlhf_jax.train.judgements import load_judgements, read_weights, reported, row_weights, split_judgements
 from rlhf_jax.train.packed_rows import pack_groups, ungrouped
+from rlhf_jax.train.pair_losses import ranking_loss
 from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Mean, Preferences, TrainState
 
@@ -106,6 +108,9 @@ class Config:
   """File of rows {"annotator", "weight"} for the judgements of `feedback`; "" weighs all annotators alike."""
   ranking: Literal["pairs", "plackett_luce"] = "pairs"
   """Loss of a ranking, as described at the head of the module."""
+  ties: NonNegativeFloat = 0.0
+  """Davidson's parameter of ties, for ranking="pairs": two responses of equal reward tie with probability
+  ties / (2 + ties). 0 skips tied pairs."""
   margins: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0, 0.0)
   """Margins in logits for a preference of strength 1, 2 and 3 in `feedback`; 0 asks for no margin."""
   rating_scale: PositiveFloat = 1.0
@@ -131,29 +136,26 @@ class Config:
         raise ValueError(f"{', '.join(idle)}: no effect on comparisons; leave out, or give the file as feedback")
     if not self.kinds or set(self.kinds) - set(OPINIONS):
       raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(OPINIONS)}, and nothing else")
-    if self.ranking == "plackett_luce" and any(self.margins):
-      raise ValueError("margins have no effect on ranking='plackett_luce': set them to 0")
-    if self.centring and "ranks" not in self.kinds:
-      raise ValueError(f"centring has no effect on kinds={self.kinds}: it is of rankings; set it to 0")
+    if self.ranking == "plackett_luce" and any((*self.margins, self.ties)):
+      raise ValueError("margins and ties have no effect on ranking='plackett_luce': set them to 0")
+    if (self.centring or self.ties) and "ranks" not in self.kinds:
+      raise ValueError(f"centring and ties have no effect on kinds={self.kinds}: they are of rankings; set them to 0")
 
 
-def make_loss(score: Callable, *, ranking: str = "pairs", rating_scale: float = 1.0, centring: float = 0.0) -> LossFn:
+def make_loss(
+  score: Callable, *, ranking: str = "pairs", ties: float = 0.0, rating_scale: float = 1.0, centring: float = 0.0
+) -> LossFn:
   """The loss of `score(params, tokens i32[M, T], mask bool[M, T]) -> f32[M]`, by the equations of this module.
 
   It takes `Preferences` of N rows and weights {"ranks": f32[N]}, with "ratings" and "yes_no" for those there are; then
   the losses of rankings, centring included, and of the other kinds are metrics too. `score` gets `at` by name.
   """
+  order_of = ranking_loss(ranking, ties=ties, centring=centring)
 
   def loss_fn(params, batch: Preferences, weights):
     tokens, mask, at = ungrouped((batch.tokens, batch.mask, batch.at))  # [N K, ...]
     rewards = score(params, tokens, mask, **only(at)).reshape(batch.ranks.shape)
-    if ranking == "pairs":
-      order = objectives.pairwise_ranking_loss(
-        rewards, batch.ranks, margin=0.0 if batch.margin is None else batch.margin
-      )  # [N]
-    else:
-      order = objectives.plackett_luce_loss(rewards, batch.ranks)  # [N]
-    order += centring * objectives.reward_centring_loss(rewards, batch.ranks) if centring else 0.0
+    order = order_of(rewards, batch.ranks, batch.margin)  # [N]
     gap = rewards[:, :, None] - rewards[:, None, :]  # [N, K, K]
     pairs = ordered_pairs(jnp.asarray(batch.ranks)).astype(jnp.float32)
     loss = weighted_sum(order, weights["ranks"])
@@ -176,7 +178,9 @@ def make_loss(score: Callable, *, ranking: str = "pairs", rating_scale: float = 
 
 def build(config: Config, model: LanguageModel, transport: Transport, num_steps: int) -> Functions:
   """(optimizer, update, measure): the compiled functions of a run of num_steps."""
-  loss_fn = make_loss(model.score, ranking=config.ranking, rating_scale=config.rating_scale, centring=config.centring)
+  loss_fn = make_loss(
+    model.score, ranking=config.ranking, ties=config.ties, rating_scale=config.rating_scale, centring=config.centring
+  )
   return make_functions(loss_fn, config.optimizer, num_steps, transport)
 
 
@@ -194,20 +198,15 @@ def run(config: Config, stage: Stage) -> None:
 
   def batch_of(rows, indices):
     chosen = data.take(rows, indices)
-    return Preferences(**{key: array for key, array in chosen.items() if key != "weight"}), row_weights(chosen)
-
-  def reported(metrics, weights):
-    """The metrics without those that no row counts for, such as the accuracy where there are only ratings."""
-    counted = {f"{kind}/loss": weight.any() for kind, weight in weights.items()}
-    counted |= dict.fromkeys(("accuracy", "margin"), weights["ranks"].any())
-    return {name: metric for name, metric in metrics.items() if counted.get(name, True)}
+    batch = Preferences(**{key: array for key, array in chosen.items() if key != "weight"})
+    return batch, row_weights(chosen, ties=config.ties > 0)
 
   def step(state: TrainState, index: int):
     rows = data.batch_indices(len(train["tokens"]), config.batch_size, index, stage.stage_seed)
     batch, weights = batch_of(train, rows)
     batch, counts = packed(batch, rows)
     state, metrics = update(state, batch, sum_to_one(weights))
-    return state, {**reported(metrics, weights), **counts}
+    return state, {**reported(metrics, weights, train["ranks"][rows]), **counts}
 
   def evaluate(state: TrainState):
     def measured(rows, present):
@@ -215,7 +214,8 @@ def run(config: Config, stage: Stage) -> None:
       weights = {kind: np.where(present, weight, np.float32(0)) for kind, weight in weights.items()}
       return measure(state.params, batch.replace(ranks=np.where(present[:, None], batch.ranks, -1)), weights)
 
-    return reported(pooled_metrics(measured, len(held_out["tokens"]), config.batch_size), row_weights(held_out))
+    metrics = pooled_metrics(measured, len(held_out["tokens"]), config.batch_size)
+    return reported(metrics, row_weights(held_out, ties=config.ties > 0), held_out["ranks"])
 
   def normalize(state: TrainState) -> TrainState:
     policy = load_policy(stage, config.init, model, tokenizer)
@@ -238,12 +238,13 @@ def run(config: Config, stage: Stage) -> None:
 def _load(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> tuple[dict, dict]:
   """The rows to train on and to evaluate on: the arrays of `Preferences` by name, and "weight" f32[N]."""
   if config.comparisons:
-    sides = load_comparisons(config.comparisons, stage, tokenizer, config.length, config.eval_fraction)
+    given = (config.comparisons, stage, tokenizer, config.length, config.eval_fraction)
+    sides = load_comparisons(*given, ties=config.ties > 0)
     train, held_out = ({**side.rows, "weight": np.ones(len(side.groups), np.float32)} for side in sides)
     return train, held_out
   judged = load_judgements(
     [stage.path(name) for name in config.feedback], tokenizer, config.length, kinds=config.kinds,
     weights=read_weights(stage.path(config.annotators)) if config.annotators else {}, margins=config.margins,
-    per_annotator=config.per_annotator,
+    per_annotator=config.per_annotator, ties=config.ties > 0,
   )  # fmt: skip
   return split_judgements(judged, config.eval_fraction, stage.seed, stage.name)

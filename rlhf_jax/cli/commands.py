@@ -221,14 +221,15 @@ def _agreement(arguments: list[str]) -> None:
   from rlhf_jax.agreement.report import write_findings
   from rlhf_jax.agreement.screening import Limits
   from rlhf_jax.agreement.tables import judgement_table, pairs_of
-  from rlhf_jax.agreement.text import print_findings
+  from rlhf_jax.agreement.text import final_line, print_findings
   from rlhf_jax.agreement.yes_no import yes_no_agreement
   from rlhf_jax.feedback.exchange import read_records
 
   records = read_records(settings.file)
   table = judgement_table(*records)
   if not len(pairs_of(table).unit) and (answers := yes_no_agreement(table)):  # single responses: nothing is ordered
-    print("\n".join(f"{name}: {estimate.text()}" for name, estimate in answers.items()))
+    told = [f"{name}: {estimate.text()}" for name, estimate in answers.items()]
+    print("\n".join(filter(None, [*told, final_line(table)])))
     if settings.out is not None:
       raise ConfigError("--out needs judgements that order two responses; these answer yes or no alone")
     return

@@ -64,7 +64,7 @@ def annotate(arguments: list[str]) -> None:
   given = parsers.annotate().parse_args(arguments)
   from rlhf_jax.data import read_text
   from rlhf_jax.feedback.invitations import invite, invite_lead
-  from rlhf_jax.feedback.project import restore, revoke
+  from rlhf_jax.feedback.project import restore, revoke, revoked
   from rlhf_jax.feedback.server import LOCAL, origins_of, serve
   from rlhf_jax.feedback.store import opened
 
@@ -76,9 +76,9 @@ def annotate(arguments: list[str]) -> None:
     for name in _names(given.revoke):
       revoke(store, name, time.time())
       print(f"{name}: revoked; the link has ended, the judgements are kept")
+    restored = [name for name in _names(given.restore) if name in revoked(store)]
     for name in _names(given.restore):
       restore(store, name, time.time())
-  restored = _names(given.restore)
   links = invite(given.store, _names(given.annotators), origins[0], renew=given.renew)
   links += invite(given.store, _names(given.experts), origins[0], renew=given.renew, expert=True)
   links += invite(given.store, [name for name in restored if name not in dict(links)], origins[0], renew=True)

@@ -207,7 +207,8 @@ def convert() -> argparse.ArgumentParser:
   parser.add_argument("--until", default="", metavar="TIME", help="day or time before which judgements were given")
   parser.add_argument("--flags", default="", help="comma-separated flags of which a judgement must set one")
   parser.add_argument("--without-flags", default="", help="comma-separated flags that leave a judgement out")
-  parser.add_argument("--final", action="store_true", help="of an adjudicated item, the expert's judgement alone")
+  parser.add_argument("--final", action="store_true", help="of an adjudicated item, the expert's judgement "
+                      "alone, as rows for learners always have it")  # fmt: skip
   parser.add_argument("--aspect", default="", help="an aspect whose ratings take the place of those of the whole")
   return parser
 

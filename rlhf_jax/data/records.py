@@ -106,7 +106,13 @@ def streamed_problem(record: Demonstration | Text) -> str | None:
 
 
 def comparison_problem(comparison: Comparison) -> str | None:
-  """The reason why a comparison is without use, or None."""
+  """The reason why a comparison is without use to a learner of orders, or None."""
+  tied = len({rank for rank in comparison.ranks if rank >= 0}) < 2
+  return ranking_problem(comparison) or ("all responses tied" if tied else None)
+
+
+def ranking_problem(comparison: Comparison) -> str | None:
+  """The reason why a comparison, which may tie all responses, is without use, or None."""
   slots = zip(comparison.responses, comparison.ranks, strict=True)
   ranked = [(_said(response), rank) for response, rank in slots if rank >= 0]
   if is_empty(comparison.prompt):
@@ -115,9 +121,7 @@ def comparison_problem(comparison: Comparison) -> str | None:
     return "fewer than two ranked responses"
   if not all(response for response, _ in ranked):
     return "empty response"
-  if len({response for response, _ in ranked}) < 2:
-    return "identical responses"
-  return "all responses tied" if len({rank for _, rank in ranked}) < 2 else None
+  return "identical responses" if len({response for response, _ in ranked}) < 2 else None
 
 
 def ratings_problem(ratings: Ratings) -> str | None:

@@ -24,6 +24,7 @@ from rlhf_jax.data.records import (
   critique_problem,
   demonstration_problem,
   prompt_problem,
+  ranking_problem,
   ratings_problem,
   steps_problem,
   streamed_problem,
@@ -241,6 +242,7 @@ _COMPARED: dict[tuple[str, ...], Parser] = {
   ("info", "summaries", "choice"): row_comparisons.summaries,
 }
 COMPARISONS = RowFormats(_COMPARED, comparison_problem)
+RANKINGS = RowFormats(_COMPARED, ranking_problem)  # comparisons, in which all responses may be tied
 UNPAIRED = RowFormats(
   {
     **{(*names, "label"): _labelled(parse) for names, parse in _ANSWERS.items()},
@@ -268,6 +270,7 @@ PROMPTS = RowFormats(
     ("info", "summaries", "choice"): _prompt_of(row_comparisons.summaries),
   },
   prompt_problem,
+  ranking_problem,
   lambda demonstration: demonstration.prompt,
 )
 # A prompt that templates have written has no row of its own: its row is the demonstration.

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from rlhf_jax.data import prompt_text
-from rlhf_jax.feedback.draw import superseded
+from rlhf_jax.feedback.draw import may_settle, superseded
 from rlhf_jax.feedback.queue import Lease, NoLease, insert_lease
 from rlhf_jax.feedback.records import UNDONE, Judgement, content_id, timestamp
 from rlhf_jax.feedback.store import append, find, find_item, transaction
@@ -20,7 +20,6 @@ def undo(store: sqlite3.Connection, annotator: str, judgement: str, now: float) 
   Raises:
     NoLease: the judgement is not the annotator's, or is itself an undo.
   """
-  settings = read_settings(store)
   with transaction(store):
     old = find(store, Judgement, judgement)
     if old is None or old.annotator != annotator or old.skipped == UNDONE:
@@ -38,8 +37,7 @@ def undo(store: sqlite3.Connection, annotator: str, judgement: str, now: float) 
       supersedes=old.id,
     )
     append(store, withdrawal)
-    lease = Lease(secrets.token_hex(8), old.item, withdrawal.id, old.final)
-    insert_lease(store, lease, annotator, now, settings)
+    _assign_again(store, old, withdrawal, now)
 
 
 def correct(store: sqlite3.Connection, annotator: str, judgement: str, now: float) -> None:
@@ -48,14 +46,23 @@ def correct(store: sqlite3.Connection, annotator: str, judgement: str, now: floa
   Raises:
     NoLease: the judgement is not the annotator's, is an undo, or has been corrected already.
   """
-  settings = read_settings(store)
   with transaction(store):
     old = find(store, Judgement, judgement)
     if old is None or old.annotator != annotator or old.skipped == UNDONE or superseded(store, judgement):
       raise NoLease("there is no such judgement of yours to correct; reload the page")
-    store.execute("DELETE FROM leases WHERE annotator = ? AND supersedes = ?", (annotator, judgement))
-    lease = Lease(secrets.token_hex(8), old.item, judgement, old.final)
-    insert_lease(store, lease, annotator, now, settings)
+    _assign_again(store, old, old, now)
+
+
+def _assign_again(store: sqlite3.Connection, old: Judgement, standing: Judgement, now: float) -> None:
+  """Assigns the item of a judgement to its annotator again, under a lease of the one that stands now.
+
+  A correction of it that was begun has ended. What follows on a skip of a disputed item settles the item, as the first
+  answer would have.
+  """
+  store.execute("DELETE FROM leases WHERE annotator = ? AND supersedes = ?", (old.annotator, old.id))
+  final = old.final or (old.skipped is not None and may_settle(store, old.annotator, old.item))
+  lease = Lease(secrets.token_hex(8), old.item, standing.id, final)
+  insert_lease(store, lease, old.annotator, now, read_settings(store))
 
 
 def give_up(store: sqlite3.Connection, annotator: str, lease: str) -> None:

@@ -42,8 +42,18 @@ def disputed_items(store: sqlite3.Connection, annotator: str) -> list[str]:
     " (SELECT 1 FROM judgements AS j WHERE j.annotator = ? AND j.item = queue.item) ORDER BY number",
     (annotator,),
   ).fetchall()
-  person = find(store, Annotator, annotator) if rows else None
-  return [item for (item,) in rows] if person is not None and person.expert else []
+  return [item for (item,) in rows] if rows and _is_expert(store, annotator) else []
+
+
+def may_settle(store: sqlite3.Connection, annotator: str, item: str) -> bool:
+  """Whether the item is disputed and the annotator an expert."""
+  query = "SELECT 1 FROM queue WHERE disputed = 1 AND item = ?"
+  return store.execute(query, (item,)).fetchone() is not None and _is_expert(store, annotator)
+
+
+def _is_expert(store: sqlite3.Connection, annotator: str) -> bool:
+  person = find(store, Annotator, annotator)
+  return person is not None and person.expert
 
 
 def progress(store: sqlite3.Connection, annotator: str) -> tuple[int, int]:
@@ -72,6 +82,11 @@ def progress(store: sqlite3.Connection, annotator: str) -> tuple[int, int]:
 def count_open(store: sqlite3.Connection) -> tuple[int, int]:
   """(items that need further judgements, all items), both without the gold items."""
   return store.execute("SELECT COUNT(CASE WHEN remaining > 0 THEN 1 END), COUNT(*) FROM queue").fetchone()
+
+
+def count_disputed(store: sqlite3.Connection) -> int:
+  """Number of items that wait for an expert."""
+  return store.execute("SELECT COUNT(*) FROM queue WHERE disputed = 1").fetchone()[0]
 
 
 def _num_gold(settings: Settings, annotator: str, start: int, stop: int) -> int:

@@ -89,13 +89,16 @@ def convert(source: str | Path, target: str | Path, shape: str = "records", want
 
   wanted: conditions that judgements must meet. shape: "records"; "events" of a store, its settings, questions and
   guidelines as they changed; "dataset", a directory that `datasets.load_from_disk` opens; or a name of
-  `learner_rows.SHAPES`, as .jsonl for learners or as .csv for spreadsheets.
+  `learner_rows.SHAPES`, as .jsonl for learners or as .csv for spreadsheets. These rows are of the answers to items: a
+  final judgement stands alone there, whatever `wanted` says.
 
   Raises:
     DataError: as `read_records` and `write_records`; there are no rows of that shape; the directory exists already.
   """
   if shape == "events":
     return _write_events(source, target)
+  if shape in SHAPES:
+    wanted = dataclasses.replace(wanted, final=True)
   records, left_out = select(read_records(source), wanted, source)
   told = _convert(records, source, target, shape)
   return told + "".join(f"; left out {count} judgements {reason}" for reason, count in sorted(left_out.items()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.checks import check_time
 from rlhf_jax.feedback.project import revoked
-from rlhf_jax.feedback.records import Judgement, Records, current
+from rlhf_jax.feedback.records import SETTLED, Judgement, Records, answers, current
 from rlhf_jax.feedback.store import opened
 from rlhf_jax.settings import nearest
 
@@ -33,7 +33,9 @@ class Filter:
   without_flags: tuple[str, ...] = ()
   """Flags that leave a judgement out which sets one of them."""
   final: bool = False
-  """Whether an adjudicated item keeps its final judgement alone; items that nobody settled keep theirs."""
+  """Whether an adjudicated item keeps its final judgement alone; items that nobody settled keep theirs. Annotators and
+  times come first: a final judgement that they leave out settles nothing. Flags and the aspect are then those of the
+  answer."""
   aspect: str = ""
   """Aspect whose ratings take the place of those of the whole; judgements without it are left out. "" for none."""
   without_revoked: bool = False
@@ -64,8 +66,11 @@ def select(records: Records, wanted: Filter, source: str | Path) -> tuple[Record
     _check_known("aspect", known, (wanted.aspect,))
   gone = _revoked(source) if wanted.without_revoked else ()
   standing = current(judgements)
-  settled = {judgement.item for judgement in standing if judgement.final}
-  reasons = {judgement.id: _reason(judgement, wanted, gone, settled) for judgement in standing}
+  absent = {judgement.id: _absent(judgement, wanted, gone) for judgement in standing}
+  present = [judgement for judgement in standing if not absent[judgement.id]]
+  overruled = {judgement.id for judgement in present} - {judgement.id for judgement in answers(present)}
+  settled = overruled if wanted.final else set()
+  reasons = {j.id: absent[j.id] or (SETTLED if j.id in settled else _unwanted(j, wanted)) for j in standing}
   left_out = Counter(reason for reason in reasons.values() if reason)
   if wanted.aspect:  # earlier versions may rate no such aspect: the current ones are kept without their history
     kept = [
@@ -84,8 +89,8 @@ def select(records: Records, wanted: Filter, source: str | Path) -> tuple[Record
   return (annotators, items, [judgement for judgement in judgements if not reasons[latest(judgement.id)]]), left_out
 
 
-def _reason(judgement: Judgement, wanted: Filter, gone: Collection[str], settled: Collection[str]) -> str:
-  set_here = {flag for flags in judgement.flags or () for flag in flags}
+def _absent(judgement: Judgement, wanted: Filter, gone: Collection[str]) -> str:
+  """The reason why annotator or time leave a judgement out; "" for none."""
   moment = _time(judgement.created)
   checks = {
     "of another annotator": wanted.annotators and judgement.annotator not in wanted.annotators,
@@ -93,9 +98,16 @@ def _reason(judgement: Judgement, wanted: Filter, gone: Collection[str], settled
     "of a revoked annotator": judgement.annotator in gone,
     "before --since": wanted.since and moment < wanted.since,
     "not before --until": wanted.until and moment >= wanted.until,
+  }
+  return next((reason for reason, met in checks.items() if met), "")
+
+
+def _unwanted(judgement: Judgement, wanted: Filter) -> str:
+  """The reason why what a judgement says leaves it out; "" for none."""
+  set_here = {flag for flags in judgement.flags or () for flag in flags}
+  checks = {
     "without any of the flags": wanted.flags and not set_here & set(wanted.flags),
     "with a flag that is left out": set_here & set(wanted.without_flags),
-    "of an item that an expert has settled": wanted.final and judgement.item in settled and not judgement.final,
     "without a rating of the aspect": wanted.aspect and wanted.aspect not in (judgement.aspects or {}),
   }
   return next((reason for reason, met in checks.items() if met), "")

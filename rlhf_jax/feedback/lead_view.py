@@ -16,7 +16,7 @@ from rlhf_jax.feedback.disputes import vote
 from rlhf_jax.feedback.events import read_events
 from rlhf_jax.feedback.project import current_questions, revoked
 from rlhf_jax.feedback.record_rows import from_row, to_row
-from rlhf_jax.feedback.records import UNDONE, Annotator, Item, Judgement, current
+from rlhf_jax.feedback.records import UNDONE, Annotator, Item, Judgement, current, models_of
 from rlhf_jax.feedback.store import KEPT, AnyRecord
 from rlhf_jax.feedback.store_rows import verified
 from rlhf_jax.feedback.store_settings import read_settings
@@ -122,7 +122,7 @@ def browse(
     {
       "id": item.id,
       "prompt": prompt_value(item.prompt),
-      "responses": [dataclasses.asdict(response) for response in item.responses],
+      "responses": [{"text": r.text, "models": list(models_of(r.source))} for r in item.responses],
       "gold_ranks": item.gold_ranks,
       "state": states[item.id],
       "judgements": [{**to_row(judgement), "current": judgement.id in standing} for judgement in said],
@@ -147,6 +147,7 @@ def _states(store: sqlite3.Connection) -> dict[str, str]:
   settled = store.execute(
     "SELECT item FROM judgements AS j WHERE json_extract(row, '$.final') AND NOT EXISTS"
     " (SELECT 1 FROM judgements WHERE supersedes = j.id)"
+    " AND annotator NOT IN (SELECT annotator FROM revoked WHERE discounted = 1)"
   )
   return states | {item: "settled" for (item,) in settled}
 

@@ -1,17 +1,22 @@
 """Markdown with tables and LaTeX as a tree of allowed elements, which no HTML of the text's author can enter.
 
-markdown-it-py parses the text, and latex2mathml the formulas in it: $...$, $$...$$, \\(...\\), \\[...\\]. What they
-give is taken over element by element: the tags and attributes below alone, no link that can be followed and no image
-that is loaded. The page builds its elements from the tree, so that no text is ever parsed as HTML.
+markdown-it-py parses the text, and latex2mathml the formulas in it: $...$, $$...$$, \\(...\\), \\[...\\], and
+environments of equations such as align. What they give is taken over element by element: the tags and attributes below
+alone, no link that can be followed and no image that is loaded. The page builds its elements from the tree, so that no
+text is ever parsed as HTML.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import html
+import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from latex2mathml.commands import MATRICES
 from latex2mathml.converter import convert_to_element
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
@@ -24,6 +29,19 @@ Node = str | list  # a text, or [tag, {attribute: value}, children]
 MAX_LENGTH = 20_000  # characters of a text that is still formatted, which bounds the time a text can take
 MAX_NESTING = 20  # depth of quotes and lists
 MAX_FORMULA = 1_000  # characters of a formula that is still set
+# Environments that the converter lacks, or numbers, and what it sets in their place: the beginning and the end.
+SET_AS = {
+  **dict.fromkeys(("align", "align*", "aligned", "flalign", "flalign*"), (r"\begin{align*}", r"\end{align*}")),
+  **dict.fromkeys(("alignat", "alignat*", "alignedat"), (r"\begin{align*}", r"\end{align*}")),
+  **dict.fromkeys(("gather", "gather*", "gathered", "multline", "multline*"), (r"\begin{matrix}", r"\end{matrix}")),
+  **dict.fromkeys(("eqnarray", "eqnarray*"), (r"\begin{array}{rcl}", r"\end{array}")),
+  **dict.fromkeys(("equation", "equation*"), ("", "")),
+}
+INSIDE = ("aligned", "alignedat", "gathered")  # environments within a formula, which make none by themselves
+_DISPLAYED = re.compile(rf"\\begin\{{({'|'.join(re.escape(name) for name in SET_AS if name not in INSIDE)})\}}")
+_ENVIRONMENT = re.compile(r"\\(begin|end)\s*\{([a-zA-Z]+\*?)\}(\s*\[[tcb]\])?")  # with its place in a line
+# The name of an equation, and the number of columns of alignat.
+_UNSEEN = re.compile(r"\\label\s*\{[^{}]*\}|(\\begin\{align(?:at\*?|edat)\})\s*\{\d+\}")
 MATHML = frozenset(
   "math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd mstyle"
   " mpadded mphantom menclose mmultiscripts mprescripts none".split()
@@ -52,37 +70,62 @@ def _parser() -> MarkdownIt:
   options = {"html": False, "breaks": True, "maxNesting": MAX_NESTING}
   parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("reference")
   parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
-  parser.inline.ruler.before("escape", "math_brackets", _bracket_inline)
-  parser.block.ruler.before("fence", "math_brackets", _bracket_block, {"alt": ["paragraph", "blockquote", "list"]})
+  parser.inline.ruler.before("escape", "formula", _formula_inline)
+  parser.block.ruler.before("fence", "formula", _formula_block, {"alt": ["paragraph", "blockquote", "list"]})
   return parser
 
 
-def _bracket_inline(state: StateInline, silent: bool) -> bool:
-  """The rule of \\(...\\) and of \\[...\\] within a line."""
-  close = {"\\(": "\\)", "\\[": "\\]"}.get(state.src[state.pos : state.pos + 2])
-  end = -1 if close is None else state.src.find(close, state.pos + 2, state.posMax)
-  if end < 0:
+class _Display(NamedTuple):
+  """Where the LaTeX of a displayed formula starts and ends, and where the formula itself ends, in the source."""
+
+  start: int
+  stop: int
+  end: int
+
+
+def _display(source: str, at: int, limit: int) -> _Display | None:
+  """The displayed formula that begins here, \\[...\\] or an environment of equations; None where there is none."""
+  if source.startswith("\\[", at):
+    stop = source.find("\\]", at + 2, limit)
+    return None if stop < 0 else _Display(at + 2, stop, stop + 2)
+  if begin := _DISPLAYED.match(source, at, limit):
+    close = rf"\end{{{begin[1]}}}"
+    stop = source.find(close, begin.end(), limit) + len(close)
+    return None if stop < len(close) else _Display(at, stop, stop)
+  return None
+
+
+def _formula_inline(state: StateInline, silent: bool) -> bool:
+  """The rule of \\(...\\), and of displayed formulas within a line."""
+  kind, found = "math_inline_double", _display(state.src, state.pos, state.posMax)
+  if state.src.startswith("\\(", state.pos):
+    stop = state.src.find("\\)", state.pos + 2, state.posMax)
+    kind, found = "math_inline", None if stop < 0 else _Display(state.pos + 2, stop, stop + 2)
+  if found is None:
     return False
   if not silent:
-    token = state.push("math_inline" if close == "\\)" else "math_inline_double", "math", 0)
-    token.content = state.src[state.pos + 2 : end]
-  state.pos = end + 2
+    token = state.push(kind, "math", 0)
+    token.content = state.src[found.start : found.stop]
+  state.pos = found.end
   return True
 
 
-def _bracket_block(state: StateBlock, start: int, stop: int, silent: bool) -> bool:
-  """The rule of \\[...\\] that begins and ends a block, over several lines."""
+def _formula_block(state: StateBlock, start: int, stop: int, silent: bool) -> bool:
+  """The rule of a displayed formula that begins and ends a block, over several lines."""
   first = state.bMarks[start] + state.tShift[start]
-  if state.is_code_block(start) or not state.src.startswith("\\[", first):
+  found = None if state.is_code_block(start) else _display(state.src, first, state.eMarks[stop - 1])
+  if found is None:
     return False
-  end = state.src.find("\\]", first + 2, state.eMarks[stop - 1])
-  last = next((line for line in range(start, stop) if end + 2 <= state.eMarks[line]), None)
-  if end < 0 or last is None or state.src[end + 2 : state.eMarks[last]].strip():
+  last = bisect.bisect_left(state.eMarks, found.end, start, stop - 1)  # the line in which it ends
+  if state.src[found.end : state.eMarks[last]].strip():
     return False
+  if any(state.sCount[line] < state.blkIndent and not state.isEmpty(line) for line in range(start + 1, last + 1)):
+    return False  # the list in which it began has ended
   if not silent:
     state.line = last + 1
     token = state.push("math_block", "math", 0)
-    token.content = state.src[first + 2 : end]
+    text = state.getLines(start, last + 1, state.sCount[start], False).strip()  # without the marks of a quote
+    token.content = text[found.start - first : len(text) - (found.end - found.stop)]
   return True
 
 
@@ -172,11 +215,26 @@ def _formula(latex: str, display: str) -> Node:
   try:
     if len(latex) > MAX_FORMULA:
       raise ValueError("too long")
-    node = _mathml(convert_to_element(latex, display=display))
+    node = _mathml(convert_to_element(_as_set(latex), display=display))
   except Exception:  # the converter raises errors of many kinds, a RecursionError among them
     return ["code", {"class": "latex"}, [latex]]
   node[1]["aria-label"] = latex.strip()
   return node
+
+
+def _as_set(latex: str) -> str:
+  """The LaTeX with the environments that the converter knows. Raises ValueError where it knows none for one of them."""
+
+  def replaced(found: re.Match) -> str:
+    side, name, place = found.groups()
+    after = (place or "") if side == "end" else ""
+    if name in SET_AS:
+      return SET_AS[name][side == "end"] + after
+    if rf"\{name}" not in MATRICES:
+      raise ValueError(f"the environment {name!r} is unknown")
+    return rf"\{side}{{{name}}}{after}"
+
+  return _ENVIRONMENT.sub(replaced, _UNSEEN.sub(r"\1", latex))
 
 
 def _mathml(element: Element) -> list:

@@ -51,15 +51,19 @@ def change_settings(store: sqlite3.Connection, changes: dict[str, Any], now: flo
 
 
 def revoke(store: sqlite3.Connection, annotator: str, now: float, *, discounted: bool = False, by: str = "") -> None:
-  """Ends an annotator's link and sessions. Their judgements are kept.
+  """Ends an annotator's link and sessions. Their judgements are kept; a second time changes nothing.
 
-  discounted: whether their judgements no longer count in the queue, so that others judge those items.
+  discounted: whether their judgements no longer count in the queue, so that others judge those items. A revoked
+  annotator stays discounted until they are restored.
 
   Raises:
     DataError: there is no such annotator.
   """
   _check_annotator(store, annotator)
   with transaction(store):
+    known = revoked(store).get(annotator)
+    if known is not None and known >= discounted:
+      return
     for table in ("tokens", "sessions", "leases"):
       store.execute(f"DELETE FROM {table} WHERE annotator = ?", (annotator,))
     store.execute("INSERT OR REPLACE INTO revoked VALUES (?, ?)", (annotator, int(discounted)))

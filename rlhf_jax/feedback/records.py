@@ -6,9 +6,9 @@ marked spans, or a skip with its reason. Every tuple of a judgement is indexed b
 page; `order` says which response stood at which place.
 
 Records are never overwritten: a correction is a new judgement that `supersedes` the old one, and an undo is a skip with
-the reason "undone" that supersedes what is undone. A judgement of an expert may be `final`: it settles what others
-disagree on. A *gold* item carries an expert's ranking; the page does not show
-which items are gold. `record_rows` writes records as JSON rows.
+the reason "undone" that supersedes what is undone. A judgement of an expert may be `final`: it is then the answer to an
+item that others disagree on (`answers`). A *gold* item carries an expert's ranking; the page does not show which items
+are gold. `record_rows` writes records as JSON rows.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from rlhf_jax.settings import nearest
 KINDS = ("human", "simulated", "model")
 OPINIONS = ("ranks", "ratings", "yes_no")  # fields of a judgement that say how good responses are
 UNDONE = "undone"
+SETTLED = "of an item that an expert has settled"  # reason to leave a judgement out, beside the final one
 Span = tuple[int, int, str]  # start and end in characters of the response, label
 UNKNOWN_TIME = "1970-01-01T00:00:00.000Z"  # `Judgement.created` of imported judgements
 
@@ -254,6 +255,23 @@ def current(judgements: Iterable[Judgement]) -> list[Judgement]:
   judgements = list(judgements)
   superseded = {judgement.supersedes for judgement in judgements}
   return [judgement for judgement in judgements if judgement.id not in superseded]
+
+
+def settled(judgements: Iterable[Judgement]) -> dict[str, Judgement]:
+  """{item: the final judgement that settles it}, of the items that have one; of several the one given last counts."""
+  found: dict[str, Judgement] = {}
+  for judgement in current(judgements):
+    if judgement.final and judgement.skipped is None:
+      before = found.get(judgement.item)
+      found[judgement.item] = judgement if before is None or judgement.created >= before.created else before
+  return found
+
+
+def answers(judgements: Iterable[Judgement]) -> list[Judgement]:
+  """The current judgements that answer their items, in their order: a final judgement alone where there is one."""
+  judgements = list(judgements)
+  final = settled(judgements)
+  return [judgement for judgement in current(judgements) if final.get(judgement.item, judgement).id == judgement.id]
 
 
 def collect_records(located: Iterable[tuple[str, Record]]) -> Records:

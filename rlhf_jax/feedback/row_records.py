@@ -5,9 +5,14 @@ A row compares responses, {"prompt", "responses", "ranks"}, or speaks of one, {"
 whichever files they stand in. The responses of an "item" are all those that its rows name. A row without a group is a
 judgement of its own.
 
+A row may say where its responses are from: "source", an object as `Response.source`, or "sources", one for each
+response. Without them, and without an item, the source is the file. "cluster" is that of the prompt, and "final": true
+marks the judgement of an expert that settles the item.
+
 Rows hold neither the time nor the order of display, the kind of the annotator nor the responses without an
 opinion: `seconds` is 0, `created` is 1970, `order` is that of the rows, and annotators count as human; annotators of
-rows with "gold" scores, as the stages of a run write them, count as simulated.
+rows with "gold" scores, as the stages of a run write them, count as simulated, and whoever gave a final judgement as an
+expert.
 """
 
 from __future__ import annotations
@@ -45,6 +50,9 @@ class _Opinion(NamedTuple):
   prompt: Prompt
   said: Said
   strength: int | None
+  sources: dict[Slot, dict[str, Any]]  # those that the rows tell
+  cluster: str
+  final: bool
 
 
 def records_of_rows(
@@ -65,13 +73,19 @@ def records_of_rows(
       opinion = _parse(path, line, row, seen)
       groups.setdefault(("group", opinion.group) if opinion.group else ("row", opinion.where), []).append(opinion)
   opinions = [opinion for rows_of_group in groups.values() for opinion in _merge(rows_of_group)]
-  items: dict[str, dict[Slot, str]] = {}  # item -> its responses, each with the file that names it first
-  for opinion in opinions:
+  items: dict[str, dict[Slot, dict[str, Any]]] = {}  # item -> its responses, each with its first source
+  clusters: dict[str, str] = {}
+  for opinion in filter(lambda opinion: opinion.item, opinions):
+    known = items.setdefault(opinion.item, {})
     for slot in opinion.said:
-      items.setdefault(opinion.item, {}).setdefault(slot, opinion.file)
+      known[slot] = known.get(slot) or opinion.sources.get(slot, {})
+    clusters[opinion.item] = clusters.get(opinion.item) or opinion.cluster
+  experts = {opinion.annotator for opinion in opinions if opinion.final}
   for opinion in opinions:
-    slots = items[opinion.item] if opinion.item else dict.fromkeys(opinion.said, opinion.file)
-    yield from ((opinion.where, record) for record in _records(opinion, slots))
+    slots = {slot: opinion.sources.get(slot) or {"file": opinion.file} for slot in opinion.said}
+    whole = opinion._replace(cluster=clusters.get(opinion.item, opinion.cluster))
+    records = _records(whole, items.get(opinion.item, slots), opinion.annotator in experts)
+    yield from ((opinion.where, record) for record in records)
 
 
 def _parse(path: Path, line: int, row: Mapping[str, Any], seen: Counter[tuple[str, ...]]) -> _Opinion:
@@ -95,7 +109,18 @@ def _parse(path: Path, line: int, row: Mapping[str, Any], seen: Counter[tuple[st
     raise
   except ValueError as error:
     raise DataError(f"{where}: {error}") from error
-  return _Opinion(where, path.name, line, prompt=prompt, said=said, strength=strength, **names)
+  sources = _sources(row, said)
+  cluster = row.get("cluster") if isinstance(row.get("cluster"), str) else ""
+  final = row.get("final") is True
+  return _Opinion(where, path.name, line, **names, prompt=prompt, said=said, strength=strength, sources=sources,
+                  cluster=cluster, final=final)  # fmt: skip
+
+
+def _sources(row: Mapping[str, Any], said: Said) -> dict[Slot, dict[str, Any]]:
+  """The sources that are objects; a column of these names that holds something else means something else."""
+  given = row.get("sources") if "ranks" in row else [row.get("source")]
+  told = given if isinstance(given, list) and len(given) == len(said) else []
+  return {slot: source for slot, source in zip(said, told, strict=False) if isinstance(source, dict) and source}
 
 
 def _compared(row: Mapping[str, Any]) -> Said:
@@ -140,9 +165,10 @@ def _merge(rows: Sequence[_Opinion]) -> list[_Opinion]:
   """The judgement of the rows of one group, or a judgement of each pair where the pairs make up no ranking."""
   first = rows[0]
   said: Said = {}
+  sources = {slot: source for row in reversed(rows) for slot, source in row.sources.items()}
   compared: list[_Opinion] = []
   for row in rows:
-    for name in ("annotator", "item", "prompt"):
+    for name in ("annotator", "item", "prompt", "final"):
       mine, known = getattr(row, name), getattr(first, name)
       if mine != known:
         raise DataError(f"{row.where}: {name!r} is {mine!r:.60}, but {known!r:.60} in the same group at {first.where}")
@@ -157,9 +183,10 @@ def _merge(rows: Sequence[_Opinion]) -> list[_Opinion]:
   ranking = compared[0].said if len(compared) == 1 else _ranking_of_pairs(compared)
   if ranking is None:
     alone = [row._replace(group="", item="") for row in compared]
-    return alone + ([first._replace(said=said, strength=None)] if said else [])
+    return alone + ([first._replace(said=said, strength=None, sources=sources)] if said else [])
   ranked = {slot: {**columns, **said.pop(slot, {})} for slot, columns in ranking.items()}
-  return [first._replace(said=ranked | said, strength=compared[0].strength if len(compared) == 1 else None)]
+  strength = compared[0].strength if len(compared) == 1 else None
+  return [first._replace(said=ranked | said, strength=strength, sources=sources)]
 
 
 def _is_comparison(row: _Opinion) -> bool:
@@ -186,8 +213,10 @@ def _ranking_of_pairs(rows: Sequence[_Opinion]) -> Said | None:
   return {slot: {"rank": rank} for slot, rank in ranks.items()}
 
 
-def _records(opinion: _Opinion, slots: Mapping[Slot, str]) -> tuple[Annotator, Item, Judgement]:
-  """The records of a judgement of the item with these responses."""
+def _records(
+  opinion: _Opinion, slots: Mapping[Slot, dict[str, Any]], expert: bool
+) -> tuple[Annotator, Item, Judgement]:
+  """The records of a judgement of the item with these responses and their sources. expert: of the annotator."""
   said = [opinion.said.get(slot, {}) for slot in slots]
   gold = [columns["gold"] for columns in said] if "gold" in said[0] else None
   fields: dict[str, Any] = {
@@ -196,13 +225,14 @@ def _records(opinion: _Opinion, slots: Mapping[Slot, str]) -> tuple[Annotator, I
     if any(column in columns for columns in said)
   }
   try:
-    responses = [Response(text, {"file": file}) for (text, _), file in slots.items()]
-    item = make_item(opinion.prompt, responses, gold)
+    responses = [Response(text, source) for (text, _), source in slots.items()]
+    item = make_item(opinion.prompt, responses, gold, opinion.cluster)
     if opinion.item:
-      item = Item(opinion.item, opinion.prompt, item.responses)
+      item = Item(opinion.item, opinion.prompt, item.responses, cluster=opinion.cluster)
     name = opinion.group or content_id([item.id, opinion.annotator, opinion.line])
     order = tuple(range(len(slots)))
-    judgement = Judgement(name, item.id, opinion.annotator, order, strength=opinion.strength, **fields)
+    fields |= {"strength": opinion.strength, "final": opinion.final}
+    judgement = Judgement(name, item.id, opinion.annotator, order, **fields)
   except ValueError as error:
     raise DataError(f"{opinion.where}: {error}") from error
-  return Annotator(opinion.annotator, "human" if gold is None else "simulated"), item, judgement
+  return Annotator(opinion.annotator, "human" if gold is None else "simulated", expert), item, judgement

@@ -272,7 +272,7 @@ def _state(store: sqlite3.Connection, annotator: str, now: float) -> dict[str, A
     }
     if assignment.final:
       disputed = counted_judgements(store, assignment.item.id)
-      shown["others"] = [_said(judgement, assignment.order) for judgement in disputed]
+      shown["others"] = [_said(said, assignment.order) for said in disputed if said.annotator != annotator]
   return {"assignment": shown, "done": done, "left": left, "last": corrections.last_judgement(store, annotator)}
 
 

@@ -57,6 +57,7 @@ from rlhf_jax.objectives.policy import (
 from rlhf_jax.objectives.preference import (
   bradley_terry_loss,
   correctness_loss,
+  davidson_loss,
   pairwise_ranking_loss,
   plackett_luce_loss,
   rating_loss,
@@ -86,6 +87,7 @@ __all__ = [
   "clip_cov_objective",
   "collision_entropy",
   "correctness_loss",
+  "davidson_loss",
   "discopop_loss",
   "discounted_returns",
   "dpo_loss",

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float32, Num, Shaped
 
-from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, ordered_pairs, select
+from rlhf_jax.reduce import Scalar, check_shapes, float32, masked_mean, ordered_pairs, select, tied_pairs
 
 __all__ = [
   "bradley_terry_loss",
   "correctness_loss",
+  "davidson_loss",
   "pairwise_ranking_loss",
   "plackett_luce_loss",
   "rating_loss",
@@ -46,25 +47,69 @@ def bradley_terry_loss(
   return select(flipped_log_sigmoid(difference, label_smoothing), mask)
 
 
+def davidson_loss(
+  chosen: Scalar | Num[ArrayLike, "*b"],
+  rejected: Scalar | Num[ArrayLike, "*b"],
+  tied: Scalar | Shaped[ArrayLike, "*b"],
+  *,
+  tie: Scalar | Num[ArrayLike, "*b"],
+  margin: Scalar | Num[ArrayLike, "*b"] = 0.0,
+  mask: Shaped[ArrayLike, "*b"] | None = None,
+) -> Float32[jax.Array, "*b"]:
+  """`-log P` of a comparison that may end in a tie, by Davidson's model (1970), with `d = chosen - rejected - margin`.
+
+    P(chosen) = exp(d / 2) / Z,  P(tie) = tie / Z,  P(rejected) = exp(-d / 2) / Z,  Z = exp(d / 2) + tie + exp(-d / 2)
+
+  Two equal rewards tie with probability tie / (2 + tie). The odds of a win to a loss are exp(d) whatever `tie` is, so
+  that rewards stay the logits of preference that they are in every other loss of this module; in Rao and Kupper's model
+  (1967), a threshold on either side of 0, they do not. For a win the loss is that of Bradley and Terry, and for a tie
+  the mean of its two orders less log(tie), both with `log(1 + tie / (2 cosh(d / 2)))` added. A tie has no margin.
+
+  Args: chosen, rejected, mask: [...], one reward per response, in either order for a tie. tied: [...], whether the two
+    were called equal. tie: Davidson's parameter, >= 0, a scalar or one for each pair; 0 is `bradley_terry_loss`, in
+    which a tie is impossible. margin: as in `bradley_terry_loss`. Returns: f32[...], nats per pair; infinity for what
+    is impossible.
+
+  >>> [round(x, 4) for x in davidson_loss(jnp.zeros(2), jnp.zeros(2), jnp.array([False, True]), tie=2.0).tolist()]
+  [1.3863, 0.6931]
+  """
+  arrays = {"chosen": chosen, "rejected": rejected, "tied": tied, "tie": tie, "margin": margin, "mask": mask}
+  check_shapes("davidson_loss", arrays)
+  is_tie = select(tied, mask) != 0
+  d = select(chosen, mask) - select(rejected, mask) - jnp.where(is_tie, 0.0, select(margin, mask))
+  tie = select(tie, mask)
+  order = flipped_log_sigmoid(d, jnp.where(is_tie, 0.5, 0.0)) - jnp.log(jnp.where(is_tie, tie, 1.0))
+  half_sech = jnp.exp(0.5 * (jax.nn.log_sigmoid(d) + jax.nn.log_sigmoid(-d)))  # 1 / (2 cosh(d / 2)), and no overflow
+  return select(order + jnp.log1p(tie * half_sech), mask)
+
+
 def pairwise_ranking_loss(
-  rewards: Num[ArrayLike, "*b k"], ranks: Num[ArrayLike, "*b k"], *, margin: Scalar | Num[ArrayLike, "*b"] = 0.0
+  rewards: Num[ArrayLike, "*b k"],
+  ranks: Num[ArrayLike, "*b k"],
+  *,
+  margin: Scalar | Num[ArrayLike, "*b"] = 0.0,
+  tie: Scalar | Num[ArrayLike, "*b"] = 0.0,
 ) -> Float32[jax.Array, "*b"]:
   """Mean of `-log sigmoid(r_i - r_j - m)` over the pairs of a group with rank_i < rank_j (arXiv:2203.02155, eq. 1).
 
-  Each group counts once however many of its K (K - 1) / 2 pairs are untied, so a long list does not outweigh a
-  short one; a group without an untied pair gives 0. The margin m is as in `bradley_terry_loss`.
+  Each group counts once however many of its K (K - 1) / 2 pairs are compared, so a long list does not outweigh a
+  short one; a group without an untied pair gives 0. The margin m is as in `bradley_terry_loss`. Where `tie` is above 0,
+  tied pairs are compared too, and each pair has the `davidson_loss` with this parameter.
 
   Args: rewards[..., K]; ranks[..., K], 0 for the best response, equal for ties, below 0 for an absent response, whose
-    reward is ignored, NaN included; margin[...], one for each group. Returns: f32[...], nats per pair.
+    reward is ignored, NaN included; margin[...], tie[...], one for each group. Returns: f32[...], nats per pair.
 
   >>> round(float(pairwise_ranking_loss(jnp.array([2.0, 1.0, 0.0, -1.0]), jnp.arange(4))), 4)
   0.207
   """
-  check_shapes("pairwise_ranking_loss", {"rewards": rewards, "ranks": ranks}, {"margin": margin})
+  check_shapes("pairwise_ranking_loss", {"rewards": rewards, "ranks": ranks}, {"margin": margin, "tie": tie})
   present, worse = _comparisons(ranks)
   rewards = select(rewards, present)
-  gaps = rewards[..., :, None] - rewards[..., None, :] - jnp.asarray(margin)[..., None, None]  # [..., K, K]
-  return masked_mean(-jax.nn.log_sigmoid(gaps), worse, axis=(-2, -1))
+  margin, tie = (float32(x)[..., None, None] for x in (margin, tie))
+  tied = tied_pairs(jnp.asarray(ranks)) & (tie > 0)  # [..., K, K]
+  compared = worse | tied
+  *pair, margin, tie = jnp.broadcast_arrays(rewards[..., :, None], rewards[..., None, :], margin, tie)
+  return masked_mean(davidson_loss(*pair, tied, tie=tie, margin=margin, mask=compared), compared, axis=(-2, -1))
 
 
 def plackett_luce_loss(rewards: Num[ArrayLike, "*b k"], ranks: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b"]:

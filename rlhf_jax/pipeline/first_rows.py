@@ -16,6 +16,7 @@ from rlhf_jax.data.templates import load_templates
 from rlhf_jax.evaluation.questions import question_formats
 from rlhf_jax.evaluation.reward_models import CONTRASTS
 from rlhf_jax.feedback.exchange import read_records
+from rlhf_jax.feedback.questions import read_questions
 from rlhf_jax.feedback.record_rows import record_of
 from rlhf_jax.feedback.row_records import records_of_rows
 from rlhf_jax.train.judgements import read_weights
@@ -87,6 +88,7 @@ ROW_FORMATS = {
 }
 _OTHERS: dict[str, Callable[[Path], object]] = {
   "record file": _records,
+  "page file": read_questions,
   "text file": _text,
   "weight file": read_weights,
 }

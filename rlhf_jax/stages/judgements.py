@@ -6,14 +6,17 @@ is good, criticises them, or does several of these. Labellers perceive the gold 
 noise (`rlhf_jax.world.labellers`).
 
 With no labellers the items are for people: the stage queues them, prints the command that serves the annotation page,
-and stops; the same run command goes on once every item has its judgements. The file is a store of `rlhf_jax.feedback`,
-so that `rlhf-jax agreement`, `annotate` and `convert` read it too.
+and stops; the same run command goes on once every item has its judgements and an expert has settled what is disputed.
+The file is a store of `rlhf_jax.feedback`, so that `rlhf-jax agreement`, `annotate` and `convert` read it too. What is
+asked and how often may change while people work (`rlhf-jax collect --out`, or the lead's page): the config is for the
+start.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +27,17 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.evaluation.simulated_judgements import annotator_records, judge_item
 from rlhf_jax.feedback.collect import collect
-from rlhf_jax.feedback.draw import count_open
+from rlhf_jax.feedback.draw import count_disputed, count_open
 from rlhf_jax.feedback.exchange import write_records
+from rlhf_jax.feedback.project import set_questions
+from rlhf_jax.feedback.questions import Questions, read_questions
 from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, Records, Response, make_item
 from rlhf_jax.feedback.store import opened
 from rlhf_jax.feedback.store_settings import Settings
 from rlhf_jax.ranges import NonNegativeInt, PositiveInt, Share
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.settings import ConfigError
+from rlhf_jax.stage import PageFile, Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
@@ -83,7 +89,8 @@ class Config:
   sampling: Sampling
   """Sampling of the responses."""
   kinds: tuple[str, ...]
-  """Kinds of judgement that simulated labellers give: of "ranks", "ratings" and "yes_no"; () for critiques alone."""
+  """Kinds of judgement that simulated labellers give, or that people are asked for at least: of "ranks", "ratings" and
+  "yes_no"; () for critiques alone, or for whatever people are asked."""
   critic: Function
   """Function `(labeller, prompt, response, rng, **arguments) -> str` that gives critiques; "" for no critiques."""
   gold: Function
@@ -93,6 +100,12 @@ class Config:
   """Share of the items that are stored with the gold order, as an expert's answer; between 0 and 1."""
   labellers: dict[str, NonNegativeInt]
   """Number of simulated labellers of each kind (see `rlhf_jax.world.make_labellers`); {} for people."""
+  questions: PageFile = ""
+  """File in TOML of what people are asked, as `--questions` of `rlhf-jax collect` reads it; "" for the default ones."""
+  agreeing: NonNegativeInt = 0
+  """Number of people, at least 2, who must agree on an item; while fewer do, it goes to one more. 0 for no rule."""
+  at_most: NonNegativeInt = 0
+  """Number of people who judge an item at most before an expert settles it, where `agreeing` is above 0; else 0."""
 
   def __post_init__(self) -> None:
     if unknown := [kind for kind in self.kinds if kind not in OPINIONS]:
@@ -105,11 +118,32 @@ class Config:
       raise ValueError("gold.function is '', but simulated labellers and a gold_share need one")
     if self.labellers and self.judges > sum(self.labellers.values()):
       raise ValueError(f"judges={self.judges} of {sum(self.labellers.values())} labellers cannot judge an item each")
+    if self.labellers and (self.questions or self.agreeing or self.at_most):
+      raise ValueError("questions, agreeing and at_most are for people: leave them out, or give labellers={}")
+    Settings(judgements_per_item=self.judges, agreeing=self.agreeing, at_most=self.at_most)  # which names a mistake
 
   @property
   def num_shown(self) -> int:
     """Number of responses of an item, K, where all are different."""
     return self.responses + (self.num_written if self.written else 0)
+
+
+def check(config: Config, stage: Stage) -> None:
+  """Raises ConfigError where the page does not ask people for a kind of judgement that the config names."""
+  if config.labellers:
+    return
+  asked = _questions(config, stage)
+  needed = {
+    "ranks": ("comparison", "ranking") if config.num_shown > 2 else ("comparison",),  # of four texts two may be equal
+    "ratings": ("rating",) if asked.rating.overall else ("rating with overall = true",),
+    "yes_no": ("yes_no",),
+  }
+  for kind in config.kinds:
+    if lacking := [name for name in needed[kind] if name not in asked.ask]:
+      raise ConfigError(
+        f"config.{stage.name}.kinds has {kind!r}, but {config.questions or 'the default page'} does not ask for "
+        f"{' and '.join(lacking)}: change what it asks, or leave {kind!r} out"
+      )
 
 
 def run(config: Config, stage: Stage) -> None:
@@ -127,23 +161,29 @@ def run(config: Config, stage: Stage) -> None:
       led("store", lambda: _store(config, stage, path, items, records))
       if records:
         return
-  left, total = led("open items", lambda: _open_items(path))
-  if left:
+  left, disputed, total = led("open items", lambda: _open_items(path))
+  if left or disputed:
+    experts = (f", {disputed} more for an expert", " --experts NAME") if config.agreeing or disputed else ("", "")
     raise Unanswered(
-      f"{stage.name}: {left} of {total} items wait for {config.judges} judgements each. Serve them with "
-      f"`rlhf-jax annotate {path} --annotators NAME,NAME`; when all are judged, the same command goes on"
+      f"{stage.name}: {left} of {total} items wait for {config.judges} judgements each{experts[0]}. Serve them with "
+      f"`rlhf-jax annotate {path} --annotators NAME,NAME{experts[1]}`; when all are judged, the same command goes on"
     )
 
 
 def _queued(path: Path) -> bool:
   """Whether the store exists and holds items."""
-  return path.exists() and _open_items(path)[1] > 0
+  return path.exists() and _open_items(path)[-1] > 0
 
 
-def _open_items(path: Path) -> tuple[int, int]:
-  """(number of items of a store that wait for judgements, number of all its items)."""
+def _open_items(path: Path) -> tuple[int, int, int]:
+  """(number of items of a store that wait for judgements, of those that wait for an expert, of all its items)."""
   with opened(path) as store:
-    return count_open(store)
+    left, total = count_open(store)
+    return left, count_disputed(store), total
+
+
+def _questions(config: Config, stage: Stage) -> Questions:
+  return read_questions(stage.path(config.questions)) if config.questions else Questions()
 
 
 def _store(config: Config, stage: Stage, path: Path, items: Sequence[Item], records: Records | None) -> None:
@@ -154,7 +194,12 @@ def _store(config: Config, stage: Stage, path: Path, items: Sequence[Item], reco
     write_records(path, records)
     return
   every = round(1 / config.gold_share) if config.gold_share else 0
-  queue = Settings(seed=stage.stage_seed, judgements_per_item=config.judges, gold_every=every)
+  queue = Settings(
+    seed=stage.stage_seed, judgements_per_item=config.judges, gold_every=every, agreeing=config.agreeing,
+    at_most=config.at_most,
+  )  # fmt: skip
+  with opened(path, create=True, settings=queue) as store:  # before there are items, which say that all is stored
+    set_questions(store, _questions(config, stage), time.time())
   collect(path, [i for i in items if i.gold_ranks is None], [i for i in items if i.gold_ranks is not None], queue)
 
 

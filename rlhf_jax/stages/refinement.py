@@ -22,6 +22,7 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.learner_rows import critiques
+from rlhf_jax.feedback.records import SETTLED, answers, current
 from rlhf_jax.ranges import PositiveInt
 from rlhf_jax.stage import RecordFile, RowLength, Stage, StageName
 from rlhf_jax.train import (
@@ -79,7 +80,10 @@ def run(config: Config, stage: Stage) -> None:
   params = load_served(stage, config.policy, model, tokenizer)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   reward = make_scorer(config.reward, stage, model, tokenizer, where="reward")
-  found = critiques(read_records(*(stage.path(name) for name in config.feedback)))
+  records = read_records(*(stage.path(name) for name in config.feedback))
+  found = critiques(records)
+  if overruled := len(current(records[2])) - len(answers(records[2])):
+    report_skips(stage.name, {SETTLED: overruled}, len(current(records[2])))
   found = [{**row, "prompt": data.prompt_of(row, stage.name)} for row in found if row["critique"]]
   asked = [config.template.format(**{**row, "prompt": data.prompt_text(row["prompt"])}) for row in found]
   arrays, fitting, skips = data.prompt_rows(tokenizer, asked, config.sampling.max_prompt_tokens)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_jax import data
-from rlhf_jax.data.row_formats import COMPARISONS
+from rlhf_jax.data.row_formats import COMPARISONS, RANKINGS
 from rlhf_jax.positions import positions_of
 from rlhf_jax.reduce import ordered_pairs
 from rlhf_jax.stage import Stage
@@ -29,16 +29,17 @@ class ComparisonSet(NamedTuple):
 
 
 def load_comparisons(
-  given: AnyRows, stage: Stage, tokenizer: data.Tokenizer, length: int, eval_fraction: float
+  given: AnyRows, stage: Stage, tokenizer: data.Tokenizer, length: int, eval_fraction: float, *, ties: bool = False
 ) -> tuple[ComparisonSet, ComparisonSet]:
   """The groups to train on and those held out; all groups of a prompt are on the same side.
 
-  A group with a response of more than `length` tokens, prompt included, is skipped and reported.
+  A group with a response of more than `length` tokens, prompt included, is skipped and reported; so is one whose
+  responses are all tied, unless `ties`.
 
   Raises:
     data.DataError: as `split_by_prompt`, or a source cannot be read.
   """
-  comparisons = read_given(given, stage, COMPARISONS)
+  comparisons = read_given(given, stage, RANKINGS if ties else COMPARISONS)
   notes: Counter[str] = Counter()
   rows, kept, skips = data.comparison_rows(tokenizer, comparisons, length, notes=notes)
   rows["at"] = positions_of(rows["mask"])

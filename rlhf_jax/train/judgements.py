@@ -11,11 +11,12 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
-from rlhf_jax.feedback.records import OPINIONS, Item, Judgement, current
+from rlhf_jax.feedback.records import OPINIONS, SETTLED, Item, Judgement, answers, current
 from rlhf_jax.positions import positions_of
-from rlhf_jax.reduce import ordered_pairs
+from rlhf_jax.reduce import ordered_pairs, tied_pairs
 from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import report_notes, report_skips
+from rlhf_jax.types import Mean
 
 PRIOR_RATINGS = 5.0  # number of ratings that the scale of all annotators counts for in the scale of each
 
@@ -41,13 +42,15 @@ def load_judgements(
   weights: Mapping[str, float],
   margins: Sequence[float],
   per_annotator: bool,
+  ties: bool = False,
 ) -> JudgementSet:
-  """The current judgements of the files that hold one of `kinds` ("ranks", "ratings", "yes_no").
+  """The judgements that answer the items of the files and hold one of `kinds` ("ranks", "ratings", "yes_no").
 
   One judgement is one row: all that it says of K responses stays together. The row's weight is that of its
   annotator in `weights`, 1 for an annotator without an entry; the judgements of an annotator of weight 0 are skipped
-  and reported. The row's margin is margins[strength - 1], 0 without a strength. Ratings are calibrated
-  (`calibrated_ratings`).
+  and reported, and so are those of an item that a final judgement answers. The row's margin is margins[strength - 1], 0
+  without a strength. Ratings are calibrated (`calibrated_ratings`). ties: whether ranks that are all tied are learnt
+  from.
 
   Raises:
     data.DataError: a file cannot be read, or nothing is left to learn from.
@@ -56,10 +59,11 @@ def load_judgements(
   _, items, judgements = read_records(*paths)
   by_id = {item.id: item for item in items}
   standing = current(judgements)
+  answering = {judgement.id for judgement in answers(judgements)}
   chosen: list[Judgement] = []
   skips: collections.Counter[str] = collections.Counter()
   for judgement in standing:
-    reason = _unusable(judgement, kinds, weights)
+    reason = _unusable(judgement, kinds, weights, ties) if judgement.id in answering else SETTLED
     if reason:
       skips[reason] += 1
     else:
@@ -95,12 +99,26 @@ def split_judgements(
   return data.take(judged.rows, train), data.take(judged.rows, held_out)
 
 
-def row_weights(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Weights f32[N] of the losses of each kind: the rows' own, 0 where a row has no untied pair, rating or answer."""
-  weights = {"ranks": ordered_pairs(rows["ranks"]).any(axis=(1, 2)) * rows["weight"]}
+def row_weights(rows: Mapping[str, np.ndarray], *, ties: bool = False) -> dict[str, np.ndarray]:
+  """Weights f32[N] of the losses of each kind: the rows' own, 0 where a row has no pair, rating or answer.
+
+  Pairs are those with an order and, with `ties`, those that are tied.
+  """
+  pairs = ordered_pairs(rows["ranks"]) | (tied_pairs(rows["ranks"]) & ties)
+  weights = {"ranks": pairs.any(axis=(1, 2)) * rows["weight"]}
   for kind in {"ratings", "yes_no"} & rows.keys():
     weights[kind] = (~np.isnan(rows[kind])).any(axis=1) * rows["weight"]
   return weights
+
+
+def reported(metrics: Mapping[str, Mean], weights: Mapping[str, np.ndarray], ranks: np.ndarray) -> dict[str, Mean]:
+  """The metrics without those that no row counts for, such as the accuracy where there are only ratings or ties.
+
+  weights: f32[N] for each kind, as `row_weights`; ranks: i32[N, K] of the same rows.
+  """
+  counted = {f"{kind}/loss": weight.any() for kind, weight in weights.items()}
+  counted |= dict.fromkeys(("accuracy", "margin"), ordered_pairs(ranks).any())
+  return {name: metric for name, metric in metrics.items() if counted.get(name, True)}
 
 
 def calibrated_ratings(ratings: np.ndarray, annotators: Sequence[str], *, per_annotator: bool) -> np.ndarray:
@@ -142,10 +160,11 @@ def read_weights(path: Path) -> dict[str, float]:
   return weights
 
 
-def _unusable(judgement: Judgement, kinds: Sequence[str], weights: Mapping[str, float]) -> str | None:
+def _unusable(judgement: Judgement, kinds: Sequence[str], weights: Mapping[str, float], ties: bool) -> str | None:
   if judgement.skipped is not None:
     return "skipped by the annotator"
-  ranked = "ranks" in kinds and len({rank for rank in judgement.ranks or () if rank >= 0}) > 1
+  num_ranks = len({rank for rank in judgement.ranks or () if rank >= 0})
+  ranked = "ranks" in kinds and num_ranks >= (1 if ties else 2)
   told = any(value is not None for kind in kinds if kind != "ranks" for value in getattr(judgement, kind) or ())
   if not ranked and not told:
     return f"no order and no rating to learn {' or '.join(kinds)} from"

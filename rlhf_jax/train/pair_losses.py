@@ -17,6 +17,8 @@ from rlhf_jax.types import Array
 
 TIE = 1e-4  # nats; smaller gaps count as ties: before the first update policy and reference differ by rounding alone
 
+# (rewards f32[N, K], ranks i32[N, K], margin f32[N] or None) -> f32[N]
+RankingLoss = Callable[[Array, Array, Array | None], jax.Array]
 # (logp f32[N, K], ref_logp f32[N, K], kl f32[N], mask f32[N, K, K]) -> f32[N, K, K], at [n, i, j] of responses i and j
 PairLoss = Callable[[Array, Array, Array, Array], jax.Array]
 
@@ -107,6 +109,22 @@ class Loss:
     """The keyword arguments of the loss function."""
     keys = ("beta", *OPTIONS.get(self.name, ()))
     return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+
+def ranking_loss(name: str, *, ties: float = 0.0, centring: float = 0.0) -> RankingLoss:
+  """The loss of a reward model on the ranking in each row: that of all pairs ("pairs"), or "plackett_luce".
+
+  ties: Davidson's parameter of tied pairs; 0 skips them. centring: multiple of `objectives.reward_centring_loss` added.
+  """
+
+  def loss(rewards: Array, ranks: Array, margin: Array | None) -> jax.Array:
+    if name == "pairs":
+      order = objectives.pairwise_ranking_loss(rewards, ranks, margin=0.0 if margin is None else margin, tie=ties)
+    else:
+      order = objectives.plackett_luce_loss(rewards, ranks)
+    return order + centring * objectives.reward_centring_loss(rewards, ranks) if centring else order
+
+  return loss
 
 
 def sign_of(gap: jax.Array) -> jax.Array:

@@ -287,6 +287,6 @@ def test_mistakes_of_a_user(tmp_path, capsys):
   people, items, _ = everyone_ranks()
   file = write(tmp_path / "empty.jsonl", (people, items, []))
   assert main(["agreement", str(file)]) == 2
-  assert "none of the 0 judgements orders two responses" in capsys.readouterr().err
+  assert "none of the 0 independent judgements orders two responses" in capsys.readouterr().err
   assert main(["agreement", str(file), "--threshold", "70"]) == 2
   assert "--threshold 70.0 must be a share between 0 and 1" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_centring_is_added_for_each_ranking_and_has_no_effect_on_ratings_alone()
   )
   assert float(centred[0] - plain[0]) == pytest.approx(0.1 * (0.1 * rows[0] + 0.2 * rows[1]), rel=1e-4)
   section = recipe("reward_from_feedback", "ratings")["reward_ratings"]
-  with pytest.raises(ConfigError, match="centring has no effect on kinds=\\('ratings',\\)"):
+  with pytest.raises(ConfigError, match="centring and ties have no effect on kinds=\\('ratings',\\)"):
     parse(reward_model.Config, {**section, "kinds": ("ratings",), "centring": 0.01}, "reward_ratings")
 
 
@@ -133,6 +133,44 @@ def test_the_loss_of_comparisons_by_hand():
   assert metrics["margin"].compute() == pytest.approx((0 + 0.5 + 0.1 - 0.4) / 4)
 
 
+def test_ties_are_learnt_from_where_the_config_says_so():
+  """Row 3 is a tie and row 1 decided: by hand, with the weights of both; the accuracy knows no ties."""
+  rows = dict(ranks=RANKS, weight=WEIGHT)
+  shares = reward_model.sum_to_one(reward_model.row_weights(rows, ties=True))
+  assert shares["ranks"].tolist() == pytest.approx([1 / 7, 2 / 7, 0, 4 / 7])
+  loss_fn = jax.value_and_grad(reward_model.make_loss(score, ties=2.0), has_aux=True)
+  given = batch(np.ones((4, 3), bool)).replace(ratings=None)
+  (loss, metrics), gradient = loss_fn(jnp.asarray(REWARDS.ravel()), given, shares)
+
+  def lost(gap, weight=None):  # -log P of a win by this gap, or of a tie
+    total = np.exp(gap / 2) + 2 + np.exp(-gap / 2)
+    return np.log(total) - (gap / 2 if weight is None else np.log(weight))
+
+  r = REWARDS.astype(np.float64)
+  orders = lost(r[0, 0] - r[0, 1] - 0.5), np.mean([lost(r[1, 1] - r[1, 2]), lost(r[1, 1] - r[1, 0]),
+                                                   lost(r[1, 2] - r[1, 0])])  # fmt: skip
+  assert float(loss) == pytest.approx((orders[0] + 2 * orders[1] + 4 * lost(r[3, 0] - r[3, 1], 2.0)) / 7, rel=1e-5)
+  slopes = np.asarray(gradient).reshape(4, 3)[3]
+  assert slopes[1] > 0 and slopes[0] == pytest.approx(-slopes[1]) and slopes[2] == 0  # drawn together
+  assert metrics["accuracy"].compute() == pytest.approx(3 / 4)
+
+
+def test_a_tie_is_a_row_of_either_source_with_ties_and_skipped_without(tmp_path, capsys):
+  rows = [
+    dict(prompt=f"Say {i}.", responses=[f"{i}", "no"], ranks=[0, i % 2], annotator="a") for i in range(20)
+  ]
+  data.write_rows(tmp_path / "pairs.jsonl", rows)
+  tokenizer = data.train_tokenizer(["Say 0 1 2 3 4 5 6 7 8 9 no. Human Assistant"], vocab_size=300)
+  stage = Stage("reward", tmp_path, 0, "", Model(1, 8, 1, 1, 8, 8), Transport("jit", 1, 1))
+  plain = {**recipe("quickstart")["reward_model"], "eval_fraction": 0.0, "length": 48}
+  for source in (dict(comparisons="{run}/pairs.jsonl"), dict(comparisons="", feedback=("{run}/pairs.jsonl",))):
+    for ties, num in ((0.0, 10), (1.0, 20)):
+      config = parse(reward_model.Config, {**plain, **source, "ties": ties}, "reward")
+      train, _ = reward_model._load(config, stage, tokenizer)
+      weights = reward_model.row_weights(train, ties=ties > 0)["ranks"]
+      assert len(train["tokens"]) == num and (weights > 0).all()
+
+
 def test_comparisons_are_the_judgements_of_the_same_file(tmp_path):
   """One file, as comparisons and as feedback with all defaults: the same rows on the same sides, and the same loss."""
   rows = [
@@ -188,7 +226,9 @@ def test_mistakes_are_named():
   for changes, message in (
     (dict(kinds=("rank",)), "kinds=.'rank',. must name at least one of ranks, ratings"),
     (dict(margins=(0.0, 1.0)), r"config.reward_pairs.margins must be a tuple of 3, not \(0.0, 1.0\)"),
-    (dict(ranking="plackett_luce"), "margins have no effect on ranking='plackett_luce'"),
+    (dict(ranking="plackett_luce"), "margins and ties have no effect on ranking='plackett_luce'"),
+    (dict(ties=1.0, kinds=("ratings",)), "centring and ties have no effect on kinds=.'ratings',."),
+    (dict(ties=-1.0), "config.reward_pairs.ties"),
   ):
     with pytest.raises(ConfigError, match=message):
       parse(reward_model.Config, {**section, **changes}, "reward_pairs")

@@ -9,7 +9,7 @@ import pytest
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.corrections import correct, give_up, own_judgements, undo
 from rlhf_jax.feedback.disputes import num_agreeing, still_wanted, vote
-from rlhf_jax.feedback.draw import count_open, progress
+from rlhf_jax.feedback.draw import count_disputed, count_open, progress
 from rlhf_jax.feedback.events import read_events
 from rlhf_jax.feedback.project import (
   change_settings,
@@ -129,6 +129,32 @@ def test_two_experts_do_not_settle_the_same_item_at_once_and_a_skip_leaves_it_to
   assert next_assignment(store, "eve", 0.0).final and next_assignment(store, "fay", 0.0) is None
   judge(store, "eve", skipped="I cannot tell")
   assert judge(store, "fay").final
+
+
+@pytest.mark.parametrize("again", [undo, correct], ids=["undo", "correct"])
+def test_who_skipped_a_disputed_item_settles_it_after_all(make, again):
+  """Else the item would wait for another expert for ever. What follows on the skip of somebody else settles nothing."""
+  store = make()
+  other = judge(store, "dan", skipped="I cannot tell")
+  for name, ranks in (("ann", A), ("bob", B), ("cid", TIE)):
+    judge(store, name, ranks=ranks)
+  again(store, "dan", other.id, 1.0)
+  assert not next_assignment(store, "dan", 1.0).final
+  skip = judge(store, "eve", skipped="I cannot tell")
+  assert not skip.final and count_disputed(store) == 1
+  again(store, "eve", skip.id, 1.0)
+  assert judge(store, "eve", now=1.0).final and count_disputed(store) == 0
+
+
+def test_an_undo_ends_a_correction_that_was_begun(make):
+  store = make(2)
+  first = judge(store, "ann")
+  correct(store, "ann", first.id, 1.0)
+  undo(store, "ann", first.id, 2.0)
+  assert progress(store, "ann") == (0, 2)
+  assert judge(store, "ann", now=2.0).item == first.item and progress(store, "ann") == (1, 1)
+  judge(store, "ann", now=2.0)
+  assert progress(store, "ann") == (2, 0)
 
 
 def test_agreement_after_a_correction_closes_the_item_and_disagreement_opens_it(make):
@@ -261,6 +287,7 @@ def test_a_revoked_annotator_loses_link_session_and_lease_and_no_judgement(make,
     submit(store, "ann", assignment.lease, Answer(ranks=A), "", 1.0)
   assert read_store(tmp_path / "a.db")[2] == [kept] and count_open(store) == (1, 2)
   revoke(store, "ann", 2.0, discounted=True)
+  revoke(store, "ann", 2.5)  # nothing new: neither an event nor a discount that is taken back
   assert revoked(store) == {"ann": True} and count_open(store) == (2, 2)
   restore(store, "ann", 3.0)
   restore(store, "bob", 3.0)  # who was not revoked: nothing happens

@@ -62,7 +62,7 @@ def test_axe_finds_no_violation(browser, serve, violations, view):
     page.keyboard.press("o")
     assert violations(page) == []
     page.keyboard.press("Escape")
-    keys(page, "a", "n")
+    keys(page, "a", "t")
     page.keyboard.insert_text("critique")
     keys(page, "Escape", "3", "x", "2", "ArrowLeft", "m", "v")
     page.locator(".scale label").first.click()

@@ -37,7 +37,7 @@ def test_nothing_a_model_or_an_annotator_wrote_runs(browser, serve):
         keys(page, "s", "1")
     for place in range(len(group)):
       keys(page, chr(97 + place), "4")
-    keys(page, "a", "n")
+    keys(page, "a", "t")
     page.keyboard.insert_text(group[0])
     keys(page, "Control+Enter")
     page.wait_for_selector("#done:not([hidden])")
@@ -87,7 +87,7 @@ def test_two_responses_from_the_keyboard(browser, serve):
     first = page.locator(".card .text").first.text_content()
     keys(page, "Enter")  # nothing is said yet: refused, with the reason in words
     assert page.locator("#hint").text_content() == "Choose the better response, or rate both"
-    keys(page, "a", "6", "b", "x", "2", "Escape", "2", "n")  # the first 2 is a flag, the second a rating
+    keys(page, "a", "6", "b", "x", "2", "Escape", "2", "t")  # the first 2 is a flag, the second a rating
     page.keyboard.insert_text("It is wrong.")
     keys(page, "Escape", "w")
     page.keyboard.insert_text("!")

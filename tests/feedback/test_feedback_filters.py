@@ -1,14 +1,17 @@
 """Filters at export: each takes what it names, counts what it leaves out, and keeps corrections with their history."""
 
+import dataclasses
+
 import pytest
 
 from rlhf_jax.cli import main
 from rlhf_jax.data import DataError, read_rows
-from rlhf_jax.feedback.exchange import read_records, write_records
+from rlhf_jax.feedback.exchange import convert, read_records, write_records
 from rlhf_jax.feedback.filters import Filter, select
+from rlhf_jax.feedback.learner_rows import SHAPES
 from rlhf_jax.feedback.project import change_settings, revoke, set_questions
 from rlhf_jax.feedback.questions import Questions, YesNo
-from rlhf_jax.feedback.records import Annotator, Item, Judgement, Response
+from rlhf_jax.feedback.records import SETTLED, Annotator, Item, Judgement, Response
 from rlhf_jax.feedback.store import add_guidelines, opened
 
 ITEMS = [Item(name, "?", (Response("a"), Response("b"))) for name in ("i", "j")]
@@ -44,7 +47,9 @@ RECORDS = (PEOPLE, ITEMS, SAID)
     ({"flags": ("rude",)}, "1"),
     ({"without_flags": ("rude", "odd")}, "23456"),
     ({"final": True}, "3456"),
-    ({"final": True, "annotators": ("ann",)}, "4"),
+    ({"final": True, "annotators": ("ann",)}, "14"),  # without the expert nothing is settled
+    ({"final": True, "until": "2026-01-03"}, "12"),
+    ({"final": True, "without_flags": ("rude",)}, "3456"),
   ],
 )
 def test_what_a_filter_keeps(wanted, kept):
@@ -52,6 +57,24 @@ def test_what_a_filter_keeps(wanted, kept):
   assert (people, items) == (PEOPLE, ITEMS) and "".join(judgement.id for judgement in judgements) == kept
   standing = {"1", "2", "3", "4", "6"}
   assert left_out.total() == len(standing - set(kept))
+
+
+def test_what_an_answer_says_brings_no_overruled_judgement_back():
+  """The expert's answer has the flag that is left out: the item has none, and not one of those who were overruled."""
+  flagged = [*SAID[:2], dataclasses.replace(SAID[2], flags=(("odd",), ())), *SAID[3:]]
+  (_, _, kept), left_out = select((PEOPLE, ITEMS, flagged), Filter(final=True, without_flags=("odd",)), "a.jsonl")
+  assert [judgement.id for judgement in kept] == ["4", "5", "6"]
+  assert left_out == {"with a flag that is left out": 1, SETTLED: 2}
+
+
+@pytest.mark.parametrize("shape", ["rankings", "pairs"])
+def test_rows_for_learners_are_those_of_the_answers(shape, tmp_path):
+  write_records(tmp_path / "a.db", RECORDS)
+  told = convert(tmp_path / "a.db", tmp_path / "a.jsonl", shape)
+  assert told == f"3 {shape}; left out 2 judgements {SETTLED}"
+  rows = [row for _, row in read_rows(tmp_path / "a.jsonl")]
+  assert [(row["group"], row.get("final", False)) for row in rows] == [("3", True), ("4", False), ("6", False)]
+  assert SHAPES[shape](RECORDS) == rows
 
 
 def test_an_aspect_takes_the_place_of_the_ratings():
@@ -93,7 +116,7 @@ def test_the_command_says_what_it_leaves_out(tmp_path, capsys):
   assert main(["convert", str(path), str(out), "--without-revoked"]) == 0
   assert [judgement.id for judgement in read_records(out)[2]] == ["1", "3", "4"]
   assert main(["convert", str(path), str(out), "--as", "ratings", "--aspect", "kind"]) == 0
-  assert [row["rating"] for _, row in read_rows(out)] == [1, 7, 5]
+  assert [row["rating"] for _, row in read_rows(out)] == [7, 5]  # the other item is settled, by other words
 
 
 def test_events_are_exported_with_the_questions_and_their_version(tmp_path, capsys):

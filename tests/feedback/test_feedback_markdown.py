@@ -110,3 +110,46 @@ def test_the_definition_of_a_link_is_shown():
 def test_a_text_that_is_too_long_is_shown_as_it_is():
   assert formatted("**b**" + "x" * (MAX_LENGTH - 5)) is not None
   assert formatted("**b**" + "x" * (MAX_LENGTH - 4)) is None
+
+
+SUM = r"x &= y + 1 \\ &= 2"
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    rf"\begin{{align}}{SUM}\end{{align}}", f"Thus:\n\\begin{{align*}}\n{SUM}\n\\end{{align*}}\nso.",
+    rf"$$\begin{{aligned}}[t] {SUM} \end{{aligned}}$$", rf"\[ \begin{{alignedat}}{{2}} {SUM} \end{{alignedat}} \]",
+    rf"we see \begin{{align}}\label{{eq:1}} {SUM} \end{{align}} so", f"> \\begin{{align}}\n> {SUM}\n> \\end{{align}}",
+    f"- \\begin{{align}}\n  {SUM}\n  \\end{{align}}", rf"\begin{{gather}} x = y + 1 \\ = 2 \end{{gather}}",
+    rf"\begin{{eqnarray}} x &=& y + 1 \\ &=& 2 \end{{eqnarray}}",
+    rf"\begin{{equation}}\begin{{split}} {SUM} \end{{split}}\end{{equation}}",
+  ],
+  ids=["alone", "lines", "dollars", "alignedat", "in a line", "quote", "list", "gather", "eqnarray", "equation"],
+)  # fmt: skip
+def test_equations_in_lines_are_a_table_without_numbers(text):
+  (formula,) = [node for node in nodes(formatted(text)) if node[0] == "math"]
+  assert formula[1]["display"] == "block"
+  rows = [node for node in nodes([formula]) if node[0] == "mtr"]
+  assert ["".join(words([row]).split()) for row in rows] == ["x=y+1", "=2"]
+
+
+@pytest.mark.parametrize(
+  "text",
+  [r"\begin{align} x", r"\begin{itemize} \item x \end{itemize}", "- \\[ x\n- \\] y", r"\begin{align} x \end{gather}"],
+  ids=["open", "no formula", "over two entries", "other end"],
+)
+def test_what_is_no_displayed_formula(text):
+  assert not [node for node in nodes(formatted(text)) if node[0] == "math"]
+
+
+def test_an_environment_that_cannot_be_set_is_shown_as_it_is_written():
+  latex = r"\begin{tikzcd} A \arrow[r] & B \end{tikzcd}"
+  assert formatted(f"$${latex}$$") == [["span", {"class": "formula"}, [["code", {"class": "latex"}, [latex]]]]]
+
+
+@pytest.mark.parametrize("address", ["https://e.org/a%23b", "https://e.org/a%2fb", "https://e.org/?q=%26%3D#c%25"])
+def test_an_address_is_shown_as_it_was_written(address):
+  alone, named, image = formatted(f"<{address}>\n\n[x]({address})\n\n![x]({address})")
+  assert alone[2] == [["span", {"class": "link"}, [address]]]
+  assert words([named]) == f"x ({address})" and words([image]) == f"[image: x] ({address})"

@@ -12,9 +12,9 @@ from annotation_pages import chosen, close_dialog, focused, judgements, keys, ma
 
 from rlhf_jax.feedback.invitations import invite_lead
 from rlhf_jax.feedback.project import set_questions
-from rlhf_jax.feedback.questions import Questions, Rating
-from rlhf_jax.feedback.records import UNDONE, Response, make_item
-from rlhf_jax.feedback.store import opened
+from rlhf_jax.feedback.questions import Comparison, Flags, Questions, Rating
+from rlhf_jax.feedback.records import UNDONE, Judgement, Response, make_item
+from rlhf_jax.feedback.store import add_records, opened, read_store
 
 PAIR = ("left", "right")
 
@@ -121,7 +121,7 @@ def test_keys_of_a_single_character_can_be_switched_off(browser, serve):
     page.reload()
     page.wait_for_selector("#assignment .card")
     page.focus(".card >> nth=0")
-    keys(page, "3", "=", "s", "b", "n", "u", "?", "x")
+    keys(page, "3", "=", "s", "b", "t", "y", "u", "?", "x")
     assert page.locator("dialog[open]").count() == 0 and chosen(page, "#assignment") == chosen(page, ".scale") == []
     page.click("#skip-open")
     keys(page, "2")
@@ -143,9 +143,83 @@ def test_digits_and_arrows_in_a_row_that_the_lead_asks_for_stay_there(browser, s
     page.focus("[name=yes-no-0] >> nth=0")
     keys(page, "ArrowRight", "ArrowRight")
     assert chosen(page, ".asked") == ["4", "false"] and chosen(page, ".scale") == []
-    keys(page, "b", "n")  # the critique is not hidden among the marked parts
+    keys(page, "b", "t")  # the critique is not hidden among the marked parts
     assert focused(page)[0] == "critique" and not page.locator(".spans[open]").count()
     assert seen == []
+
+
+def test_yes_and_no_have_keys_of_their_own(browser, serve):
+  """Of the selected response, or of a single one; typed in a text they are letters; the switch turns them off."""
+  single = make_item("one", [Response("alone")])
+  path, _, link = serve([*make_items(1, *PAIR), single, make_item("last", [Response("only")])])
+  with opened(path) as store:
+    set_questions(store, Questions(ask=("comparison", "yes_no", "text"), required=("yes_no",)), 0.0)
+  with page_of(browser, link) as (page, seen):
+    keys(page, "y")
+    assert chosen(page, ".asked") == []  # neither response is selected
+    keys(page, "a", "y", "b", "n", "n")
+    assert chosen(page, ".asked") == ["true"]  # the same key took the second answer back
+    keys(page, "n", "t", "y", "n", "Escape", "Enter")
+    (judgement,) = judgements(path, 1)
+    assert [judgement.yes_no[index] for index in judgement.order] == [True, False]
+    assert judgement.critiques[judgement.order[1]] == "yn"
+    wait_for_count(page, "1 of 3")
+    keys(page, "n", "Enter")
+    assert judgements(path, 2)[1].yes_no == (False,)
+    wait_for_count(page, "2 of 3")
+    keys(page, "?")
+    assert "answer yes, no for the selected response" in page.locator("#keys").text_content()
+    page.click("#shortcuts")
+    close_dialog(page)
+    page.focus(".card")
+    keys(page, "y", "n")
+    assert chosen(page, ".asked") == [] and seen == []
+
+
+def test_a_key_of_the_browser_skips_nothing(browser, serve):
+  path, _, link = serve(make_items(1, *PAIR))
+  with page_of(browser, link) as (page, _):
+    keys(page, "s", "Control+2", "Alt+2", "Meta+2")
+    assert page.locator("#skip").is_visible() and judgements(path, 0) == []
+    keys(page, "2")
+    assert judgements(path, 1)[0].skipped == "needs knowledge I lack"
+
+
+# --- questions that change ---
+
+
+def test_what_is_not_asked_any_more_is_no_part_of_an_answer_that_was_begun(browser, serve):
+  """Else the server would refuse what the page no longer shows."""
+  path, _, link = serve(make_items(1, *PAIR))
+  with page_of(browser, link) as (page, _):
+    keys(page, "a", "7", "t", "x", "Escape", "b", "3", "x", "1", "Escape", "=")
+    asked = Questions(
+      ask=("comparison", "rating", "flags"), rating=Rating(points=5), flags=Flags(("odd",)),
+      comparison=Comparison(tie=False),
+    )  # fmt: skip
+    with opened(path) as store:
+      set_questions(store, asked, 0.0)
+    keys(page, "Enter")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "the questions have changed" in page.locator("#error").text_content()
+    page.reload()
+    page.wait_for_selector("#assignment .card")
+    assert chosen(page, "#assignment") == ["3"] and chosen(page, ".scale") == []  # what still fits is kept
+    keys(page, "a", "5", "ArrowRight", "Enter")
+    (judgement,) = judgements(path, 1)
+    assert [judgement.ratings[index] for index in judgement.order] == [5, 3]
+    assert judgement.flags is judgement.critiques is None and judgement.ranks[judgement.order[1]] == 0
+
+
+def test_a_strength_that_was_never_said_is_not_recorded_with_a_correction(browser, serve):
+  path, _, link = serve(make_items(2, *PAIR))
+  with opened(path) as store:
+    _, items, _ = read_store(path)
+    add_records(store, ([], [], [Judgement("j", items[0].id, "ann", (0, 1), ranks=(0, 1))]))
+  with page_of(browser, link) as (page, _):
+    keys(page, "u")
+    wait_for_count(page, "0 of 2")
+    assert chosen(page, ".scale") == []
 
 
 # --- input methods ---
@@ -170,7 +244,7 @@ def test_enter_that_confirms_a_word_of_an_input_method_skips_nothing(browser, se
     assert page.locator("#skip").is_visible() and judgements(path, 0) == []
     close_dialog(page)
     page.focus(".card >> nth=0")
-    keys(page, "ArrowLeft", "n")
+    keys(page, "ArrowLeft", "t")
     compose("に", "Control+Enter", "Escape")
     assert focused(page)[0] == "critique" and judgements(path, 0) == []
     session.send("Input.insertText", {"text": "日本"})
@@ -297,7 +371,7 @@ def test_nothing_changes_while_an_answer_is_on_its_way(browser, serve):
   with page_of(browser, link) as (page, _):
     waiting = []
     page.route("**/judgements", lambda route: waiting.append(route), times=1)
-    keys(page, "a", "5", "n")
+    keys(page, "a", "5", "t")
     page.keyboard.insert_text("so")
     keys(page, "Escape", "ArrowLeft", "Control+Enter")
     page.wait_for_selector("body.busy")

@@ -9,6 +9,7 @@ pytest.importorskip("httpx", reason="httpx, which the client of the tests needs,
 
 from starlette.testclient import TestClient
 
+from rlhf_jax.cli import main
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback.collect import collect
 from rlhf_jax.feedback.invitations import invite, invite_lead
@@ -19,6 +20,7 @@ from rlhf_jax.feedback.records import Response, make_item
 from rlhf_jax.feedback.server import make_app, origins_of
 from rlhf_jax.feedback.store import opened, read_store
 from rlhf_jax.feedback.store_settings import Settings
+from rlhf_jax.feedback.tokens import log_in
 
 ORIGIN = "http://127.0.0.1:8000"
 LEAD_POSTS = {
@@ -39,7 +41,8 @@ def token_of(link):
 @pytest.fixture
 def store(tmp_path):
   path = tmp_path / "a.db"
-  items = [make_item(f"item {n}", [Response("first", {"checkpoint": "sft"}), Response("second")]) for n in range(3)]
+  responses = [Response("first", {"checkpoint": "sft", "step": 9}), Response("second")]
+  items = [make_item(f"item {n}", responses) for n in range(3)]
   collect(path, items, settings=Settings(gold_every=0, judgements_per_item=2, agreeing=2, at_most=2))
   return path
 
@@ -180,7 +183,7 @@ def test_items_are_found_by_text_state_annotator_and_flag(connect):
   everything = browse(lead)
   assert [item["prompt"] for item in everything] == ["item 0", "item 1", "item 2"]
   assert [item["state"] for item in everything] == ["disputed", "open", "open"]
-  assert everything[0]["responses"][0] == {"text": "first", "source": {"checkpoint": "sft"}}
+  assert everything[0]["responses"] == [{"text": "first", "models": ["sft@9"]}, {"text": "second", "models": []}]
   first, second = everything[0]["judgements"]
   assert (first["annotator"], first["ranks"], second["ranks"]) == ("ann", [0, 1], [1, 0]) and first["current"]
   for fields, prompts in (
@@ -207,6 +210,44 @@ def test_an_expert_settles_what_is_disputed_and_sees_what_others_said_but_not_wh
   assert settled["judgements"][-1]["final"] is True and settled["judgements"][-1]["annotator"] == "eve"
   assert overview(lead)["items"]["settled"] == 1
   assert eve.post("/next", json={}).json()["assignment"]["others"] is None
+
+
+def test_an_experts_own_judgement_is_not_among_those_of_others(connect):
+  ann, bob, eve = connect("ann"), connect("bob"), connect("eve", expert=True)
+  judge(ann, "first")
+  judge(bob, "second")
+  judge(eve, "second")
+  (mine,) = eve.post("/mine", json={"search": "", "skip": 0}).json()["found"]
+  assignment = eve.post("/correct", json={"judgement": mine["id"]}).json()["assignment"]
+  place = assignment["responses"].index("first")
+  assert sorted(other["ranks"][place] for other in assignment["others"]) == [0, 1]
+
+
+def test_an_item_is_not_settled_by_an_expert_who_does_not_count(connect):
+  lead, ann, bob, eve = connect("lead"), connect("ann"), connect("bob"), connect("eve", expert=True)
+  judge(ann, "first")
+  judge(bob, "second")
+  judge(eve, "second")
+  assert [item["prompt"] for item in browse(lead, state="settled")] == ["item 0"]
+  lead.post("/lead/revoke", json={"annotator": "eve", "discounted": True})
+  assert browse(lead, state="settled") == []
+  assert [item["prompt"] for item in browse(lead, state="disputed")] == ["item 0"]
+
+
+def test_a_restart_keeps_the_links_of_those_who_are_not_revoked(store, monkeypatch, capsys):
+  """The command line names whom it restores; a second time nobody is to be restored."""
+  monkeypatch.setattr("rlhf_jax.feedback.server.serve", lambda *arguments: None)
+  ((_, link),) = invite(store, ["ann"], ORIGIN)
+
+  def told(*flags):
+    assert main(["annotate", str(store), *flags]) == 0
+    return capsys.readouterr().out
+
+  assert "#token=" not in told("--restore", "ann")
+  with opened(store) as inside:
+    assert log_in(inside, token_of(link), 0.0)
+  told("--revoke", "ann")
+  assert "#token=" in told("--restore", "ann") and "#token=" not in told("--restore", "ann")
 
 
 def test_settings_change_for_a_page_that_is_open(connect):

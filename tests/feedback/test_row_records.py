@@ -8,6 +8,8 @@ import pytest
 from judged import RECORDS
 
 from rlhf_jax import data
+from rlhf_jax.agreement.tables import judgement_table, pairs_of
+from rlhf_jax.agreement.winners import winners
 from rlhf_jax.data import DataError
 from rlhf_jax.feedback import learner_rows
 from rlhf_jax.feedback.exchange import convert, read_records, write_records
@@ -50,6 +52,70 @@ def test_every_shape_that_is_written_is_read_without_a_loss(shape, source, tmp_p
   said = by_text(read_records(tmp_path / "rows.jsonl"))
   assert by_text(read_records(write(tmp_path / "shuffled.jsonl", shuffled))) == said
   assert by_text(read_records(tmp_path / "rows.jsonl", tmp_path / "shuffled.jsonl")) == said  # a copy adds nothing
+
+
+MODELS = (
+  {"checkpoint": "runs/q/sft", "stage": "sft", "step": 330},
+  {"checkpoint": "runs/q/ppo", "step": 32, "also": [{"checkpoint": "runs/q/dpo", "step": 9}]},
+  {"file": "people.jsonl"},
+)
+
+
+@pytest.mark.parametrize("shape", ["rankings", "pairs"])
+def test_boards_can_be_made_of_converted_files(shape, tmp_path):
+  """Who gave a response, the cluster of its prompt and who settled an item go through the rows; the order of display
+  does not."""
+  items = [
+    Item(f"i{n}", f"q{n}", tuple(map(Response, ("a", "b b", "c c c"), MODELS)), cluster=("sums", "facts")[n % 2])
+    for n in range(6)
+  ]
+  said = [Judgement(f"j{n}", item.id, "ann", (0, 1, 2), ranks=(n % 3, 1, n % 2)) for n, item in enumerate(items)]
+  final = Judgement("f", "i0", "eve", (0, 1, 2), ranks=(2, 1, 0), final=True)
+  records = ([Annotator("ann"), Annotator("eve", expert=True)], items, [*said, final])
+  write_records(tmp_path / "a.db", records)
+  convert(tmp_path / "a.db", tmp_path / "rows.jsonl", shape)
+  rows = [row for _, row in data.read_rows(tmp_path / "rows.jsonl")]
+  assert rows[0]["sources"] == list(MODELS[: len(rows[0]["responses"])]) and rows[0]["cluster"] == "facts"
+  read = read_records(tmp_path / "rows.jsonl")
+  assert {item.id: item for item in read[1]} == {item.id: item for item in items}
+  boards = []
+  for given in (records, read):
+    table = judgement_table(*given, answered=True)
+    boards.append(winners(table, pairs_of(table)))
+  told = [
+    {(name, one.model, one.wins, one.ties, one.losses, round(one.controlled.value, 6))
+     for name, board in {"": found.overall, **found.clusters}.items() for one in board.standings}
+    for found in boards
+  ]  # fmt: skip
+  assert told[0] == told[1] and {name for name, *_ in told[0]} == {"", "sums", "facts"}
+  assert {row[1] for row in told[1]} == {"runs/q/sft@330", "runs/q/ppo@32", "runs/q/dpo@9", "people.jsonl"}
+  assert [(j.id, j.final) for j in read[2] if j.item == "i0"] == [("f", True)]
+
+
+def test_single_responses_name_their_model_in_whichever_file_they_stand(tmp_path):
+  item = Item("i", "p", (Response("a", MODELS[0]), Response("b")), cluster="sums")
+  said = Judgement("j", "i", "ann", (0, 1), ratings=(7, 1), yes_no=(None, True), flags=((), ("odd",)))
+  write_records(tmp_path / "a.jsonl", ([Annotator("ann")], [item], [said]))
+  paths = [tmp_path / f"{shape}.jsonl" for shape in ("yes_no", "critiques", "ratings")]
+  for path in paths:
+    convert(tmp_path / "a.jsonl", path, path.stem)
+  assert {row.get("cluster") for path in paths for _, row in data.read_rows(path)} == {"sums"}
+  (read,) = read_records(*paths)[1]
+  assert {response.text: response.source for response in read.responses} == {"a": MODELS[0], "b": {}}
+  assert read.cluster == "sums"
+
+
+def test_columns_of_other_data_sets_are_no_sources(tmp_path):
+  """"source" and "cluster" are names that published rows use for other things."""
+  rows = [
+    {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1], "sources": ["web", "web"], "cluster": 7},
+    {"prompt": "p", "response": "a", "rating": 7, "source": "web", "final": "yes"},
+    {"prompt": "q", "responses": ["a", "b"], "ranks": [0, 1], "sources": [{"model": "x"}, None]},
+  ]
+  _, items, said = read_records(write(tmp_path / "a.jsonl", rows))
+  file = {"file": "a.jsonl"}
+  assert [[r.source for r in item.responses] for item in items] == [[file, file], [file], [{"model": "x"}, file]]
+  assert not any(item.cluster for item in items) and not any(judgement.final for judgement in said)
 
 
 def test_a_judgement_is_put_together_from_all_files(source, tmp_path):

@@ -146,6 +146,13 @@ CASES = {
     lambda mask, **kw: O.shaped_rewards(**kw, mask=ALL if mask is None else mask, coef=0.1),
     dict(scores=normal(B), kl=normal(B, T)),
   ),
+  "davidson_loss": Case(
+    functools.partial(O.davidson_loss, tie=0.7),
+    dict(chosen=normal(B, T), rejected=normal(B, T), margin=normal(B, T), tied=KTO["desirable"]),
+  ),
+  "pairwise_ranking_loss_with_ties": Case(
+    ranked(functools.partial(O.pairwise_ranking_loss, tie=0.7)), dict(rewards=normal(B, T))
+  ),
 }
 ARGUMENTS = {name: {k: v for k, v in case.arguments.items() if v is not None} for name, case in CASES.items()}
 WEIGHTS = normal(B, T)

@@ -10,6 +10,7 @@ import pytest
 from rlhf_jax.objectives import (
   bradley_terry_loss,
   correctness_loss,
+  davidson_loss,
   pairwise_ranking_loss,
   plackett_luce_loss,
   rating_loss,
@@ -19,6 +20,7 @@ from rlhf_jax.objectives import (
 LOG2 = 0.6931471805599453
 pairwise, plackett_luce = jax.jit(pairwise_ranking_loss), jax.jit(plackett_luce_loss)
 bradley_terry = jax.jit(bradley_terry_loss)
+davidson = jax.jit(davidson_loss)
 
 
 def softplus(x):
@@ -79,6 +81,76 @@ def test_bradley_terry_optimum_equals_choix():
   wins = np.array([[0, 3, 5, 2], [4, 0, 1, 6], [2, 7, 0, 1], [1, 1, 3, 0]])
   comparisons = [(i, j) for i in range(4) for j in range(4) for _ in range(wins[i, j])]
   np.testing.assert_allclose(most_likely(wins), choix.opt_pairwise(4, comparisons), atol=1e-4)
+
+
+def probabilities(gap, tie):
+  """(first wins, tie, second wins) of two rewards this far apart, each f[...]."""
+  zero, no, yes = np.zeros_like(gap), np.zeros(np.shape(gap), bool), np.ones(np.shape(gap), bool)
+  outcomes = ((gap, zero, no), (gap, zero, yes), (zero, gap, no))
+  return [np.exp(-np.asarray(davidson(*pair, tie=tie), np.float64)) for pair in outcomes]
+
+
+def test_davidson_by_hand():
+  """At a gap of 2 log 2 the three weights are 2, tie and 1 / 2; they sum to one whatever gap and tie are."""
+  win, tie, loss = probabilities(np.full(3, 2 * np.log(2.0), np.float32), np.array([0.0, 1.5, 7.5], np.float32))
+  np.testing.assert_allclose(win, [0.8, 0.5, 0.2], rtol=1e-6)
+  np.testing.assert_allclose(tie, [0.0, 0.375, 0.75], rtol=1e-6)
+  np.testing.assert_allclose(loss, [0.2, 0.125, 0.05], rtol=1e-6)
+  gaps, ties = (x.astype(np.float32) for x in np.meshgrid(np.linspace(-60, 60, 25), [0.0, 1e-3, 1.0, 1e3]))
+  win, tie, loss = probabilities(gaps, ties)
+  np.testing.assert_allclose(win + tie + loss, 1, rtol=1e-5)
+  np.testing.assert_allclose(np.log(win / loss)[np.abs(gaps) < 40], gaps[np.abs(gaps) < 40], rtol=1e-4, atol=1e-4)
+
+
+def test_davidson_without_ties_is_bradley_terry_and_a_tie_impossible():
+  chosen, rejected = np.array([1.0, -3.0, 50.0], np.float32), np.array([0.5, 4.0, -50.0], np.float32)
+  margin = np.array([0.5, 0.0, 2.0], np.float32)
+  found = davidson(chosen, rejected, False, tie=0.0, margin=margin)
+  np.testing.assert_array_equal(found, bradley_terry(chosen, rejected, margin=margin))
+  np.testing.assert_array_equal(davidson(chosen, rejected, True, tie=0.0), np.inf)
+  tied = davidson(chosen, rejected, True, tie=2.0, margin=margin)  # no margin between equals
+  np.testing.assert_array_equal(tied, davidson(chosen, rejected, True, tie=2.0))
+  np.testing.assert_allclose(tied, davidson(rejected, chosen, True, tie=2.0), rtol=1e-6)
+
+
+def test_gradients_of_davidson_by_hand():
+  """dL / dd is (P(win) - P(loss)) / 2 for a tie and 1 / 2 less for a win; dL / dtie is P(tie) / tie, less 1 / tie."""
+  slopes = jax.jit(jax.grad(lambda d, nu, tied: davidson_loss(d, 0.0, tied, tie=nu), (0, 1)))
+  for gap, nu in ((2 * np.log(2.0), 1.5), (-1.0, 0.3), (0.0, 2.0)):
+    weights = np.exp([gap / 2, -gap / 2])
+    win, loss = weights / (weights.sum() + nu)
+    half, share = (win - loss) / 2, 1 / (weights.sum() + nu)
+    np.testing.assert_allclose(slopes(gap, nu, True), [half, share - 1 / nu], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(slopes(gap, nu, False), [half - 0.5, share], rtol=1e-5, atol=1e-6)
+  assert np.isfinite(slopes(1e4, 1.0, True)).all() and np.isfinite(slopes(0.5, 0.0, False)).all()
+
+
+def test_the_optimum_of_davidson_is_the_shares_of_two_responses():
+  """9 wins, 12 ties and 4 losses: d = log(9 / 4) and tie = 12 / sqrt(9 * 4), as for boards."""
+
+  def total(x):
+    outcomes = ((x[0], 0.0, False, 9), (x[0], 0.0, True, 12), (0.0, x[0], False, 4))
+    return sum(num * davidson_loss(a, b, tied, tie=x[1]) for a, b, tied, num in outcomes)
+
+  def step(_, x):
+    return x - jnp.linalg.solve(jax.hessian(total)(x), jax.grad(total)(x))
+
+  found = jax.jit(lambda x: jax.lax.fori_loop(0, 20, step, x))(jnp.array([0.5, 1.5]))
+  np.testing.assert_allclose(found, [np.log(9 / 4), 2.0], rtol=1e-5)
+
+
+def test_tied_pairs_of_a_ranking_count_where_a_parameter_says_so():
+  """By hand: three responses, of which two tie, one absent; the mean over the pairs that are compared."""
+  rewards, ranks = np.array([0.5, -0.3, 1.0, 9.0], np.float32), np.array([0, 1, 1, -1])
+  decided = [davidson(0.5, x, False, tie=2.0, margin=0.5) for x in (-0.3, 1.0)]
+  tied = davidson(-0.3, 1.0, True, tie=2.0)
+  assert pairwise(rewards, ranks, margin=0.5, tie=2.0) == pytest.approx(float(np.mean([*decided, tied])), rel=1e-6)
+  alone = pairwise(rewards, np.array([-1, 0, 0, -1]), tie=2.0)
+  assert alone == pytest.approx(float(tied), rel=1e-6) and pairwise(rewards, np.array([-1, 0, 0, -1])) == 0
+  both = pairwise(np.stack([rewards] * 2), np.stack([ranks] * 2), tie=np.array([0.0, 2.0]))
+  assert both.tolist() == [pairwise(rewards, ranks), pairwise(rewards, ranks, tie=2.0)]
+  gradient = jax.grad(pairwise_ranking_loss)(np.array([0.0, 3.0], np.float32), np.array([0, 0]), tie=1.0)
+  assert gradient[1] > 0.3 and gradient[0] == pytest.approx(-gradient[1])  # equal responses are drawn together
 
 
 def test_rankings_by_hand():

@@ -33,6 +33,7 @@ SHAPES = {
   "discounted_returns": (dict.fromkeys(("rewards", "mask", "discount"), PAIR), {}),
   "collision_entropy": (dict(logits=CUBE, mask=PAIR), {}),
   "correctness_loss": (dict.fromkeys(("rewards", "correct", "mask"), PAIR), {}),
+  "davidson_loss": (dict.fromkeys(("chosen", "rejected", "tied", "tie", "margin", "mask"), PAIR), {}),
   "discopop_loss": (FOUR | dict.fromkeys(("beta", "temperature"), PAIR), {}),
   "dpo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
   "exo_loss": (FOUR | dict.fromkeys(("beta", "label_smoothing"), PAIR), {}),
@@ -51,7 +52,7 @@ SHAPES = {
   "logprobs_and_entropy": (dict(logits=CUBE, tokens=PAIR, mask=PAIR), {}),
   "nca_loss": (FOUR | dict(beta=PAIR), {}),
   "orpo_loss": (TWO | dict(beta=PAIR), {}),
-  "pairwise_ranking_loss": (dict(rewards=PAIR, ranks=PAIR, margin=ROW), {}),
+  "pairwise_ranking_loss": (dict(rewards=PAIR, ranks=PAIR, margin=ROW, tie=ROW), {}),
   "plackett_luce_loss": (dict(rewards=PAIR, ranks=PAIR), {}),
   "cispo_objective": (PPO, dict(clip=0.2)),
   "clip_cov_objective": (PPO, dict(clip=0.2)),
@@ -100,6 +101,7 @@ ALONE = {
   "length_adaptive_lambda",
   "ordered_pairs",
   "sequence_weights",
+  "tied_pairs",
   "token_weights",
   "truncated_logits",  # whose support counts bits: tests/objectives/test_truncation.py
 }
@@ -123,7 +125,7 @@ def made(shape, dtype=np.float32):
 
 
 def arguments(shapes):
-  integers = ("tokens", "ranks", "mask", "desirable", "correct")
+  integers = ("tokens", "ranks", "mask", "desirable", "correct", "tied")
   return {name: made(shape, np.int32 if name in integers else np.float32) for name, shape in shapes.items()}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records, write_records
-from rlhf_jax.feedback.records import Annotator, Item, Judgement, Response
+from rlhf_jax.feedback.records import SETTLED, Annotator, Item, Judgement, Response
 from rlhf_jax.train.judgements import calibrated_ratings, load_judgements, read_weights, row_weights
 
 PEOPLE = [Annotator(name) for name in ("ann", "bob", "eve")]
@@ -94,6 +94,22 @@ def test_answers_of_yes_and_no_are_rows_and_weigh_where_there_are_any(tmp_path, 
   both = load(tmp_path / "a.jsonl", tokenizer, kinds=("ranks", "yes_no")).rows
   assert row_weights(both)["ranks"].tolist() == [0, 1, 1] and row_weights(both)["yes_no"].tolist() == [1, 1, 0]
   assert "yes_no" not in load(tmp_path / "a.jsonl", tokenizer, kinds=("ranks",)).rows
+
+
+def test_a_final_judgement_is_the_row_of_its_item(tmp_path, tokenizer, capsys):
+  """In the place of all others of the item, and of what they rated; the rest of the file is as it was."""
+  expert = Annotator("zoe", expert=True)
+  said = [
+    say("1", "pair", "ann", ranks=(0, 1), ratings=(7, 1)),
+    say("2", "pair", "bob", ranks=(0, 1)),
+    say("3", "pair", "zoe", ranks=(1, 0), final=True),
+    say("4", "four", "zoe", ranks=(0, 1, 2, 3)),
+  ]
+  write_records(tmp_path / "a.jsonl", ([*PEOPLE, expert], [PAIR, FOUR], said))
+  rows = load(tmp_path / "a.jsonl", tokenizer, weights={"zoe": 2.0}).rows
+  assert rows["ranks"].tolist() == [[1, 0, -1, -1], [0, 1, 2, 3]] and rows["weight"].tolist() == [2.0, 2.0]
+  assert np.isnan(rows["ratings"]).all()
+  assert f"skipped 2 of 4 rows: {SETTLED}" in capsys.readouterr().out
 
 
 def test_each_annotator_has_a_scale():

@@ -1,6 +1,6 @@
 // The annotation page: one assignment at a time, usable by keyboard alone. The browser keeps an answer until the server
 // has stored it.
-import { blank, fromDraft, missing, said, summary } from "./answer.js";
+import { blank, fitted, fromDraft, missing, said, summary } from "./answer.js";
 import { makeCard } from "./cards.js";
 import { listenToKeys } from "./keys.js";
 import { offerMine } from "./mine.js";
@@ -56,7 +56,8 @@ function showItem() {
   const { id, prompt, responses, formatted, draft, correction, others } = assignment;
   const size = responses.length;
   const before = recall(`draft:${id}`);
-  state = before ? { ...blank(size), ...before } : draft ? fromDraft(draft, size) : blank(size);
+  state = before ? { ...blank(size), ...before } : draft ? fromDraft(draft, size, asked) : blank(size);
+  state = fitted(state, size, asked);
   if (kept !== null && kept.item === itemOf(assignment)) {
     state = kept.state;
     remember(`draft:${id}`, state);
@@ -260,6 +261,12 @@ function choose(place, field, digit) {
   if (field === "ranks" && ask.includes("ranking") && cards.length > 2 && digit <= cards.length) change(place, field, digit - 1);
 }
 
+// Of several responses the one is meant that is selected; a single one needs no selection.
+function answerYesNo(value) {
+  const place = cards.length === 1 ? 0 : state.selected;
+  if (asked.ask.includes("yes_no") && place !== null) change(place, "yesNo", value);
+}
+
 function toggleGuidelines(open = $("guidelines")?.hidden) {
   if ($("guidelines") === null) return; // there are none
   $("guidelines").hidden = !open;
@@ -272,7 +279,7 @@ const always = { u: undo, o: () => toggleGuidelines(), "?": () => $("keys").show
 const ofAssignment = {
   j: () => select(state.selected === null ? 0 : state.selected + 1),
   k: () => select(state.selected === null ? 0 : state.selected - 1),
-  n: () => cards[state.selected ?? 0].open(".critique"),
+  t: () => cards[state.selected ?? 0].open(".critique"),
   w: () => cards[state.selected ?? 0].open(".rewrite"),
   x: () => cards[state.selected ?? 0].element.querySelector(".chip input")?.focus(),
   s: () => $("skip").showModal(),
@@ -281,6 +288,8 @@ const ofAssignment = {
   m: toggleFolds,
   "=": tie,
   0: tie,
+  y: () => answerYesNo(true),
+  n: () => answerYesNo(false),
 };
 listenToKeys({
   get commands() {

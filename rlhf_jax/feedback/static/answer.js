@@ -14,19 +14,54 @@ export function blank(size) {
   return { ...values, ...lists, yesNo: fill(null), aspects: {}, preference: null, allBad: false, selected: null };
 }
 
-// The state that gives a withdrawn judgement again.
-export function fromDraft(draft, size) {
+// The state that gives an earlier judgement again.
+export function fromDraft(draft, size, asked) {
   const state = blank(size);
   for (const field of ["ratings", "ranks", "flags", "critiques", "rewrites", "spans"]) {
     if (draft[field]) state[field] = draft[field].map((value) => (value === -1 ? null : value));
   }
   if (size === 2 && draft.ranks) {
-    state.preference = Math.sign(draft.ranks[0] - draft.ranks[1]) * (draft.strength || 1);
+    const order = Math.sign(draft.ranks[0] - draft.ranks[1]);
+    const stated = order === 0 || draft.strength || asked.comparison.strengths === 1;
+    state.preference = stated ? order * (draft.strength || 1) : null; // a strength that was never said is asked for
   }
   if (draft.yes_no) state.yesNo = draft.yes_no;
   if (draft.aspects) state.aspects = draft.aspects;
   state.allBad = draft.all_bad;
   return state;
+}
+
+// The state without what is not asked any more: the questions may have changed since an answer was begun or given, and the
+// page shows nothing by which the rest could be taken back.
+export function fitted(state, size, asked) {
+  const none = blank(size);
+  const { rating, text } = asked;
+  const given = (kind, field, wanted = true) => (asked.ask.includes(kind) && wanted ? state[field] : none[field]);
+  const inScale = (ratings) => ratings.map((value) => (value > rating.points ? null : value));
+  const aspects = rating.aspects.filter((name) => given("rating", "aspects")[name]);
+  const compared = size === 2 && asked.ask.includes("comparison");
+  const preference = compared ? preferred(state, asked.comparison) : null;
+  return {
+    ...state,
+    preference,
+    allBad: state.allBad && preference === 0,
+    ranks: given("ranking", "ranks", size > 2),
+    ratings: inScale(given("rating", "ratings", rating.overall)),
+    aspects: Object.fromEntries(aspects.map((name) => [name, inScale(state.aspects[name])])),
+    yesNo: given("yes_no", "yesNo"),
+    flags: given("flags", "flags").map((flags) => flags.filter((flag) => asked.flags.labels.includes(flag))),
+    critiques: given("text", "critiques", text.fields.includes("critique")),
+    rewrites: given("text", "rewrites", text.fields.includes("rewrite")),
+    spans: given("spans", "spans").map((marks) => marks.filter(([, , label]) => asked.spans.labels.includes(label))),
+  };
+}
+
+// The preference where it can be chosen, else null. Where no strength is asked, the response that was better is.
+function preferred({ preference, allBad }, { strengths, tie, both_bad: bothBad }) {
+  if (preference === null) return null;
+  if (preference === 0) return (allBad ? bothBad : tie) ? 0 : null;
+  if (strengths === 1) return Math.sign(preference);
+  return Math.abs(preference) <= strengths ? preference : null;
 }
 
 // The ranks 0, 1, ... of all responses, without gaps; null while a response is not ranked.

@@ -50,7 +50,8 @@ function actionOf(event, page, shortcuts) {
 function actionInDialog(event, typing, page, shortcuts) {
   if (!$("skip").open) return null;
   if (event.key === "Enter" && typing && event.target.id === "reason") return () => page.skip($("reason").value);
-  const reason = typing || !shortcuts ? null : $("skip").querySelectorAll("[data-reason]")[event.key - 1];
+  const modified = event.ctrlKey || event.metaKey || event.altKey; // such a key is the browser's
+  const reason = typing || modified || !shortcuts ? null : $("skip").querySelectorAll("[data-reason]")[event.key - 1];
   return reason ? () => reason.click() : null;
 }
 

@@ -20,13 +20,16 @@ function fail(problem) {
   $("error").hidden = false;
 }
 
+// Whether the server did it; else it is told why not.
 async function ask(name, body, show) {
   try {
     const answer = await post(`/lead/${name}`, body);
     $("error").hidden = true;
     await show(answer);
+    return true;
   } catch (problem) {
     fail(problem);
+    return false;
   }
 }
 
@@ -136,10 +139,10 @@ function itemBlock({ prompt, responses, gold_ranks: gold, state, judgements }) {
   const [title, answers, opinions] = [make("h3", text), make("ol"), make("ul")];
   title.dir = "auto";
   answers.type = "A";
-  answers.append(...responses.map(({ text: answer, source }, i) => {
+  answers.append(...responses.map(({ text: answer, models }, i) => {
     const entry = make("li", answer || "(empty)");
     entry.dir = "auto";
-    const from = source.checkpoint ?? source.file ?? "unknown";
+    const from = models.join(" and ") || "unknown";
     entry.append(make("small", ` (${from}${gold ? `, gold rank ${gold[i] + 1}` : ""})`, "muted"));
     return entry;
   }));
@@ -164,7 +167,7 @@ function startPage() {
   });
   $("invite").addEventListener("submit", (event) => {
     event.preventDefault();
-    invite($("invite-name").value.trim(), $("invite-expert").checked, false).then(() => event.target.reset());
+    invite($("invite-name").value.trim(), $("invite-expert").checked, false).then((done) => done && event.target.reset());
   });
   $("settings").addEventListener("submit", (event) => {
     event.preventDefault();
