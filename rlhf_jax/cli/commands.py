@@ -192,7 +192,7 @@ def _complete(arguments: list[str]) -> None:
   for model, params in zip(opened, loaded, strict=True):
     found = tool.complete(model, params, text, sampling, settings.num, settings.seed)
     print(f"\n{tool.completed_text(model.name, found)}", flush=True)
-  print("\nPerplexities are per token at temperature 1: of the text behind <bos>, and of what was drawn, ends included.")
+  print("\nPerplexities are per token at temperature 1: of the text behind <bos>, and of what was drawn with its end.")
 
 
 def _text(given: str | None, file: Path | None) -> str:

@@ -239,6 +239,7 @@ _COMPARED: dict[tuple[str, ...], Parser] = {
   ("conversations", "chosen", "rejected"): row_comparisons.conversation_pair,
   ("chosen", "rejected"): row_comparisons.dialogue_pair,
   ("info", "summaries", "choice"): row_comparisons.summaries,
+  ("input", "output_1", "output_2", "label"): row_comparisons.outputs,
 }
 COMPARISONS = RowFormats(_COMPARED, comparison_problem)
 UNPAIRED = RowFormats(
@@ -266,6 +267,7 @@ PROMPTS = RowFormats(
     ("question",): _one(_asked),
     ("chosen",): _prompt_of(_whole("chosen")),
     ("info", "summaries", "choice"): _prompt_of(row_comparisons.summaries),
+    ("input", "output_1", "output_2", "label"): _prompt_of(row_comparisons.outputs),
   },
   prompt_problem,
   lambda demonstration: demonstration.prompt,

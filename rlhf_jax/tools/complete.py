@@ -1,8 +1,8 @@
 """Completions: a text as any language model goes on with it, without its chat form, and the perplexity of each.
 
-The model reads <bos> and the tokens of the text. The perplexity of a completion is exp of the mean loss of its tokens, an
-end included that was drawn, under the whole softmax at temperature 1, whatever the tokens were drawn with. That of the
-prompt is over its tokens behind <bos>.
+The model reads <bos> and the tokens of the text. The perplexity of a completion is exp of the mean loss of its tokens
+(with the end of the text where that was drawn) under the whole softmax at temperature 1, whatever the tokens were drawn
+with. That of the prompt is over its tokens behind <bos>.
 """
 
 from __future__ import annotations
