@@ -49,17 +49,23 @@ def perplexity(opened, params, ids, start):
   return np.exp(-np.mean([logp[place, ids[place]] for place in range(start, len(ids))]))
 
 
-def test_perplexities_are_of_the_text_and_of_what_was_drawn_at_temperature_1(completed):
+def test_perplexities_are_of_the_text_and_of_what_was_drawn_at_temperature_1(completed, monkeypatch):
   opened, params, found = completed
+  measured, made = [], tool.make_likelihood
+
+  def spied(*settings):
+    likelihood = made(*settings)
+    return lambda params, pairs: (measured.extend(pairs), likelihood(params, pairs))[1]
+
+  monkeypatch.setattr(tool, "make_likelihood", spied)
+  assert tool.complete(opened, params, TEXT, SAMPLING, 3, seed=5) == found
   ids = [opened.tokenizer.bos_id, *opened.tokenizer.encode(TEXT)]
   assert found.prompt_tokens == len(ids) - 1
   assert found.prompt_perplexity == pytest.approx(perplexity(opened, params, ids, 1), rel=1e-4)
-  for one in found.completions:
-    drawn = opened.tokenizer.encode(one.text)
-    if not one.finished and len(drawn) == one.num_tokens:  # else its text does not tell its tokens
-      break
-  assert one.perplexity == pytest.approx(perplexity(opened, params, [*ids, *drawn], len(ids)), rel=1e-4)
-  assert len({other.text for other in found.completions}) > 1
+  for one, (context, drawn) in zip(found.completions, measured[:3], strict=True):
+    assert context == ids and len(drawn) == one.num_tokens and opened.tokenizer.decode(drawn) == one.text
+    assert one.perplexity == pytest.approx(perplexity(opened, params, ids + drawn, len(ids)), rel=1e-4)
+  assert len({one.text for one in found.completions}) > 1
 
 
 def test_the_first_completions_are_those_of_fewer_draws(completed):
