@@ -40,6 +40,8 @@ def write_config(directory: Path, chain: Path) -> Path:
   checked = dict(batch_size=2, samples_per_prompt=8, sampling=SAMPLING, missing_eos_score=None)
   texts = dict(algorithm="rlhf_jax.stages.perplexity", models=(f"{chain}/sft",), length=32, stride=16, batch_size=8)
   texts["texts"] = {"corpus": f"{chain}/world/corpus.txt"}
+  scored = dict(algorithm="rlhf_jax.stages.comparison_accuracy", models=(f"{chain}/reward_model",), batch_size=16)
+  scored |= dict(comparisons={"labels": f"{chain}/preferences/comparisons.jsonl"}, train="", eval_fraction=0.3)
   parts = [
     (quickstart, {"adapted": dict(SIZES["sft"], lora=LORA), "one_trunk": dict(SIZES["ppo"], shared_trunk=True)}),
     (recipe("reinforce", "value"), {"reinforce_value": learning}),
@@ -93,7 +95,7 @@ def write_config(directory: Path, chain: Path) -> Path:
         "verifiable_accuracy": asked,
       },
     ),
-    ({**quickstart, "perplexity": texts}, {"perplexity": {}}),
+    ({**quickstart, "perplexity": texts, "scored": scored}, {"perplexity": {}, "scored": {}}),
   ]
   mapping: dict = {}
   for config, changes in parts:

@@ -8,6 +8,7 @@ rlhf-jax run --config RECIPE --workdir DIR [--config.ppo.clip=0.1 ...]
 rlhf-jax sweep FILE --workdir DIR     runs the cells that sweep(add) of FILE adds, and writes a table
 rlhf-jax compare RUN RUN ...          writes tables of runs: what differs in their configs, and what they measured
 rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
+rlhf-jax complete MODEL ["a text"] -n 10    ways in which a model of a run, or a published one, goes on with a text
 rlhf-jax report RUN                   writes RUN/report.html anew
 rlhf-jax doctor RUN                   causes of trouble that the metrics show, and what to change (exit status 1: found)
 rlhf-jax compile --config RECIPE --topology v5e:16x16       whether a config fits a pod that is not there, and how fast

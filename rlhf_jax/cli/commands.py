@@ -164,6 +164,51 @@ def _sample(arguments: list[str]) -> None:
       print(error, flush=True)
 
 
+def _complete(arguments: list[str]) -> None:
+  settings = parsers.complete().parse_args(arguments)
+  if settings.num > 1 and settings.temperature == 0:
+    raise ConfigError("at --temperature 0 all completions are the same: leave -n at 1")
+  if (settings.examples is None) != (settings.shots is None):
+    raise ConfigError("--examples FILE and --shots K go together")
+  text = _text(settings.text, settings.file)
+  from rlhf_jax.tools import complete as tool
+  from rlhf_jax.tools.any_model import open_models
+  from rlhf_jax.train import Sampling
+
+  stop: tuple[str, ...] = ()
+  if settings.examples is not None:
+    text, stop = tool.few_shot_text(settings.examples, settings.shots, text), (tool.EXAMPLE_END,)
+  opened = open_models(settings.model, [stage for stage in settings.stage.split(",") if stage])
+  for model in opened:
+    tool.check_fit(model, text, settings.max_new_tokens)
+  if tool.ends_inside_a_token(opened[0].tokenizer, text):
+    _tell("warning: the text ends in white space, which the tokenizer joins to the word behind it: better leave it out")
+  sampling = Sampling(
+    max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, top_k=settings.top_k,
+    top_p=settings.top_p, stop=stop,
+  )  # fmt: skip
+  loaded = [model.load() for model in opened]
+  print(tool.indented(text))
+  for model, params in zip(opened, loaded, strict=True):
+    found = tool.complete(model, params, text, sampling, settings.num, settings.seed)
+    print(f"\n{tool.completed_text(model.name, found)}", flush=True)
+  print("\nPerplexities are per token at temperature 1: of the text behind <bos>, and of what was drawn with its end.")
+
+
+def _text(given: str | None, file: Path | None) -> str:
+  if given is not None and file is not None:
+    raise ConfigError("give the text or --file, not both")
+  if file is not None:
+    from rlhf_jax.data import read_text
+
+    given = read_text(file).removesuffix("\n")
+  elif given is None:
+    given = sys.stdin.read().removesuffix("\n")
+  if not given.strip():
+    raise ConfigError("the text is empty: there is nothing to go on with")
+  return given
+
+
 def _ask() -> str:
   try:
     return input("> ").strip()
@@ -283,7 +328,7 @@ def _completion(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-  "configs": _configs, "run": _run, "sweep": _sweep, "compare": _compare, "sample": _sample,
+  "configs": _configs, "run": _run, "sweep": _sweep, "compare": _compare, "sample": _sample, "complete": _complete,
   "report": _report, "doctor": _doctor, "compile": _compile, "collect": feedback_commands.collect,
   "annotate": feedback_commands.annotate, "convert": feedback_commands.convert,
   "agreement": _agreement, "export": _export, "tokenizer": _tokenizer,

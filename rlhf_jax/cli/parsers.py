@@ -28,7 +28,7 @@ def _number(kind: type[int] | type[float], allowed: Range) -> Callable[[str], fl
   return number
 
 
-_TEMPERATURE, _COUNT = _number(float, AtLeast(0)), _number(int, AtLeast(1))
+_TEMPERATURE, _COUNT, _FROM_0 = _number(float, AtLeast(0)), _number(int, AtLeast(1)), _number(int, AtLeast(0))
 
 
 def configs() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def sweep() -> argparse.ArgumentParser:
                       "run")  # fmt: skip
   parser.add_argument("--workers", type=_COUNT, metavar="N", help="runs at a time (default: one a GPU, else one a core "
                       "as far as the memory goes; any number of jobs of SLURM)")  # fmt: skip
-  parser.add_argument("--retries", type=_number(int, AtLeast(0)), default=2, metavar="K", help="how often a run that "
+  parser.add_argument("--retries", type=_FROM_0, default=2, metavar="K", help="how often a run that "
                       "failed is tried again (default 2)")  # fmt: skip
   parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="a parameter of jobs in "
                       "submitit's names, as slurm_partition=gpu or timeout_min=600; may be repeated")  # fmt: skip
@@ -97,6 +97,29 @@ def sample() -> argparse.ArgumentParser:
                       "probable token (default)")  # fmt: skip
   parser.add_argument("--max-new-tokens", type=_COUNT, default=32, help="longest response in tokens (default 32)")
   parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+  return parser
+
+
+def complete() -> argparse.ArgumentParser:
+  """rlhf-jax complete"""
+  parser = _parser("complete", "Go on with a text, without a chat form, and measure the perplexity of each way.")
+  parser.add_argument("model", type=Path, metavar="MODEL", help="a run, or a published model: a directory, a "
+                      ".gguf file or owner/name")  # fmt: skip
+  parser.add_argument("text", nargs="?", help="the text; without it and --file, standard input")
+  parser.add_argument("--file", type=Path, help="a file with the text, whose last line end is left out")
+  parser.add_argument("--stage", default="", help="comma-separated stages of a run (default: the last language model)")
+  parser.add_argument("-n", type=_COUNT, default=1, dest="num", help="number of completions (default 1)")
+  parser.add_argument("--max-new-tokens", type=_COUNT, default=64, help="longest completion in tokens (default 64)")
+  parser.add_argument("--temperature", type=_TEMPERATURE, default=1.0, help="divisor of the logits; 0 takes the most "
+                      "probable token (default 1)")  # fmt: skip
+  parser.add_argument("--top-k", type=_FROM_0, default=0, metavar="K", help="draw from the K likeliest tokens alone "
+                      "(default 0: all)")  # fmt: skip
+  parser.add_argument("--top-p", type=_number(float, Range(0, 1, with_low=False)), default=1.0, metavar="P",
+                      help="draw from the fewest likeliest tokens of probability P (default 1: all)")  # fmt: skip
+  parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+  parser.add_argument("--examples", type=Path, metavar="FILE", help="rows of questions or demonstrations: worked "
+                      "examples before the text, and a completion then ends at an empty line")  # fmt: skip
+  parser.add_argument("--shots", type=_FROM_0, metavar="K", help="number of examples, from the start of --examples")
   return parser
 
 
@@ -277,7 +300,7 @@ def completion() -> argparse.ArgumentParser:
 
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
-  "configs": configs, "run": run_parser, "sweep": sweep, "compare": compare, "sample": sample,
+  "configs": configs, "run": run_parser, "sweep": sweep, "compare": compare, "sample": sample, "complete": complete,
   "report": report, "doctor": doctor, "compile": compile_pod, "collect": collect,
   "annotate": annotate, "convert": convert, "agreement": agreement, "export": export, "tokenizer": tokenizer,
   "harness": harness, "completion": completion,

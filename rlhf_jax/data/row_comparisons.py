@@ -21,12 +21,32 @@ def ranked(row: Row, where: str) -> Iterator[Comparison]:
 
 
 def pair(row: Row, where: str) -> Iterator[Comparison]:
-  """{prompt, chosen, rejected}: bare answers, messages, or whole dialogues that repeat the prompt."""
+  """{prompt, chosen, rejected}: bare answers, messages, or whole dialogues that repeat the prompt; or lists of bare
+  answers, of which each chosen one is better than each rejected one (RM-Bench, RewardBench 2)."""
+  if isinstance(row["chosen"], list) and row["chosen"] and isinstance(row["chosen"][0], str):
+    yield _several(row, where)
+    return
   (prompt, chosen), (other, rejected) = (row_dialogues.answered(row, side, where) for side in ("chosen", "rejected"))
   if prompt != other:
     raise UnusableDialogue(NO_SHARED_PROMPT)
   prompt = row_dialogues.in_context(row, prompt, where)
   yield Comparison(prompt, (chosen, rejected), (0, 1), row_values.annotator(row, where))
+
+
+def _several(row: Row, where: str) -> Comparison:
+  chosen, rejected = (elements(row, side, str, where) for side in ("chosen", "rejected"))
+  ranks = (0,) * len(chosen) + (1,) * len(rejected)
+  return Comparison(row_dialogues.prompt(row, where), (*chosen, *rejected), ranks, row_values.annotator(row, where))
+
+
+def outputs(row: Row, where: str) -> Iterator[Comparison]:
+  """{input, output_1, output_2, label}: LLMBar's, whose label is the number of the better output."""
+  label = value(row, "label", int, where)
+  if label not in (1, 2):
+    raise schema_error(f"{where}: 'label' is the number of the better output, 1 or 2, found {label}")
+  prompt = row_dialogues.in_context(row, value(row, "input", str, where), where)
+  responses = tuple(row_dialogues.response(row, f"output_{number}", where) for number in (1, 2))
+  yield Comparison(prompt, responses, (label - 1, 2 - label), row_values.annotator(row, where))
 
 
 def dialogue_pair(row: Row, where: str) -> Iterator[Comparison]:

@@ -240,6 +240,7 @@ _COMPARED: dict[tuple[str, ...], Parser] = {
   ("conversations", "chosen", "rejected"): row_comparisons.conversation_pair,
   ("chosen", "rejected"): row_comparisons.dialogue_pair,
   ("info", "summaries", "choice"): row_comparisons.summaries,
+  ("input", "output_1", "output_2", "label"): row_comparisons.outputs,
 }
 COMPARISONS = RowFormats(_COMPARED, comparison_problem)
 RANKINGS = RowFormats(_COMPARED, ranking_problem)  # comparisons, in which all responses may be tied
@@ -268,6 +269,7 @@ PROMPTS = RowFormats(
     ("question",): _one(_asked),
     ("chosen",): _prompt_of(_whole("chosen")),
     ("info", "summaries", "choice"): _prompt_of(row_comparisons.summaries),
+    ("input", "output_1", "output_2", "label"): _prompt_of(row_comparisons.outputs),
   },
   prompt_problem,
   ranking_problem,

@@ -114,9 +114,10 @@ def read_comparisons(source: PathLike | Source) -> tuple[list[Comparison], Count
   """(comparisons, {reason: how many were skipped for it}).
 
   Accepts {prompt, responses, ranks}, {prompt, chosen, rejected} and whole dialogues {chosen, rejected}, as HH texts or
-  as messages, ShareGPT's {conversations, chosen, rejected}, all with an optional annotator, summaries {info, summaries,
-  choice}, and OASST trees. In a tree each prompter's turn with two or more ranked replies is one comparison under the
-  dialogue so far, in which replies without a rank are absent.
+  as messages, ShareGPT's {conversations, chosen, rejected}, lists of chosen and of rejected answers, LLMBar's {input,
+  output_1, output_2, label}, all with an optional annotator, summaries {info, summaries, choice}, and OASST trees. In a
+  tree each prompter's turn with two or more ranked replies is one comparison under the dialogue so far, in which
+  replies without a rank are absent.
 
   Raises:
     DataError: the source cannot be read, its columns are none of these, a value has a wrong type, or no row is usable.

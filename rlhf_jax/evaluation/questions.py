@@ -95,11 +95,15 @@ def draw_shots(
   return drawn
 
 
+def text_prompt(shots: Sequence[Question], prompt: str) -> str:
+  """The text form: for each example "prompt answer" and an empty line, then the prompt, which the answer follows."""
+  return "".join(f"{shot.prompt} {shot.answer}\n\n" for shot in shots) + prompt
+
+
 def context_ids(tokenizer: data.Tokenizer, question: Question, shots: Sequence[Question], form: Form) -> list[int]:
   """The ids of examples and question, which the answer follows; the first is <bos>."""
   if form == "text":
-    examples = "".join(f"{shot.prompt} {shot.answer}\n\n" for shot in shots)
-    return [tokenizer.bos_id, *tokenizer.encode(examples + question.prompt)]
+    return [tokenizer.bos_id, *tokenizer.encode(text_prompt(shots, question.prompt))]
   return data.prompt_ids(tokenizer, _dialogue(question, shots))
 
 

@@ -47,6 +47,19 @@ def pooled_interval(intervals: Sequence[Interval]) -> Interval:
   return Interval(mean, mean - half, mean + half, sum(interval.num for interval in intervals))
 
 
+def weighted_share(shares: Sequence[Interval], weights: Sequence[float]) -> Interval:
+  """Mean of independent shares with these weights, at least 0 and not all 0.
+
+  The squared distances from the mean to either bound are those of the shares, weighted and added (Zou and Donner 2008),
+  so that the interval stays inside [0, 1]. `num` is the number of all observations.
+  """
+  share = np.asarray(weights, np.float64) / np.sum(weights)
+  mean, low, high = (np.array([getattr(each, name) for each in shares]) for name in ("mean", "low", "high"))
+  middle = float(share @ mean)
+  below, above = (float(np.sqrt((share**2) @ (bound - mean) ** 2)) for bound in (low, high))
+  return Interval(middle, max(middle - below, 0.0), min(middle + above, 1.0), sum(each.num for each in shares))
+
+
 def ratio_interval(totals: ArrayLike, weights: ArrayLike, level: float = 0.95) -> Interval:
   """sum(totals) / sum(weights) over G independent groups, with the t interval of the linearised ratio.
 

@@ -42,6 +42,12 @@ class FinishedRun:
   directory: Path
   stages: dict[str, Stage]
 
+  def stage(self, name: str) -> Stage:
+    """The stage `name`. Raises ConfigError where the run has no such finished model."""
+    if name not in self.stages:
+      raise ConfigError(f"{self.directory} has no finished model of a stage {name!r}.{nearest(name, self.stages)}")
+    return self.stages[name]
+
   def model(self, name: str, step: int | None = None) -> FinishedModel:
     """The model of stage `name`, from the checkpoint after `step` steps, None for the last one.
 
@@ -49,9 +55,7 @@ class FinishedRun:
       ConfigError: the run has no such finished model.
       CheckpointError: the stage has no checkpoint of that step.
     """
-    if name not in self.stages:
-      raise ConfigError(f"{self.directory} has no finished model of a stage {name!r}.{nearest(name, self.stages)}")
-    stage = self.stages[name]
+    stage = self.stage(name)
     tokenizer, model = open_workspace(stage)
     return FinishedModel(stage, model, tokenizer, load_stage(stage, name, model, tokenizer, step))
 

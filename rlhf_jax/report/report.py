@@ -12,6 +12,7 @@ from typing import Any
 from rlhf_jax.data.files import write_text
 from rlhf_jax.report import sections
 from rlhf_jax.report.cells import cells
+from rlhf_jax.report.compared import compared
 from rlhf_jax.report.kinds import kinds
 from rlhf_jax.report.other_configs import other_stages
 from rlhf_jax.report.pages import page_template
@@ -62,6 +63,7 @@ def render_report(run: Run) -> str:
     few_shot=sections.few_shot(run),
     winners=winners(run),
     accuracies=sections.accuracies(run),
+    compared=compared(run),
     budgets=sections.budgets(run),
     samples=sections.samples(run, colors),
     num_samples=len(run.samples),

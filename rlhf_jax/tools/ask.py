@@ -63,9 +63,13 @@ def answer(models: Models, prompt: str, seed: int) -> str:
   width = max(map(len, models))
   lines = []
   for name, ask in models.items():
-    text = "".join(char if char.isprintable() else "·" for char in ask(prompt, seed))
-    lines.append(f"{name:>{width}} | {text}")
+    lines.append(f"{name:>{width}} | {printable(ask(prompt, seed))}")
   return "\n".join(lines)
+
+
+def printable(text: str, keep: str = "") -> str:
+  """The text with a dot for each character that cannot be printed, but for those in `keep`."""
+  return "".join(char if char.isprintable() or char in keep else "·" for char in text)
 
 
 def _answerer(found: FinishedModel, temperature: float, max_new_tokens: int) -> Callable[[str, int], str]:

@@ -8,7 +8,6 @@ the model was tuned on, and the model's text is an answer.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,30 +23,19 @@ from lm_eval.tasks import TaskManager
 
 from rlhf_jax import data
 from rlhf_jax.evaluation.likelihood import WIDTH, make_likelihood
-from rlhf_jax.models import LanguageModel, language_model
-from rlhf_jax.models.hub import load_pretrained, open_pretrained
-from rlhf_jax.pipeline.finished import is_run, open_run
+from rlhf_jax.models import LanguageModel
 from rlhf_jax.sampling import generate
 from rlhf_jax.stages.perplexity import windows
+from rlhf_jax.tools.any_model import open_models
 from rlhf_jax.types import Params, Prompts
 
 DEFAULT_NEW_TOKENS = 256  # where a task does not say how long an answer may be, as in the harness' own models
 
 
 def open_model(path: Path, stage: str = "") -> tuple[LanguageModel, data.Tokenizer, Params]:
-  """The language model of a run's stage (by default the last one), or of a directory of weights and tokenizer.
-
-  Raises:
-    ConfigError: the run has no such language model.
-  """
-  if not is_run(path):
-    opened = open_pretrained(path)
-    tokenizer = data.load_tokenizer(opened.path)
-    unused = data.ids_without_token(tokenizer, opened.config.vocab_size)
-    config = dataclasses.replace(opened.config, ids_without_token=unused)
-    return language_model(config), tokenizer, load_pretrained(opened)
-  found = open_run(path).language_model(stage)
-  return found.model, found.tokenizer, found.policy
+  """The language model of a run's stage (by default the last one), or a published model. Raises as `open_models`."""
+  (found,) = open_models(path, [stage] if stage else [])
+  return found.model, found.tokenizer, found.load()
 
 
 class HarnessModel(LM):

@@ -164,7 +164,7 @@ def make_score(model: LanguageModel, transport: Transport) -> Any:
 
 def text_scorer(
   model: LanguageModel, tokenizer: data.Tokenizer, params: Params, batch_size: int, transport: Transport
-) -> ScoreFunction:
+) -> Callable[[Sequence[data.Prompt], Sequence[data.Response]], np.ndarray]:
   """`score(prompts, responses) -> f32[N]` of given texts by a reward model, read at the <eos> of a finished response.
 
   A text that occurs twice, in one call or in several, is scored once.
@@ -175,7 +175,7 @@ def text_scorer(
   compiled, params = jax.jit(by_rows(model.score, transport)), frozen(model, params, scores_only=True)
   known: dict[data.Demonstration, float] = {}
 
-  def score(prompts: Sequence[data.Prompt], responses: Sequence[str]) -> np.ndarray:
+  def score(prompts: Sequence[data.Prompt], responses: Sequence[data.Response]) -> np.ndarray:
     asked = [data.Demonstration(*texts) for texts in zip(prompts, responses, strict=True)]
     new = [texts for texts in dict.fromkeys(asked) if texts not in known]
     known.update(zip(new, score_new(new).tolist(), strict=True))

@@ -46,19 +46,25 @@ WINDOW = 4096  # rows whose phrasings are drawn together
 
 
 def read_given(given: AnyRows, stage: Stage, formats: RowFormats) -> list[Any]:
-  """The records of the rows that a config asks for, in order; what is skipped is reported.
+  """The records of the rows that a config asks for, in order; what is skipped is reported. Raises as `read_counted`."""
+  return read_counted(given, stage, formats)[0]
+
+
+def read_counted(given: AnyRows, stage: Stage, formats: RowFormats) -> tuple[list[Any], Counter[str]]:
+  """(the records of `read_given`, {reason: how many were skipped for it}).
 
   A source with templates or examples gives its demonstrations, or the prompts of these, in a random order.
 
   Raises:
     data.DataError: a source cannot be read or has no usable row.
   """
-  found = {}
+  found, skipped = {}, Counter[str]()
   for name, source in named_sources(given, stage).items():
     is_plain = not source.templates and not any(source.shots)
     found[name], skips = read_records(source, formats) if is_plain else _read_phrased(name, source, formats, stage.seed)
     report_skips(source.path, skips, len(found[name]) + sum(skips.values()))
-  return mix(given, found, stage.seed) if isinstance(given, Sources) else found[""]
+    skipped += skips
+  return (mix(given, found, stage.seed) if isinstance(given, Sources) else found[""]), skipped
 
 
 def _read_phrased(name: str, source: Source, formats: RowFormats, seed: int) -> tuple[list[Any], Counter[str]]:

@@ -137,6 +137,11 @@ COMPARED = {  # name -> (row, comparison)
     {"info": {"article": "News.", "post": None}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0},
     Comparison("Article:\nNews.\n\nTL;DR:", ("a", "b"), (0, 1)),
   ),
+  "RM-Bench": (
+    {"id": 1, "prompt": "q", "chosen": ["a", "b"], "rejected": ["c", "d"], "domain": "chat", "system": "s"},
+    Comparison(ASKED, ("a", "b", "c", "d"), (0, 0, 1, 1)),
+  ),
+  "LLMBar": ({"input": "q", "output_1": "a", "output_2": "b", "label": 2}, Comparison("q", ("a", "b"), (1, 0))),
   "a null annotator": (
     {"prompt": "q", "chosen": "a", "rejected": "b", "annotator": None}, Comparison("q", ("a", "b"), (0, 1)),
   ),
@@ -146,6 +151,7 @@ COMPARED = {  # name -> (row, comparison)
   ),
 }  # fmt: skip
 PROMPTED = {  # name -> (row, prompt)
+  "LLMBar": ({"input": "q", "output_1": "a", "output_2": "b", "label": 1}, "q"),
   "gsm8k": ({"question": "q", "answer": "#### 3"}, "q"),
   "question alone": ({"question": "q", "answer": None}, "q"),
   "instruction alone": ({"instruction": "q", "input": "x", "system": "s"}, (ASKED[0], Message("user", "q\nx"))),

@@ -308,6 +308,25 @@ def test_comparisons_of_reward_models_and_budgets_are_tables(tmp_path):
   assert "Labels spent" not in page.text and "Reward models compared" not in page.text
 
 
+def test_files_of_comparisons_are_tables(tmp_path):
+  """Results as the stage comparison_accuracy writes them."""
+  root = _write_run(tmp_path / "run", config={**CONFIG, "stages": [*STAGES, "bench"]})
+  subsets = {"chat": {"accuracy": _interval(0.9), "ties": _interval(0.1)}}
+  whole = {"accuracy": _interval(0.8), "ties": _interval(0.05), "mean": _interval(0.75)}
+  model = {**whole, "sections": {"Chat": _interval(0.7)}, "subsets": subsets}
+  models = {"reward_model": model, "longer": {"accuracy": _interval(0.5)}}
+  found = {"comparisons": 12, "left_out": {"longer than 64 tokens": 3}, "models": models}
+  (root / "bench").mkdir()
+  (root / "bench" / "results.json").write_text(json.dumps({"sets": {"mine": found}}))
+  words = _words(_page(root))
+  assert "bench: mine 12 comparisons; left out: 3 longer than 64 tokens pairs reward_model longer" in words
+  assert "all 80 % [75, 85] 50 % [45, 55] mean of the sections or subsets 75 % [70, 80] – equal scores 5 %" in words
+  assert "Chat 70 % [65, 75] – chat 90 % [85, 95] –" in words
+  for broken in ({"sets": 3}, {"sets": {"mine": None}}, {"sets": {"mine": {"models": {"a": {"accuracy": "x"}}}}}):
+    (root / "bench" / "results.json").write_text(json.dumps(broken))
+    assert "files of comparisons" not in _page(root).text
+
+
 def test_an_axis_of_shares_runs_from_0_to_1_and_marks_at_its_ends_are_whole(monkeypatch):
   monkeypatch.setattr(plots, "page_svg", lambda figure: figure)
 

@@ -17,6 +17,7 @@ from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.stages import (
   best_of_n,
+  comparison_accuracy,
   evaluate,
   few_shot,
   judgements,
@@ -28,7 +29,9 @@ from rlhf_jax.stages import (
 from rlhf_jax.train import Function, Interrupted, Reward, Sampling, parts
 from rlhf_jax.types import Rollout
 
-STAGES = (best_of_n, evaluate, few_shot, judgements, perplexity, preferences, refinement, reward_accuracy)
+STAGES = (
+  best_of_n, comparison_accuracy, evaluate, few_shot, judgements, perplexity, preferences, refinement, reward_accuracy,
+)  # fmt: skip
 SAMPLING = Sampling(max_prompt_tokens=40, max_new_tokens=4, temperature=1.0)
 PROMPTS = dict(algorithm="", policy="policy", prompts="{run}/prompts.jsonl", batch_size=1, sampling=SAMPLING)
 FEW = dict(written="", num_written=0, labellers={"expert": 2})
@@ -92,6 +95,7 @@ def run(tmp_path, monkeypatch):
     for name in fakes.keys() & vars(module).keys():
       monkeypatch.setattr(module, name, fakes[name])
   monkeypatch.setattr(perplexity, "PART_BATCHES", 6)
+  monkeypatch.setattr(comparison_accuracy, "PART_BATCHES", 1)
   prompts = [{"prompt": "Where?"}, {"prompt": "What is 2?"}]
   contrast = {"prompt": "Where?", "chosen": "In Oakford.", "rejected": "4.", "kind": "wrong"}
   files = dict(
@@ -167,9 +171,15 @@ def run_accuracy(stage):
   reward_accuracy.run(reward_accuracy.Config(**PROMPTS, **settings), stage)
 
 
+def run_comparisons(stage):
+  settings = dict(algorithm="", models=("judge",), comparisons={"contrasts": "{run}/contrasts.jsonl"}, batch_size=1)
+  comparison_accuracy.run(comparison_accuracy.Config(**settings), stage)
+
+
 RUNS = dict(
   best_of_n=run_best_of_n, preferences=run_preferences, judgements=run_judgements, refinement=run_refinement,
   evaluate=run_evaluate, few_shot=run_few_shot, perplexity=run_perplexity, reward_accuracy=run_accuracy,
+  comparison_accuracy=run_comparisons,
 )  # fmt: skip
 
 
