@@ -26,6 +26,7 @@ ROLES = {  # name of a role -> the measure of a row of samples.jsonl that is gre
 }
 NEEDED = ("tokens", "mask", "logp", "logp_ref")
 SCALE = 98  # percentile of the absolute numbers at which a scale of colours ends
+MAX_BYTES = 512 << 20  # of the arrays in a file: 64 responses of 32,768 tokens have a fifth of it
 CURVE_HEIGHT, CURVE_MARGIN = 30.0, 2.0  # of a token's part of the curves, which is 100 wide
 
 
@@ -58,8 +59,8 @@ QUANTITIES = (
     "the ratio that PPO clips", True,
   ),
   Quantity(
-    "clipped", "clip", "whether the clip leaves the token without a gradient once the updates are made; a dashed line is "
-    "below such a token", False,
+    "clipped", "clip", "whether the clip leaves the token without a gradient once the updates are made; a dashed line "
+    "marks such a token", False,
   ),
 )  # fmt: skip
 
@@ -159,9 +160,12 @@ def look_at_last(run: Run, roles: Sequence[str]) -> Microscope | None:
 def read_arrays(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
   """The arrays [rows, T] of a file, {} with a note where it lacks those that every recording has."""
   try:
+    with zipfile.ZipFile(path) as archive:
+      if sum(part.file_size for part in archive.infolist()) > MAX_BYTES:
+        raise ValueError(f"its arrays are larger than {MAX_BYTES >> 20} MB")
     with np.load(path, allow_pickle=False) as file:
       found = {name: file[name] for name in file.files}
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  except Exception as error:  # zipfile, zlib and NumPy have one for each kind of damage
     notes.append(f"samples/{path.name} cannot be read and was left out: {error}.")
     return {}
   shape = found["tokens"].shape if "tokens" in found else ()

@@ -77,7 +77,7 @@ def make_token_arrays(
   read = by_rows(of_rows, transport)
 
   @exactly
-  def arrays(policy, episodes, experience, kl_coef):
+  def token_arrays(policy, episodes, experience, kl_coef):
     experience = experience.replace(at=None)  # packings are of all rows
     (rollout, scores, token_scores), rows = jax.tree.map(lambda x: jnp.asarray(x)[:num], (episodes, experience))
     logp_after, entropy = read(policy, rollout.tokens, rollout.mask, rollout.at, rollout.support)
@@ -88,7 +88,7 @@ def make_token_arrays(
     found |= dict(logp_after=logp_after, entropy=entropy, rewards=rewards)
     return found if clip is None else {**found, "clipped": clip_active(logp_after, rows, clip, ratio)}
 
-  return arrays
+  return token_arrays
 
 
 def clip_active(logp: Array, batch: Experience, clip: Clip, ratio: Ratio) -> jax.Array:
