@@ -78,8 +78,6 @@ class Page(HTMLParser):
   def handle_data(self, text):
     if self._in_piece:
       self.responses[-1][-1]["text"] += text
-    elif self.responses and self.tags[-1][1].get("class") == "tokens":
-      assert not text, "white space between tokens would be seen"
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +90,12 @@ def test_every_token_of_a_response_is_there_once_and_in_order(page):
   found = Page(page).responses
   assert len(found) == 9 and [len(tokens) for tokens in found[:3]] == [len(tokens) for tokens in found[3:6]]
   texts = ["".join(token["text"] for token in tokens) for tokens in found[:3]]
-  best, worst, changed = '<b>&"\'<eos>', "No<eos>", "In  Oakford.⏎Yes é.<eos>"
-  assert [texts[0], texts[1]] == [best, worst]
-  assert re.sub("⟨C3⟩⟨A9⟩|é", "é", texts[2]) == changed
-  kinds = [[tuple(sorted(roles)) for roles in re.findall('<span class="tag">([^<]*)', part)]
-           for part in page.split("<h2>Step ")[1:]]  # fmt: skip
-  assert [len(kind) for kind in kinds] == [3, 3, 3]
+  assert texts[:2] == ['<b>&"\'<eos>', "No<eos>"]
+  signs = {"␣": " ", "⏎": "\n", "⟨C3⟩⟨A9⟩": "é", "<eos>": ""}
+  assert all(sign in texts[2] for sign in signs)
+  assert re.sub("|".join(signs), lambda found: signs[found[0]], texts[2]) == RESPONSES[0]
+  assert not re.search(r'</span>\s+<span class="token', page)  # white space would be seen as a gap
+  assert re.findall('<span class="tag">([^<]*)', page) == ["best", "worst", "most changed"] * 3
   assert [number for number in re.findall("<h2>Step (.*)</h2>", page)] == ["2", "6", "8"]
 
 
@@ -222,12 +220,13 @@ def test_bytes_that_are_no_whole_character_are_shown():
 
 
 def test_numbers_are_short():
-  assert [digits(x) for x in (0.0, -0.12345, 1234.5, 1e-6, float("inf"))] == ["0", "−0.123", "1.23e+03", "1e−06", "–"]
+  assert [digits(x) for x in (0.0, -0.12345, 1234.5, 1e-6)] == ["0", "−0.123", "1.23e+03", "1e−06"]
+  assert digits(float("inf")) == "–"
 
 
 def test_odd_rows_of_samples_do_not_break_it(tmp_path):
   root = make_run(tmp_path / "run", steps=(2,))
-  rows = [sample(2, 0), sample(2, 7), sample(2, 1, row="x"), sample(2, 1, split="eval"), sample(4, 0)]
+  rows = [sample(2, 0), sample(2, 0, row=7), sample(2, 1, row="x"), sample(2, 1, split="eval"), sample(4, 0)]
   rows[0]["reward"] = rows[0]["kl"] = None
   (root / "ppo" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
   run = read_run(root)
