@@ -19,7 +19,7 @@ from rlhf_jax.report.read_run import Run, StageRecord
 from rlhf_jax.report.token_texts import TokenText, token_texts
 from rlhf_jax.report.watched import ends, numbers
 
-ROLES = {  # name of a role -> the measure of a row of samples.jsonl that is greatest in its response
+ROLES: dict[str, Callable[[Mapping[str, Any]], Any]] = {  # name of a role -> the measure of a row of samples.jsonl that is greatest in its response
   "best": lambda row: row.get("reward"),
   "worst": lambda row: -row["reward"] if isinstance(row.get("reward"), int | float) else None,
   "most changed": lambda row: abs(row["kl"]) if isinstance(row.get("kl"), int | float) else None,

@@ -78,7 +78,6 @@ def make_token_arrays(
 
   @exactly
   def token_arrays(policy, episodes, experience, kl_coef):
-    experience = experience.replace(at=None)  # packings are of all rows
     (rollout, scores, token_scores), rows = jax.tree.map(lambda x: jnp.asarray(x)[:num], (episodes, experience))
     logp_after, entropy = read(policy, rollout.tokens, rollout.mask, rollout.at, rollout.support)
     kl = kl_estimate(rows.logp, rows.logp_ref, kind="k1", mask=rows.mask)
@@ -88,7 +87,11 @@ def make_token_arrays(
     found |= dict(logp_after=logp_after, entropy=entropy, rewards=rewards)
     return found if clip is None else {**found, "clipped": clip_active(logp_after, rows, clip, ratio)}
 
-  return token_arrays
+  def arrays(policy, episodes, experience, kl_coef):
+    # Packings are of all rows, and of another shape at times, which would be another program.
+    return token_arrays(policy, episodes, experience.replace(at=None, support=None), kl_coef)
+
+  return arrays
 
 
 def clip_active(logp: Array, batch: Experience, clip: Clip, ratio: Ratio) -> jax.Array:
