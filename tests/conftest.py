@@ -2,6 +2,7 @@
 
 import collections
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RLHF_JAX_CACHE", "off")  # tests keep their programs where they say so themselves
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # In all tests the objectives and reductions check their annotations: shapes and dtypes of what they take and return.
 install_import_hook(["rlhf_jax.objectives", "rlhf_jax.reduce"], "beartype.beartype")
@@ -90,3 +93,20 @@ def chain(tiny, programs, shared):
   with FileLock(shared / "chain.lock"), programs_kept(programs):
     assert run(tiny, directory) == 0  # the worker that comes second finds every stage done
   return directory
+
+
+@pytest.fixture(scope="module")
+def browser():
+  """A browser that a test drives; without one the test is skipped."""
+  sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
+  program = next(filter(None, map(shutil.which, BROWSERS)), None)
+  if program is None:
+    pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on the path")
+  root = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
+  with sync_api.sync_playwright() as driver:
+    try:
+      opened = driver.chromium.launch(executable_path=program, args=root)
+    except sync_api.Error as error:
+      pytest.skip(f"{program} does not start here: {str(error).splitlines()[0]}")
+    yield opened
+    opened.close()

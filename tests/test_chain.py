@@ -121,6 +121,44 @@ def test_ppo_starts_at_the_reference_and_leaves_it(chain):
   assert min(jax.tree.leaves(moved)) > 0
 
 
+def test_recorded_tokens_are_what_plain_forwards_give(chain, workspace):
+  """The checkpoint of step 2 is the policy after that step and before the next, with the critic of its time."""
+  stages, tokenizer, model = workspace
+  params = load_stage(stages["ppo"], "ppo", model, tokenizer, 2)
+  first, second, third = (np.load(chain / "ppo" / "samples" / f"{step}.npz") for step in (1, 2, 3))
+
+  def forward(arrays):
+    logits = np.asarray(model.apply(params["policy"], arrays["tokens"]), np.float64)  # at a temperature of 1
+    p = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    mask = arrays["mask"]
+    logp = np.log(np.take_along_axis(p, arrays["tokens"][..., None], axis=-1)[..., 0])[mask]
+    return mask, logp, -np.sum(p * np.log(np.maximum(p, 1e-30)), axis=-1)[mask]
+
+  mask, logp, entropy = forward(second)
+  np.testing.assert_allclose(second["logp_after"][mask], logp, atol=1e-4)
+  np.testing.assert_allclose(second["entropy"][mask], entropy, atol=1e-4)
+  mask, logp, _ = forward(third)
+  np.testing.assert_allclose(third["logp"][mask], logp, atol=1e-4)
+  values = np.asarray(model.value(params["value"], third["tokens"]))[mask]
+  np.testing.assert_allclose(third["values"][mask], values, atol=1e-4)
+  mask = first["mask"]
+  np.testing.assert_array_equal(first["logp"][mask], first["logp_ref"][mask])  # the policy is the reference
+  assert np.abs(first["logp_after"] - first["logp"])[mask].max() > 1e-4 and first["clipped"].dtype == bool
+
+
+def test_inspect_and_the_report_show_tokens(chain, tmp_path, capsys):
+  page = tmp_path / "page.html"
+  assert main(["inspect", str(chain), "--stage", "ppo", "--out", str(page)]) == 0
+  assert capsys.readouterr().out == f"{page}\n"
+  text = page.read_text()
+  assert [f"<h2>Step {step}</h2>" in text for step in (1, 2, 3, 4)] == [True, False, True, True]
+  assert "Not recorded" not in text and 'value="clipped"' in text and 'class="value"' in text
+  assert "Token by token: ppo" in (chain / "report.html").read_text()
+  assert main(["inspect", str(chain), "--stage", "sft"]) == 2
+  assert "stage 'sft' of" in capsys.readouterr().err and not (chain / "inspect.html").exists()
+
+
 def test_samples_have_every_model(chain):
   rows = [row for _, row in data.read_rows(chain / "evaluation" / "samples.jsonl")]
   assert len(rows) == SIZES["evaluation"]["num_samples"]

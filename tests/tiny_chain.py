@@ -1,10 +1,12 @@
 """The quickstart at sizes that run in seconds, and single stages of any recipe on what its finished run has left."""
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from rlhf_jax.cli import main
@@ -23,7 +25,10 @@ SIZES = {
   "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.2, optimizer=dict(learning_rate=1e-2)),
   "preferences": dict(num_prompts=48, responses=2, batch_size=8),
   "reward_model": dict(length=64, normalize_count=16, eval_fraction=0.2),
-  "ppo": dict(num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None)),
+  "ppo": dict(
+    num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None),
+    watch=dict(samples_every=1),
+  ),  # fmt: skip
   "evaluation": dict(num_prompts=16, batch_size=16, responses=2, num_samples=4),
 }
 SAMPLING = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)
@@ -118,3 +123,29 @@ def shared_settings(chain: Path) -> dict:
   config = recipe("quickstart")
   model = {**config["model"], **SIZES["model"]}
   return dict(seed=0, transport=config["transport"], model=model, tokenizer=f"{chain}/vocabulary/tokenizer.json")
+
+
+WATCH = dict(samples_every=2, num_samples=3)
+
+
+def check_recording(stage: Path, *more: str, kl_coef: float = 0.0) -> None:
+  """What a stage of RL with `WATCH` has recorded of its tokens: arrays that fit its samples and each other.
+
+  more: names of arrays that few algorithms have; kl_coef: that of a penalty in the reward.
+  """
+  rows = [json.loads(line) for line in (stage / "samples.jsonl").read_text().splitlines()]
+  files = {int(path.stem): dict(np.load(path)) for path in (stage / "samples").iterdir()}
+  assert sorted(files) == sorted({row["step"] for row in rows}) and all(step % 2 == 0 for step in files)
+  names = {"tokens", "mask", "logp", "logp_ref", "logp_after", "entropy", "rewards", "advantages", *more}
+  changes = []
+  for row in rows:
+    arrays = files[row["step"]]
+    assert set(arrays) == names and len(arrays["tokens"]) == 3
+    arrays = {name: values[row["row"]] for name, values in arrays.items()}
+    mask = arrays["mask"]
+    assert mask.any() and all(np.isfinite(values[mask]).all() for values in arrays.values())
+    assert (arrays["entropy"][mask] >= 0).all() and (arrays["logp_after"][mask] < 0).all()
+    total = row["reward"] - kl_coef * row["kl"]
+    np.testing.assert_allclose(arrays["rewards"].sum(), total, atol=1e-4)
+    changes.append(np.abs(arrays["logp_after"] - arrays["logp"])[mask].max())
+  assert 1e-6 < np.median(changes) < 5

@@ -173,7 +173,7 @@ def run(config: Config, stage: Stage) -> None:
     if weights.any():
       state, part = update(state, group(experience, samples), weights)
     counts = {**learner_counts(experience, start), **full}
-    watch.record(index, batch, experience)
+    counts = watch.record(index, batch, experience, state, counts)
     return state, {**batch.metrics, **part, **metrics, **counts}
 
   run_steps(

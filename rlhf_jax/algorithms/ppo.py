@@ -210,7 +210,8 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   episodes = make_environment(config.environment, stage, model, tokenizer)
   reference = frozen(model, load_policy(stage, config.init, model, tokenizer), config.environment.frozen_dtype)
-  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
+  clip = None if config.objective.function else config.clip
+  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference, clip=clip)
   each, size = config.epochs * config.minibatches, config.environment.batch_size * config.environment.samples_per_prompt
   mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size // config.minibatches, updates=each)
   optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps * each)
@@ -231,7 +232,7 @@ def run(config: Config, stage: Stage) -> None:
       mixed(update, index), state, batch.rollout, experience_from, token_weights, epochs=config.epochs,
       minibatches=config.minibatches, seed=(stage.stage_seed, index), transport=stage.transport,
     )  # fmt: skip
-    watch.record(index, batch, experience)
+    metrics = watch.record(index, batch, experience, state, metrics, kl_coef=state.extra["kl_coef"])
     if config.kl_target > 0:
       state = state.replace(extra={"kl_coef": next_kl_coef(state.extra["kl_coef"], metrics["kl/reference"])})
     return state, {**batch.metrics, **metrics}

@@ -237,7 +237,7 @@ def run(config: Config, stage: Stage) -> None:
       mixed(update, index), state, batch.rollout, experience_from, mean_of_sums, seed=(stage.stage_seed, index),
       transport=stage.transport,
     )  # fmt: skip
-    watch.record(index, batch, experience)
+    metrics = watch.record(index, batch, experience, state, metrics, kl_coef=config.kl_coef)
     returns = metrics["reward/return"].sum().values
     moving = config.moving_decay * moving + (1 - config.moving_decay) * returns / len(batch.scores)
     return state.replace(extra={"moving_mean": moving}), {**batch.metrics, **more, **metrics}

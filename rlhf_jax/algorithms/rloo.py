@@ -160,7 +160,7 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   episodes = make_environment(config.environment, stage, model, tokenizer)
   reference = frozen(model, load_policy(stage, config.init, model, tokenizer), config.environment.frozen_dtype)
-  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference)
+  watch = Watch(config.watch, stage, model, tokenizer, episodes, reference, clip=config.clip, ratio="product")
   each, size = config.epochs * config.minibatches, config.environment.batch_size * config.environment.samples_per_prompt
   mixed = open_ptx(config.ptx, stage, model, tokenizer, episodes=size // config.minibatches, updates=each)
   optimizer, update, experience_of = build(config, model, stage.transport, config.num_steps * each)
@@ -178,7 +178,7 @@ def run(config: Config, stage: Stage) -> None:
       seed=(stage.stage_seed, index),
       transport=stage.transport,
     )
-    watch.record(index, batch, experience)
+    metrics = watch.record(index, batch, experience, state, metrics, kl_coef=config.kl_coef)
     return state, {**batch.metrics, **metrics}
 
   run_steps(

@@ -10,6 +10,7 @@ rlhf-jax compare RUN RUN ...          writes tables of runs: what differs in the
 rlhf-jax sample RUN ["a prompt"]      answers of the base, SFT and final models side by side
 rlhf-jax complete MODEL ["a text"] -n 10    ways in which a model of a run, or a published one, goes on with a text
 rlhf-jax report RUN                   writes RUN/report.html anew
+rlhf-jax inspect RUN                  writes RUN/inspect.html: responses of RL token by token (--stage, --out FILE)
 rlhf-jax doctor RUN                   causes of trouble that the metrics show, and what to change (exit status 1: found)
 rlhf-jax compile --config RECIPE --topology v5e:16x16       whether a config fits a pod that is not there, and how fast
                                       (--search finds the fastest use of its chips)

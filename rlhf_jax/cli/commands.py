@@ -223,6 +223,13 @@ def _report(arguments: list[str]) -> None:
   print(write_report(settings.run))
 
 
+def _inspect(arguments: list[str]) -> None:
+  settings = parsers.inspect().parse_args(arguments)
+  from rlhf_jax.report.inspection import write_inspection
+
+  print(write_inspection(settings.run, settings.stage, settings.out))
+
+
 def _doctor(arguments: list[str]) -> int:
   settings = parsers.doctor().parse_args(arguments)
   from rlhf_jax.tools.doctor import diagnosis_text, examine
@@ -329,8 +336,8 @@ def _completion(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
   "configs": _configs, "run": _run, "sweep": _sweep, "compare": _compare, "sample": _sample, "complete": _complete,
-  "report": _report, "doctor": _doctor, "compile": _compile, "collect": feedback_commands.collect,
-  "annotate": feedback_commands.annotate, "convert": feedback_commands.convert,
+  "report": _report, "inspect": _inspect, "doctor": _doctor, "compile": _compile,
+  "collect": feedback_commands.collect, "annotate": feedback_commands.annotate, "convert": feedback_commands.convert,
   "agreement": _agreement, "export": _export, "tokenizer": _tokenizer,
   "harness": _harness, "completion": _completion,
 }  # fmt: skip

@@ -130,6 +130,15 @@ def report() -> argparse.ArgumentParser:
   return parser
 
 
+def inspect() -> argparse.ArgumentParser:
+  """rlhf-jax inspect"""
+  parser = _parser("inspect", "Write a page that shows responses of a stage of RL token by token, along its training.")
+  parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run, finished or not")
+  parser.add_argument("--stage", default="", help="the stage (default: the last one with recorded tokens)")
+  parser.add_argument("--out", type=Path, metavar="FILE.html", help="the page to write (default RUN/inspect.html)")
+  return parser
+
+
 def doctor() -> argparse.ArgumentParser:
   """rlhf-jax doctor"""
   parser = _parser(
@@ -301,7 +310,7 @@ def completion() -> argparse.ArgumentParser:
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
   "configs": configs, "run": run_parser, "sweep": sweep, "compare": compare, "sample": sample, "complete": complete,
-  "report": report, "doctor": doctor, "compile": compile_pod, "collect": collect,
+  "report": report, "inspect": inspect, "doctor": doctor, "compile": compile_pod, "collect": collect,
   "annotate": annotate, "convert": convert, "agreement": agreement, "export": export, "tokenizer": tokenizer,
   "harness": harness, "completion": completion,
 }  # fmt: skip

@@ -1,1 +1,1 @@
-"""RUN/report.html: the results of a run on one page, read from the run directory alone."""
+"""RUN/report.html and RUN/inspect.html: what a run has found, on pages made from the run directory alone."""

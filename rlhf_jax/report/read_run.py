@@ -78,6 +78,7 @@ class Kind(NamedTuple):
 class Run(NamedTuple):
   """Everything that the report shows; a part is empty where the directory lacks its files."""
 
+  directory: Path
   name: str
   config: Mapping[str, Any]
   environment: Mapping[str, Any]  # environment.json: versions, commit, device, ...
@@ -129,6 +130,7 @@ def read_run(directory: str | Path) -> Run:
   baselines = {str(name): measures for name, measures in mapping(evaluation.get("baselines")).items()}
   order = {stage.name: index for index, stage in enumerate(stages)}
   return Run(
+    directory=directory,
     name=directory.resolve().name,
     config=config,
     environment=_read_object(directory / "environment.json", notes),

@@ -14,6 +14,7 @@ from rlhf_jax.report import sections
 from rlhf_jax.report.cells import cells
 from rlhf_jax.report.compared import compared
 from rlhf_jax.report.kinds import kinds
+from rlhf_jax.report.microscope import look_at_last
 from rlhf_jax.report.other_configs import other_stages
 from rlhf_jax.report.pages import page_template
 from rlhf_jax.report.plots import NUM_COLORS
@@ -55,6 +56,7 @@ def render_report(run: Run) -> str:
     training=sections.reward_training(run, colors),
     held_out=held_out(run, colors),
     progress=progress_samples(run),
+    microscope=look_at_last(run, ("best", "worst")),
     speeds=speeds(run),
     timeline=timeline(run),
     others=other_stages(run),

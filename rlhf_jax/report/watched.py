@@ -30,7 +30,7 @@ def held_out(run: Run, colors: dict[str, int]) -> dict[str, Any] | None:
     "rows": [
       (stage.name, f"{step:g}", [measure_cell(measure, _interval(stage, measure, step)) for measure in measures])
       for stage in stages
-      for step in _ends(stage.series["eval/win_rate"].steps)
+      for step in ends(stage.series["eval/win_rate"].steps)
     ],
   }
 
@@ -49,7 +49,7 @@ def progress_samples(run: Run) -> list[dict[str, Any]]:
       prompts.setdefault(value_text(row["prompt"]), {})[row["step"]] = row
     blocks = []
     for prompt, by_step in prompts.items():
-      answers = [(f"step {step:g}", str(by_step[step]["response"]), _numbers(by_step[step])) for step in _ends(by_step)]
+      answers = [(f"step {step:g}", str(by_step[step]["response"]), numbers(by_step[step])) for step in ends(by_step)]
       blocks.append({"prompt": prompt, "answers": answers})
     blocks.sort(key=lambda block: -len(block["answers"]))  # prompts that are followed first
     if blocks:
@@ -87,7 +87,7 @@ def timeline(run: Run) -> dict[str, Any] | None:
   return {"headings": ["seconds", *(TIMELINE[part] for part in parts)], "rows": rows}
 
 
-def _ends(steps: Iterable[float]) -> list[float]:
+def ends(steps: Iterable[float]) -> list[float]:
   """The first, a middle and the last of the steps, as far as they differ."""
   ordered = sorted(steps)
   return list(dict.fromkeys(ordered[index] for index in (0, len(ordered) // 2, len(ordered) - 1)))
@@ -104,7 +104,8 @@ def _at(stage: StageRecord, metric: str, step: float) -> float:
   return float(found[0]) if len(found) else float("nan")
 
 
-def _numbers(row: dict[str, Any]) -> list[tuple[str, str]]:
+def numbers(row: dict[str, Any]) -> list[tuple[str, str]]:
+  """What is known of a sample as a whole, as (name, number)."""
   parts = mapping(row.get("parts"))
   values = [("reward", row.get("reward")), ("gold", parts.get("gold")), ("KL", row.get("kl"))]
   return [(name, number(float(value))) for name, value in values if isinstance(value, int | float)]

@@ -43,6 +43,7 @@ SPEEDS = {  # measure of speed.jsonl -> heading of its column
   "seconds/reward": "reward",
   "seconds/scoring": "scoring",
   "seconds/update": "update",
+  "seconds/recording": "recording of samples",
   "seconds/host": "host",
   "tokens_per_second": "tokens trained a second",
   "sampled_per_second": "tokens sampled a second",

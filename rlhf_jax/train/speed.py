@@ -9,6 +9,7 @@ run. Nothing here makes a device wait. JAX starts a computation and returns; the
               them when it has started the first update, so that the device has work meanwhile
   update      from then on until the metrics of the step are on the host; in a supervised stage from when the host has
               started the update
+  recording   of samples with the arrays of their tokens, at the steps that are recorded (RL, `rlhf_jax.train.watch`)
   host        Python's work in the step outside of these, such as making a batch, and the writing of metrics
   evaluation  held-out evaluation, with what it writes
   checkpoint  saving, as long as it keeps the next step from starting

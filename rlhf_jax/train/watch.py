@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,16 @@ from rlhf_jax.train.environment import EpisodeSource, Watching
 from rlhf_jax.train.episodes import Episodes
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.log import StageLog
+from rlhf_jax.train.mesh import sent
 from rlhf_jax.train.processes import host, leader
 from rlhf_jax.train.prompts import load_prompts
 from rlhf_jax.train.rows import make_logprobs
+from rlhf_jax.train.token_arrays import Clip, Ratio, make_token_arrays
 from rlhf_jax.train.workspace import stage_key
 from rlhf_jax.types import Experience, Params, Rollout, TrainState
 from rlhf_jax.writing import write_bytes
 
 EVALUATION = 2**31 - 1  # folded into the key of the stage, as no step's index is
-TOKEN_ARRAYS = ("tokens", "mask", "logp", "logp_ref", "values", "advantages", "returns")
 
 
 class Watch:
@@ -34,8 +36,7 @@ class Watch:
 
   A row is {"step", "row", "split", "prompt", "response", "reward", "parts", "kl", "finished"}: split "train" is of the
   step's own episodes, split "eval" of the held-out prompts; kl is summed over the response, in nats. Of a row of the
-  split "train", STAGE/samples/STEP.npz has in its row `row` the arrays of `TOKEN_ARRAYS`, [num_samples, T] each; those
-  of a critic only where there is one.
+  split "train", STAGE/samples/STEP.npz has in its row `row` the arrays of `rlhf_jax.train.token_arrays`.
   """
 
   def __init__(
@@ -46,8 +47,14 @@ class Watch:
     tokenizer: data.Tokenizer,
     environment: EpisodeSource,
     reference: Params,
+    *,
+    clip: Clip | None = None,
+    ratio: Ratio = "token",
   ):
-    """Raises data.DataError where settings.eval_prompts cannot be read."""
+    """clip and ratio: what the algorithm clips, as in `make_token_arrays`.
+
+    Raises data.DataError where settings.eval_prompts cannot be read.
+    """
     self._settings, self._stage, self._environment, self._reference = settings, stage, environment, reference
     self._log: StageLog | None = None
     self._prompts = None
@@ -64,6 +71,10 @@ class Watch:
       return (rollout.logp - logprobs(reference, rollout.tokens, rollout.mask, rollout.at)).sum(axis=1)
 
     self._kl = sequence_kl
+    num = min(settings.num_samples, environment.settings.batch_size * environment.settings.samples_per_prompt)
+    self._token_arrays = make_token_arrays(
+      model.apply, sampling.temperature, stage.transport, num=num, clip=clip, ratio=ratio
+    )
 
   @property
   def hooks(self) -> dict[str, Any]:
@@ -78,18 +89,38 @@ class Watch:
       if path.stem.isdecimal() and int(path.stem) > start_step:
         path.unlink()
 
-  def record(self, index: int, episodes: Episodes, experience: Experience) -> None:
-    """Records the first episodes of step `index`, where the config asks for this step's."""
+  def record(
+    self,
+    index: int,
+    episodes: Episodes,
+    experience: Experience,
+    state: TrainState,
+    metrics: Mapping[str, Any],
+    *,
+    kl_coef: float | jax.Array = 0.0,
+  ) -> dict[str, Any]:
+    """Records the first episodes of step `index`, where the config asks for this step's; returns the step's metrics.
+
+    At such a step they have seconds/recording. What the host then waits for the updates is in seconds/update.
+
+    Args:
+      state: the state after the step's updates.
+      kl_coef: the coefficient of a KL penalty that is part of the reward, in units of reward per nat.
+    """
     step, every = index + 1, self._settings.samples_every
     if not self._log or not every or step % every:
-      return
-    num = min(self._settings.num_samples, len(episodes.responses))
-    arrays = {name: getattr(experience, name) for name in TOKEN_ARRAYS}
-    # The whole array is fetched and then cut: cutting first would wait for the updates that the device is at.
-    rows = {name: host(array)[:num] for name, array in arrays.items() if array is not None}
+      return dict(metrics)
+    start = time.perf_counter()
+    jax.block_until_ready(state.params)
+    ready = time.perf_counter()
+    with sent():
+      drawn = episodes.rollout, episodes.scores, episodes.token_scores
+      rows = host(self._token_arrays(_policy(state), drawn, experience, kl_coef))
     kl = np.sum(rows["logp"] - rows["logp_ref"], axis=1, where=rows["mask"])
     _write_arrays(self._stage.directory / "samples" / f"{step}.npz", rows)
-    self._write(step, "train", episodes, host(episodes.scores), kl, num)
+    self._write(step, "train", episodes, host(episodes.scores), kl, len(kl))
+    update = metrics.get("seconds/update", 0.0) + ready - start
+    return {**metrics, "seconds/update": update, "seconds/recording": time.perf_counter() - ready}
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """Means with their 95 % intervals of the policy's answers to the held-out prompts: {NAME, NAME_low, NAME_high}.
@@ -98,7 +129,7 @@ class Watch:
     the reference's, ties counting half: the gold reward where there is a monitor, else the proxy. Keys are the same at
     each evaluation and for both models, so that two answers differ only as the models do.
     """
-    measures = self._answer(state.params.get("policy", state.params), int(state.step))
+    measures = self._answer(_policy(state), int(state.step))
     judged = "gold" if "gold" in measures else "proxy"
     if self._to_beat is None:
       self._to_beat = self._answer(self._reference, None)[judged]
@@ -150,6 +181,10 @@ class Watch:
     ]
     self._log.samples(rows)
     self._log.text(step, f"samples/{split}", samples_table(rows))
+
+
+def _policy(state: TrainState) -> Params:
+  return state.params.get("policy", state.params)
 
 
 def samples_table(rows: Sequence[Mapping[str, Any]]) -> str:

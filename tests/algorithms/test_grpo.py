@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import tabular
-from tiny_chain import recipe, run_stages, shortness
+from tiny_chain import WATCH, check_recording, recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import grpo
 from rlhf_jax.objectives import group_centre, group_normalize
@@ -271,7 +271,7 @@ def test_the_variants_of_the_recipe_differ_in_what_they_are_named_for():
 def test_the_stage_learns(chain, tmp_path):
   """Short answers are rewarded, and answers become short."""
   environment = shortness(tmp_path, batch_size=4, samples_per_prompt=4)
-  settings = dict(num_steps=12, optimizer=dict(learning_rate=3e-2), environment=environment)
+  settings = dict(num_steps=12, optimizer=dict(learning_rate=3e-2), environment=environment, watch=WATCH)
   run_stages(recipe("grpo"), chain, tmp_path, {"grpo": settings})
   rows = read_metrics(tmp_path / "grpo" / "metrics.jsonl")
   names = ("reward/proxy", "reward/gold", "kl/reference", "kl/coef", "kl/loss", "loss", "response/length")
@@ -279,3 +279,4 @@ def test_the_stage_learns(chain, tmp_path):
   assert abs(rows[0]["kl/reference"]) < 1e-4 < rows[-1]["kl/reference"]
   first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:2], rows[-2:]))
   assert last > first + 0.3
+  check_recording(tmp_path / "grpo", "clipped")

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 import tabular
-from tiny_chain import recipe, run_stages, shortness
+from tiny_chain import WATCH, check_recording, recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import dpo, online_dpo
 from rlhf_jax.settings import ConfigError, parse
@@ -122,7 +122,7 @@ def test_what_cannot_be_is_refused(changes, message):
 def test_the_stage_learns(chain, tmp_path):
   """Short answers are rewarded, and answers become short."""
   environment = shortness(tmp_path, batch_size=8, samples_per_prompt=2)
-  settings = dict(num_steps=16, optimizer=dict(learning_rate=3e-2), environment=environment)
+  settings = dict(num_steps=16, optimizer=dict(learning_rate=3e-2), environment=environment, watch=WATCH)
   run_stages(recipe("online_dpo"), chain, tmp_path, {"online_dpo": settings})
   rows = read_metrics(tmp_path / "online_dpo" / "metrics.jsonl")
   names = ("reward/proxy", "reward/gold", "kl/reference", "loss", "accuracy", "margin", "response/length")
@@ -131,6 +131,7 @@ def test_the_stage_learns(chain, tmp_path):
   assert abs(rows[0]["kl/reference"]) < 1e-4 < rows[-1]["kl/reference"]
   first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:4], rows[-4:]))
   assert last > first + 0.3
+  check_recording(tmp_path / "online_dpo")
 
 
 def test_a_step_without_a_pair_makes_no_update(chain, tmp_path):

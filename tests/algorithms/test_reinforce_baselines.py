@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_chain import recipe, run_stages, shortness
+from tiny_chain import WATCH, check_recording, recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import reinforce
 from rlhf_jax.objectives import leave_one_out, optimal_baseline, optimal_token_baseline, score_energy
@@ -67,10 +67,11 @@ def test_what_cannot_be_is_refused(changes, message):
 def test_the_stage_learns(chain, tmp_path, baseline):
   """Short answers are rewarded, and answers become short."""
   environment = shortness(tmp_path, batch_size=4, samples_per_prompt=4)
-  settings = dict(num_steps=14, kl_coef=0.01, optimizer=dict(learning_rate=3e-2), environment=environment)
+  settings = dict(num_steps=14, kl_coef=0.01, optimizer=dict(learning_rate=3e-2), environment=environment, watch=WATCH)
   name = f"reinforce_{baseline}"
   run_stages(recipe("reinforce", baseline), chain, tmp_path, {name: settings})
   rows = read_metrics(tmp_path / name / "metrics.jsonl")
   assert ("reward/greedy" in rows[0]) == ("tokens/greedy" in rows[0]) == (baseline == "greedy")
   first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:3], rows[-3:]))
   assert last > first + 0.3
+  check_recording(tmp_path / name, kl_coef=0.01)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 import tabular
-from tiny_chain import recipe, run_stages, shortness
+from tiny_chain import WATCH, check_recording, recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import reinforce_plus_plus
 from rlhf_jax.reduce import token_weights
@@ -146,7 +146,7 @@ def test_the_stage_learns(chain, tmp_path, baseline):
   """Short answers are rewarded, and answers become short; with dual clip as the objective."""
   environment = shortness(tmp_path, batch_size=4 if baseline == "group" else 16)
   objective = dict(function="rlhf_jax.objectives:dual_clip_objective", arguments=dict(clip=0.2, bound=3.0))
-  settings = dict(num_steps=12, kl_coef=0.01, environment=environment, objective=objective)
+  settings = dict(num_steps=12, kl_coef=0.01, environment=environment, objective=objective, watch=WATCH)
   settings["optimizer"] = dict(learning_rate=2e-2)
   name = "reinforce_plus_plus" if baseline == "none" else "reinforce_plus_plus_group"
   run_stages(recipe("reinforce_plus_plus", "" if baseline == "none" else baseline), chain, tmp_path, {name: settings})
@@ -155,3 +155,4 @@ def test_the_stage_learns(chain, tmp_path, baseline):
   assert {*names} <= rows[0].keys() and rows[0]["policy/ratio_max"] >= 1
   first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:2], rows[-2:]))
   assert last > first + 0.3
+  check_recording(tmp_path / name, kl_coef=0.01 if baseline == "none" else 0.0)  # the clip is the function's

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import tabular
-from tiny_chain import recipe, run_stages, shortness
+from tiny_chain import WATCH, check_recording, recipe, run_stages, shortness
 
 from rlhf_jax.algorithms import reinforce, rloo
 from rlhf_jax.settings import ConfigError, parse
@@ -198,7 +198,7 @@ def test_what_cannot_be_is_refused(changes, message):
 def test_the_stage_learns(chain, tmp_path):
   """Short answers are rewarded, and answers become short."""
   environment = shortness(tmp_path, batch_size=4, samples_per_prompt=4)
-  settings = dict(num_steps=16, kl_coef=0.01, optimizer=dict(learning_rate=3e-2), environment=environment)
+  settings = dict(num_steps=16, kl_coef=0.01, optimizer=dict(learning_rate=3e-2), environment=environment, watch=WATCH)
   run_stages(recipe("rloo"), chain, tmp_path, {"rloo": settings})
   rows = read_metrics(tmp_path / "rloo" / "metrics.jsonl")
   names = ("reward/proxy", "reward/gold", "reward/return", "kl/reference", "kl/coef", "loss", "response/length")
@@ -206,3 +206,4 @@ def test_the_stage_learns(chain, tmp_path):
   assert abs(rows[0]["kl/reference"]) < 1e-4 < rows[-1]["kl/reference"]
   first, last = (np.mean([row["reward/proxy"] for row in part]) for part in (rows[:4], rows[-4:]))
   assert last > first + 0.3
+  check_recording(tmp_path / "rloo", "clipped", kl_coef=0.01)

@@ -1,29 +1,9 @@
-"""A browser, and an annotation page to open in it."""
+"""An annotation page to open in a browser."""
 
 import contextlib
-import os
-import shutil
 import threading
 
 import pytest
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser():
-  sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
-  program = next(filter(None, map(shutil.which, BROWSERS)), None)
-  if program is None:
-    pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on the path")
-  root = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
-  with sync_api.sync_playwright() as driver:
-    try:
-      opened = driver.chromium.launch(executable_path=program, args=root)
-    except sync_api.Error as error:
-      pytest.skip(f"{program} does not start here: {str(error).splitlines()[0]}")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rlhf_jax import data
@@ -43,6 +44,11 @@ def run(tmp_path):
     (directory / name).mkdir()
     (directory / name / "config.json").write_text(json.dumps(config[name]))
     (directory / name / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0, "reward/proxy": 0.5}\n')
+  row = {"step": 1, "row": 0, "split": "train", "prompt": "a", "response": "b", "reward": 1.0, "kl": 0.0}
+  (directory / "ppo" / "samples.jsonl").write_text(json.dumps(row))
+  (directory / "ppo" / "samples").mkdir()
+  ones = np.ones((1, 3))
+  np.savez(directory / "ppo" / "samples" / "1.npz", tokens=ones.astype(int), mask=ones > 0, logp=-ones, logp_ref=-ones)
   (directory / "evaluation" / "evaluation.json").write_text(json.dumps({"models": {"sft": {"gold": 1.0}}}))
   (directory / "sft" / "done.json").write_text(json.dumps({"fingerprint": "f", "seconds": 1.0, "command": "x"}))
   stage = Stage("sft", directory, 0, config["tokenizer"], Model(**MODEL), Transport(**TRANSPORT), "f")
@@ -59,6 +65,7 @@ COMMANDS = [
   ["export", ".", "../exported"],
   ["collect", ".", "--prompts", "prompts.jsonl", "-k", "2", "--max-new-tokens", "4", "--out", "../feedback.db"],
   ["report", "."],
+  ["inspect", "."],
   ["doctor", "."],
   ["harness", ".", "--tasks", "none"],
 ]
@@ -73,7 +80,7 @@ def test_no_command_runs_what_a_run_names_or_holds(run):
   call = [sys.executable, "-P", "-c", script, json.dumps(COMMANDS)]  # -P: as for an installed command
   done = subprocess.run(call, cwd=run, env=environment, capture_output=True, text=True)
   statuses = json.loads(done.stdout.splitlines()[-1])
-  assert statuses[:4] == [0] * 4, done.stdout + done.stderr
+  assert statuses[:5] == [0] * 5, done.stdout + done.stderr
   assert not (run.parent / "mark").exists()
   told = subprocess.run(
     [sys.executable, "-P", "-m", "rlhf_jax.cli", "run", "--config", "attack.py", "--workdir", "x"],

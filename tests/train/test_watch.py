@@ -103,15 +103,21 @@ def test_samples_have_what_their_tokens_were_worth_beside_them(tmp_path):
   rollout = episodes.rollout
   ones = np.ones(rollout.mask.shape, np.float32)
   experience = Experience(rollout.tokens, rollout.mask, rollout.logp, 3 * ones, logp_ref=rollout.logp - ones)
-  for index in range(9):
-    watch.record(index, episodes, experience)
+  state, metrics = state_of(1.0, 0), {"loss": 2.0, "seconds/update": 0.5}
+  told = [watch.record(index, episodes, experience, state, metrics, kl_coef=0.5) for index in range(9)]
   log.close()
+  assert all(found == metrics for index, found in enumerate(told) if index not in (3, 7))
+  for found in (told[3], told[7]):
+    assert found.keys() == {*metrics, "seconds/recording"} and found["seconds/update"] >= 0.5
   assert [(row["step"], row["row"], row["split"]) for row in rows_of(tmp_path)] == [
     (4, 0, "train"), (4, 1, "train"), (8, 0, "train"), (8, 1, "train")
   ]  # fmt: skip
   assert rows_of(tmp_path)[0]["kl"] == 2.0  # one nat on each of two tokens of the response
   arrays = np.load(stage.directory / "samples" / "8.npz")
-  assert set(arrays) == {"tokens", "mask", "logp", "logp_ref", "advantages"}  # no critic
+  recorded = {"tokens", "mask", "logp", "logp_ref", "advantages", "logp_after", "entropy", "rewards"}
+  assert set(arrays) == recorded  # no critic and no clip
+  np.testing.assert_allclose(arrays["logp_after"][0, 1:3], -np.log(5), rtol=1e-6)
+  assert arrays["rewards"][1].tolist() == [0, -0.5, 6 - 0.5, 0]  # the score, and a nat at 0.5
   assert arrays["advantages"].shape == (2, LENGTH) and (arrays["advantages"] == 3).all()
 
 
@@ -123,7 +129,7 @@ def test_a_resumed_stage_goes_on_behind_its_checkpoint(tmp_path):
   experience = Experience(*(episodes.rollout.logp,) * 4, logp_ref=episodes.rollout.logp)
   experience = experience.replace(mask=episodes.rollout.mask)
   for index in range(3):
-    watch.record(index, episodes, experience)
+    watch.record(index, episodes, experience, state_of(1.0, 0), {})
   log.close()
   log = StageLog(stage, 2)  # the checkpoint is of step 2
   watch.open(log, 2)
@@ -137,7 +143,7 @@ def test_what_is_off_writes_and_evaluates_nothing(tmp_path):
   log = StageLog(stage, 0)
   watch.open(log, 0)
   for index in range(8):
-    watch.record(index, None, None)
+    assert watch.record(index, None, None, None, {"loss": 2.0}) == {"loss": 2.0}
   log.close()
   assert set(watch.hooks) == {"opened"}
   assert sorted(path.name for path in stage.directory.iterdir()) == ["metrics.jsonl", "speed.jsonl"]
