@@ -1,4 +1,4 @@
-"""The experiment on people's ratings: its figures by hand, and the whole command with a tiny model on a file by hand."""
+"""The experiment on ratings of real people: its figures by hand, and the whole command with a tiny model."""
 
 import json
 
@@ -33,7 +33,8 @@ def test_judges_are_held_against_the_second_half_of_the_people():
 
 
 def test_win_rates_are_of_each_judge_against_the_reference():
-  samples = [{"responses": {"sft": "a b", "rloo": "good good good"}}, {"responses": {"sft": "c d", "rloo": "good good"}}]
+  said = [("a b", "good good good"), ("c d", "good good")]
+  samples = [{"responses": {"sft": before, "rloo": after}} for before, after in said]
   scores = {
     "sft": {"judge": np.array([0.0, 0.0]), "program": np.array([0.0, 0.0])},
     "rloo": {"judge": np.array([1.0, 2.0]), "program": np.array([1.0, 0.0])},
