@@ -147,7 +147,7 @@ def test_every_dependency_is_imported_and_every_import_is_a_dependency():
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
   optional = [
     name
-    for group in ("gguf", "int8", "math", "eval", "wandb", "mlflow", "slurm", "search")
+    for group in ("gguf", "int8", "math", "sentiment", "eval", "wandb", "mlflow", "slurm", "search")
     for name in project["optional-dependencies"][group]
   ]
   modules = {

@@ -45,7 +45,7 @@ def test_every_recipe_is_listed_and_its_experiment_exists():
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
-  argument = ":pairs.jsonl" if name in ("hh", "smollm2_hh", "process_reward") else ""
+  argument = ":pairs.jsonl" if name in ("hh", "smollm2_hh", "process_reward", "sentiment") else ""
   config, _ = load_config(["--config", f"{name}{argument}", "--workdir", "x"])
   assert [step.stage.name for step in plan(config, tmp_path)] == list(config["stages"])
 
@@ -61,6 +61,7 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
     ("best_of_n", "many", "must be a number of at least 1, not 'many'"),
     ("feedback_kinds", "0", "must be a number of at least 1, not '0'"),
     ("smollm2_hh", "pairs.jsonl,fw", "Did you mean 'few'"),
+    ("sentiment", "ratings,smal", "Did you mean 'small'"),
   ],
 )
 def test_an_argument_that_a_recipe_does_not_know_is_refused(name, arg, message):
@@ -81,6 +82,11 @@ def test_no_recipe_ignores_its_argument(name):
 def test_a_recipe_that_needs_a_path_says_so(name):
   with pytest.raises(ValueError, match=f"the recipe {name} needs the path of the pairs: --config {name}:"):
     recipe(name)
+
+
+def test_the_recipe_of_ratings_needs_their_directory():
+  with pytest.raises(ValueError, match="needs the directory of vader_ratings.tsv.gz: --config sentiment:DIR"):
+    recipe("sentiment")
 
 
 @pytest.mark.parametrize("recipe", ["feedback_kinds", "reward_from_feedback", "reward_from_feedback:ratings"])

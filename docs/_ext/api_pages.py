@@ -8,7 +8,12 @@ from typing import Any
 import rlhf_jax
 
 # Modules that need an extra, or are the inside of another process.
-LEFT_OUT = {"rlhf_jax.tools.harness", "rlhf_jax.verify.sandbox_child", "rlhf_jax.data.template_child"}
+LEFT_OUT = {
+  "rlhf_jax.tools.harness",
+  "rlhf_jax.verify.sentiment",
+  "rlhf_jax.verify.sandbox_child",
+  "rlhf_jax.data.template_child",
+}
 AUTOMODULE = "```{{eval-rst}}\n.. automodule:: {name}\n{options}```\n"
 MEMBERS = "   :members:\n"
 

@@ -5,7 +5,7 @@ SQuALITY   squality_human_eval.jsonl.gz, a row for each story: answers of three 
 WMT 2023   wmt23_zhen_side_by_side.jsonl.gz, a row for each segment: ten translations, each read by three of eight
            professionals, with the penalties of their MQM errors (Freitag et al. 2023)
 VADER      vader_ratings.tsv.gz, a line for each snippet of four sources: its text and ratings from -4 to 4 by raters
-           who are not linked between snippets (Hutto and Gilbert 2014)
+           who are not linked between snippets (Hutto and Gilbert 2014); `rlhf_jax.data.vader` reads it
 """
 
 from __future__ import annotations
@@ -23,12 +23,6 @@ from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Records, Response
 
 ASPECTS = {"correctness": "correctness", "coverage": "selection", "overall": "overall"}  # -> its name in the file
-SOURCES = {  # name in the file -> name here
-  "movieReviewSnippets": "movies",
-  "tweets": "tweets",
-  "amazonReviewSnippets": "Amazon",
-  "nytEditorialSnippets": "editorials",
-}
 NEGATIVE = "negative"  # flag of a rating below 0
 
 
@@ -115,32 +109,6 @@ def _segment(row: dict[str, Any]) -> tuple[Item, list[Judgement]]:
     ranks = tuple(dense_ranks(-points[None])[0].tolist())
     judgements.append(Judgement(f"{name}/{rater}", name, rater, tuple(range(len(texts))), ranks=ranks))
   return item, judgements
-
-
-def read_vader(path: Path) -> dict[str, dict[str, tuple[str, np.ndarray]]]:
-  """{source: {id: (text, ratings f64[n] from -4 to 4)}}, n >= 2. Raises DataError naming file and line."""
-  found: dict[str, dict[str, tuple[str, np.ndarray]]] = {name: {} for name in SOURCES.values()}
-  for where, line in _lines(path):
-    if where.endswith(":1"):
-      if line.split("\t") != ["source", "id", "ratings", "text"]:
-        raise DataError(f"{where}: expected the columns source, id, ratings and text, separated by tabs")
-      continue
-    source, name, ratings, text = _checked(where, _snippet, line)
-    found[source][name] = (text, ratings)
-  return found
-
-
-def _snippet(line: str) -> tuple[str, str, np.ndarray, str]:
-  parts = line.split("\t")
-  if len(parts) != 4:
-    raise ValueError(f"found {len(parts)} columns, expected source, id, ratings and text")
-  source, name, given, text = parts
-  if source not in SOURCES:
-    raise ValueError(f"the source {source!r} is none of {', '.join(SOURCES)}")
-  ratings = json.loads(given)
-  if not isinstance(ratings, list) or len(ratings) < 2 or any(r not in range(-4, 5) for r in ratings):
-    raise ValueError("the ratings must be a list of two or more whole numbers from -4 to 4")
-  return SOURCES[source], name, np.array(ratings, np.float64), text
 
 
 def vader_records(source: str, snippets: dict[str, tuple[str, np.ndarray]]) -> Records:

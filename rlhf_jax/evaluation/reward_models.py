@@ -160,14 +160,35 @@ def judge_reward_model(
   groups: K answers to each of the same N prompts, as K mappings with "responses" (N texts), "proxy" f[N], "gold" f[N]
   and, if known, "apparent" f[N] and the style baseline's score "style" f[N]. A labeller drawn at random orders the
   different answers to each prompt. Pairs of equal gold reward have no right order and count nowhere: "label_accuracy"
-  is the reward model's accuracy on these labels, "label_ceiling" what the gold reward itself can expect.
+  is the reward model's accuracy on these labels, "label_ceiling" what the gold reward itself can expect. Without
+  labellers both are left out.
   """
   scores = {
     name: np.stack([group[name] for group in groups], axis=1) for name in ("proxy", "style") if name in groups[0]
   }  # [N, K]
-  gold, apparent = (
-    np.stack([group.get(name, group["gold"]) for group in groups], axis=1) for name in ("gold", "apparent")
-  )
+  gold = np.stack([group["gold"] for group in groups], axis=1)
+  accuracies = {
+    name: {
+      "clear_accuracy": pair_accuracy(given, gold, min_gap=min_gap)._asdict(),
+      "accuracy": pair_accuracy(given, gold)._asdict(),
+    }
+    for name, given in scores.items()
+  }
+  if labellers:
+    ranks, pages = _labels(groups, gold, labellers, seed)
+    for name, given in scores.items():
+      accuracies[name]["label_accuracy"] = ranking_accuracy(given, ranks, gold)._asdict()
+    highest = exactly(ceiling(labellers, pages), accuracies["proxy"]["label_accuracy"]["num"])
+    accuracies["proxy"]["label_ceiling"] = highest._asdict()
+  style = {"style": accuracies["style"]} if "style" in accuracies else {}
+  return {**accuracies["proxy"], **style, "min_gap": min_gap}
+
+
+def _labels(
+  groups: Sequence[Mapping[str, Any]], gold: np.ndarray, labellers: Sequence[Labeller], seed: int
+) -> tuple[np.ndarray, list[Traits]]:
+  """Ranks i[N, K] of the answers by a labeller for each prompt, -1 for a text that stands before, and the pages."""
+  apparent = np.stack([group.get("apparent", group["gold"]) for group in groups], axis=1)
   ranks = np.full(gold.shape, -1)
   rng = np.random.default_rng(seed)
   judged = collections.Counter[int]()
@@ -180,17 +201,7 @@ def judge_reward_model(
     pages.append(traits_of(seen, [texts[k] for k in distinct]))
     ranks[row, distinct] = rank(labellers[person], pages[-1], rng, judged[person])
     judged[person] += 1
-  accuracies = {
-    name: {
-      "clear_accuracy": pair_accuracy(given, gold, min_gap=min_gap)._asdict(),
-      "accuracy": pair_accuracy(given, gold)._asdict(),
-      "label_accuracy": ranking_accuracy(given, ranks, gold)._asdict(),
-    }
-    for name, given in scores.items()
-  }
-  highest = exactly(ceiling(labellers, pages), accuracies["proxy"]["label_accuracy"]["num"])
-  style = {"style": accuracies["style"]} if "style" in accuracies else {}
-  return {**accuracies["proxy"], "label_ceiling": highest._asdict(), **style, "min_gap": min_gap}
+  return ranks, pages
 
 
 def share_by_prompt(right: np.ndarray, prompts: Sequence[str]) -> Interval:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.intervals import mean_interval, wilson_interval, win_rate
+from rlhf_jax.evaluation.statistics import ratio_interval
+from rlhf_jax.intervals import Interval, mean_interval, wilson_interval, win_rate
 
 Answers = Mapping[str, Mapping[str, Any]]  # {model: {measure: f[N], "responses": N texts}}
 
@@ -58,12 +59,21 @@ def has_full_reward(gold: np.ndarray, full_gold: float) -> np.ndarray:
 
 def _means(answer: Mapping[str, Any], reference: np.ndarray | None, chosen: np.ndarray) -> dict[str, Any]:
   """The mean of each measure over the chosen prompts, and the win rate against the reference's gold rewards."""
-  means = {name: mean_interval(values[chosen])._asdict() for name, values in answer.items() if name != "responses"}
+  alone = ("responses", "reference_logp")
+  means = {name: mean_interval(values[chosen])._asdict() for name, values in answer.items() if name not in alone}
+  if "reference_logp" in answer:
+    means["perplexity"] = perplexity(answer["reference_logp"][chosen], answer["length"][chosen])._asdict()
   if "finished" in answer:
     means["finished"] = wilson_interval(answer["finished"][chosen].sum(), len(chosen))._asdict()
   if "gold" in answer and reference is not None:
     means["win_rate"] = win_rate(answer["gold"][chosen], reference[chosen])._asdict()
   return means
+
+
+def perplexity(logp: np.ndarray, lengths: np.ndarray) -> Interval:
+  """exp(-sum(logp) / sum(lengths)) of N texts with its interval; logp: f[N] in nats, lengths: f[N] in tokens."""
+  loss = ratio_interval(-np.asarray(logp, np.float64), lengths)
+  return Interval(*np.exp([loss.mean, loss.low, loss.high]).tolist(), loss.num)
 
 
 def _baseline(answer: Mapping[str, Any], reference: np.ndarray | None, chosen: np.ndarray) -> dict[str, Any]:

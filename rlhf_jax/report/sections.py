@@ -41,6 +41,7 @@ MEASURES = {
   "proxy": "proxy reward",
   "win_rate": "win rate",
   "kl": "KL (nats)",
+  "perplexity": "perplexity by the reference",
   "length": "length (tokens)",
   "finished": "finished",
 }

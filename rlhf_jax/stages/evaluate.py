@@ -96,7 +96,8 @@ class Config:
   min_gap: NonNegativeFloat
   """Difference in gold reward above which a pair of answers counts as clear."""
   labellers: dict[str, NonNegativeInt]
-  """Number of simulated labellers of each kind, whose noisy labels the reward model is scored on as well."""
+  """Number of simulated labellers of each kind, whose noisy labels the reward model is scored on as well; {} for
+  none."""
   num_samples: NonNegativeInt
   """Number of prompts in the files of samples."""
   contrasts: ContrastRows = ""
@@ -227,7 +228,7 @@ def _judge_reward_model(
   gold: MeasureFunction | None,
 ) -> dict[str, Any]:
   """The reward model on answers of the reference and on the contrasts, with the style baseline beside it."""
-  labellers = make_labellers(config.labellers) if groups or config.labellers else []
+  labellers = make_labellers(config.labellers) if config.labellers else []
   measured: dict[str, Any] = {}
   if groups:
     asked = [prompts.encoded.texts[index] for index in prompts.origins.inside]
@@ -282,14 +283,16 @@ def _answerer(
   """`answer(load, key, chosen, reference) -> {"responses": N texts, measure: f[N]}` for N chosen prompts i64[N].
 
   load: returns the parameters; it is called where an answer is not yet among the stage's parts. The measures are length
-  (tokens), finished, kl (nats, to the reference, unless that is None), and proxy, gold and its parts if known.
+  (tokens), finished, kl (nats, to the reference, unless that is None), reference_logp (nats), and proxy, gold and its
+  parts if known.
   """
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   logprobs = make_logprobs(model.apply, config.sampling.temperature or 1.0, stage.transport)
 
   @jax.jit
-  def sequence_kl(reference: Params, rollout: Rollout) -> jax.Array:  # f32[B]
-    return (rollout.logp - logprobs(reference, rollout.tokens, rollout.mask, rollout.at)).sum(axis=1)
+  def by_reference(reference: Params, rollout: Rollout) -> dict[str, jax.Array]:  # f32[B] each
+    logp = logprobs(reference, rollout.tokens, rollout.mask, rollout.at)
+    return {"kl": (rollout.logp - logp).sum(axis=1), "reference_logp": logp.sum(axis=1)}
 
   def batch_columns(
     load: Callable[[], Params],
@@ -303,7 +306,8 @@ def _answerer(
     texts, batch = prompts.take(chosen[rows])
     rollout, responses = sample(load(), batch, jax.random.fold_in(key, start))
     columns: dict[str, Any] = {"length": rollout.mask.sum(axis=1), "finished": rollout.finished}
-    columns |= {"kl": sequence_kl(reference, rollout)} if reference is not None else {}
+    own = {"reference_logp": rollout.logp.sum(axis=1)}  # without another reference the model is its own
+    columns |= own if reference is None else by_reference(reference, rollout)
     columns |= {"proxy": proxy(rollout, texts, responses)} if proxy else {}
     measured = {name: host(values).astype(np.float32)[:kept].tolist() for name, values in columns.items()}
     return {"responses": responses[:kept], **measured}

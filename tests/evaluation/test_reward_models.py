@@ -45,6 +45,13 @@ def test_pairs_of_equal_gold_reward_count_nowhere():
     assert result[measure]["num"] == 1, measure
 
 
+def test_without_labellers_there_are_no_labels():
+  gold = np.array([[0.0, 1.0], [0.0, 0.2]])
+  result = judge_reward_model(groups_of(gold, gold), 0.5, [], seed=0)
+  assert set(result) == {"clear_accuracy", "accuracy", "min_gap"}
+  assert (result["accuracy"]["num"], result["clear_accuracy"]["num"]) == (2, 1)
+
+
 def test_a_repeated_answer_is_judged_once():
   gold = np.array([[0.0, 0.0, 2.0]])
   groups = groups_of(gold, gold)

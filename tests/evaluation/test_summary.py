@@ -59,3 +59,11 @@ def test_cells_count_prompts_and_full_rewards():
   assert {name: entry["copied"]["mean"] for name, entry in new["clusters"].items()} == {"x": 0.0, "y": 0.5}
   assert {name: entry["prompts"] for name, entry in new["clusters"].items()} == {"x": 1, "y": 2}
   np.testing.assert_allclose(new["clusters"]["y"]["models"]["look-up"]["mean"], 1.0)
+
+
+def test_perplexity_by_the_reference_is_of_all_tokens():
+  columns = {"responses": ["a"] * 2, "length": np.array([1.0, 3.0]), "reference_logp": np.log([0.5, 0.125])}
+  found = summarize({"sft": columns}, {}, "sft", Origins([""] * 2, [""] * 2, set()))["models"]["sft"]
+  np.testing.assert_allclose(found["perplexity"]["mean"], 2.0)  # 4 bits over 4 tokens
+  assert found["perplexity"]["low"] <= 2.0 <= found["perplexity"]["high"] and found["perplexity"]["num"] == 2
+  assert set(found) == {"length", "perplexity"}

@@ -9,6 +9,7 @@ from tiny_chain import ROOT
 
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
 from rlhf_jax.data import DataError
+from rlhf_jax.data.vader import SOURCES, read_vader
 from rlhf_jax.settings import import_module
 
 FOLDER = ROOT / "experiments" / "real_annotators"
@@ -86,7 +87,7 @@ def test_wmt_by_hand(tmp_path):
 
 
 def test_vader_by_hand(tmp_path):
-  found = readers.read_vader(file(tmp_path / "a.tsv.gz", [HEADER, *SNIPPETS]))
+  found = read_vader(file(tmp_path / "a.tsv.gz", [HEADER, *SNIPPETS]))
   assert {source: len(given) for source, given in found.items()} == {
     "movies": 0,
     "tweets": 2,
@@ -131,11 +132,6 @@ def broken_story(**changes):
     ("wmt", [SEGMENT, {**SEGMENT, "penalties": {"r": {"A": 1}}}], ":2: r has penalties of 1 systems, but there are 3"),
     ("wmt", [{**SEGMENT, "penalties": {"r": dict.fromkeys("ABC", -1)}}], ":1: a penalty of r is not a number of at"),
     ("wmt", [{"document": "d"}], ":1: lacks 'segment'"),
-    ("vader", ["a\tb"], ":1: expected the columns source, id, ratings and text"),
-    ("vader", [HEADER, "tweets\t1"], ":2: found 2 columns"),
-    ("vader", [HEADER, SNIPPETS[0], "blogs\t1\t[1,2]\tx"], ":3: the source 'blogs' is none of movieReviewSnippets"),
-    ("vader", [HEADER, "tweets\t1\t[1,5]\tx"], ":2: the ratings must be a list of two or more whole numbers from -4"),
-    ("vader", [HEADER, "tweets\t1\t[1\tx"], ":2: Expecting"),
   ],
 )  # fmt: skip
 def test_a_malformed_file_is_named_with_its_line(tmp_path, read, lines, message):
@@ -147,7 +143,7 @@ def test_a_malformed_file_is_named_with_its_line(tmp_path, read, lines, message)
 
 def test_a_file_that_is_not_there_or_no_gzip_is_named(tmp_path):
   with pytest.raises(DataError, match="a.gz: cannot be read"):
-    readers.read_vader(tmp_path / "a.gz")
+    readers.read_squality(tmp_path / "a.gz")
   (tmp_path / "a.gz").write_text("plain")
   with pytest.raises(DataError, match="a.gz: cannot be read"):
     readers.read_wmt(tmp_path / "a.gz")
@@ -167,7 +163,7 @@ def test_the_command_on_small_files(tmp_path, capsys):
     }
     for n in range(6)
   ]
-  snippets = [f"{source}\t{n}\t{rng.integers(-4, 5, 5).tolist()}\tx" for source in readers.SOURCES for n in range(6)]
+  snippets = [f"{source}\t{n}\t{rng.integers(-4, 5, 5).tolist()}\tx" for source in SOURCES for n in range(6)]
   for study, lines in (("squality", stories), ("wmt", segments), ("vader", [HEADER, *snippets])):
     file(tmp_path / FILES[study], lines)
   analyse.main(["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--fast"])
@@ -215,7 +211,7 @@ def test_wmt_to_the_last_digit(public):
 
 def test_vader_to_the_last_digit(public):
   """From the ratings of the file; that records give them back is shown on a part of them, as all take ten seconds."""
-  found = readers.read_vader(public / FILES["vader"])
+  found = read_vader(public / FILES["vader"])
   assert sum(map(len, found.values())) == 23_703
   wanted = {"movies": 0.884, "tweets": 0.86, "Amazon": 0.901, "editorials": 0.713}
   for source, given in found.items():

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from rated_texts import write_ratings
 from tiny_chain import ROOT
 
 from rlhf_jax import data
@@ -178,9 +179,11 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   data.write_rows(pairs, [{"chosen": talk + "Hello.", "rejected": talk + "No."}])
   steps = tmp_path / "steps.jsonl"
   data.write_rows(steps, [{"prompt": "Add 1 and 2.", "completions": ["3"], "labels": [True]}])
-  argument = (
-    f":{steps if name == 'process_reward' else pairs}" if name in ("hh", "smollm2_hh", "process_reward") else ""
-  )
+  given = {"hh": pairs, "smollm2_hh": pairs, "process_reward": steps}
+  if name == "sentiment":
+    pytest.importorskip("vaderSentiment", reason="needs the extra sentiment")
+    given["sentiment"] = write_ratings(tmp_path)
+  argument = f":{given[name]}" if name in given else ""
   config, _ = load_config(["--config", f"{name}{argument}", "--workdir", "x"])
   lines = check.check_run(config, tmp_path / "run").splitlines()
   assert [line.split()[0] for line in lines[:-1]] == list(config["stages"])
