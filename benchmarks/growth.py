@@ -303,13 +303,13 @@ PANELS = {  # figure of a point: (name of the axis, the figure that it is held a
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-  """Draws all parts: time (dashed: the arithmetic, through the last point), memory and compilation."""
+  """Draws all parts, a row each: time (dashed: the arithmetic, through the last point), memory and compilation."""
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(3.2 * len(results), 8.4), layout="constrained")
-  axes = figure.subplots(len(PANELS), len(results), squeeze=False)
-  for column, (part, result) in enumerate(results.items()):
-    for line, (figure_name, (label, against)) in enumerate(PANELS.items()):
+  figure = Figure(figsize=(11, 2.6 * len(results)), layout="constrained")
+  axes = figure.subplots(len(results), len(PANELS), squeeze=False)
+  for line, (part, result) in enumerate(results.items()):
+    for column, (figure_name, (label, against)) in enumerate(PANELS.items()):
       panel = axes[line][column]
       for name, curve in result["curves"].items():
         points = [point for point in curve["points"] if point.get(figure_name)]
@@ -321,10 +321,13 @@ def plot(results: dict[str, Any], path: Path) -> None:
         if against:
           last = y[-1] / points[-1][against]
           panel.plot(x, [point[against] * last for point in points], "--", color=drawn.get_color(), linewidth=0.8)
-      panel.set(xscale="log", yscale="log", xlabel=result["x"], title=part if line == 0 else None)
-      panel.legend(fontsize=7)
-      if column == 0:
-        panel.set_ylabel(label)
+      panel.set(xlabel=result["x"], ylabel=label, title=part if column == 0 else None)
+      if not panel.lines:
+        panel.set_axis_off()
+        continue
+      panel.set(xscale="log", yscale="log")
+      panel.xaxis.set_minor_formatter("")
+      panel.legend(fontsize=7, loc="best", framealpha=0.5)
   figure.savefig(path, dpi=80)
 
 

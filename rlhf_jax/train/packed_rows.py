@@ -21,6 +21,7 @@ from rlhf_jax.train.workspace import select_attention
 STEPS = 8  # shares of the rows of a part that the number of packed rows is rounded up to, so that few are compiled
 SHARED = 0.75  # prompts for each row at most, where rows share them: that is another program
 TOGETHER = 4  # rows of full length that a packed row has room for at most, where they share their prompt
+SCORES = 256  # tokens of a row at which the scores of attention take as long as the rest of a layer, on a CPU
 PLANNED = 256  # steps whose batches are packed beforehand, so that one shape is enough for them
 LAST_TOKENS = 4  # sequences that a packed row has room for where only the state of the last token is asked for
 
@@ -57,8 +58,8 @@ def pack_passes(
       prompts, together = numbers.ravel(), min(int(counts.max()), size)
   shapes = _shapes(transport, size, width, room, room, _fitting(transport, width, room, together))
   found = [pack(count, skipped, passes, size=size, prompts=prompts, **shape) for shape in shapes]
-  saving = [packings for packings in found if _cost(packings[0]) < size * (width + room)]
-  return min(saving, key=lambda packings: _cost(packings[0]), default=None)
+  saving = [packings for packings in found if _cost_of(packings[0]) < _cost(size, width, room)]
+  return min(saving, key=lambda packings: _cost_of(packings[0]), default=None)
 
 
 def pack_groups(
@@ -100,7 +101,7 @@ def pack_groups(
     return jax.tree.map(lambda x: x.reshape(-1, num), found)
 
   def saving(found: Packing) -> bool:
-    return _cost(found) < found.size * (width + room)
+    return _cost_of(found) < _cost(found.size, width, room)
 
   ahead = [
     data.batch_indices(total, batch_size, step, stage.stage_seed)
@@ -108,8 +109,11 @@ def pack_groups(
   ]
   shapes = _shapes(transport, at_once(ahead[0]), width, room, own, together) if ahead else []
   planned = [max((packing(groups, shape) for groups in ahead), key=lambda found: found.rows) for shape in shapes]
-  best = min(filter(saving, planned), key=_cost, default=None)
-  shape = {} if best is None else next(shape for shape in shapes if shape["room"] == best.room) | {"least": best.rows}
+  best = min(filter(saving, planned), key=_cost_of, default=None)
+  shape: dict[str, int] = {}
+  if best is not None:
+    (chosen,) = (x for x in shapes if (x["width"], x["room"]) == (best.width, best.room))
+    shape = {**chosen, "least": best.rows}
 
   def packed(batch: Any, groups: np.ndarray) -> tuple[Any, dict[str, float]]:
     found = packing(groups, shape) if shape else None
@@ -174,17 +178,25 @@ def _shares(transport: Transport, width: int) -> bool:
   return shares_tokens(select_attention(transport), width)
 
 
-def _shapes(
-  transport: Transport, size: int, width: int, room: int, own: int, together: int
-) -> list[dict[str, int]]:
-  """Keyword arguments of `pack` of which one may cost least: rows with room for `together` rows of full length that
-  share a prompt, and for their answers alone or for more, where tokens would fill them later than answers."""
-  wide, room = width + (together - 1) * own, together * room
-  whole = size * width / wide  # rows of this width, if packing saved nothing
-  rows = {"width": wide, "least": math.ceil(transport.packing * whole), "step": max(int(whole) // STEPS, 1)}
-  return [{**rows, "room": each} for each in sorted({room, max(room, 3 * wide // 4)})]
+def _shapes(transport: Transport, size: int, width: int, room: int, own: int, together: int) -> list[dict[str, int]]:
+  """Keyword arguments of `pack` of which one may cost least.
+
+  Packed rows are as wide as a row, or have room for `together` rows of full length that share a prompt; and they have
+  room for the answers of as many rows, or for more, where tokens would fill them later than answers.
+  """
+  shapes = []
+  for number in sorted({1, together}):
+    wide, answers = width + (number - 1) * own, number * room
+    whole = size * width / wide  # packed rows of this width, if packing saved nothing
+    rows = {"width": wide, "least": math.ceil(transport.packing * whole), "step": max(int(whole) // STEPS, 1)}
+    shapes += [{**rows, "room": each} for each in sorted({answers, max(answers, 3 * wide // 4)})]
+  return shapes
 
 
-def _cost(packing: Packing) -> int:
-  """About what a forward costs: layers of all tokens, and logits of the answers."""
-  return packing.rows * (packing.width + packing.room)
+def _cost(rows: int, width: int, room: int) -> float:
+  """About what a forward costs: layers and attention of all tokens, and logits of the answers."""
+  return rows * (width * (1 + width / SCORES) + room)
+
+
+def _cost_of(packing: Packing) -> float:
+  return _cost(packing.rows, packing.width, packing.room)
