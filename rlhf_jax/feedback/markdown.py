@@ -225,7 +225,7 @@ def _formula(latex: str, display: str) -> Node:
 def _as_set(latex: str) -> str:
   """The LaTeX with the environments that the converter knows. Raises ValueError where it knows none for one of them."""
 
-  def replaced(found: re.Match) -> str:
+  def replaced(found: re.Match[str]) -> str:
     side, name, place = found.groups()
     after = (place or "") if side == "end" else ""
     if name in SET_AS:
