@@ -270,7 +270,6 @@ PROMPTS = RowFormats(
     ("info", "summaries", "choice"): _prompt_of(row_comparisons.summaries),
   },
   prompt_problem,
-  ranking_problem,
   lambda demonstration: demonstration.prompt,
 )
 # A prompt that templates have written has no row of its own: its row is the demonstration.
