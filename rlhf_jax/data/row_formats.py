@@ -272,7 +272,6 @@ PROMPTS = RowFormats(
     ("input", "output_1", "output_2", "label"): _prompt_of(row_comparisons.outputs),
   },
   prompt_problem,
-  ranking_problem,
   lambda demonstration: demonstration.prompt,
 )
 # A prompt that templates have written has no row of its own: its row is the demonstration.

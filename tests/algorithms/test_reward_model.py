@@ -156,9 +156,7 @@ def test_ties_are_learnt_from_where_the_config_says_so():
 
 
 def test_a_tie_is_a_row_of_either_source_with_ties_and_skipped_without(tmp_path, capsys):
-  rows = [
-    dict(prompt=f"Say {i}.", responses=[f"{i}", "no"], ranks=[0, i % 2], annotator="a") for i in range(20)
-  ]
+  rows = [dict(prompt=f"Say {i}.", responses=[f"{i}", "no"], ranks=[0, i % 2], annotator="a") for i in range(20)]
   data.write_rows(tmp_path / "pairs.jsonl", rows)
   tokenizer = data.train_tokenizer(["Say 0 1 2 3 4 5 6 7 8 9 no. Human Assistant"], vocab_size=300)
   stage = Stage("reward", tmp_path, 0, "", Model(1, 8, 1, 1, 8, 8), Transport("jit", 1, 1))

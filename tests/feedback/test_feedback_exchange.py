@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from judged import ANNOTATORS, ITEMS, JUDGEMENTS, RECORDS
+from judged import ANNOTATORS, ITEMS, JUDGEMENTS, RECORDS, SAMPLED
 
 from rlhf_jax.data import DataError, read_comparisons
 from rlhf_jax.feedback import learner_rows
@@ -141,7 +141,7 @@ def test_ratings_and_critiques():
     ("hi", 7, "j2"), ("hé", 3, "j2"), ("Yes.", 6, "j8"), ("No.", 1, "j8")]  # fmt: skip
   (row,) = learner_rows.critiques(RECORDS)
   assert row == {"prompt": ITEMS[1].prompt, "annotator": "ann", "response": "=1+1", "critique": "wrong",
-                 "rewrite": "1 + 1 is 2", "flags": ["harmful"], "item": "triple", "group": "j2"}  # fmt: skip
+                 "rewrite": "1 + 1 is 2", "flags": ["harmful"], "item": "triple", "group": "j2", "source": SAMPLED}  # fmt: skip
 
 
 def test_nothing_of_a_shape_is_an_error(tmp_path):
@@ -161,7 +161,7 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path):
   assert {row["number"] for row in rows} == {"-1"}
   write_records(tmp_path / "a.jsonl", RECORDS)
   convert(tmp_path / "a.jsonl", path, "ratings")
-  assert path.read_text().splitlines()[0] == "prompt,annotator,response,rating,item,group"
+  assert path.read_text().splitlines()[0] == "prompt,annotator,response,rating,item,group,source"
 
 
 def test_comparisons_of_a_run_are_read_as_records(tmp_path):

@@ -1,5 +1,7 @@
 """Yes or no, aspects, spans, "all are bad" and final judgements: checked, lossless in files, and rows of them."""
 
+import dataclasses
+
 import pytest
 
 from rlhf_jax.data import DataError, read_rows, write_rows
@@ -74,11 +76,12 @@ def test_a_judgement_without_the_later_fields_has_the_row_of_the_first_stores():
 
 
 def test_rows_of_yes_and_no_and_of_spans_come_back(tmp_path):
-  rows = learner_rows.yes_no(RECORDS)
+  said = [SAID[0], dataclasses.replace(SAID[1], final=False), SAID[2]]  # which would stand for the item alone
+  rows = learner_rows.yes_no((PEOPLE, [ITEM], said))
   assert [(row["response"], row["label"], row["group"]) for row in rows] == [
     ("A cat 😺.", True, "j1"), ("A cat 😺.", False, "j2"), ("A dog.", False, "j2"),
   ]  # fmt: skip
-  words = learner_rows.critiques(RECORDS)
+  words = learner_rows.critiques((PEOPLE, [ITEM], said))
   assert [row.get("spans") for row in words] == [[[0, 5, "false"], [2, 7, "rude"]], None]
   write_rows(tmp_path / "rows.jsonl", rows)
   write_rows(tmp_path / "words.jsonl", words)

@@ -10,8 +10,8 @@ from annotation_pages import judgements, make_items, page_of, wait_for_count
 from rlhf_jax.feedback.invitations import invite, invite_lead
 from rlhf_jax.feedback.project import change_settings, set_questions
 from rlhf_jax.feedback.questions import parse_questions
-from rlhf_jax.feedback.records import Response, make_item
-from rlhf_jax.feedback.store import opened, read_store
+from rlhf_jax.feedback.records import Annotator, Judgement, Response, make_item
+from rlhf_jax.feedback.store import add_records, opened, read_store
 
 ALL = {
   "ask": ["comparison", "yes_no", "rating", "spans"],
@@ -68,6 +68,24 @@ def test_what_is_asked_is_shown_and_recorded(browser, serve):
     (span,), nothing = judgement.spans
     assert texts[0][span[0] : span[1]] == "It lied." and span[2] == "false" and nothing == ()
     assert judgement.questions and not seen
+
+
+def test_an_expert_reads_which_parts_others_marked(browser, serve):
+  item = make_item("Who sat?", [Response("A 😺 sat."), Response("No.")])
+  path, origin, _ = serve([item])
+  ask(path, {"ask": ["comparison", "spans"]})
+  said = [
+    Judgement("1", item.id, "ann", (0, 1), ranks=(0, 1), spans=(((2, 7, "false"),), ())),
+    Judgement("2", item.id, "bob", (0, 1), ranks=(1, 0), spans=((), ())),
+  ]
+  with opened(path) as store:
+    change_settings(store, {"judgements_per_item": 2, "agreeing": 2, "at_most": 2}, 0.0)
+    add_records(store, ([Annotator("bob")], [], said))
+  ((_, link),) = invite(path, ["eve"], origin, expert=True)
+  with page_of(browser, link) as (page, _):
+    letter = "A" if "sat" in page.locator(".card .passage").first.inner_text() else "B"
+    told = page.locator("#others li").all_inner_texts()
+    assert f"marked parts: {letter} false “😺 sat”" in told[0] and "marked parts: none" in told[1]
 
 
 def test_an_earlier_judgement_is_found_and_corrected_or_left(browser, serve):

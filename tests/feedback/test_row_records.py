@@ -106,7 +106,7 @@ def test_single_responses_name_their_model_in_whichever_file_they_stand(tmp_path
 
 
 def test_columns_of_other_data_sets_are_no_sources(tmp_path):
-  """"source" and "cluster" are names that published rows use for other things."""
+  """Published rows use "source" and "cluster" for other things."""
   rows = [
     {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1], "sources": ["web", "web"], "cluster": 7},
     {"prompt": "p", "response": "a", "rating": 7, "source": "web", "final": "yes"},

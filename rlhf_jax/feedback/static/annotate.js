@@ -72,7 +72,7 @@ function showItem() {
   $("pair").hidden = size !== 2 || !asked.ask.includes("comparison");
   $("correction").hidden = !correction;
   $("others").hidden = others === null;
-  $("others").lastElementChild.replaceChildren(...(others ?? []).map((judgement) => told(judgement)));
+  $("others").lastElementChild.replaceChildren(...(others ?? []).map((judgement) => told(judgement, responses)));
   for (const card of cards) card.write(state);
   draw();
   $("main").scrollTo(0, 0);

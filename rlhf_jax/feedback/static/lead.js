@@ -136,6 +136,7 @@ function find(from) {
 function itemBlock({ prompt, responses, gold_ranks: gold, state, judgements }) {
   const block = make("article", "", "item");
   const text = typeof prompt === "string" ? prompt : prompt.map(({ role, content }) => `${role}: ${content}`).join("\n");
+  const texts = responses.map((response) => response.text);
   const [title, answers, opinions] = [make("h3", text), make("ol"), make("ul")];
   title.dir = "auto";
   answers.type = "A";
@@ -147,7 +148,7 @@ function itemBlock({ prompt, responses, gold_ranks: gold, state, judgements }) {
     return entry;
   }));
   opinions.append(...judgements.map((judgement) => {
-    const entry = judgement.skipped ? make("li", `skipped: ${judgement.skipped}`) : told(judgement);
+    const entry = judgement.skipped ? make("li", `skipped: ${judgement.skipped}`) : told(judgement, texts);
     if (!judgement.current) entry.classList.add("old");
     const what = judgement.final ? ", settles the item" : "";
     entry.prepend(make("b", `${judgement.annotator}${what}, ${new Date(judgement.created).toLocaleString()}: `));

@@ -1,7 +1,7 @@
 // What a lead may ask of a response beside the default page: ratings of aspects, yes or no, and marked parts; and the
 // judgements of others, which an expert sees of a disputed item.
 import { letter } from "./answer.js";
-import { addSpans } from "./spans.js";
+import { addSpans, quoted } from "./spans.js";
 import { setText } from "./text.js";
 import { addChoices, check, listen } from "./widgets.js";
 
@@ -48,11 +48,13 @@ function row(element, words, description, name, choices) {
   return group;
 }
 
-// A judgement of somebody else in words, by place; the page does not tell whose it is.
-export function told(judgement) {
-  const { ranks, strength, ratings, yes_no: yesNo, aspects, flags, critiques, rewrites } = judgement;
-  const each = (values, write = String) =>
-    values.flatMap((value, place) => (value === null || !value.toString() ? [] : [`${letter(place)} ${write(value)}`])).join(", ");
+// A judgement of somebody else on responses with these texts in words, by place; the page does not tell whose it is.
+export function told(judgement, texts) {
+  const { ranks, strength, ratings, yes_no: yesNo, aspects, flags, critiques, rewrites, spans } = judgement;
+  const each = (values, write = String) => values.flatMap((value, place) => {
+    return value === null || !value.toString() ? [] : [`${letter(place)} ${write(value, place)}`];
+  }).join(", ");
+  const marks = (found, place) => found.map(([start, end, label]) => `${label} ${quoted(texts[place], start, end)}`);
   const parts = [
     ranks && (judgement.all_bad ? "all are bad" : order(ranks)) + (strength ? ` by ${strength} of 3` : ""),
     ratings && `ratings: ${each(ratings)}`,
@@ -61,10 +63,11 @@ export function told(judgement) {
     flags && `flags: ${each(flags, (labels) => labels.join(" and "))}`,
     critiques && `critiques: ${each(critiques)}`,
     rewrites && `rewrites: ${each(rewrites)}`,
+    spans && `marked parts: ${each(spans, (found, place) => marks(found, place).join(" and ")) || "none"}`,
   ];
   const item = document.createElement("li");
   item.dir = "auto";
-  setText(item, parts.filter(Boolean).join("; ") || "marked parts");
+  setText(item, parts.filter(Boolean).join("; "));
   return item;
 }
 

@@ -39,13 +39,18 @@ export function addSpans(element, place, text, labels, onChange) {
 
   function entry([start, end, label], remove) {
     const [item, words, button] = ["li", "span", "button"].map((tag) => document.createElement(tag));
-    const part = [...text].slice(start, end).join("");
-    setText(words, `${label}: “${part.length > 80 ? `${part.slice(0, 80)}…` : part}”`);
+    setText(words, `${label}: ${quoted(text, start, end)}`);
     Object.assign(button, { type: "button", textContent: "Remove" });
     button.addEventListener("click", remove);
     item.append(words, " ", button);
     return item;
   }
+}
+
+// The part of a text between two of its characters (code points), in quotes and cut where it is long.
+export function quoted(text, start, end) {
+  const part = [...text].slice(start, end);
+  return `“${part.slice(0, 80).join("")}${part.length > 80 ? "…" : ""}”`;
 }
 
 const same = (one, other) => one.every((part, i) => part === other[i]);
