@@ -132,8 +132,8 @@ def completed_text(name: str, found: Completed) -> str:
   """The completions of one model for a reader, numbered; a character that cannot be printed is shown as a dot."""
   lines = [f"{name}: the prompt's {found.prompt_tokens} tokens have perplexity {found.prompt_perplexity:.2f}"]
   for number, one in enumerate(found.completions, 1):
-    end = ", ended" if one.finished else ""
-    lines += ["", f"{number:>3}  perplexity {one.perplexity:.2f}, {one.num_tokens} tokens{end}", indented(one.text)]
+    size = f"{one.num_tokens} token{'s' * (one.num_tokens > 1)}{', ended' * one.finished}"
+    lines += ["", f"{number:>3}  perplexity {one.perplexity:.2f}, {size}", indented(one.text)]
   return "\n".join(lines)
 
 
@@ -146,5 +146,3 @@ def _continuation(tokenizer: data.Tokenizer, before: Sequence[int], new: Sequenc
   """The text that tokens add to those before them: alone, a vocabulary of SentencePiece drops their first space."""
   start, whole = tokenizer.decode(before), tokenizer.decode([*before, *new])
   return whole.removeprefix(start) if whole.startswith(start) else tokenizer.decode(new)
-
-

@@ -14,7 +14,7 @@ from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
 from rlhf_jax.settings import ConfigError, FunctionName
 from rlhf_jax.stage import FrozenDtype, Stage, StageName, Transport
-from rlhf_jax.train.functions import Function, ScoreFunction
+from rlhf_jax.train.functions import Function
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
 from rlhf_jax.train.reward_functions import RESERVED, Responses, Scored, check_function, make_reward_function
