@@ -26,9 +26,11 @@ SIZES = {
   "preferences": dict(num_prompts=48, responses=2, batch_size=8),
   "reward_model": dict(length=64, normalize_count=16, eval_fraction=0.2),
   "ppo": dict(
-    num_steps=PPO_STEPS, checkpoint_every=2, environment=dict(batch_size=16, missing_eos_score=None),
+    num_steps=PPO_STEPS,
+    checkpoint_every=2,
+    environment=dict(batch_size=16, missing_eos_score=None),
     watch=dict(samples_every=1),
-  ),  # fmt: skip
+  ),
   "evaluation": dict(num_prompts=16, batch_size=16, responses=2, num_samples=4),
 }
 SAMPLING = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)

@@ -19,7 +19,8 @@ from rlhf_jax.report.read_run import Run, StageRecord
 from rlhf_jax.report.token_texts import TokenText, token_texts
 from rlhf_jax.report.watched import ends, numbers
 
-ROLES: dict[str, Callable[[Mapping[str, Any]], Any]] = {  # name of a role -> the measure of a row of samples.jsonl that is greatest in its response
+# Name of a role -> the measure of a row of samples.jsonl that is greatest in its response, None where it is unknown.
+ROLES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
   "best": lambda row: row.get("reward"),
   "worst": lambda row: -row["reward"] if isinstance(row.get("reward"), int | float) else None,
   "most changed": lambda row: abs(row["kl"]) if isinstance(row.get("kl"), int | float) else None,
@@ -144,8 +145,7 @@ def look_closely(run: Run, stage: StageRecord, roles: Sequence[str] = tuple(ROLE
     return Sample(roles, value_text(found.get("prompt", "")), numbers(found), tokens)
 
   moments = [
-    Moment(step, [sample(step, row, roles) for row, roles in picked.items()])
-    for step, (_, picked) in shown.items()
+    Moment(step, [sample(step, row, roles) for row, roles in picked.items()]) for step, (_, picked) in shown.items()
   ]
   edges = None if curve is None else (digits(curve[0]), digits(curve[1]))
   return Microscope(stage, list(files), moments, options, edges, notes)

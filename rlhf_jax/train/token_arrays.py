@@ -41,13 +41,17 @@ from rlhf_jax.objectives import (
 from rlhf_jax.positions import only
 from rlhf_jax.reduce import per_token
 from rlhf_jax.stage import Transport
+from rlhf_jax.train.mesh import make_mesh
 from rlhf_jax.train.rows import by_rows
-from rlhf_jax.train.update import exactly
 from rlhf_jax.types import Array, Experience
 
 Clip = float | tuple[float, float]
 # What is clipped: the ratio of each token, their geometric mean over the response, or their product over it.
 Ratio = Literal["token", "sequence", "product"]
+
+EXACT = {"xla_allow_excess_precision": False}  # as of `rlhf_jax.train.exactly`, by which the other log-probs are made
+# Optimising a program that runs a few times takes a CPU longer than the program itself: half of the time to compile it.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def make_token_arrays(
@@ -76,7 +80,6 @@ def make_token_arrays(
 
   read = by_rows(of_rows, transport)
 
-  @exactly
   def token_arrays(policy, episodes, experience, kl_coef):
     (rollout, scores, token_scores), rows = jax.tree.map(lambda x: jnp.asarray(x)[:num], (episodes, experience))
     logp_after, entropy = read(policy, rollout.tokens, rollout.mask, rollout.at, rollout.support)
@@ -87,9 +90,12 @@ def make_token_arrays(
     found |= dict(logp_after=logp_after, entropy=entropy, rewards=rewards)
     return found if clip is None else {**found, "clipped": clip_active(logp_after, rows, clip, ratio)}
 
+  on_cpu = make_mesh(transport).devices.flat[0].platform == "cpu"
+  compiled = jax.jit(token_arrays, compiler_options={**EXACT, **(QUICK if on_cpu else {})})
+
   def arrays(policy, episodes, experience, kl_coef):
     # Packings are of all rows, and of another shape at times, which would be another program.
-    return token_arrays(policy, episodes, experience.replace(at=None, support=None), kl_coef)
+    return compiled(policy, episodes, experience.replace(at=None, support=None), kl_coef)
 
   return arrays
 

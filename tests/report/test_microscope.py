@@ -35,9 +35,15 @@ def arrays_of(responses, *, new=True, critic=True):
   return {**arrays, **(dict(values=slope - 0.5, returns=slope + 0.5) if critic else {})}
 
 
-def sample(step, row, **changes):
-  found = {"step": step, "row": row, "split": "train", "prompt": f"<i>{row}?", "response": RESPONSES[row]}
-  return {**found, "reward": [0.5, 2.0, -1.0][row], "parts": {"gold": 1.25}, "kl": [-3.0, 0.1, 0.2][row], **changes}
+def sample(step, number, **changes):
+  found = {"step": step, "row": number, "split": "train", "prompt": f"<i>{number}?", "response": RESPONSES[number]}
+  return {
+    **found,
+    "reward": [0.5, 2.0, -1.0][number],
+    "parts": {"gold": 1.25},
+    "kl": [-3.0, 0.1, 0.2][number],
+    **changes,
+  }
 
 
 def make_run(root, steps=STEPS, tokenizer=True, **settings):
@@ -90,7 +96,7 @@ def test_every_token_of_a_response_is_there_once_and_in_order(page):
   found = Page(page).responses
   assert len(found) == 9 and [len(tokens) for tokens in found[:3]] == [len(tokens) for tokens in found[3:6]]
   texts = ["".join(token["text"] for token in tokens) for tokens in found[:3]]
-  assert texts[:2] == ['<b>&"\'<eos>', "No<eos>"]
+  assert texts[:2] == ["<b>&\"'<eos>", "No<eos>"]
   signs = {"␣": " ", "⏎": "\n", "⟨C3⟩⟨A9⟩": "é", "<eos>": ""}
   assert all(sign in texts[2] for sign in signs)
   assert re.sub("|".join(signs), lambda found: signs[found[0]], texts[2]) == RESPONSES[0]
