@@ -110,9 +110,7 @@ def read_results(directory: Path) -> dict[str, Any]:
   texts += [data.Demonstration(row["prompt"], row["responses"][name]) for name in models for row in samples]
   scores = model_scores(run, texts)
   parts = {name: np.split(values, _ends(len(rows), len(samples), len(models))) for name, values in scores.items()}
-  of_model = {
-    name: {judge: values[1 + place] for judge, values in parts.items()} for place, name in enumerate(models)
-  }
+  of_model = {name: {judge: values[1 + place] for judge, values in parts.items()} for place, name in enumerate(models)}
   found = continuations(samples, of_model, evaluation["reference"])
   for name in models:
     measures = evaluation["models"][name]

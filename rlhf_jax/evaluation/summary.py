@@ -73,7 +73,8 @@ def _means(answer: Mapping[str, Any], reference: np.ndarray | None, chosen: np.n
 def perplexity(logp: np.ndarray, lengths: np.ndarray) -> Interval:
   """exp(-sum(logp) / sum(lengths)) of N texts with its interval; logp: f[N] in nats, lengths: f[N] in tokens."""
   loss = ratio_interval(-np.asarray(logp, np.float64), lengths)
-  return Interval(*np.exp([loss.mean, loss.low, loss.high]).tolist(), loss.num)
+  mean, low, high = np.exp([loss.mean, loss.low, loss.high]).tolist()
+  return Interval(mean, low, high, loss.num)
 
 
 def _baseline(answer: Mapping[str, Any], reference: np.ndarray | None, chosen: np.ndarray) -> dict[str, Any]:

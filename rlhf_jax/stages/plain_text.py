@@ -50,14 +50,15 @@ def run(config: Config, stage: Stage) -> None:
       f"config.{stage.name}.boundary={config.boundary!r} is no control token of {stage.model.path}."
       f"{nearest(config.boundary, own.control)}"
     )
-  bos, eos = (config.boundary or own.backend.id_to_token(index) for index in (own.bos_id, own.eos_id))
+  names = {index: name for name, index in own.control.items()}
+  bos, eos = (config.boundary or names[index] for index in (own.bos_id, own.eos_id))
   # No token that a response may end with, nor one that starts a turn, may stand for padding.
-  taken = {bos, eos, own.backend.id_to_token(own.bos_id), *own.end_tokens}
+  taken = {bos, eos, names[own.bos_id], *own.end_tokens}
   pad = next((token for token in (own.backend.id_to_token(own.pad_id), *own.control) if token not in taken), None)
   directory = stage.directory
   own.save(directory / "tokenizer.json")
   settings = {"bos_token": bos, "eos_token": eos, "chat_template": TEMPLATE} | ({"pad_token": pad} if pad else {})
   data.write_json(directory / "tokenizer_config.json", settings)
-  ends = [own.backend.token_to_id(eos), *own.end_ids]
+  ends = [own.control[eos], *own.end_ids]
   data.write_json(directory / "generation_config.json", {"eos_token_id": [*dict.fromkeys(ends)]})
   data.load_tokenizer(directory / "tokenizer.json")  # refused here rather than in the next stage

@@ -172,9 +172,7 @@ def write_parts(parts: dict[str, list[RatedText]], stage: Stage) -> None:
       {**row, "rating": record_rating(mean), "annotator": annotator} for row, mean in zip(texts, means, strict=True)
     ]
 
-  openings = {
-    part: [{"prompt": text.prompt, "id": text.id} for text in parts[part]] for part in ("policy", "held out")
-  }
+  openings = {part: [{"prompt": text.prompt, "id": text.id} for text in parts[part]] for part in ("policy", "held out")}
   held_out = [
     {**row, "means": text.halves, "num_ratings": text.num_ratings}
     for row, text in zip(rows("held out"), parts["held out"], strict=True)

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from rated_texts import write_ratings
@@ -9,6 +10,7 @@ from tiny_chain import ROOT
 
 from rlhf_jax import data
 from rlhf_jax.settings import import_module
+from rlhf_jax.train.mesh import using_devices
 
 pytest.importorskip("vaderSentiment", reason="needs the extra sentiment")
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -49,7 +51,8 @@ def test_win_rates_are_of_each_judge_against_the_reference():
 
 def test_the_command_on_a_file_by_hand(tmp_path, capsys):
   arguments = ["--data", str(write_ratings(tmp_path)), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
-  analyse.main([*arguments, "--fast"])
+  with using_devices(jax.devices()[:1]):
+    analyse.main([*arguments, "--fast"])
   told = capsys.readouterr().out
   result = data.read_json(tmp_path / "out" / "results.json")
   assert list(result["models"]) == ["base", "sft", "rloo", "rloo_free"] and result["prompts"] == 8
@@ -66,5 +69,6 @@ def test_the_command_on_a_file_by_hand(tmp_path, capsys):
     for name in ("ratings.jsonl", "judge_ratings.jsonl", "held_out.jsonl")
   )
   assert not of_policy & of_judge and not (of_policy | of_judge) & held_out
-  analyse.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "again")])  # what is there, is not made anew
+  with using_devices(jax.devices()[:1]):  # without --data nothing is made anew
+    analyse.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "again")])
   assert data.read_json(tmp_path / "again" / "results.json") == result
