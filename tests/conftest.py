@@ -1,8 +1,10 @@
 """Eight simulated devices, set before jax is imported; a finished run of the whole chain, which many tests read."""
 
 import collections
+import contextlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,14 @@ from filelock import FileLock
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("RLHF_JAX_CACHE", "off")  # tests keep their programs where they say so themselves
+os.environ.setdefault("RLHF_JAX_CACHE", "off")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+# A program that one test has compiled, no other test, worker or process compiles again; workers inherit the place.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  PROGRAMS = tempfile.TemporaryDirectory(prefix="rlhf_jax_programs_")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -25,14 +32,6 @@ def shared(tmp_path_factory) -> Path:
   """A directory that the workers of one run of the tests have in common."""
   base = tmp_path_factory.getbasetemp()
   return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-@pytest.fixture(scope="session")
-def programs(shared):
-  """Where compiled programs are kept for the stages of the tiny chain."""
-  directory = shared / "programs"
-  directory.mkdir(exist_ok=True)
-  return directory
 
 
 @pytest.fixture
@@ -51,24 +50,22 @@ def compilations():
   jax.monitoring.unregister_event_duration_listener(count)
 
 
-@pytest.fixture(scope="module")
-def compile_once(programs):
-  """For modules whose tests run stages: `pytestmark = pytest.mark.usefixtures("compile_once")`."""
-  from tiny_chain import programs_kept
-
-  with programs_kept(programs):
-    yield
-
-
-@pytest.fixture(scope="module")
-def unoptimised():
-  """For modules whose programs run once or twice: to optimise them takes longer than to run them."""
+@contextlib.contextmanager
+def compiled_quickly():
+  """To optimise a program that runs once or twice takes longer than to run it."""
   import jax
 
   before = jax.config.read("jax_disable_most_optimizations")
   jax.config.update("jax_disable_most_optimizations", True)
   yield
   jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def unoptimised():
+  """For modules whose programs run once or twice: `pytestmark = pytest.mark.usefixtures("unoptimised")`."""
+  with compiled_quickly():
+    yield
 
 
 @pytest.fixture(scope="session")
@@ -85,12 +82,12 @@ def tiny(shared):
 
 
 @pytest.fixture(scope="session")
-def chain(tiny, programs, shared):
+def chain(tiny, shared):
   """The run directory of the finished chain; tests read it and do not write to it."""
-  from tiny_chain import programs_kept, run
+  from tiny_chain import run
 
   directory = shared / "runs" / "chain"
-  with FileLock(shared / "chain.lock"), programs_kept(programs):
+  with FileLock(shared / "chain.lock"), compiled_quickly():
     assert run(tiny, directory) == 0  # the worker that comes second finds every stage done
   return directory
 

@@ -33,7 +33,7 @@ from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.parameters import load_params
 from rlhf_jax.train.rewards import model_scorer, text_scorer
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 @pytest.fixture(scope="module")

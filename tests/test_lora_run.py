@@ -33,7 +33,7 @@ from rlhf_jax.train.parameters import base_identity
 from rlhf_jax.train.update import detach
 from rlhf_jax.types import TrainState
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 TEXTS = ["Where does Tom live? Tom lives in Oakford. Where does Ann live? Ann lives in Elmton.\n" * 20]
 NAMES = "ABCDEFGHIJKLMNOPQRSTUVWX"

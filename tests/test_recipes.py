@@ -13,7 +13,7 @@ from rlhf_jax.pipeline.recipe import load_config
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.train.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 @pytest.mark.parametrize("name", recipe_names())

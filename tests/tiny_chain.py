@@ -1,18 +1,17 @@
 """The quickstart at sizes that run in seconds, and single stages of any recipe on what its finished run has left."""
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 
 from rlhf_jax.cli import main
 from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.settings import import_module
 from rlhf_jax.stage import Model, Stage, Transport
+from rlhf_jax.train.mesh import using_devices
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("world", "vocabulary", "pretrain", "sft", "preferences", "reward_model", "ppo", "evaluation")
@@ -59,28 +58,19 @@ def run(config, workdir, *overrides):
   return main(["run", "--config", str(config), "--workdir", str(workdir), *overrides])
 
 
-@contextlib.contextmanager
-def programs_kept(directory: Path):
-  """The same programs are compiled in many runs: inside, they are kept on disk."""
-  names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-  before = {name: getattr(jax.config, name) for name in names}
-  jax.config.update(names[0], str(directory))
-  jax.config.update(names[1], 0.0)
-  compilation_cache.reset_cache()
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-
-
 def recipe(name: str, arg: str = "") -> dict:
   """configs/<name>.py as a plain mapping."""
   return import_module(f"rlhf_jax.configs.{name}").get_config(arg).copy_and_resolve_references().to_dict()
 
 
-def run_stages(config: dict, chain: Path, workdir: Path, changes: dict[str, dict]) -> None:
-  """Runs the stages named in `changes`, so changed, of a recipe; all that they read is the finished chain's."""
-  pipeline.run(stages_after(config, chain, changes), workdir)
+def run_stages(config: dict, chain: Path, workdir: Path, changes: dict[str, dict], devices: int = 1) -> None:
+  """Runs the stages named in `changes`, so changed, of a recipe; all that they read is the finished chain's.
+
+  On one device unless more are asked for, whose programs take three times as long to compile: the chain itself has
+  eight, as have the losses of all algorithms in tests/train/test_equality.py.
+  """
+  with using_devices(jax.devices()[:devices]):
+    pipeline.run(stages_after(config, chain, changes), workdir)
 
 
 def stages_after(config: dict, chain: Path, changes: dict[str, dict]) -> dict:

@@ -16,7 +16,7 @@ from rlhf_jax.train import init_state, make_update, place
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 PROBLEM = tabular.tree(seed=7, stop=True)
 TEACHER = np.float32(PROBLEM.reference + np.random.default_rng(5).normal(0, 1, PROBLEM.reference.shape))
 

@@ -18,7 +18,7 @@ from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.pair_losses import OPTIONS
 from rlhf_jax.train.parameters import load_params
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 PROBLEM = tabular.tree(seed=7, stop=True)
 SETTINGS = {
   "dpo": dict(beta=0.4, label_smoothing=0.1),

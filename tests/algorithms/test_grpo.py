@@ -18,7 +18,7 @@ from rlhf_jax.stage import Transport
 from rlhf_jax.train import ArrayFunction, init_state, make_update, place, run_epochs
 from rlhf_jax.train.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 TRANSPORT = Transport("jit", 1, 1)
 PROBLEM = tabular.tree(seed=7, stop=True)
 BANDIT = tabular.bandit((0.5, 0.3, 0.2), (0, 1, 2))
@@ -272,7 +272,7 @@ def test_the_stage_learns(chain, tmp_path):
   """Short answers are rewarded, and answers become short."""
   environment = shortness(tmp_path, batch_size=4, samples_per_prompt=4)
   settings = dict(num_steps=12, optimizer=dict(learning_rate=3e-2), environment=environment, watch=WATCH)
-  run_stages(recipe("grpo"), chain, tmp_path, {"grpo": settings})
+  run_stages(recipe("grpo"), chain, tmp_path, {"grpo": settings}, devices=8)
   rows = read_metrics(tmp_path / "grpo" / "metrics.jsonl")
   names = ("reward/proxy", "reward/gold", "kl/reference", "kl/coef", "kl/loss", "loss", "response/length")
   assert {*names, "policy/entropy", "policy/clip_fraction", "policy/approx_kl"} <= rows[0].keys()

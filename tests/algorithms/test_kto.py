@@ -15,7 +15,7 @@ from rlhf_jax.train.labelled import load_labelled
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.response_logprobs import mismatched_rows
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 PROBLEM = tabular.tree(seed=7, stop=True)
 NAMES = ("kto", "bco", "apo_zero")
 WEIGHTED = dict(desirable_weight=1.5, undesirable_weight=0.7)

@@ -15,7 +15,7 @@ from rlhf_jax.train import init_state, make_update, place
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.pair_losses import Loss
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 TRANSPORT = Transport("jit", 1, 1)
 SIZE, STEPS = 1024, 150
 PROBLEMS = {

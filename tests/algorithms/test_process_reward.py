@@ -13,7 +13,7 @@ from rlhf_jax.models import DecoderConfig, language_model, only_scored
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.steps import load_steps
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 @pytest.fixture(scope="module")

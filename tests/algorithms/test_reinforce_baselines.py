@@ -10,7 +10,7 @@ from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Rollout
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 RNG = np.random.default_rng(0)
 MASK = np.arange(6) < np.array([[6], [3], [2], [5]])
 LOGP, LOGP_REF = -np.abs(RNG.normal(size=(2, 4, 6))).astype(np.float32)

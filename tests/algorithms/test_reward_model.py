@@ -21,7 +21,7 @@ from rlhf_jax.train import init_state, make_optimizer, make_update, place
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Preferences
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 NAN = np.nan
 RANKS = np.array([[0, 1, -1], [2, 0, 1], [-1, -1, -1], [0, 0, -1]], np.int32)
 RATINGS = np.array([[NAN, NAN, NAN], [0.5, -1.0, NAN], [1.0, NAN, NAN], [NAN, 2.0, 1.0]], np.float32)

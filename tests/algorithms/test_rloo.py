@@ -17,7 +17,7 @@ from rlhf_jax.stage import Transport
 from rlhf_jax.train import init_state, make_update, place, run_epochs
 from rlhf_jax.train.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 TRANSPORT = Transport("jit", 1, 1)
 PROBLEM = tabular.tree(seed=7, stop=True)
 KL_COEF, CLIP, SIZE, GROUP = 0.5, 0.2, 160, 4

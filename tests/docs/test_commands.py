@@ -28,6 +28,7 @@ from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.reward_functions import Responses, make_reward_function
 from rlhf_jax.types import Experience, Rollout
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 OWN_CONFIG = "my_config.py"
 OURS = [(page, words[1:]) for page, words in commands() if words[0] == "rlhf-jax"]
 RUNS = {shlex.join(words[1:]): words[1:] for _, words in OURS if words[0] == "run" and OWN_CONFIG not in words}

@@ -9,7 +9,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_chain import STAGES, programs_kept, run
+from tiny_chain import STAGES, run
 
 LEARNERS = ("pretrain", "sft", "reward_model", "ppo")
 MESH = ("--config.transport.fsdp=2", "--config.transport.tensor=2", "--config.transport.microbatches=2")
@@ -24,12 +24,12 @@ def rows(path):
 
 
 @pytest.mark.slow
-def test_the_chain_on_fsdp_and_tensor(tiny, chain, programs, tmp_path):
+@pytest.mark.usefixtures("unoptimised")
+def test_the_chain_on_fsdp_and_tensor(tiny, chain, tmp_path):
   if jax.device_count() != 8:
     pytest.skip("needs eight devices")
   mesh = tmp_path / "mesh"
-  with programs_kept(programs):
-    assert run(tiny, mesh, *MESH) == 0
+  assert run(tiny, mesh, *MESH) == 0
   for stage in STAGES:
     assert (mesh / stage / "done.json").exists(), stage
   for stage in LEARNERS:

@@ -14,7 +14,7 @@ from rlhf_jax.pipeline.old_names import CURRENT, current_names, first_names
 from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.settings import ConfigError
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 def test_the_models_of_a_run(chain):

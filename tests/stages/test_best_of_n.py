@@ -12,7 +12,7 @@ from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stages import best_of_n
 from rlhf_jax.train.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 def test_the_best_usable_response_wins_and_the_first_of_equals():

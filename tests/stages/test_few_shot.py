@@ -20,7 +20,7 @@ from rlhf_jax.stages import few_shot
 from rlhf_jax.stages.few_shot import _share
 from rlhf_jax.stages.perplexity import perplexities, windows
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 @pytest.fixture(scope="module")

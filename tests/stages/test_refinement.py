@@ -14,7 +14,7 @@ from rlhf_jax.stages import demonstrations, refinement
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.world import critique, gold_score, make_world
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 SFT = dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.3)
 
 

@@ -26,7 +26,7 @@ from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.parameters import load_params
 from rlhf_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+pytestmark = pytest.mark.usefixtures("unoptimised")
 SHAPE = Model(num_layers=1, d_model=16, num_heads=2, num_kv_heads=1, d_ff=24, max_length=64)
 SETTINGS = dict(
   algorithm="rlhf_jax.algorithms.sft", init="init", eval_fraction=0.2, num_epochs=3, batch_size=8, length=64,

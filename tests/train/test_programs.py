@@ -10,6 +10,17 @@ import pytest
 
 from rlhf_jax.train import programs
 
+
+@pytest.fixture(autouse=True)
+def told_no_place(monkeypatch):
+  """JAX is told no place, as it is to a user; the one of the tests is put aside."""
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update("jax_compilation_cache_dir", None)
+  yield
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
 SCRIPT = """
 import jax, jax.numpy as jnp, logging
 from rlhf_jax.train import programs
@@ -72,9 +83,5 @@ def test_no_place_is_no_cache(given, monkeypatch):
 
 def test_a_place_that_jax_was_told_is_left_alone(tmp_path, monkeypatch):
   monkeypatch.setenv("RLHF_JAX_CACHE", str(tmp_path))
-  before = jax.config.jax_compilation_cache_dir
   jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
-  try:
-    assert programs.keep_programs() is None and jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
-  finally:
-    jax.config.update("jax_compilation_cache_dir", before)
+  assert programs.keep_programs() is None and jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
