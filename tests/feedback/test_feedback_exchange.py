@@ -141,7 +141,8 @@ def test_ratings_and_critiques():
     ("hi", 7, "j2"), ("hé", 3, "j2"), ("Yes.", 6, "j8"), ("No.", 1, "j8")]  # fmt: skip
   (row,) = learner_rows.critiques(RECORDS)
   assert row == {"prompt": ITEMS[1].prompt, "annotator": "ann", "response": "=1+1", "critique": "wrong",
-                 "rewrite": "1 + 1 is 2", "flags": ["harmful"], "item": "triple", "group": "j2", "source": SAMPLED}  # fmt: skip
+                 "rewrite": "1 + 1 is 2", "flags": ["harmful"], "item": "triple", "group": "j2",
+                 "source": SAMPLED}  # fmt: skip
 
 
 def test_nothing_of_a_shape_is_an_error(tmp_path):
