@@ -88,7 +88,7 @@ def summary(findings: Findings) -> dict[str, Any]:
 def consensus_rows(findings: Findings) -> list[dict[str, Any]]:
   """The rows of consensus.jsonl, one for each judged item; ranks: 0 is the best, equal ranks tie, -1 is absent."""
   table = findings.table
-  settled = (table.final >= 0).any(axis=1)
+  settled = np.any(table.final >= 0, axis=1)
   rows = []
   for i in np.union1d(table.item, np.flatnonzero(settled)):
     size = int((~np.isnan(table.num_words[i])).sum())

@@ -69,7 +69,7 @@ def _parser() -> MarkdownIt:
   # would not be shown at all.
   options = {"html": False, "breaks": True, "maxNesting": MAX_NESTING}
   parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("reference")
-  parser.normalizeLinkText = str  # type: ignore[method-assign]  # an address stays as it was written
+  parser.normalizeLinkText = lambda link: link  # type: ignore[method-assign]  # an address stays as it was written
   parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
   parser.inline.ruler.before("escape", "formula", _formula_inline)
   parser.block.ruler.before("fence", "formula", _formula_block, {"alt": ["paragraph", "blockquote", "list"]})

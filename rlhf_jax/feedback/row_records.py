@@ -110,10 +110,9 @@ def _parse(path: Path, line: int, row: Mapping[str, Any], seen: Counter[tuple[st
   except ValueError as error:
     raise DataError(f"{where}: {error}") from error
   sources = _sources(row, said)
-  cluster = row.get("cluster") if isinstance(row.get("cluster"), str) else ""
-  final = row.get("final") is True
+  cluster = row.get("cluster")
   return _Opinion(where, path.name, line, **names, prompt=prompt, said=said, strength=strength, sources=sources,
-                  cluster=cluster, final=final)  # fmt: skip
+                  cluster=cluster if isinstance(cluster, str) else "", final=row.get("final") is True)  # fmt: skip
 
 
 def _sources(row: Mapping[str, Any], said: Said) -> dict[Slot, dict[str, Any]]:

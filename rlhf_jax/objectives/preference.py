@@ -108,8 +108,9 @@ def pairwise_ranking_loss(
   margin, tie = (float32(x)[..., None, None] for x in (margin, tie))
   tied = tied_pairs(jnp.asarray(ranks)) & (tie > 0)  # [..., K, K]
   compared = worse | tied
-  *pair, margin, tie = jnp.broadcast_arrays(rewards[..., :, None], rewards[..., None, :], margin, tie)
-  return masked_mean(davidson_loss(*pair, tied, tie=tie, margin=margin, mask=compared), compared, axis=(-2, -1))
+  first, second, margin, tie = jnp.broadcast_arrays(rewards[..., :, None], rewards[..., None, :], margin, tie)
+  losses = davidson_loss(first, second, tied, tie=tie, margin=margin, mask=compared)
+  return masked_mean(losses, compared, axis=(-2, -1))
 
 
 def plackett_luce_loss(rewards: Num[ArrayLike, "*b k"], ranks: Num[ArrayLike, "*b k"]) -> Float32[jax.Array, "*b"]:

@@ -16,7 +16,7 @@ from rlhf_jax.positions import positions_of
 from rlhf_jax.reduce import ordered_pairs, tied_pairs
 from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import report_notes, report_skips
-from rlhf_jax.types import Mean
+from rlhf_jax.types import Max, Mean
 
 PRIOR_RATINGS = 5.0  # number of ratings that the scale of all annotators counts for in the scale of each
 
@@ -111,7 +111,9 @@ def row_weights(rows: Mapping[str, np.ndarray], *, ties: bool = False) -> dict[s
   return weights
 
 
-def reported(metrics: Mapping[str, Mean], weights: Mapping[str, np.ndarray], ranks: np.ndarray) -> dict[str, Mean]:
+def reported(
+  metrics: Mapping[str, Mean | Max], weights: Mapping[str, np.ndarray], ranks: np.ndarray
+) -> dict[str, Mean | Max]:
   """The metrics without those that no row counts for, such as the accuracy where there are only ratings or ties.
 
   weights: f32[N] for each kind, as `row_weights`; ranks: i32[N, K] of the same rows.

@@ -148,10 +148,10 @@ CASES = {
   ),
   "davidson_loss": Case(
     functools.partial(O.davidson_loss, tie=0.7),
-    dict(chosen=normal(B, T), rejected=normal(B, T), margin=normal(B, T), tied=KTO["desirable"]),
+    dict(zip(("chosen", "rejected", "margin"), VALUES.values(), strict=True)) | dict(tied=KTO["desirable"]),
   ),
   "pairwise_ranking_loss_with_ties": Case(
-    ranked(functools.partial(O.pairwise_ranking_loss, tie=0.7)), dict(rewards=normal(B, T))
+    ranked(functools.partial(O.pairwise_ranking_loss, tie=0.7)), dict(rewards=VALUES["values"])
   ),
 }
 ARGUMENTS = {name: {k: v for k, v in case.arguments.items() if v is not None} for name, case in CASES.items()}
@@ -214,7 +214,7 @@ def test_every_function_is_covered():
     "adaptive_kl_coef", "group_centre", "group_normalize", "leave_one_out", "length_adaptive_lambda",
     "optimal_baseline", "optimal_token_baseline", "truncated_logits", "wpo_weights",
   }  # fmt: skip
-  covered = {name.removesuffix("_clipped").removesuffix("_k1") for name in CASES} - {
+  covered = {name.removesuffix("_clipped").removesuffix("_k1").removesuffix("_with_ties") for name in CASES} - {
     "kl_estimate_k2",
     "kl_estimate_k3",
   }
@@ -297,10 +297,12 @@ STEP = 1e-2
 def differences():
   """Random directions in what is not held fixed, and the results a step along and a step against each."""
   draw = np.random.default_rng(1)
+  of_ties = np.random.default_rng(2)  # so that the directions of what has kinks are still those that meet none
 
   def direction(name, key, x):
     live = x.dtype == np.float32 and key not in CASES[name].frozen.split()
-    return (draw.normal(size=x.shape) * live).astype(x.dtype)
+    generator = of_ties if name in ("davidson_loss", "pairwise_ranking_loss_with_ties") else draw
+    return (generator.normal(size=x.shape) * live).astype(x.dtype)
 
   def moved(along, step):
     return jitted(jax.tree.map(lambda x, d: (x + step * d).astype(x.dtype), ARGUMENTS, along), MASK)
