@@ -92,7 +92,7 @@ def pack_groups(
   def at_once(groups: np.ndarray) -> int:
     return num * rows_at_once(len(groups), mesh, transport.microbatches)
 
-  def packing(groups: np.ndarray, shape: Mapping[str, int]) -> Packing:
+  def packing(groups: np.ndarray, shape: Mapping[str, Any]) -> Packing:
     chosen, size = (groups[:, None] * num + np.arange(num)).ravel(), at_once(groups)
     parts = np.split(np.arange(len(chosen)), range(size, len(chosen), size))
     numbers = None if prompts is None else prompts[chosen]
@@ -110,7 +110,7 @@ def pack_groups(
   shapes = _shapes(transport, at_once(ahead[0]), width, room, own, together) if ahead else []
   planned = [max((packing(groups, shape) for groups in ahead), key=lambda found: found.rows) for shape in shapes]
   best = min(filter(saving, planned), key=_cost_of, default=None)
-  shape: dict[str, int] = {}
+  shape: dict[str, Any] = {}
   if best is not None:
     (chosen,) = (x for x in shapes if (x["width"], x["room"]) == (best.width, best.room))
     shape = {**chosen, "least": best.rows}
@@ -178,7 +178,7 @@ def _shares(transport: Transport, width: int) -> bool:
   return shares_tokens(select_attention(transport), width)
 
 
-def _shapes(transport: Transport, size: int, width: int, room: int, own: int, together: int) -> list[dict[str, int]]:
+def _shapes(transport: Transport, size: int, width: int, room: int, own: int, together: int) -> list[dict[str, Any]]:
   """Keyword arguments of `pack` of which one may cost least.
 
   Packed rows are as wide as a row, or have room for `together` rows of full length that share a prompt; and they have
