@@ -296,8 +296,9 @@ def test_an_unknown_command_names_the_nearest(capsys):
   assert capsys.readouterr().err == "rlhf-jax has no command 'smaple'. Did you mean 'sample'?\n"
 
 
-def test_report_and_sample_need_a_run(tmp_path, capsys):
-  for command, message in (("report", "is not the directory of a run"), ("sample", "is no run directory")):
+def test_report_inspect_and_sample_need_a_run(tmp_path, capsys):
+  no_directory = "is not the directory of a run"
+  for command, message in (("report", no_directory), ("inspect", no_directory), ("sample", "is no run directory")):
     assert main([command, str(tmp_path / "absent")]) == 2
     assert message in capsys.readouterr().err
 

@@ -111,6 +111,6 @@ def clip_active(logp: Array, batch: Experience, clip: Clip, ratio: Ratio) -> jax
   elif ratio == "sequence":
     _, clipped = sequence_ratio_objective(logp, old, advantages[:, 0], mask, clip=clip)
   else:
-    sums = (jnp.sum(x, axis=1, where=mask) for x in (logp, old))
-    clipped = per_token(ppo_policy_objective(*sums, advantages[:, 0], clip=clip)[1], mask)
+    log_p, log_p_old = (jnp.sum(x, axis=1, where=mask) for x in (logp, old))  # [B]
+    clipped = per_token(ppo_policy_objective(log_p, log_p_old, advantages[:, 0], clip=clip)[1], mask)
   return mask & (clipped > 0)

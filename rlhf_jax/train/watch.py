@@ -111,16 +111,18 @@ class Watch:
     if not self._log or not every or step % every:
       return dict(metrics)
     start = time.perf_counter()
+    drawn = episodes.rollout, episodes.scores, episodes.token_scores
+    with sent():
+      found = self._token_arrays(_policy(state), drawn, experience, kl_coef)  # it is compiled while the updates run
+    called = time.perf_counter()
     jax.block_until_ready(state.params)
     ready = time.perf_counter()
-    with sent():
-      drawn = episodes.rollout, episodes.scores, episodes.token_scores
-      rows = host(self._token_arrays(_policy(state), drawn, experience, kl_coef))
+    rows = host(found)
     kl = np.sum(rows["logp"] - rows["logp_ref"], axis=1, where=rows["mask"])
     _write_arrays(self._stage.directory / "samples" / f"{step}.npz", rows)
     self._write(step, "train", episodes, host(episodes.scores), kl, len(kl))
-    update = metrics.get("seconds/update", 0.0) + ready - start
-    return {**metrics, "seconds/update": update, "seconds/recording": time.perf_counter() - ready}
+    update = metrics.get("seconds/update", 0.0) + ready - called
+    return {**metrics, "seconds/update": update, "seconds/recording": time.perf_counter() - ready + called - start}
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """Means with their 95 % intervals of the policy's answers to the held-out prompts: {NAME, NAME_low, NAME_high}.
