@@ -121,9 +121,7 @@ def _fit_words(given: ComparisonRows, stage: Stage, asked: Set[data.Prompt]) -> 
   return fit_word_baseline(kept).score
 
 
-def _reward_model(
-  name: str, config: Config, stage: Stage, tokenizer: data.Tokenizer, model: LanguageModel
-) -> Scores:
+def _reward_model(name: str, config: Config, stage: Stage, tokenizer: data.Tokenizer, model: LanguageModel) -> Scores:
   params = load_stage(stage, name, model, tokenizer)
   if "head" not in params:
     raise ConfigError(f"config.{stage.name}.models: stage {name!r} is no reward model")
