@@ -8,6 +8,7 @@ with. That of the prompt is over its tokens behind <bos>.
 from __future__ import annotations
 
 import dataclasses
+import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from rlhf_jax.types import Params, Prompts
 
 EXAMPLE_END = "\n\n"  # between the examples of a prompt, and at the end of an answer
 LIKELIHOOD_ROWS = 8  # completions measured at once
+ENDING = 40  # characters at the end of a text, on which its last tokens depend
 
 
 class Completion(NamedTuple):
@@ -100,8 +102,10 @@ def ends_inside_a_token(tokenizer: data.Tokenizer, text: str) -> bool:
   Most vocabularies have words with the space before them: behind a space alone the model expects what follows no word
   of its training.
   """
-  ids = tokenizer.encode(text)
-  return text[-1:].isspace() and tokenizer.encode(f"{text}a")[: len(ids)] != ids
+  end = text[-ENDING:]
+  ids = tokenizer.encode(end)
+  followed = (tokenizer.encode(f"{end}{letter}") for letter in string.ascii_letters)
+  return end[-1:].isspace() and any(found[: len(ids)] != ids for found in followed)
 
 
 def complete(opened: AnyModel, params: Params, text: str, sampling: Sampling, num: int, seed: int) -> Completed:
