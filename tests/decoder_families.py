@@ -20,3 +20,9 @@ FAMILIES = {
 
 def config_of(family, **more):
   return DecoderConfig(**BASE | dict(family=family) | FAMILIES[family] | more)
+
+
+def shallow_of(family, **more):
+  """With two layers, one of each kind where the family has two: a third is the same program once more."""
+  kinds = tuple(dict.fromkeys(FAMILIES[family].get("windows", ())))
+  return config_of(family, **dict(num_layers=2, windows=(kinds * 2)[:2]) | more)
