@@ -35,6 +35,7 @@ WRITES = (
   "judge_ratings.jsonl",
   "held_out_openings.jsonl",
   "held_out.jsonl",
+  "counts.json",
 )
 ON_LEADER = True  # it computes nothing on the devices: one process of a job carries it out
 
