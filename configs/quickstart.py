@@ -250,6 +250,7 @@ def get_config(arg: str = "") -> ConfigDict:
     value_init="reward_model",
     optimizer=optimizer(5e-4, warmup=0.0, eps=1e-5, weight_decay=0.0),
     checkpoint_every=20,
+    watch=dict(samples_every=8),
   )
   config.evaluation = evaluation(config, "ppo")
   return config
