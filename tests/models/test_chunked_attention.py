@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoder_families import FAMILIES, shallow_of
 from jax.sharding import PartitionSpec
 
 from rlhf_jax.models import add_lora, chunked_attention, decoder, language_model, stack_layers
 from rlhf_jax.models.attention import attend
 from rlhf_jax.models.chunked_attention import Seen
 from rlhf_jax.packing import pack
-from tests.models.test_response_positions import AT, loss_and_gradients
-from tests.models.test_stacked import FAMILIES, REMAT, SEGMENTS, TOKENS, close, config_of, equations, with_head
+from tests.models.test_response_positions import AT, WHOLE, loss_and_gradients
+from tests.models.test_stacked import REMAT, SEGMENTS, TOKENS, close, equations, with_head
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 LENGTH, SCALE = 22, 0.3  # the last of six chunks is half full
@@ -136,7 +137,8 @@ def test_devices_with_rows_and_heads_of_their_own():
 @functools.cache
 def whole(family):
   """Loss and gradients with all scores at once, of the whole forward."""
-  return loss_and_gradients(language_model(config_of(family)), with_head(config_of(family)), segments_of(family), None)
+  params, model = with_head(shallow_of(family)), language_model(shallow_of(family))
+  return loss_and_gradients(model, params, segments_of(family), None, family in WHOLE)
 
 
 def segments_of(family):
@@ -147,10 +149,10 @@ def segments_of(family):
 def test_every_family_has_the_same_numbers(family, monkeypatch):
   """The queries of some positions in an order of their own, and scanned layers."""
   monkeypatch.setattr(chunked_attention, "CHUNK", 3)
-  params, model = with_head(config_of(family)), language_model(config_of(family), REMAT[family], "chunked")
+  params, model = with_head(shallow_of(family)), language_model(shallow_of(family), REMAT[family], "chunked")
   tolerance = 5e-6  # some numbers cancel to a tenth of the largest
-  close(loss_and_gradients(model, params, segments_of(family), AT), whole(family), tolerance)
-  if family not in ("llama", "gemma2"):  # scans are made of the same layers in all
+  close(loss_and_gradients(model, params, segments_of(family), AT, family in WHOLE), whole(family), tolerance)
+  if family not in WHOLE:  # scans are made of the same layers in all
     return
   loss, gradients = whole(family)
   scanned = loss_and_gradients(model, stack_layers(params), segments_of(family), None)
@@ -158,7 +160,7 @@ def test_every_family_has_the_same_numbers(family, monkeypatch):
 
 
 def test_adapters_and_a_prompt_in_the_cache():
-  config = config_of("llama")
+  config = shallow_of("llama")
   params = add_lora(jax.random.key(3), with_head(config), rank=2, alpha=4.0, targets=("query", "up"))
   params["lora"] = jax.tree.map(lambda x: x + 0.1, params["lora"])
 
@@ -171,7 +173,7 @@ def test_adapters_and_a_prompt_in_the_cache():
 
 
 def test_rows_that_share_a_prompt_have_all_scores_at_once():
-  config, tokens = config_of("llama"), jnp.where(jnp.arange(10) < 4, TOKENS[:1], TOKENS)
+  config, tokens = shallow_of("llama"), jnp.where(jnp.arange(10) < 4, TOKENS[:1], TOKENS)
   (packing,) = pack(np.full(3, 9), np.full(3, 4), [[np.arange(3)]], width=19, room=15, size=3, prompts=np.zeros(3))
   assert packing.rows == 1 and packing.width > decoder.WHOLE
   found, expected = (
@@ -183,9 +185,9 @@ def test_rows_that_share_a_prompt_have_all_scores_at_once():
 
 def test_short_rows_have_all_scores_at_once(monkeypatch):
   monkeypatch.setattr(decoder, "WHOLE", 9)
-  params = with_head(config_of("llama"))
+  params = with_head(shallow_of("llama"))
   found, expected = (
-    jax.jit(language_model(config_of("llama"), attention=attention).apply)(params, TOKENS)
+    jax.jit(language_model(shallow_of("llama"), attention=attention).apply)(params, TOKENS)
     for attention in ("chunked", "xla")
   )
   np.testing.assert_array_equal(found, expected)

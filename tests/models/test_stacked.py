@@ -6,33 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoder_families import FAMILIES, config_of
 from jax.sharding import PartitionSpec as P
 
-from rlhf_jax.models import DecoderConfig, add_lora, is_stacked, language_model, stack_layers, unstack_layers
+from rlhf_jax.models import add_lora, is_stacked, language_model, stack_layers, unstack_layers
 from rlhf_jax.models.stacked import Group, groups
 
-BASE = dict(vocab_size=17, num_layers=3, d_model=16, num_heads=4, num_kv_heads=2, d_ff=24, max_length=16)
-GEMMA = dict(norm="zero_centered", post_norms=True, activation="gelu_tanh", embedding_scale=4.0)
-FAMILIES = {
-  "llama": dict(),
-  "mistral": dict(windows=(3, 3, 3), head_size=8, tied=False),
-  "qwen2": dict(num_layers=4, windows=(0, 0, 4, 4), qkv_bias=True),
-  "qwen3": dict(query_key_norm=True),
-  "gemma2": dict(num_layers=5, windows=(3, 0) * 2 + (3,), attention_softcap=2.0, logit_softcap=3.0, **GEMMA),
-  "gemma3_text": dict(
-    num_layers=7, windows=(4, 4, 0) * 2 + (4,), window_rope_theta=100.0, query_key_norm=True, **GEMMA
-  ),
-  "gpt2": dict(learned_positions=16, norm="layer", qkv_bias=True, attention_out_bias=True, mlp_bias=True, gated=False),
-  "gpt_neox": dict(parallel_residual=True, norm="layer", rotary_dim=2, mlp_bias=True, gated=False, tied=False),
-}
 REMAT = dict(zip(FAMILIES, ("none", "full", "dots", "none", "full", "dots", "full", "dots"), strict=True))
 pytestmark = pytest.mark.usefixtures("unoptimised")
 TOKENS = jax.random.randint(jax.random.key(2), (3, 10), 0, 17)
 SEGMENTS = jnp.broadcast_to(jnp.arange(10) // jnp.array([[4], [7], [20]]), TOKENS.shape)
-
-
-def config_of(family, **more):
-  return DecoderConfig(**BASE | dict(family=family) | FAMILIES[family] | more)
 
 
 def close(ours, theirs, tolerance=1e-6):

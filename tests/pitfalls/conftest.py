@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from miniature import DEMONSTRATIONS, EOS, PAD, SHAPE, TRANSPORT, environment, measure_only, ppo_config, sharper
 
 from rlhf_jax import data
@@ -28,51 +27,29 @@ from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.types import Mean, Prompts
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-  return tmp_path_factory.mktemp("programs")
-
-
 @contextlib.contextmanager
-def compiled_quickly(programs):
-  """Programs here run once or twice: they are not optimised, and those of one run are kept on disk for the next."""
-  before = (
-    jax.config.read(NAMES[0]),
-    jax.config.jax_compilation_cache_dir,
-    jax.config.jax_persistent_cache_min_compile_time_secs,
-  )
-  configure((True, str(programs), 0.1))
+def compiled_quickly():
+  """Programs here run once or twice: they are not optimised."""
+  before = jax.config.read("jax_disable_most_optimizations")
+  jax.config.update("jax_disable_most_optimizations", True)
   try:
     yield
   finally:
-    configure(before)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly(programs):
+def compile_quickly():
   """For the tests; a fixture of the session may be set up before this one, and says so itself."""
-  with compiled_quickly(programs):
+  with compiled_quickly():
     yield
 
 
-NAMES = (
-  "jax_disable_most_optimizations",
-  "jax_compilation_cache_dir",
-  "jax_persistent_cache_min_compile_time_secs",
-)
-
-
-def configure(values):
-  for name, value in zip(NAMES, values, strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="session")
-def small(programs):
+def small():
   """A model of 13 words with its parameters, and its functions compiled."""
   model = language_model(DecoderConfig(13, max_length=16, **SHAPE))
-  with compiled_quickly(programs):
+  with compiled_quickly():
     params = sharper(model.init_head(jax.random.key(1), jax.jit(model.init)(jax.random.key(0))))
   return SimpleNamespace(
     model=model,
@@ -110,7 +87,7 @@ def demonstrations():
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory, tokenizer, programs):
+def workspace(tmp_path_factory, tokenizer):
   """A run directory with a tokenizer, prompts, demonstrations and a checkpoint "init"; `stage(name)` of that run."""
   root = tmp_path_factory.mktemp("run")
   tokenizer.save(root / "tokenizer.json")
@@ -124,7 +101,7 @@ def workspace(tmp_path_factory, tokenizer, programs):
     return Stage(name, root, 0, str(tokenizer_path), shape, TRANSPORT, "print")
 
   tokenizer_path = root / "tokenizer.json"
-  with compiled_quickly(programs):
+  with compiled_quickly():
     state = init_state(sharper(jax.jit(model.init)(jax.random.key(0))), optax.identity())
   with open_checkpoints(root / "init" / "checkpoints") as checkpoints:
     save(checkpoints, state, identity(stage("init"), model, tokenizer))
@@ -145,16 +122,16 @@ def on_one_device():
 
 
 @pytest.fixture(scope="session")
-def without_learning(workspace, programs):
+def without_learning(workspace):
   """The metrics of two steps of PPO that learn nothing, at temperature 0.5, four minibatches each."""
-  with one_device() as patch, compiled_quickly(programs):
+  with one_device() as patch, compiled_quickly():
     patch.setattr(ppo, "make_update", measure_only)
     ppo.run(ppo_config(kl_coef=0.1, environment=environment()), workspace.stage("no_learning"))
   return read_metrics(workspace.root / "no_learning" / "metrics.jsonl")
 
 
 @pytest.fixture(scope="session")
-def scripted(workspace, programs):
+def scripted(workspace):
   """Two steps of PPO whose updates and KL are a script: the metrics, and what the controller was fed.
 
   The n-th of the eight minibatches reports "call" n and an approximate KL of 7; the sequence KLs are all 2.
@@ -176,7 +153,7 @@ def scripted(workspace, programs):
     jax.debug.callback(lambda *given: fed.append((*map(float, given), num_samples, target, horizon)), coef, kl)
     return 2 * coef
 
-  with one_device() as patch, compiled_quickly(programs):
+  with one_device() as patch, compiled_quickly():
     patch.setattr(ppo, "make_update", make_update)
     patch.setattr(ppo, "make_experience", with_kl)
     patch.setattr(ppo, "adaptive_kl_coef", adaptive_kl_coef)
