@@ -148,7 +148,7 @@ def tables(result: Mapping[str, Any]) -> str:
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   for row in result["samples"]:
     lines += ["", f"**{row['prompt']}** ...", ""]
-    lines += [f"- {name}: {text}" for name, text in row.items() if name != "prompt"]
+    lines += [f"- {name}: {' '.join(text.split())}" for name, text in row.items() if name != "prompt"]
   return "\n".join(lines)
 
 
