@@ -182,7 +182,7 @@ def _complete(arguments: list[str]) -> None:
   for model in opened:
     tool.check_fit(model, text, settings.max_new_tokens)
   if tool.ends_inside_a_token(opened[0].tokenizer, text):
-    _tell("warning: the text ends in white space, which the tokenizer joins to the word behind it: better leave it out")
+    _tell("warning: the text ends in a space, which the tokenizer joins to the word behind it: better leave it out")
   sampling = Sampling(
     max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, top_k=settings.top_k,
     top_p=settings.top_p, stop=stop,

@@ -8,7 +8,6 @@ with. That of the prompt is over its tokens behind <bos>.
 from __future__ import annotations
 
 import dataclasses
-import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +30,6 @@ from rlhf_jax.types import Params, Prompts
 
 EXAMPLE_END = "\n\n"  # between the examples of a prompt, and at the end of an answer
 LIKELIHOOD_ROWS = 8  # completions measured at once
-ENDING = 40  # characters at the end of a text, on which its last tokens depend
 
 
 class Completion(NamedTuple):
@@ -97,15 +95,12 @@ def check_fit(opened: AnyModel, text: str, max_new_tokens: int) -> None:
 
 
 def ends_inside_a_token(tokenizer: data.Tokenizer, text: str) -> bool:
-  """Whether the white space at the end of a text has other tokens where a word follows it.
+  """Whether a text ends in a space that the vocabulary has at the beginning of words.
 
-  Most vocabularies have words with the space before them: behind a space alone the model expects what follows no word
-  of its training.
+  Behind such a space alone the model expects what follows no word of its training.
   """
-  end = text[-ENDING:]
-  ids = tokenizer.encode(end)
-  followed = (tokenizer.encode(f"{end}{letter}") for letter in string.ascii_letters)
-  return end[-1:].isspace() and any(found[: len(ids)] != ids for found in followed)
+  pieces = data.token_bytes(tokenizer) if text.endswith(" ") else []
+  return any(piece.startswith(b" ") and not piece.isspace() for piece in pieces)
 
 
 def complete(opened: AnyModel, params: Params, text: str, sampling: Sampling, num: int, seed: int) -> Completed:

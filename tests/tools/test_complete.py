@@ -106,7 +106,7 @@ def test_examples_stand_before_the_text(tmp_path):
     tool.few_shot_text(tmp_path / "rows.jsonl", 3, "Who is Tom?")
 
 
-def test_white_space_at_the_end_that_belongs_to_the_next_word():
+def test_a_space_at_the_end_that_belongs_to_the_next_word():
   tokenizer = data.train_tokenizer(["a an and any a an and any are as at"] * 4, 300)
   assert tokenizer.encode(" and") != [*tokenizer.encode(" "), *tokenizer.encode("and")]
   found = [tool.ends_inside_a_token(tokenizer, text) for text in ("and", "and ", "and\n", "and, ")]
@@ -131,7 +131,7 @@ def test_examples_end_a_completion_at_an_empty_line(published, tmp_path, capsys)
   assert main(["complete", str(published), f"{TEXT} ", *examples, "--max-new-tokens", "2"]) == 0
   found = capsys.readouterr()
   assert found.out.startswith(f"     Eve lives in Stowe.\n\n     {TEXT}\n")
-  assert "warning: the text ends in white space" in found.err
+  assert "warning: the text ends in a space" in found.err
 
 
 def test_stages_of_a_run_are_completed_in_turn(chain, capsys):
