@@ -49,6 +49,7 @@ def test_win_rates_are_of_each_judge_against_the_reference():
   assert found["rloo"]["score"]["judge"]["mean"] == 1.5
 
 
+@pytest.mark.slow
 def test_the_command_on_a_file_by_hand(tmp_path, capsys):
   arguments = ["--data", str(write_ratings(tmp_path)), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
   with using_devices(jax.devices()[:1]):
