@@ -305,7 +305,11 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_rows_is_read_beforehand():
+  assert {*KINDS} == {*ROWS, "page file"}  # which has no rows: tests/stages/test_page_judgements.py
+
+
+@pytest.mark.parametrize("kind", sorted(ROWS))
 def test_the_first_rows_of_a_file_are_read(kind, tmp_path):
   path = tmp_path / "rows.jsonl"
   good, bad = ROWS[kind]

@@ -162,7 +162,7 @@ def test_mistakes_are_named_before_a_model_is_loaded(published, monkeypatch, cap
 
 def test_mistakes_of_stages_are_named(chain, capsys):
   for stage, message in (("sfd", "Did you mean 'sft'?"), ("sft,reward_model", "is a reward model")):
-    assert main(["complete", str(chain), TEXT, "--stage", stage]) == 2
+    assert main(["complete", str(chain), TEXT, "--max-new-tokens", "8", "--stage", stage]) == 2
     assert message in capsys.readouterr().err
   config = json.loads((chain / "config.json").read_text())
   assert main(["complete", str(chain), TEXT, "--max-new-tokens", str(config["model"]["max_length"])]) == 2
