@@ -51,8 +51,8 @@ PART = 128  # texts whose features are kept at once
 TESTS = ("helpful", "harmless")
 HEAD, WORDS, LONGER, LIKELIER = "reward model", "bag of words", "longer wins", "likelier wins"
 KEPT, ALL = "kept pairs", "all pairs"
-# Figures of others on all pairs, {(test, method, trained on): share}.
-PUBLISHED = {
+# Earlier figures on all pairs, with another split, {(test, method, trained on): share}.
+EARLIER = {
   ("helpful", LONGER, ""): 0.5956,
   ("harmless", LONGER, ""): 0.4425,
   ("helpful", WORDS, "helpful"): 0.599,
@@ -310,7 +310,7 @@ def results(
     "cost": dict(cost) | {"seconds of heads and words": round(sum(kept["seconds"] for kept in seeds), 1)},
     KEPT: shares(KEPT),
     ALL: shares(ALL),
-    "published": {", ".join(filter(None, key)): value for key, value in PUBLISHED.items()},
+    "earlier": {", ".join(filter(None, key)): value for key, value in EARLIER.items()},
     "reward model less bag of words": above,
     "curve": {str(size): shares(str(size)) for size in curve},
     "priors": {name: [kept["priors"][name] for kept in seeds] for name in seeds[0]["priors"]},
@@ -337,14 +337,14 @@ def tables(result: Mapping[str, Any]) -> str:
     lines.append(f"| {name} | " + " | ".join(f"{result['counts'][test][key]:,}" for test in TESTS) + " |")
   for scope in (KEPT, ALL):
     lines += ["", f"| {scope}: method, trained on | " + " | ".join(f"held-out {test}" for test in TESTS)
-              + (" | " + " | ".join(f"{test} of others" for test in TESTS) if scope == ALL else "") + " |"]  # fmt: skip
+              + (" | " + " | ".join(f"{test}, earlier" for test in TESTS) if scope == ALL else "") + " |"]  # fmt: skip
     lines.append("|---" * (5 if scope == ALL else 3) + "|")
     for method in (LONGER, LIKELIER, WORDS, HEAD):
       for trained in result[scope][TESTS[0]].get(method, {}):
         cells = [shown(result[scope][test][method][trained]) for test in TESTS]
         if scope == ALL:
-          others = [result["published"].get(", ".join(filter(None, (test, method, trained)))) for test in TESTS]
-          cells += ["–" if other is None else f"{other:.3f}" for other in others]
+          before = [result["earlier"].get(", ".join(filter(None, (test, method, trained)))) for test in TESTS]
+          cells += ["–" if known is None else f"{known:.3f}" for known in before]
         lines.append(f"| {method}{trained and ', '}{trained} | " + " | ".join(cells) + " |")
   lines += ["", "| reward model less bag of words, trained on | " + " | ".join(TESTS) + " |", "|---|---|---|"]
   for trained in DOMAINS:
