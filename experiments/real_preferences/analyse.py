@@ -45,7 +45,7 @@ from rlhf_jax.train.programs import keep_programs
 from rlhf_jax.train.speed import peak_memory
 from rlhf_jax.writing import write_figure
 
-LENGTH = 256  # tokens of the prompt with either response, beyond which a pair is left out
+LENGTH = 192  # tokens of the prompt with either response, beyond which a pair is left out
 BATCH = 16  # texts read at once
 PART = 128  # texts whose features are kept at once
 TESTS = ("helpful", "harmless")

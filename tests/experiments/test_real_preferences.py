@@ -74,7 +74,7 @@ def test_pairs_that_are_too_long_are_left_out_of_the_kept_ones():
   assert domain.kept.tolist() == [True, False, True]
   prompts, texts = domain.texts(np.array([2]))
   assert prompts == ["prompt 2"] * 2 and texts == ["good 2", "bad 2"]
-  assert analyse.counts(domain)["longer than 256 tokens"] == 1
+  assert analyse.counts(domain)[f"longer than {analyse.LENGTH} tokens"] == 1
 
 
 def test_the_sweep_has_five_seeds(tmp_path):
