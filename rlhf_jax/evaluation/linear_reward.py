@@ -73,8 +73,9 @@ def fit_item_preferences(
     worse: places i64[P] of the items that they were preferred to.
     weights: as in `fit_preferences`, f64[P] or a scalar; prior_sd too.
   """
-  x = np.asarray(features, np.float64)
-  num = len(x)
+  items, places = np.unique(np.concatenate([better, worse]), return_inverse=True)
+  better, worse = np.split(places, 2)
+  x, num = np.asarray(features, np.float64)[items], len(items)
   share = np.broadcast_to(np.asarray(weights, np.float64), len(better))
 
   def derivatives(head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
