@@ -53,7 +53,8 @@ BATCH = 32  # texts read at once
 PART = 512  # texts whose features are kept at once
 MOST_TOKENS = 1024  # of a text, for the tiny model
 WMT_SEEDS, WMT_PRIORS = 3, (0.003, 0.01, 0.03, 0.1)  # logits per standard deviation of a feature within a segment
-FULL = ratings.Sizes(8448, 7, (1, 2, 4, 8, 16, ratings.ALL), 5, (0.01, 0.03, 0.1, 0.3))
+TEXTS = 5600  # of VADER's, drawn at random
+FULL = ratings.Sizes(4224, 6, (1, 2, 4, 8, 16, ratings.ALL), 5, (0.01, 0.03, 0.1, 0.3))
 FAST = ratings.Sizes(64, 2, (1, 2, 4, ratings.ALL), 3, (0.03, 0.3))
 FAST_SEGMENTS, FAST_TEXTS = 40, 100
 PUBLISHED = {  # accuracy of reward models of Ouyang et al. 2022 (2203.02155), five folds of groups of labellers
@@ -63,13 +64,12 @@ PUBLISHED = {  # accuracy of reward models of Ouyang et al. 2022 (2203.02155), f
 
 
 def read_studies(directory: Path, fast: bool) -> tuple[Any, Any]:
-  """The studies of WMT and of VADER, of the first rows alone with `fast`."""
+  """The studies of WMT and of VADER, of few rows with `fast`."""
   segments = read_wmt(directory / "wmt23_zhen_side_by_side.jsonl.gz")
   snippets = read_vader(directory / "vader_ratings.tsv.gz")[SOURCE]
   if fast:
     segments = segments[:: max(len(segments) // FAST_SEGMENTS, 1)]  # of all documents, for all raters
-    snippets = dict(list(snippets.items())[:FAST_TEXTS])
-  return wmt.make_study(segments), ratings.make_study(snippets)
+  return wmt.make_study(segments), ratings.make_study(snippets, FAST_TEXTS if fast else TEXTS)
 
 
 def open_features(model: str, run: Path) -> Callable[[str, Sequence[str]], np.ndarray]:
@@ -78,7 +78,7 @@ def open_features(model: str, run: Path) -> Callable[[str, Sequence[str]], np.nd
   The weights are read when the first features are missing.
   """
   (run / "tokenizer").mkdir(parents=True, exist_ok=True)
-  write_plain_text(data.load_tokenizer(open_pretrained(model).path), BOUNDARY, run / "tokenizer")
+  write_plain_text(data.load_tokenizer(open_pretrained(Path(model)).path), BOUNDARY, run / "tokenizer")
   transport = Transport("jit", fsdp=1, microbatches=1)
   stage = Stage("features", run, 0, "{run}/tokenizer/tokenizer.json", ImportedModel(model), transport)
   tokenizer, language = open_workspace(stage)

@@ -55,13 +55,14 @@ class Sizes(NamedTuple):
     return [self.largest // 2**step for step in reversed(range(self.doublings + 1))]
 
 
-def make_study(snippets: Mapping[str, tuple[str, np.ndarray]]) -> Study:
-  """The study of the texts of one source, as `read_vader` gives them."""
-  most = max(len(ratings) for _, ratings in snippets.values())
-  table = np.full((len(snippets), most), np.nan)
-  for row, (_, ratings) in zip(table, snippets.values(), strict=True):
+def make_study(snippets: Mapping[str, tuple[str, np.ndarray]], num: int) -> Study:
+  """The study of `num` different texts of one source, as `read_vader` gives them, drawn at random; all if fewer."""
+  different = list({text: (text, ratings) for text, ratings in snippets.values()}.values())
+  chosen = [different[n] for n in np.random.default_rng(0).permutation(len(different))[:num]]
+  table = np.full((len(chosen), max(len(ratings) for _, ratings in chosen)), np.nan)
+  for row, (_, ratings) in zip(table, chosen, strict=True):
     row[: len(ratings)] = ratings
-  return Study([text for text, _ in snippets.values()], table)
+  return Study([text for text, _ in chosen], table)
 
 
 def shuffled(ratings: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -82,7 +83,7 @@ def last_ratings(drawn: np.ndarray) -> np.ndarray:
 
 def order_accuracy(scores: np.ndarray, values: np.ndarray) -> float:
   """The share of the pairs with different values f[N] that scores f[N] order alike; equal scores count half."""
-  given, wanted = (np.sign(x[:, None] - x[None, :]).astype(np.int8) for x in (scores, values))
+  given, wanted = ((x[:, None] > x).astype(np.int8) - (x[:, None] < x) for x in (scores, values))
   return float(0.5 + 0.5 * np.sum(given * wanted, dtype=np.int64) / np.count_nonzero(wanted))
 
 

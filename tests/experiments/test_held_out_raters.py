@@ -126,8 +126,16 @@ def test_baselines_of_translations():
 # Ratings
 
 
+def test_texts_are_drawn_once():
+  snippets = {str(n): (text, np.arange(2.0 + n)) for n, text in enumerate("abca")}
+  study = ratings.make_study(snippets, 9)
+  assert sorted(study.texts) == ["a", "b", "c"] and study.ratings.shape == (3, 5)
+  assert np.isnan(study.ratings[study.texts.index("b")]).tolist() == [False] * 3 + [True] * 2
+  assert len(set(ratings.make_study(snippets, 2).texts)) == 2
+
+
 def test_ratings_are_shuffled_within_their_text():
-  study = ratings.make_study({"1": ("a", np.array([1.0, 2.0, 3.0])), "2": ("b", np.array([4.0, -4.0]))})
+  study = ratings.Study(["a", "b"], np.array([[1.0, 2, 3], [4, -4, np.nan]]))
   drawn = ratings.shuffled(study.ratings, np.random.default_rng(0))
   assert sorted(drawn[0]) == [1, 2, 3] and sorted(drawn[1, :2]) == [-4, 4] and np.isnan(drawn[1, 2])
   assert ratings.last_ratings(drawn).tolist() == [drawn[0, 2], drawn[1, 1]]
@@ -234,6 +242,7 @@ def test_the_command_on_files_by_hand(tmp_path, capsys):
 def test_people_of_the_public_sets():
   segments, texts = analyse.read_studies(DATA, fast=False)
   assert (len(segments.document), segments.document.max() + 1, len(segments.segment)) == (377, 38, 1131)
+  assert len(texts.texts) == 5600 and ratings.counts(texts.ratings).min() == 15
   assert round(wmt.people(segments)["another rater, where neither ties"]["mean"], 3) == 0.703
-  drawn = ratings.shuffled(texts.ratings, np.random.default_rng(0))[::4]
+  drawn = ratings.shuffled(texts.ratings, np.random.default_rng(0))[::2]
   assert ratings.people(drawn, (1,))["mean of the others"][ratings.SINGLE] == pytest.approx(0.884, abs=0.005)
