@@ -129,8 +129,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   model = options.model or str(tiny_model(options.out / "tiny_model", texts.texts, MOST_TOKENS))
   features = open_features(model, options.run)
   read = features("wmt", segments.texts)
-  fits = wmt.methods(segments, read, WMT_PRIORS)
-  made_from = digest(read, segments.penalties, WMT_PRIORS)
+  priors = WMT_PRIORS[::2] if options.fast else WMT_PRIORS
+  fits = wmt.methods(segments, read, priors)
+  made_from = digest(read, segments.penalties, priors)
   seeds = [
     kept_seed(options.run / f"wmt_{seed}.json", made_from, lambda seed=seed: wmt.run_seed(segments, fits, seed))
     for seed in range(WMT_SEEDS)
