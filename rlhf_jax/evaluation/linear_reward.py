@@ -2,7 +2,7 @@
 
 A model's trunk stays as it is (`rlhf_jax.train.features` gives its features), so that a head takes a second and
 hundreds of replicates take minutes. The weights of a head have independent normal priors of mean 0, which presumes
-features of about one scale (see `spreads`). NumPy only.
+features of about one scale (see `spreads`). NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike
 
 ITERATIONS = 100
@@ -50,13 +51,62 @@ def fit_preferences(differences: np.ndarray, weights: ArrayLike, prior_sd: float
   """
   x = np.asarray(differences, np.float64)
   share = np.broadcast_to(np.asarray(weights, np.float64), len(x))
-  head, precision = np.zeros(x.shape[1]), 1 / prior_sd**2
+
+  def derivatives(head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    wrong = _wrong(x @ head)
+    return x.T @ (share * wrong), (x * (share * wrong * (1 - wrong))[:, None]).T @ x
+
+  return _newton(derivatives, x.shape[1], prior_sd)
+
+
+def fit_item_preferences(
+  features: np.ndarray, better: np.ndarray, worse: np.ndarray, weights: ArrayLike, prior_sd: float
+) -> np.ndarray:
+  """`fit_preferences` of features[better] - features[worse], for few items in many preferences.
+
+  The curvature is that of the items' features around the Laplacian matrix of the graph of preferences, so that its cost
+  grows with the number of items and not with that of preferences.
+
+  Args:
+    features: those of M items, f64[M, D].
+    better: places i64[P] of the preferred items.
+    worse: places i64[P] of the items that they were preferred to.
+    weights: as in `fit_preferences`, f64[P] or a scalar; prior_sd too.
+  """
+  items, places = np.unique(np.concatenate([better, worse]), return_inverse=True)
+  better, worse = np.split(places, 2)
+  x, num = np.asarray(features, np.float64)[items], len(items)
+  share = np.broadcast_to(np.asarray(weights, np.float64), len(better))
+
+  def derivatives(head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores = x @ head
+    wrong = _wrong(scores[better] - scores[worse])
+    pull, doubt = share * wrong, share * wrong * (1 - wrong)
+    slope = x.T @ (np.bincount(better, pull, num) - np.bincount(worse, pull, num))
+    degrees = np.bincount(better, doubt, num) + np.bincount(worse, doubt, num)
+    one_way = scipy.sparse.coo_array((doubt, (better, worse)), shape=(num, num)).tocsr()
+    return slope, x.T @ (degrees[:, None] * x - (one_way + one_way.T) @ x)
+
+  return _newton(derivatives, x.shape[1], prior_sd)
+
+
+def _wrong(margins: np.ndarray) -> np.ndarray:
+  """Probabilities of the preferences that were not stated, where those that were have these log-odds."""
+  return 0.5 * (1 - np.tanh(0.5 * margins))
+
+
+def _newton(
+  derivatives: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], num: int, prior_sd: float
+) -> np.ndarray:
+  """The maximum f64[num] of a posterior with the normal prior of standard deviation prior_sd.
+
+  derivatives: head -> (slope f64[num] of the log-likelihood, its negative curvature f64[num, num]).
+  """
+  head, precision = np.zeros(num), 1 / prior_sd**2
   for _ in range(ITERATIONS):
-    wrong = 0.5 * (1 - np.tanh(0.5 * (x @ head)))  # probability of the preference that was not stated
-    slope = x.T @ (share * wrong) - precision * head
-    curvature = (x * (share * wrong * (1 - wrong))[:, None]).T @ x
+    slope, curvature = derivatives(head)
     curvature[np.diag_indices_from(curvature)] += precision
-    step = np.linalg.solve(curvature, slope)
+    step = np.linalg.solve(curvature, slope - precision * head)
     head += step / max(1.0, np.abs(step).max())  # far from the maximum a whole step may lead away from it
     if np.abs(step).max() < TOLERANCE:
       break

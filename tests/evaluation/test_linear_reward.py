@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from rlhf_jax.evaluation.linear_reward import choose_prior, fit_preferences, fit_ratings, preference_losses, spreads
+from rlhf_jax.evaluation.linear_reward import (
+  choose_prior,
+  fit_item_preferences,
+  fit_preferences,
+  fit_ratings,
+  preference_losses,
+  spreads,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))
@@ -27,6 +34,15 @@ def test_preferences_without_a_doubt_have_a_head():
   """They are separable: nothing but the prior bounds the head, and Newton's whole steps would leave the region."""
   head = fit_preferences(np.full((20, 1), 50.0), 1.0, 100.0)
   assert 0 < head[0] < 1 and preference_losses(head, np.array([[50.0]]))[0] < 1e-4
+
+
+def test_preferences_between_items_are_those_of_their_differences():
+  better, worse = RNG.permutation(60), RNG.permutation(60)  # items in several preferences, and repeated ones
+  better, worse = np.concatenate([better, better[:9], worse]), np.concatenate([worse, worse[:9], better])
+  better, worse = better[better != worse], worse[better != worse]
+  weights = RNG.uniform(0.2, 2.0, len(better))
+  expected = fit_preferences(X[better] - X[worse], weights, 0.7)
+  np.testing.assert_allclose(fit_item_preferences(X, better, worse, weights, 0.7), expected, atol=1e-8)
 
 
 def test_a_loss_of_equal_rewards_is_log_two():
