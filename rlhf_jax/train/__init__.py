@@ -144,6 +144,8 @@ __all__ = [
   "report_skips",
   "run_epochs",
   "run_steps",
+  "score_moments",
+  "score_scale",
   "stage_key",
   "text_scorer",
   "with_logprobs",

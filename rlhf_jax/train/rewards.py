@@ -13,7 +13,7 @@ from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
 from rlhf_jax.settings import FunctionName
-from rlhf_jax.stage import FrozenDtype, Stage, StageOfAnyShape, Transport
+from rlhf_jax.stage import FrozenDtype, Stage, StageOfAnyShape, Transport, split_step
 from rlhf_jax.train.functions import Function
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
@@ -224,7 +224,7 @@ def score_scale(stage: Stage, name: str) -> float | None:
   """The factor by which differences of a reward model's scores become logits of preference, those it was trained by.
 
   It is the standard deviation before normalisation, which the reward-model stage `name` has recorded; None where it has
-  recorded none: an earlier version or another algorithm made it.
+  recorded none (an earlier version or another algorithm made it), and for "NAME@STEP".
   """
-  path = (stage.path(name) if "/" in name else stage.root / name) / NORMALIZATION
-  return float(data.read_json(path)["std"]) if path.is_file() else None
+  path = stage.directory_of(name) / NORMALIZATION
+  return float(data.read_json(path)["std"]) if split_step(name)[1] is None and path.is_file() else None

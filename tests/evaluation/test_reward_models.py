@@ -9,11 +9,14 @@ from rlhf_jax.evaluation.reward_models import (
   Contrast,
   Sides,
   accuracy_by_kind,
+  answer_traits,
+  expected_label_accuracy,
   judge_reward_model,
+  label_probabilities,
   read_contrasts,
   spread_by_kind,
 )
-from rlhf_jax.world import make_labellers
+from rlhf_jax.world import Traits, choice_probability, make_labellers
 
 
 def groups_of(gold, proxy, **more):
@@ -66,6 +69,30 @@ def test_the_style_baseline_is_judged_on_the_same_pairs():
   result = judge_reward_model(groups_of(gold, gold, style=style), 0.5, make_labellers({"expert": 1}), seed=0)
   assert result["accuracy"]["mean"] == 1.0 and result["style"]["accuracy"]["mean"] == 0.5
   assert result["style"]["clear_accuracy"]["num"] == result["clear_accuracy"]["num"] == 2
+
+
+def test_calibration_needs_the_scale_of_training():
+  gold = np.array([[0.0, 1.0], [0.0, 0.0], [2.0, 0.0]])
+  labellers = make_labellers({"expert": 1})
+  assert "calibration" not in judge_reward_model(groups_of(gold, gold), 0.5, labellers, seed=0)
+  found = judge_reward_model(groups_of(gold, 2 * gold), 0.5, labellers, seed=0, scale=0.5)["calibration"]
+  assert found["scale"] == 0.5 and (found["gold"]["num"], found["labels"]["num"]) == (2, 3)
+  predicted = 1 / (1 + np.exp(-np.array([1.0, 2.0])))
+  assert found["gold"]["error"] == pytest.approx((1 - predicted).mean())
+  assert "labels" not in judge_reward_model(groups_of(gold, gold), 0.5, [], seed=0, scale=1.0)["calibration"]
+
+
+def test_expected_labels_are_those_of_choice_probabilities():
+  page = answer_traits({"total": np.array([[2.0, 0.0]])}, [["Right.", "Wrong."]])
+  labellers = make_labellers({"expert": 1, "adversarial": 1})
+  first, second = (Traits(*(trait[0, side] for trait in page)) for side in (0, 1))
+  expected = np.mean([choice_probability(labeller, first, second) for labeller in labellers])
+  labels = label_probabilities(labellers, page)
+  assert labels.shape == (1, 2, 2) and labels[0, 0, 1] == pytest.approx(expected)
+  assert labels[0, 1, 0] == pytest.approx(1 - expected)
+  scores = np.array([[1.0, 0.0]])
+  assert expected_label_accuracy(scores, page.total, labels).mean == pytest.approx(expected)
+  assert expected_label_accuracy(np.zeros((1, 2)), page.total, labels).mean == pytest.approx(0.5)
 
 
 CONTRASTS = [
