@@ -184,6 +184,28 @@ def judge_reward_model(
   return {**accuracies["proxy"], **style, "min_gap": min_gap}
 
 
+def label_probabilities(labellers: Sequence[Labeller], page: Traits) -> np.ndarray:
+  """Probability f64[N, K, K] that a labeller drawn at random puts answer i before answer j of the K on a page.
+
+  page: traits [N, K] of the answers of N pages.
+  """
+  first, second = (Traits(*(np.expand_dims(trait, axis) for trait in page)) for axis in (-1, -2))
+  shown = page.total.shape[-1]
+  return np.mean([choice_probability(one, first, second, num_shown=shown) for one in labellers], axis=0)
+
+
+def expected_label_accuracy(scores: np.ndarray, gold: np.ndarray, labels: np.ndarray) -> Interval:
+  """Expected share of labels that agree with the scores, over the pairs of different gold reward.
+
+  scores, gold: f[N, K]. labels: f64[N, K, K], `label_probabilities` of the same answers. Equal scores count half. With
+  the gold reward as scores it is the ceiling (`rlhf_jax.world.ceiling`). The interval is over prompts.
+  """
+  counted = np.triu(gold[:, :, None] != gold[:, None, :])
+  above = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
+  agree = above * labels + (1 - above) * (1 - labels)  # [N, K, K]
+  return clustered_share(np.where(counted, agree, 0.0).sum((1, 2)), counted.sum((1, 2)))
+
+
 def _labels(
   groups: Sequence[Mapping[str, Any]], gold: np.ndarray, labellers: Sequence[Labeller], seed: int
 ) -> tuple[np.ndarray, list[Traits]]:
