@@ -8,7 +8,7 @@ A pair is counted once, with the response of the higher score first, so that pro
 outcome is 1 where the first response is the better one, 0 where it is not, or the share of labels that prefer it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,13 +79,13 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def answer_calibration(
-  scores: np.ndarray, gold: np.ndarray, labels: np.ndarray | None, distinct: np.ndarray, scale: float
+  scores: np.ndarray, gold: np.ndarray, labels: Mapping[str, np.ndarray], distinct: np.ndarray, scale: float
 ) -> dict[str, Any]:
   """`pair_calibration` on the pairs of K answers to each of N prompts, by outcome.
 
-  scores, gold: f[N, K]. labels: f[N, K, K], share of labels that prefer answer i to j; None for no labels. distinct:
-  bool[N, K], False for a text that stands before among the answers. scale: factor from scores to rewards. {"scale":
-  scale, "gold": of the pairs of different gold reward, "labels": of all pairs of different texts}.
+  scores, gold: f[N, K]. labels: {name: f[N, K, K]}, shares of labels that prefer answer i to j. distinct: bool[N, K],
+  False for a text that stands before among the answers. scale: factor from scores to rewards. {"scale": scale, "gold":
+  of the pairs of different gold reward, name of labels: of all pairs of different texts}.
   """
   first, second = np.triu_indices(scores.shape[1], 1)
   lead = scale * (scores[:, first] - scores[:, second]).astype(np.float64)  # [N, P]
@@ -93,11 +93,10 @@ def answer_calibration(
   prompt = np.broadcast_to(np.arange(len(scores))[:, None], lead.shape)
   different = distinct[:, first] & distinct[:, second]
   ordered = different & (gap != 0)
-  found: dict[str, Any] = {"scale": scale}
-  found["gold"] = pair_calibration(lead[ordered], (gap > 0)[ordered].astype(np.float64), prompt[ordered])
-  if labels is not None:
-    found["labels"] = pair_calibration(lead[different], labels[:, first, second][different], prompt[different])
-  return found
+  found = {"gold": pair_calibration(lead[ordered], (gap > 0)[ordered].astype(np.float64), prompt[ordered])}
+  for name, shares in labels.items():
+    found[name] = pair_calibration(lead[different], shares[:, first, second][different], prompt[different])
+  return {"scale": scale, **found}
 
 
 def distinct_texts(rows: Sequence[Sequence[str]]) -> np.ndarray:

@@ -202,8 +202,14 @@ def _calibration(
   answers = [*zip(*(group["responses"] for group in groups), strict=True)]
   apparent = np.stack([group.get("apparent", group["gold"]) for group in groups], axis=1)
   traits = answer_traits({"total": gold, "apparent": apparent}, answers)
-  labels = label_probabilities(labellers, traits) if labellers else None
+  labels = {"labels": label_probabilities(labellers, traits)} if labellers else {}
   return answer_calibration(scores, gold, labels, distinct_texts(answers), scale)
+
+
+def answer_traits(gold: Mapping[str, np.ndarray], answers: Sequence[Sequence[str]]) -> Traits:
+  """The traits f64[N, K] of K answers to each of N prompts; gold as `traits_of` takes it, f[N, K] each."""
+  flat = traits_of({name: values.ravel() for name, values in gold.items()}, [text for row in answers for text in row])
+  return Traits(*(trait.reshape(len(answers), -1) for trait in flat))
 
 
 def label_probabilities(labellers: Sequence[Labeller], page: Traits) -> np.ndarray:
@@ -226,12 +232,6 @@ def expected_label_accuracy(scores: np.ndarray, gold: np.ndarray, labels: np.nda
   above = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
   agree = above * labels + (1 - above) * (1 - labels)  # [N, K, K]
   return clustered_share(np.where(counted, agree, 0.0).sum((1, 2)), counted.sum((1, 2)))
-
-
-def answer_traits(gold: Mapping[str, np.ndarray], answers: Sequence[Sequence[str]]) -> Traits:
-  """The traits f64[N, K] of K answers to each of N prompts; gold as `traits_of` takes it, f[N, K] each."""
-  flat = traits_of({name: values.ravel() for name, values in gold.items()}, [text for row in answers for text in row])
-  return Traits(*(trait.reshape(len(answers), -1) for trait in flat))
 
 
 def _labels(

@@ -231,7 +231,8 @@ def _pairs(
       found[name]["label_accuracy"] = expected_label_accuracy(scores, gold, labels)._asdict()
     scale = scales.get(name)
     if scale is not None:
-      found[name]["calibration"] = answer_calibration(scores, gold, labels, distinct, scale)
+      by_people = {} if labels is None else {"labels": labels}
+      found[name]["calibration"] = answer_calibration(scores, gold, by_people, distinct, scale)
   if labels is not None:
     highest = expected_label_accuracy(gold, gold, labels)
     found["labels"] = {"ceiling": exactly(highest.mean, highest.num)._asdict()}

@@ -57,9 +57,9 @@ def test_pairs_of_answers_by_outcome():
   labels[0, 0, 1] = 0.8
   distinct = distinct_texts([["a", "b", "b"], ["a", "b", "c"]])
   assert distinct.tolist() == [[True, True, False], [True, True, True]]
-  found = answer_calibration(scores, gold, labels, distinct, 2.0)
+  found = answer_calibration(scores, gold, {"labels": labels}, distinct, 2.0)
   assert found["scale"] == 2.0 and found["gold"]["num"] == 3 and found["labels"]["num"] == 4
   right, wrong, clear = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-4))
   assert found["gold"]["error"] == pytest.approx((2 * abs((right + wrong) / 2 - 0.5) + clear) / 3)
   assert found["labels"]["error"] == pytest.approx((abs(3 * right - 0.8 - 0.5 - 0.5) + clear - 0.5) / 4)
-  assert "labels" not in answer_calibration(scores, gold, None, distinct, 2.0)
+  assert answer_calibration(scores, gold, {}, distinct, 2.0) == {"scale": 2.0, "gold": found["gold"]}

@@ -16,7 +16,7 @@ from rlhf_jax.evaluation.reward_models import (
   read_contrasts,
   spread_by_kind,
 )
-from rlhf_jax.world import Traits, choice_probability, make_labellers
+from rlhf_jax.world import Traits, ceiling, choice_probability, make_labellers
 
 
 def groups_of(gold, proxy, **more):
@@ -93,6 +93,21 @@ def test_expected_labels_are_those_of_choice_probabilities():
   scores = np.array([[1.0, 0.0]])
   assert expected_label_accuracy(scores, page.total, labels).mean == pytest.approx(expected)
   assert expected_label_accuracy(np.zeros((1, 2)), page.total, labels).mean == pytest.approx(0.5)
+
+
+def test_expected_labels_of_the_gold_order_are_the_ceiling():
+  rng = np.random.default_rng(0)
+  gold = np.round(rng.normal(size=(50, 4)), 1)  # some are equal
+  page = Traits(gold, gold + rng.random(gold.shape), rng.integers(1, 9, gold.shape), rng.integers(0, 2, gold.shape))
+  crowd = make_labellers({"expert": 2, "length_biased": 1, "position_biased": 1})
+  labels = label_probabilities(crowd, page)
+  np.testing.assert_allclose(labels + labels.transpose(0, 2, 1), 1.0)
+  highest = ceiling(crowd, [Traits(*(trait[row] for trait in page)) for row in range(len(gold))])
+  found = expected_label_accuracy(gold, gold, labels)
+  assert found.mean == pytest.approx(highest) and found.low < highest < found.high
+  assert found.num == sum(row[i] != row[j] for row in gold for i in range(4) for j in range(i))
+  assert expected_label_accuracy(-gold, gold, labels).mean == pytest.approx(1 - highest)
+  assert expected_label_accuracy(0 * gold, gold, labels).mean == pytest.approx(0.5)
 
 
 CONTRASTS = [

@@ -167,7 +167,8 @@ def run_perplexity(stage):
 
 def run_accuracy(stage):
   settings = dict(num_prompts=2, responses=2, min_gap=0.5, groups={"one": ("judge",)}, reference="one")
-  settings |= dict(contrasts="{run}/contrasts.jsonl", gold=named("score", stage))
+  settings |= dict(contrasts="{run}/contrasts.jsonl", gold=named("measures", stage), num_contrasts=1)
+  settings |= dict(labellers={"all": {"expert": 2}}, comparisons="{run}/contrasts.jsonl")
   reward_accuracy.run(reward_accuracy.Config(**PROMPTS, **settings), stage)
 
 
