@@ -13,7 +13,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -129,11 +129,17 @@ def run(config: Config, stage: Stage) -> None:
     logp = logprobs(params, rollout.tokens, rollout.mask, rollout.at)
     return (rollout.logp - logp).sum(axis=1)
 
-  def judged(load: Callable[[], Params], start: int, rows: np.ndarray, kept: int) -> dict[str, list[Any]]:
-    """{"responses": texts, measure: values} of the prompts of a batch, [B][K] each."""
+  @functools.lru_cache(1)
+  def policy(name: str) -> Params:
+    return load_served(stage, name, model, tokenizer)
+
+  def judged(name: str, start: int, rows: np.ndarray, kept: int) -> dict[str, list[Any]]:
+    """{"responses": texts, measure: values} of a policy's answers to the prompts of a batch, [B][K] each."""
     texts, batch = prompts.take(np.repeat(rows, size))
-    rollout, responses = sample(load(), batch, jax.random.fold_in(stage_key(stage), start))
-    columns = {"kl": kl_to(reference, rollout), "length": rollout.mask.sum(axis=1)}
+    rollout, responses = sample(policy(name), batch, jax.random.fold_in(stage_key(stage), start))
+    is_reference = name == config.reference
+    columns = {"kl": np.zeros(len(texts)) if is_reference else kl_to(reference, rollout)}
+    columns["length"] = rollout.mask.sum(axis=1)
     columns |= {f"scores/{name}": scorer(rollout, texts, responses) for name, scorer in scorers.items()}
     columns |= {"gold" if name == "total" else name: values for name, values in gold(texts, responses).items()}
     found: dict[str, list[Any]] = {
@@ -146,10 +152,9 @@ def run(config: Config, stage: Stage) -> None:
   answers: dict[str, Answers] = {}
   with open_parts(stage, num * len(config.policies)) as parts:
     for number, name in enumerate(config.policies):
-      load = functools.cache(functools.partial(load_served, stage, name, model, tokenizer))
       columns: Answers = collections.defaultdict(list)
       for batch in fixed_batches(num, config.batch_size):
-        for column, values in parts(judged, load, *batch).items():
+        for column, values in parts(judged, name, *batch).items():
           columns[column] += values
         parts.update(number * num + batch.start + batch.kept)
       answers[name] = {key: rows if key == "responses" else np.array(rows) for key, rows in columns.items()}

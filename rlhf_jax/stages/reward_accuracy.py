@@ -152,12 +152,14 @@ def run(config: Config, stage: Stage) -> None:
     labels, people = _labels(config, gold, texts)
     result = compare(groups, gold["total"], config.min_gap, config.reference, labels)
     result |= {"labels": people} if people else {}
-    distinct, scales = distinct_texts(texts), {name: score_scale(stage, name) for name in names}
+    distinct = distinct_texts(texts)
+
+    def calibration(name: str) -> dict[str, Any] | None:
+      scale = score_scale(stage, name)
+      return None if scale is None else answer_calibration(scores[name], gold["total"], labels, distinct, scale)
+
     for label, members in config.groups.items():
-      result["groups"][label]["calibration"] = [
-        None if scale is None else answer_calibration(scores[name], gold["total"], labels, distinct, scale)
-        for name, scale in ((name, scales[name]) for name in members)
-      ]
+      result["groups"][label]["calibration"] = [calibration(name) for name in members]
     if style:
       asked = [text for text in prompts.texts[:num] for _ in range(config.responses)]
       of_style = style.score(asked, [text for row in texts for text in row]).reshape(gold["total"].shape)

@@ -65,6 +65,9 @@ def test_a_reward_model_of_another_size_is_learnt_from_and_measured(chain, tmp_p
   assert (small.model.config.d_model, policy.model.config.d_model) == (8, policy.stage.model.d_model)
   groups = data.read_json(tmp_path / "accuracy" / "results.json")["groups"]
   assert set(groups) == {"own size", "small"}
+  assert all(
+    group["calibration"][0]["scale"] > 0 and group["calibration"][0]["gold"]["num"] for group in groups.values()
+  )
   (row,) = read_metrics(tmp_path / "ppo" / "metrics.jsonl")
   assert np.isfinite(row["reward/proxy"])
   score = text_scorer(small.model, small.tokenizer, small.params, 8, small.stage.transport)
