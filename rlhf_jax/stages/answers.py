@@ -137,9 +137,8 @@ def run(config: Config, stage: Stage) -> None:
     """{"responses": texts, measure: values} of a policy's answers to the prompts of a batch, [B][K] each."""
     texts, batch = prompts.take(np.repeat(rows, size))
     rollout, responses = sample(policy(name), batch, jax.random.fold_in(stage_key(stage), start))
-    is_reference = name == config.reference
-    columns = {"kl": np.zeros(len(texts)) if is_reference else kl_to(reference, rollout)}
-    columns["length"] = rollout.mask.sum(axis=1)
+    columns: dict[str, Any] = {"length": rollout.mask.sum(axis=1), "kl": np.zeros(len(texts))}
+    columns |= {"kl": kl_to(reference, rollout)} if name != config.reference else {}
     columns |= {f"scores/{name}": scorer(rollout, texts, responses) for name, scorer in scorers.items()}
     columns |= {"gold" if name == "total" else name: values for name, values in gold(texts, responses).items()}
     found: dict[str, list[Any]] = {
@@ -162,9 +161,8 @@ def run(config: Config, stage: Stage) -> None:
       style = fit_style_baseline(read_given(config.comparisons, stage, COMPARISONS))
       asked = [text for text in prompts.texts for _ in range(size)]
       for found in answers.values():
-        found["scores/style"] = style.score(asked, [text for row in found["responses"] for text in row]).reshape(
-          -1, size
-        )
+        scores = style.score(asked, [text for row in found["responses"] for text in row])
+        found["scores/style"] = scores.reshape(num, size)
     scales = {name: score_scale(stage, name) for name in config.reward_models}
     data.write_rows(stage.directory / "answers.jsonl", _rows(prompts.texts, answers))
     write_results(stage, "results.json", summarize(answers, config.reference, scales, labellers, config.min_gap))
