@@ -160,7 +160,7 @@ def calibrations(seed: Seed, policy: str) -> dict[str, dict[str, dict[str, Any]]
     given = lead[chosen], shares[chosen], pairs.prompt[chosen]
     trained = pair_calibration(*given)
     found[outcome] = {"as trained": trained, "refitted": pair_calibration(*given, temperature=seed.temperature)}
-    found[outcome]["best"] = pair_calibration(*given, temperature=trained["temperature"])
+    found[outcome]["best"] = pair_calibration(*given, temperature=trained.get("temperature", 1.0))
   return found
 
 
