@@ -5,7 +5,7 @@
 
 Makes or continues the sweep of sweep.py beside it in RUN, reads what its cells say of the answers of every checkpoint,
 writes results.json and results.png to OUT, and prints the tables of the record. Intervals of 95 % are Student's over
-seeds. With --fast the cells are two of tiny sizes: it shows that everything runs.
+seeds. With --fast there is one cell, of tiny sizes and without intervals: it shows that everything runs.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--run", type=Path, required=True, help="the sweep's directory; an interrupted one continues there"
   )
   parser.add_argument("--out", type=Path, required=True, help="folder for results.json and results.png")
-  parser.add_argument("--fast", action="store_true", help="two cells of tiny sizes, one after the other")
+  parser.add_argument("--fast", action="store_true", help="one cell of tiny sizes")
   options = parser.parse_args(argv)
   options.out.mkdir(parents=True, exist_ok=True)
   cells = run_sweep("fast" if options.fast else "", options.run, ["--engine", "inline"] if options.fast else ())

@@ -103,10 +103,10 @@ def make_pairs(rows: Sequence[Mapping[str, Any]]) -> Pairs:
 
 
 def accuracies(pairs: Pairs, chosen: np.ndarray) -> Figures:
-  """Of the pairs bool[P]: {"share" of all pairs, "pairs", "reward model", "style", "labels"}, equal scores as halves.
+  """Of the pairs bool[P]: {"share" of all pairs, "pairs", "reward model", "style", "over style", "labels"}.
 
-  "reward model" and "style" are shares in the gold order of the pairs of different gold reward, and "pairs" is their
-  number; "labels" is the expected share of labels that agree with the reward model, over all pairs. What has fewer than
+  "reward model" and "style" are shares in the gold order of the pairs of different gold reward, equal scores as halves,
+  "over style" is their difference and "pairs" the number of pairs; "labels" is the expected share of labels that agree with the reward model, over all pairs. What has fewer than
   `FEWEST` pairs is left out.
   """
   lead = np.sign(pairs.first - pairs.second)[chosen]
@@ -116,6 +116,7 @@ def accuracies(pairs: Pairs, chosen: np.ndarray) -> Figures:
   if ordered.sum() >= FEWEST:
     found["reward model"] = float(((1 + lead * gold)[ordered] / 2).mean())
     found["style"] = float(((1 + style * gold)[ordered] / 2).mean())
+    found["over style"] = found["reward model"] - found["style"]
   if len(lead) >= FEWEST:
     found["labels"] = float((0.5 + lead * (labels - 0.5)).mean())
   return found
@@ -233,7 +234,7 @@ def tables(result: Mapping[str, Any]) -> str:
   """The tables of the record, in Markdown."""
   lines = [f"Over {result['seeds']} seeds. Scale {_shown(result['scale'], 2)}, temperature of the held-out labels "
            f"{_shown(result['temperature of the held-out labels'], 2)}.", ""]  # fmt: skip
-  columns = ("reward model", "style", "labels", "share")
+  columns = ("reward model", "style", "over style", "labels", "share")
   lines += ["| answers of | pairs | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
   for policy, found in result["policies"].items():
     rows = {"all": found["all"], **{f"both {name}": entry for name, entry in found["thirds"].items()}}

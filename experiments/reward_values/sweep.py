@@ -20,7 +20,7 @@ def tiny(config):
   config.pretrain.update(num_steps=4, length=32, eval_rows=8, evaluate_every=4, checkpoint_every=4)
   config.sft.update(num_epochs=1, batch_size=8, length=64)
   config.preferences.update(num_prompts=48, batch_size=16, sampling=SAMPLING)
-  config.reward_model.update(num_epochs=1, length=48, normalize_count=16, eval_fraction=0.3, sampling=SAMPLING)
+  config.reward_model.update(num_epochs=1, length=64, normalize_count=16, eval_fraction=0.3, sampling=SAMPLING)
   config.ppo.update(num_steps=2, minibatches=1, epochs=1, watch=dict(samples_every=0))
   config.ppo.environment.update(batch_size=16, sampling=SAMPLING, missing_eos_score=None)
   config.held_out_labels.update(eval_fraction=0.3, batch_size=32)

@@ -69,7 +69,7 @@ class Config:
   policies: tuple[StageName, ...]
   """Stages whose models are sampled, as "ppo", or as "ppo@16" for the checkpoint after 16 steps."""
   reference: StageName
-  """One of the policies: preferences are for a policy's answers over its answers, and the KL is to it."""
+  """Policy, one of `policies`, whose answers those of the others are compared with; the KL in nats is to it."""
   prompts: PromptRows
   """File of prompts that were in no training data."""
   num_prompts: PositiveInt

@@ -90,7 +90,7 @@ def test_the_command_at_tiny_sizes(tmp_path, capsys):
     analyse.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--fast"])
   told = capsys.readouterr().out
   result = data.read_json(tmp_path / "out" / "results.json")
-  assert result["seeds"] == 2 and list(result["arms"]) == ["ppo_kl", "ppo_free", "ppo_retrained"]
+  assert result["seeds"] == 1 and list(result["arms"]) == ["ppo_kl", "ppo_free", "ppo_retrained"]
   for arm in result["arms"].values():
     assert [point["step"] for point in arm["points"]] == [0, 1, 2, 3]
     assert arm["points"][0]["preferred by gold"]["mean"] == 0.5 and arm["points"][0]["kl"]["mean"] == 0.0
