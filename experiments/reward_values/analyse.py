@@ -106,8 +106,8 @@ def accuracies(pairs: Pairs, chosen: np.ndarray) -> Figures:
   """Of the pairs bool[P]: {"share" of all pairs, "pairs", "reward model", "style", "over style", "labels"}.
 
   "reward model" and "style" are shares in the gold order of the pairs of different gold reward, equal scores as halves,
-  "over style" is their difference and "pairs" the number of pairs; "labels" is the expected share of labels that agree with the reward model, over all pairs. What has fewer than
-  `FEWEST` pairs is left out.
+  "over style" is their difference and "pairs" the number of pairs; "labels" is the expected share of labels that agree
+  with the reward model, over all pairs. What has fewer than `FEWEST` pairs is left out.
   """
   lead = np.sign(pairs.first - pairs.second)[chosen]
   gold, style, labels = np.sign(pairs.gold)[chosen], np.sign(pairs.style)[chosen], pairs.labels[chosen]
