@@ -86,6 +86,7 @@ def run(tmp_path, monkeypatch):
     load_policy=lambda *settings: {},
     load_served=lambda *settings: {},
     load_stage=lambda *settings: {"head": {}},
+    load_reward_model=lambda *settings: (model, {"head": {}}),
     make_sampler=make_sampler,
     make_likelihood=make_likelihood,
     model_scorer=lambda *settings: lambda rollout, prompts, responses: lengths(prompts, responses),
