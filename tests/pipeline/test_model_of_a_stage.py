@@ -63,6 +63,9 @@ def test_a_reward_model_of_another_size_is_learnt_from_and_measured(chain, tmp_p
   assert (small.model.config.d_model, policy.model.config.d_model) == (8, policy.stage.model.d_model)
   groups = data.read_json(tmp_path / "accuracy" / "results.json")["groups"]
   assert set(groups) == {"own size", "small"}
+  assert all(
+    group["calibration"][0]["scale"] > 0 and group["calibration"][0]["gold"]["num"] for group in groups.values()
+  )
   recorded = [row["parts"]["model"] for _, row in data.read_rows(tmp_path / "ppo" / "samples.jsonl")]
   with np.load(tmp_path / "ppo" / "samples" / "1.npz") as arrays:
     scores = small.model.score(small.params, arrays["tokens"], arrays["mask"])
