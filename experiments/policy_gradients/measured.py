@@ -1,7 +1,7 @@
 """The noise of the gradient of a policy of a run, with each baseline, from batches that its environment draws.
 
-Nothing is trained. Each batch has 16 prompts with 4 responses; the gradient is that of PPO's objective at ratio 1, a mean
-over responses of their token sums, with respect to all parameters of the policy. A variance is the trace of the
+Nothing is trained. Each batch has 16 prompts with 4 responses; the gradient is that of PPO's objective at ratio 1, a
+mean over responses of their token sums, with respect to all parameters of the policy. A variance is the trace of the
 covariance, E|g|^2 - |E g|^2; the second term is the mean inner product of gradients of different batches, which is
 unbiased.
 """

@@ -13,6 +13,7 @@ trains PPO seven more times on the chain of seed 0.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -110,20 +111,20 @@ def shrink(config: ConfigDict) -> None:
     section.sampling = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)
 
 
-def cells(fast: bool) -> Iterator[tuple[str, ConfigDict]]:
-  """(setting, config) of each cell."""
+def cells(fast: bool) -> Iterator[tuple[dict[str, Any], ConfigDict]]:
+  """(labels, config) of each cell."""
   for setting, (stages, is_algorithm) in policies().items():
     if fast and setting not in FAST:
       continue
     for seed in range(1 if fast else SEEDS if is_algorithm else FEW):
-      yield setting, cell(stages, seed, fast)
+      yield {"setting": setting}, cell(stages, seed, fast)
   stages = policies()["ppo"][0]
   for seed in range(1, 2 if fast else SEEDS):
     config = cell(stages, 0, fast)
     config.seeds = dict(policy=seed)
-    yield SAME_CHAIN, config
+    yield {"setting": SAME_CHAIN, "seeds.policy": seed}, config
 
 
 def sweep(add, arg=""):
-  for setting, config in cells(quickstart.choose("policy_gradients", arg, ("fast",)) == "fast"):
-    add(config, setting=setting)
+  for labels, config in cells(quickstart.choose("policy_gradients", arg, ("fast",)) == "fast"):
+    add(config, **labels)
