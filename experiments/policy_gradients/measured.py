@@ -146,15 +146,13 @@ def measure(run: Path, after: bool, batches: int) -> dict[str, Any]:
   `squared_norms`, means over the batches; "kinds": names of gradients, "products": those of `cross_products`}.
   """
   point = open_point(run, after)
-  vectors_of = make_vectors(point.model, point.temperature)
-  logprobs = jax.jit(make_logprobs(point.model.apply, point.temperature, point.transport))
-  values_of = jax.jit(lambda params, tokens: point.model.value(params, tokens))
+  vectors_of, logprobs, values_of = programs(point.model, point.temperature, point.transport)
   names = [(critic, lam) for critic in point.critics for lam in LAMBDAS]
   kinds = [LOO, *(kind(*name) for name in names)]
   total: np.ndarray | None = None
   own = np.zeros((len(kinds), len(kinds)))
   norms, returns, explained = [], [], []
-  with StageProgress(f"{run.name}, {'after' if after else 'before'} PPO", batches, 0) as progress:
+  with StageProgress(f"gradients {'after' if after else 'before'}", batches) as progress:
     for index in range(batches):
       episodes = point.episodes(point.policy, index)
       tokens, mask = episodes.rollout.tokens, episodes.rollout.mask
@@ -191,6 +189,13 @@ def measure(run: Path, after: bool, batches: int) -> dict[str, Any]:
 def kind(critic: str, lam: float) -> str:
   """The name of GAE's advantages."""
   return f"{critic}, lambda {lam:g}"
+
+
+@functools.lru_cache(maxsize=1)
+def programs(model: Any, temperature: float, transport: Any) -> tuple[Callable[..., Any], ...]:
+  """The functions of `make_vectors` and `make_logprobs`, and values(params, tokens[N, T]): compiled for all seeds."""
+  logprobs = jax.jit(make_logprobs(model.apply, temperature, transport))
+  return make_vectors(model, temperature), logprobs, jax.jit(lambda params, tokens: model.value(params, tokens))
 
 
 def make_vectors(model: Any, temperature: float) -> Callable[..., tuple[jax.Array, jax.Array]]:
