@@ -86,7 +86,7 @@ def cell(stages: dict[str, ConfigDict], seed: int, fast: bool) -> ConfigDict:
   config.evaluation.labellers, config.evaluation.baselines = ConfigDict(), ConfigDict()
   config.stages = (*config.stages, *stages, "evaluation")
   if "environment" in config.policy:
-    config.policy.watch = dict(eval_prompts="{run}/world/eval_prompts.jsonl", num_prompts=256, evaluate_every=4)
+    config.policy.watch = dict(eval_prompts="{run}/world/eval_prompts.jsonl", num_prompts=128, evaluate_every=4)
     config.policy.checkpoint_every = config.policy.num_steps
   if fast:
     shrink(config)
