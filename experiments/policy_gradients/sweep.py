@@ -42,7 +42,7 @@ SMALL = {
   "world": dict(num_documents=200, num_demonstrations=120, num_prompts=64, num_eval_prompts=16),
   "vocabulary": dict(vocab_size=400),
   "pretrain": dict(num_steps=4, length=32, eval_rows=8),
-  "sft": dict(num_epochs=1, batch_size=16, length=64),
+  "sft": dict(num_epochs=8, batch_size=8, length=64, optimizer=dict(learning_rate=1e-2)),  # else no response ends
   "preferences": dict(num_prompts=32, batch_size=16),
   "reward_model": dict(length=64, normalize_count=16, num_epochs=1),
   "evaluation": dict(num_prompts=16, batch_size=16),
@@ -108,7 +108,7 @@ def shrink(config: ConfigDict) -> None:
   if "best_of_n" in config:
     config.best_of_n.update(num_prompts=16, batch_size=4)
   for section in samplers:
-    section.sampling = dict(max_prompt_tokens=40, max_new_tokens=12, temperature=1.0)
+    section.sampling = dict(max_prompt_tokens=40, max_new_tokens=16, temperature=1.0)
 
 
 def cells(fast: bool) -> Iterator[tuple[dict[str, Any], ConfigDict]]:
