@@ -17,6 +17,7 @@ from rlhf_jax.train.critic import policy_and_value, with_critic
 from rlhf_jax.train.environment import Environment, ImportanceWeights, PolicyConfig, make_environment
 from rlhf_jax.train.episodes import Episodes
 from rlhf_jax.train.epochs import check_minibatches, learner_counts, run_epochs
+from rlhf_jax.train.features import kept_features, text_features
 from rlhf_jax.train.functions import (
   Function,
   RewardError,
@@ -101,6 +102,7 @@ __all__ = [
   "group_advantages",
   "identity",
   "init_state",
+  "kept_features",
   "learner_counts",
   "load_imported",
   "load_policy",
@@ -137,6 +139,7 @@ __all__ = [
   "run_epochs",
   "run_steps",
   "stage_key",
+  "text_features",
   "text_scorer",
   "with_logprobs",
   "with_critic",

@@ -180,20 +180,40 @@ def text_scorer(
     return np.array([known[texts] for texts in asked], np.float32)
 
   def score_new(texts: Sequence[data.Demonstration]) -> np.ndarray:
-    rows, skips = data.demonstration_rows(tokenizer, texts, model.config.max_length)
-    if skips:
-      raise data.DataError(f"{skips.total()} of {len(texts)} texts cannot be scored: {', '.join(skips)}")
-    sizes = np.max(np.where(rows["mask"], np.arange(model.config.max_length) + 1, 0), axis=1)  # [N]
-    order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
-    scores = np.zeros(len(order), np.float32)
-    for batch in fixed_batches(len(order), batch_size):
-      chosen = order[batch.rows]
-      width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, model.config.max_length)
-      found = host(compiled(params, rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
-      scores[chosen[: batch.kept]] = found[: batch.kept]
-    return scores
+    return read_texts(lambda *rows: compiled(params, *rows), tokenizer, texts, model.config.max_length, batch_size)
 
   return score
+
+
+def read_texts(
+  read: Callable[[np.ndarray, np.ndarray], Array],
+  tokenizer: data.Tokenizer,
+  texts: Sequence[data.Demonstration],
+  length: int,
+  batch_size: int,
+) -> np.ndarray:
+  """`read(tokens[B, T], mask[B, T]) -> f32[B, ...]` of N texts, in batches of texts of similar length: f32[N, ...].
+
+  T is a multiple of `WIDTH` or `length`, so that few programs are compiled. The mask is on for the response and its
+  end.
+
+  Raises:
+    DataError: prompt and response together have more than `length` tokens.
+  """
+  rows, skips = data.demonstration_rows(tokenizer, texts, length)
+  if skips:
+    raise data.DataError(f"{skips.total()} of {len(texts)} texts cannot be scored: {', '.join(skips)}")
+  sizes = np.max(np.where(rows["mask"], np.arange(length) + 1, 0), axis=1)  # [N]
+  order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
+  found = np.zeros(0, np.float32)
+  for batch in fixed_batches(len(order), batch_size):
+    chosen = order[batch.rows]
+    width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, length)
+    part = host(read(rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
+    if not batch.start:
+      found = np.zeros((len(order), *part.shape[1:]), np.float32)
+    found[chosen[: batch.kept]] = part[: batch.kept]
+  return found
 
 
 def normalize_head(params: Params, scores: Array) -> Params:

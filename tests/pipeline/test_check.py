@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from hh_pairs import write_pairs
 from rated_texts import write_ratings
 from tiny_chain import ROOT
 
@@ -180,6 +181,8 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   steps = tmp_path / "steps.jsonl"
   data.write_rows(steps, [{"prompt": "Add 1 and 2.", "completions": ["3"], "labels": [True]}])
   given = {"hh": pairs, "smollm2_hh": pairs, "process_reward": steps}
+  if name == "real_preferences":
+    given[name] = write_pairs(tmp_path)
   if name == "sentiment":
     pytest.importorskip("vaderSentiment", reason="needs the extra sentiment")
     given["sentiment"] = write_ratings(tmp_path)
