@@ -117,12 +117,14 @@ def check_steps(steps: Sequence[Step], todo: Sequence[Step]) -> list[Cost]:
 
 
 def _check_value(where: str, value: Any, marks: tuple[Any, ...], stage: Stage, model: LanguageModel | None) -> None:
-  if isinstance(value, str) and value and KINDS & set(marks):
+  kinds = KINDS & set(marks)
+  if isinstance(value, str) and value and kinds:
+    (kind,) = kinds
     path = stage.path(value)
     if not value.startswith("{run}/") or path.exists():
-      check_file(path, marks[0])
-  elif isinstance(value, (Source, Sources)) and KINDS & set(marks):
-    (kind,) = KINDS & set(marks)
+      check_file(path, kind)
+  elif isinstance(value, (Source, Sources)) and kinds:
+    (kind,) = kinds
     given = value.sources if isinstance(value, Sources) else {"": value}
     for name, source in given.items():
       with _named(f"config.{where}.sources.{name}" if name else f"config.{where}"):
