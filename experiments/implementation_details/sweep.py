@@ -57,7 +57,8 @@ def sweep(add, arg=""):
     config = quickstart.get_config()
     config.seed = seed
     config.ppo.watch.samples_every = 0
-    config.evaluation.update(EVALUATION)
+    for key, value in EVALUATION.items():  # update() would keep the labellers and baselines that there are
+      config.evaluation[key] = value
     if fast:
       config.update(TINY)
     for name in names:

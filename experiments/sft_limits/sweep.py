@@ -79,10 +79,12 @@ def get_config(group, seed, fast):
       num_prompts=320, models=models, reward_model="reward_model", comparisons=pairs, batch_size=128,
     )  # fmt: skip
   evaluated = config.world.num_eval_prompts
-  config.evaluation.update(
+  changes = dict(
     models=models, held_out_prompts="", num_prompts=evaluated, reward_model="", responses=1, labellers={},
     num_samples=evaluated, contrasts="", comparisons="", baselines={}, demonstrations="",
   )  # fmt: skip
+  for key, value in changes.items():  # update() would keep the labellers and baselines that there are
+    config.evaluation[key] = value
   learnt = ("preferences", "reward_model", "ppo", "dpo", "chosen", "chosen_sft") if group == MIDDLE else ()
   before = ("world", "vocabulary", "pretrain", "demonstrations", "sft", "more", "more_sft", "rated")
   config.stages = (*before, *learnt, "evaluation", *after)
