@@ -7,6 +7,7 @@ from tiny_chain import ROOT
 
 from rlhf_jax import data
 from rlhf_jax.pipeline.plan import plan
+from rlhf_jax.pipeline.recipe import plain
 from rlhf_jax.settings import import_module
 from rlhf_jax.sweep.cells import make_cells
 from rlhf_jax.train.mesh import using_devices
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("unoptimised")
 analyse = import_module(str(ROOT / "experiments" / "implementation_details" / "analyse.py"))
 CHANGES = {"none": {}, "a": {"ppo.x": 1}, "b": {"ppo.y": 1}, "c": {"ppo.y": 2}}
 # Gold rewards of two seeds: a adds 0.1 and 0.3, b takes 0.5 from both, c adds 0.3 and 0.3, a and b together 0 and 0.2.
-GOLD = {"none": (1.0, 1.2), "a": (1.1, 1.5), "b": (0.5, 0.7), "c": (1.3, 1.5), "a+b": (1.0, 1.4)}
+GOLD = {"none": (1.0, 1.2), "a": (1.1, 1.5), "b": (0.5, 0.7), "c": (1.3, 1.5), "b+a": (1.0, 1.4)}
 
 
 def values(gold):
@@ -56,7 +57,7 @@ def test_the_pair_has_the_largest_effects_of_different_settings():
 
 
 def test_an_interaction_is_what_both_give_beyond_the_sum():
-  found = analyse.interaction(values(GOLD), "a", "b")["gold"]
+  found = analyse.interaction(values(GOLD), "b", "a")["gold"]
   assert found["both"]["mean"] == 0.1
   assert found["interaction"] == {"mean": 0.4, "low": 0.4, "high": 0.4}  # 0 - 0.1 + 0.5 and 0.2 - 0.3 + 0.5
 
@@ -91,9 +92,9 @@ def test_tables_and_picture_are_made_of_the_figures(tmp_path, monkeypatch):
 def test_every_cell_can_be_run_and_differs_in_its_change_alone(tmp_path):
   found = cells("")
   assert len(found) == analyse.sweep.SEEDS * len(analyse.sweep.CHANGES)
-  assert len(make_cells([config.to_dict() for config, _ in found], [{}] * len(found), [label for _, label in found]))
+  assert len(make_cells([plain(config) for config, _ in found], [{}] * len(found), [label for _, label in found]))
   for config, _ in found[: len(analyse.sweep.CHANGES)]:
-    assert plan(config.to_dict(), tmp_path)  # every key and value is known
+    assert plan(plain(config), tmp_path)  # every key and value is known
   names = [labels["change"] for _, labels in cells("fast,shared trunk+no EOS trick")]
   assert names == [*analyse.sweep.FEW, "shared trunk+no EOS trick"]
   both = cells("fast,shared trunk+no EOS trick")[-1][0]

@@ -10,6 +10,7 @@ from tiny_chain import ROOT
 
 from rlhf_jax import data
 from rlhf_jax.pipeline.plan import plan
+from rlhf_jax.pipeline.recipe import plain
 from rlhf_jax.settings import import_module
 from rlhf_jax.train.mesh import using_devices
 from rlhf_jax.world import gold_score, make_world, parse_prompt
@@ -124,7 +125,7 @@ def test_every_cell_can_be_run(tmp_path):
   analyse.sweep.sweep(lambda config, **labels: found.append((config, labels)))
   assert len(found) == 3 * analyse.sweep.SEEDS
   for config, labels in found[:3]:
-    steps = plan(config.copy_and_resolve_references().to_dict(), tmp_path)
+    steps = plan(plain(config), tmp_path)
     assert ("answers" in [step.stage.name for step in steps]) == (labels["group"] == analyse.sweep.MIDDLE)
     assert config.more.num == config.rated.num_steps * config.rated.environment.batch_size == 2048
 
