@@ -10,7 +10,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tiny_chain import PPO_STEPS, SAMPLING, SIZES, STAGES, a_stage, run
+from tiny_chain import PPO_STEPS, SAMPLING, SIZES, STAGES, a_stage, recipe, run, run_stages
 
 import rlhf_jax.train.loop
 import rlhf_jax.world
@@ -53,6 +53,10 @@ def ppo_alone(chain):
     f"--config.ppo.environment.reward.checkpoint={chain}/reward_model",
     f"--config.ppo.value_init={chain}/reward_model",
   )
+
+
+def load_head(stage):
+  return jax.tree.map(np.asarray, load_params(stage / "checkpoints", {})["head"])
 
 
 def assert_equal_trees(a, b):
@@ -222,6 +226,17 @@ def test_the_reward_model_is_normalised(chain, workspace):
   assert set(moments) == {"mean", "std", "num"} and moments["num"] == len(scores)
   assert score_scale(stage, "reward_model") == moments["std"] > 0
   assert score_scale(stage, "sft") is None and score_scale(stage, "reward_model@2") is None
+
+
+def test_without_a_count_the_scores_stay_as_they_were_trained(chain, tmp_path):
+  changes = {"reward_model": dict(**SIZES["reward_model"], sampling=SAMPLING)}
+  changes["reward_model"]["normalize_count"] = 0
+  run_stages(recipe("quickstart"), chain, tmp_path, changes)
+  normal, trained = (load_head(directory / "reward_model") for directory in (chain, tmp_path))
+  scale = trained["kernel"] @ normal["kernel"] / (normal["kernel"] @ normal["kernel"])
+  assert scale > 0 and abs(scale - 1) > 0.05  # else there was nothing to normalise
+  np.testing.assert_allclose(trained["kernel"], scale * normal["kernel"], rtol=0.02, atol=1e-3)  # 1 device, not 8
+  np.testing.assert_allclose(trained["likelihood"], scale * normal["likelihood"], rtol=0.02)
 
 
 def test_sample_asks_the_language_models_side_by_side(chain, capsys):

@@ -94,8 +94,8 @@ class Config:
   """Settings of the optimiser."""
   normalize_prompts: PromptRows
   """File of prompts, whose sampled responses have mean score 0 and standard deviation 1 after training."""
-  normalize_count: PositiveInt
-  """Number of prompts taken from `normalize_prompts`, one response each; the file repeats where it has fewer."""
+  normalize_count: NonNegativeInt
+  """Number of prompts of `normalize_prompts`, one response each, the file repeated as needed; 0 normalises nothing."""
   sampling: Sampling
   """Settings of sampling these responses."""
   evaluate_every: Annotated[NonNegativeInt, EVALUATION]
@@ -237,7 +237,7 @@ def run(config: Config, stage: Stage) -> None:
   run_steps(
     stage, init_state(initial(), optimizer), step, num_steps, identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every, loop=config.loop, evaluate=evaluate if len(held_out["tokens"]) else None,
-    evaluate_every=config.evaluate_every, finish=normalize,
+    evaluate_every=config.evaluate_every, finish=normalize if config.normalize_count else lambda state: state,
   )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ OUT_OF_RANGE = {
     ("preferences.num_written", -1, "at least 0"),
     ("preferences.batch_size", -8, "at least 1"),
     ("preferences.labellers.expert", -1, "at least 0"),
-    ("reward_model.normalize_count", 0, "at least 1"),
+    ("reward_model.normalize_count", -1, "at least 0"),
     ("reward_model.likelihood", -1.0, "at least 0"),
     ("reward_model.rating_scale", 0.0, "above 0"),
     ("ppo.num_steps", -1, "at least 1"),
