@@ -81,6 +81,18 @@ def highest_place(gold: np.ndarray) -> int:
   return int(gold.mean(axis=0).argmax())
 
 
+def highest(d: np.ndarray, gold: np.ndarray, seed: int = 0) -> tuple[float, tuple[float, float]]:
+  """(the mean d at which the mean over seeds is highest, its 95 % interval), for d[S, E] and gold[S, E].
+
+  The interval has the percentiles of courses of seeds that are drawn with replacement.
+  """
+  drawn = np.random.default_rng(seed).integers(len(gold), size=(RESAMPLES, len(gold)))
+  places = gold[drawn].mean(axis=1).argmax(axis=1)  # [R]
+  means = d[drawn].mean(axis=1)[np.arange(RESAMPLES), places]
+  low, high = np.quantile(means, [0.025, 0.975])
+  return float(d[:, highest_place(gold)].mean()), (float(low), float(high))
+
+
 def losses_after_peak(gold: np.ndarray) -> np.ndarray:
   """What each seed loses from the peak to the end of its course: f64[S] for gold[S, E], S > 1.
 

@@ -10,6 +10,7 @@ text. A rating from -4 to 4 becomes one from 1 to 7 by adding 4, the ends cut.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -40,6 +41,8 @@ class Config:
   """File of rows {"prompt", "response", "id"} of the texts whose ratings are wanted."""
   raters: NonNegativeInt
   """Number of ratings of each text, drawn without replacement; 0 for all."""
+  max_texts: NonNegativeInt = 0
+  """Number of texts, taken from the start of the file; 0 for all."""
 
 
 def check(config: Config, stage: Stage) -> None:
@@ -55,7 +58,7 @@ def run(config: Config, stage: Stage) -> None:
   snippets = read_vader(path)[config.source]
   rng = np.random.default_rng(stage.stage_seed)
   rows, texts = [], 0
-  for line, row in data.read_rows(stage.path(config.texts)):
+  for line, row in itertools.islice(data.read_rows(stage.path(config.texts)), config.max_texts or None):
     known = snippets.get(row.get("id", ""), ("", np.zeros(0)))[1]
     wanted = config.raters or len(known)
     if not 0 < wanted <= len(known):

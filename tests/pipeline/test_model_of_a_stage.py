@@ -40,7 +40,9 @@ def config(chain, **changes):
     groups={"own size": ("reward_model",), "small": ("small_reward_model",)},
     reference="own size",
   )
-  environment = dict(batch_size=8, reward=dict(checkpoint="small_reward_model"))
+  judge = "small_reward_model"  # whose score is learnt from and logged as the gold reward too
+  gold = dict(monitor=dict(function=""), monitor_checkpoint=judge, missing_eos_score=None)
+  environment = dict(batch_size=8, reward=dict(checkpoint=judge), **gold)
   run = stages_after(
     whole,
     chain,
@@ -66,7 +68,7 @@ def test_a_reward_model_of_another_size_is_learnt_from_and_measured(chain, tmp_p
   groups = data.read_json(tmp_path / "accuracy" / "results.json")["groups"]
   assert set(groups) == {"own size", "small"}
   (row,) = read_metrics(tmp_path / "ppo" / "metrics.jsonl")
-  assert np.isfinite(row["reward/proxy"])
+  assert np.isfinite(row["reward/proxy"]) and row["reward/gold"] == pytest.approx(row["reward/proxy"])
   score = text_scorer(small.model, small.tokenizer, small.params, 8, small.stage.transport)
   assert np.isfinite(score(["What is 1 plus 1?"], ["1 plus 1 is 2."])).all()
 

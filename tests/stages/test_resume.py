@@ -17,6 +17,7 @@ from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.stages import (
   best_of_n,
+  best_of_n_curve,
   comparison_accuracy,
   evaluate,
   few_shot,
@@ -30,7 +31,8 @@ from rlhf_jax.train import Function, Interrupted, Reward, Sampling, parts
 from rlhf_jax.types import Rollout
 
 STAGES = (
-  best_of_n, comparison_accuracy, evaluate, few_shot, judgements, perplexity, preferences, refinement, reward_accuracy,
+  best_of_n, best_of_n_curve, comparison_accuracy, evaluate, few_shot, judgements, perplexity, preferences, refinement,
+  reward_accuracy,
 )  # fmt: skip
 SAMPLING = Sampling(max_prompt_tokens=40, max_new_tokens=4, temperature=1.0)
 PROMPTS = dict(algorithm="", policy="policy", prompts="{run}/prompts.jsonl", batch_size=1, sampling=SAMPLING)
@@ -86,6 +88,7 @@ def run(tmp_path, monkeypatch):
     load_policy=lambda *settings: {},
     load_served=lambda *settings: {},
     load_stage=lambda *settings: {"head": {}},
+    load_reward_model=lambda *settings: (model, {"head": {}}),
     make_sampler=make_sampler,
     make_likelihood=make_likelihood,
     model_scorer=lambda *settings: lambda rollout, prompts, responses: lengths(prompts, responses),
@@ -123,6 +126,11 @@ def reward(stage):
 
 def run_best_of_n(stage):
   best_of_n.run(best_of_n.Config(**PROMPTS, num_prompts=2, responses=3, reward=reward(stage)), stage)
+
+
+def run_curves(stage):
+  settings = dict(num_prompts=2, responses=3, models=("judge",), gold=named("score", stage))
+  best_of_n_curve.run(best_of_n_curve.Config(**PROMPTS, **settings), stage)
 
 
 def run_preferences(stage):
@@ -177,9 +185,9 @@ def run_comparisons(stage):
 
 
 RUNS = dict(
-  best_of_n=run_best_of_n, preferences=run_preferences, judgements=run_judgements, refinement=run_refinement,
-  evaluate=run_evaluate, few_shot=run_few_shot, perplexity=run_perplexity, reward_accuracy=run_accuracy,
-  comparison_accuracy=run_comparisons,
+  best_of_n=run_best_of_n, best_of_n_curve=run_curves, preferences=run_preferences, judgements=run_judgements,
+  refinement=run_refinement, evaluate=run_evaluate, few_shot=run_few_shot, perplexity=run_perplexity,
+  reward_accuracy=run_accuracy, comparison_accuracy=run_comparisons,
 )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ def test_some_ratings_are_drawn_by_the_seed(tmp_path):
   rows = made(tmp_path)
   assert [row["id"] for row in rows] == ["3", "3", "0", "0", "14", "14"]
   assert all(rating in (1, 2) for rating in by_text(rows)["0"])  # of -3 and its neighbours
+  assert made(tmp_path, max_texts=2) == rows[:4]
   assert made(tmp_path) == rows and any(made(tmp_path, seed) != rows for seed in range(1, 5))
 
 
