@@ -222,13 +222,8 @@ def _with_people(cell: Path, proxies: Sequence[str]) -> dict[str, float]:
 
 
 def read_cells(directory: Path) -> list[Path]:
-  """The runs of a sweep, one for each seed."""
-  return sorted((path for path in (directory / "cells").iterdir() if path.is_dir()), key=_seed)
-
-
-def _seed(cell: Path) -> int:
-  config = data.read_json(cell / "config.json")
-  return max(config["seed"], *config.get("seeds", {}).values(), 0)
+  """The runs of a sweep in their order, one for each seed."""
+  return [directory / "cells" / cell["name"] for cell in data.read_json(directory / "sweep.json")["cells"]]
 
 
 def tables(result: Mapping[str, Any]) -> str:

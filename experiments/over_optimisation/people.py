@@ -17,7 +17,7 @@ from rlhf_jax.configs import quickstart
 
 RATERS = (1, 2, 4, 8)  # ratings of an item; each proxy meets each item 8 times, and each of its ratings equally often
 PASSES = 8
-SAMPLING = dict(max_prompt_tokens=32, max_new_tokens=32, temperature=0.7)
+SAMPLING = dict(max_prompt_tokens=36, max_new_tokens=36, temperature=0.7)
 PROMPTS = 128  # held-out openings that all policies go on with
 SEEDS = 8
 
@@ -37,9 +37,7 @@ def get_config(directory: str, raters: Sequence[int]) -> ConfigDict:
   """The config of a cell; directory: of vader_ratings.tsv.gz."""
   ratings = dict(ratings=f"{directory}/vader_ratings.tsv.gz", source="movies")
   base = quickstart.get_config("reward_model")
-  config = ConfigDict(
-    dict(seed=0, tokenizer=base.tokenizer, model=dict(base.model, max_length=96), transport=base.transport)
-  )
+  config = ConfigDict(dict(seed=0, tokenizer=base.tokenizer, model=base.model, transport=base.transport))
   policy_texts, gold_texts = "{run}/texts/demonstrations.jsonl", "{run}/texts/judge_ratings.jsonl"
   prompts = "{run}/texts/held_out_openings.jsonl"
 
@@ -80,7 +78,7 @@ def get_config(directory: str, raters: Sequence[int]) -> ConfigDict:
     **language_models("", policy_texts),
     **language_models("gold_", gold_texts),
     "gold_ratings": single_ratings(gold_texts, 0),
-    "gold": reward_model("gold_sft", "{run}/gold_ratings/ratings.jsonl", num_epochs=1),
+    "gold": reward_model("gold_sft", "{run}/gold_ratings/ratings.jsonl", num_epochs=1) | dict(batch_size=64),
   }
   for num in raters:
     stages[f"ratings_{num}"] = single_ratings(policy_texts, num, max_texts=2000)
@@ -101,7 +99,7 @@ def get_config(directory: str, raters: Sequence[int]) -> ConfigDict:
     stages[f"reinforce_proxy_{num}"] = dict(
       algorithm="rlhf_jax.algorithms.reinforce",
       init="sft",
-      num_steps=120,
+      num_steps=100,
       environment=dict(
         prompts="{run}/texts/openings.jsonl",
         batch_size=16,
@@ -118,7 +116,7 @@ def get_config(directory: str, raters: Sequence[int]) -> ConfigDict:
       value_coef=0.1,
       entropy_coef=0.0,
       optimizer=quickstart.optimizer(1e-3, warmup=0.0, decay="constant", eps=1e-5, weight_decay=0.0),
-      checkpoint_every=60,
+      checkpoint_every=50,
       watch=dict(eval_prompts=prompts, num_prompts=PROMPTS, evaluate_every=5),
       loop=dict(keep=1),
     )
@@ -138,8 +136,8 @@ def fast(directory: str) -> ConfigDict:
     "pretrain": dict(num_steps=2, batch_size=4, length=32, eval_rows=2, evaluate_every=0),
     "sft": dict(num_epochs=1, batch_size=8, eval_fraction=0.0, evaluate_every=0),
     "ratings": dict(max_texts=8),
-    "proxy": dict(num_epochs=1, batch_size=8, normalize_count=8),
-    "gold": dict(normalize_count=8),
+    "proxy": dict(batch_size=8, normalize_count=8),
+    "gold": dict(batch_size=8, normalize_count=8),
     "best": dict(num_prompts=8, responses=4, batch_size=8),
     "reinforce": dict(num_steps=2, environment=dict(batch_size=2), watch=dict(num_prompts=8, evaluate_every=1)),
   }

@@ -5,7 +5,7 @@
 Five reward models: three sizes from the comparisons of 1,280 prompts, and the largest also from those of 320 and of
 80. Best of n, REINFORCE and PPO against each of them without a KL penalty, and PPO against one of them with three
 penalties; all from one SFT model, which has the size of the largest reward model. A cell for each of eight seeds, of
-everything but the facts of the world. `world.py:fast` has two seeds and two tiny reward models.
+everything but the facts of the world. `world.py:fast` has two seeds and one tiny reward model.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def sweep(add, arg=""):
 
 
 def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties: Sequence[float]) -> ConfigDict:
-  """The config of a cell. The first of the reward models has the policy's size, and every critic starts from it."""
+  """The config of a cell. Every critic starts from the first of the reward models, where it has the policy's size."""
   config = quickstart.get_config("reward_model")
   config.world.difficulty = "hard"
   sampling = dict(quickstart.SAMPLING, **ROOM)
@@ -77,7 +77,7 @@ def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties:
   def reinforce(model: RewardModel) -> dict:
     return learning | dict(
       algorithm="rlhf_jax.algorithms.reinforce",
-      num_steps=150,
+      num_steps=120,
       environment=environment(model, batch_size=16, samples_per_prompt=4),
       baseline="leave_one_out",
       moving_decay=0.9,
@@ -88,7 +88,7 @@ def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties:
   def ppo(model: RewardModel, kl_coef: float = 0.0) -> dict:
     return learning | dict(
       algorithm="rlhf_jax.algorithms.ppo",
-      num_steps=100,
+      num_steps=80,
       environment=environment(model, batch_size=64, samples_per_prompt=1),
       kl_coef=kl_coef,
       kl_target=0.0,
@@ -102,11 +102,11 @@ def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties:
       whiten_rewards=False,
       whiten_advantages=True,
       shared_trunk=False,
-      value_init=reward_name(models[0]),
+      value_init="" if SHAPES[models[0][0]] else reward_name(models[0]),
     )
 
   stages = {"world": config.world, "vocabulary": config.vocabulary}
-  for size in dict.fromkeys(size for size, _ in models):
+  for size in dict.fromkeys(("3x128", *(size for size, _ in models))):
     pretrain, sft = chain_names(size)
     stages |= {pretrain: dict(config.pretrain), sft: dict(config.sft, init=pretrain)}
     shapes |= {pretrain: SHAPES[size], sft: SHAPES[size]}
@@ -148,20 +148,21 @@ def chain_names(size: str) -> tuple[str, str]:
 
 
 def fast() -> ConfigDict:
-  """A cell of two reward models and one penalty, at sizes that run in seconds."""
-  config = get_config((("3x128", 80), ("1x32", 80)), ("3x128", 80), PENALTIES[-1:])
+  """A cell of one reward model and one penalty, at sizes that run in seconds."""
+  config = get_config((("1x32", 80),), ("1x32", 80), PENALTIES[-1:])
   config.model.update(num_layers=1, d_model=16, num_heads=2, num_kv_heads=2, d_ff=32)
   config.models = {name: dict(d_model=8) for name in config.models}
   config.vocabulary.vocab_size = 400
+  few = dict(num_steps=2, watch=dict(num_prompts=8, evaluate_every=1))
   changes = {
     "world": dict(difficulty="easy", num_documents=200, num_demonstrations=60, num_prompts=48, num_eval_prompts=24),
-    "pretrain": dict(num_steps=2, length=32, eval_rows=4, evaluate_every=0),
-    "sft": dict(num_epochs=1, batch_size=16, length=64, evaluate_every=0),
+    "pretrain": dict(num_steps=2, batch_size=4, length=32, eval_rows=2, evaluate_every=0),
+    "sft": dict(num_epochs=1, batch_size=8, eval_fraction=0.0, evaluate_every=0),
     "preferences": dict(num_prompts=24, batch_size=24),
-    "reward": dict(num_epochs=1, batch_size=16, normalize_count=16),
+    "reward": dict(num_epochs=1, batch_size=8, length=128, eval_fraction=0.0, normalize_count=8),
     "best": dict(num_prompts=8, responses=8, batch_size=8),
-    "reinforce": dict(num_steps=2, environment=dict(batch_size=2), watch=dict(num_prompts=8, evaluate_every=1)),
-    "ppo": dict(num_steps=2, environment=dict(batch_size=8), watch=dict(num_prompts=8, evaluate_every=1)),
+    "reinforce": few | dict(environment=dict(batch_size=2)),
+    "ppo": few | dict(environment=dict(batch_size=8)),
   }
   for name in config.stages:
     config[name].update(changes.get(name.partition("_")[0], {}))

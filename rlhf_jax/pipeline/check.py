@@ -115,8 +115,9 @@ def check_steps(steps: Sequence[Step], todo: Sequence[Step]) -> list[Cost]:
 def _check_value(where: str, value: Any, marks: tuple[Any, ...], stage: Stage, model: LanguageModel | None) -> None:
   if isinstance(value, str) and value and KINDS & set(marks):
     path = stage.path(value)
+    (kind,) = KINDS & set(marks)
     if not value.startswith("{run}/") or path.exists():
-      check_file(path, marks[0])
+      check_file(path, kind)
   elif isinstance(value, (Source, Sources)) and KINDS & set(marks):
     (kind,) = KINDS & set(marks)
     given = value.sources if isinstance(value, Sources) else {"": value}

@@ -97,7 +97,7 @@ def courses(gains):
 def test_a_course_is_described_with_its_peak_and_what_is_lost_after_it():
   found = analyse.describe(courses([D * (a - 0.4 * D) for a in (1.1, 1.2, 1.3)]))
   form = found["forms"][BEST_OF_N]
-  assert form["peak"]["mean"] == pytest.approx(1.5) and form["r2"] > 0.9
+  assert form["peak"]["mean"] == pytest.approx(1.5) and 0.7 < form["r2"] < 1
   assert found["highest"]["d"]["mean"] == pytest.approx(1.5)
   assert found["loss after the highest"]["mean"] == pytest.approx(0.9, abs=0.05)
   rising = analyse.describe(courses([D + D * D] * 2))
@@ -139,8 +139,8 @@ def test_the_command_on_a_file_by_hand(tmp_path, capsys):
   result = data.read_json(tmp_path / "out" / "results.json")
   assert list(result) == ["world", "people"] and all(part["seeds"] == 2 for part in result.values())
   world, people = result["world"], result["people"]
-  assert list(world["best of n"]) == ["reward_3x128_80", "reward_1x32_80"] == list(world["accuracy"])
-  assert list(world["PPO"]) == ["ppo_reward_3x128_80", "ppo_reward_1x32_80"]
+  assert list(world["best of n"]) == ["reward_1x32_80"] == list(world["accuracy"])
+  assert list(world["PPO"]) == ["ppo_reward_1x32_80"] and list(world["REINFORCE"]) == ["reinforce_reward_1x32_80"]
   assert world["PPO with penalties"]["ppo_penalty_0_5"]["coefficient"] == 0.5
   assert list(people["REINFORCE"]) == ["reinforce_proxy_1", "reinforce_proxy_2"]
   assert list(people["correlation with people"]) == ["gold", "proxy_1", "proxy_2"]
