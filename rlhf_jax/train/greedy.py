@@ -29,7 +29,8 @@ def make_greedy_scores(
   """
   # Of one token to draw from, that is the likeliest; what is monitored is monitored once.
   sampling = dataclasses.replace(settings.sampling, top_k=1)
-  greedy = dataclasses.replace(settings, sampling=sampling, samples_per_prompt=1, monitor=Function(""))
+  unwatched = dict(monitor=Function(""), monitor_checkpoint="")
+  greedy = dataclasses.replace(settings, sampling=sampling, samples_per_prompt=1, **unwatched)
   episodes = make_environment(greedy, stage, model, tokenizer)
 
   def scores(params: Params, index: int) -> tuple[jax.Array, dict[str, Metric]]:

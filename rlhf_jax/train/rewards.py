@@ -107,6 +107,25 @@ def make_parts(
   return parts
 
 
+def make_judge(
+  function: Function, checkpoint: str, stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer, where: str
+) -> Callable[[Responses], Scored] | None:
+  """The function, or else the reward model of the stage `checkpoint`, that judges responses; None for neither.
+
+  where: the place of `checkpoint` in the stage's config, for messages.
+
+  Raises:
+    ConfigError: the checkpoint is no reward model.
+    RewardError (when called): as `make_scorer`.
+  """
+  if function.function:
+    return make_reward_function(function, stage)
+  if not checkpoint:
+    return None
+  by_model = model_scorer(*load_reward_model(stage, checkpoint, model, tokenizer, where), stage.transport)
+  return lambda r: Scored(by_model(r.rollout, r.prompts, r.texts))
+
+
 def weigh(parts: Mapping[str, Part], scores: Mapping[str, Array]) -> np.ndarray:
   """The sum of the scores f32[N] of all parts, each with its weight: f32[N]."""
   return np.sum([np.float32(part.weight) * host(scores[name]) for name, part in parts.items()], axis=0)

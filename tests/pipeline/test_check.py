@@ -257,7 +257,7 @@ def test_the_checkpoints_that_stay_are_those_of_the_config(changes, told, tmp_pa
     (dict(model__num_kv_heads=3), "config.model: num_kv_heads=3 must divide num_heads="),
     (dict(model__d_model=129), "config.model: d_model=129 must be num_heads="),
     (dict(ppo__environment__prompts="nowhere.jsonl"), "config.ppo.environment.prompts: nowhere.jsonl: cannot be read "),
-    (dict(ppo__watch__eval_prompts="nowhere.jsonl"), "config.ppo.watch.eval_prompts: nowhere.jsonl: cannot be read "),
+    (dict(ppo__watch=dict(eval_prompts="nowhere.jsonl")), "config.ppo.watch.eval_prompts: nowhere.jsonl: cannot be "),
     (dict(tokenizer="nowhere.json"), "config.tokenizer: "),
     (dict(sft__lora=dict(rank=2, alpha=1.0, targets=["qeury"])), "config.sft.lora.targets: no layer has a matrix "
      "'qeury'"),

@@ -9,6 +9,7 @@ from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.pipeline.check import check_run
 from rlhf_jax.pipeline.finished import open_run
 from rlhf_jax.settings import ConfigError
+from rlhf_jax.train.metrics import read_metrics
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 
@@ -38,7 +39,9 @@ def config(chain, directory, **changes):
     groups={"own size": (f"{chain}/reward_model",), "small": ("small_reward_model",)},
     reference="own size",
   )
-  environment = dict(batch_size=8, reward=dict(checkpoint="small_reward_model"))
+  judge = "small_reward_model"  # whose score is learnt from and logged as the gold reward too
+  gold = dict(monitor=dict(function=""), monitor_checkpoint=judge, missing_eos_score=None)
+  environment = dict(batch_size=8, reward=dict(checkpoint=judge), **gold)
   run = stages_after(
     whole,
     chain,
@@ -70,6 +73,8 @@ def test_a_reward_model_of_another_size_is_learnt_from_and_measured(chain, tmp_p
   with np.load(tmp_path / "ppo" / "samples" / "1.npz") as arrays:
     scores = small.model.score(small.params, arrays["tokens"], arrays["mask"])
   np.testing.assert_allclose(recorded, scores, atol=1e-5)
+  (row,) = read_metrics(tmp_path / "ppo" / "metrics.jsonl")
+  assert row["reward/gold"] == pytest.approx(row["reward/proxy"])
 
 
 def test_only_a_reward_model_may_have_another_shape_than_its_reader(chain, tmp_path):

@@ -18,6 +18,7 @@ from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.stages import (
   answers,
   best_of_n,
+  best_of_n_curve,
   comparison_accuracy,
   evaluate,
   few_shot,
@@ -31,7 +32,8 @@ from rlhf_jax.train import Function, Interrupted, Reward, Sampling, parts
 from rlhf_jax.types import Rollout
 
 STAGES = (
-  answers, best_of_n, comparison_accuracy, evaluate, few_shot, judgements, perplexity, preferences, refinement,
+  answers, best_of_n, best_of_n_curve, comparison_accuracy, evaluate, few_shot, judgements, perplexity, preferences,
+  refinement,
   reward_accuracy,
 )  # fmt: skip
 SAMPLING = Sampling(max_prompt_tokens=40, max_new_tokens=4, temperature=1.0)
@@ -128,6 +130,11 @@ def run_best_of_n(stage):
   best_of_n.run(best_of_n.Config(**PROMPTS, num_prompts=2, responses=3, reward=reward(stage)), stage)
 
 
+def run_curves(stage):
+  settings = dict(num_prompts=2, responses=3, models=("judge",), gold=named("score", stage))
+  best_of_n_curve.run(best_of_n_curve.Config(**PROMPTS, **settings), stage)
+
+
 def run_preferences(stage):
   settings = preferences.Config(**PROMPTS, **FEW, num_prompts=2, responses=3, gold=named("measures", stage))
   preferences.run(settings, stage)
@@ -188,10 +195,9 @@ def run_comparisons(stage):
 
 
 RUNS = dict(
-  answers=run_answers, best_of_n=run_best_of_n, preferences=run_preferences, judgements=run_judgements,
-  refinement=run_refinement,
-  evaluate=run_evaluate, few_shot=run_few_shot, perplexity=run_perplexity, reward_accuracy=run_accuracy,
-  comparison_accuracy=run_comparisons,
+  answers=run_answers, best_of_n=run_best_of_n, best_of_n_curve=run_curves, preferences=run_preferences,
+  judgements=run_judgements, refinement=run_refinement, evaluate=run_evaluate, few_shot=run_few_shot,
+  perplexity=run_perplexity, reward_accuracy=run_accuracy, comparison_accuracy=run_comparisons,
 )  # fmt: skip
 
 
