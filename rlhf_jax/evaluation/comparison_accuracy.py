@@ -133,8 +133,8 @@ def measure(items: Sequence[Item], scores: Sequence[Sequence[float]], scale: flo
   if by_section:
     result["sections"] = _plain(by_section)
   if scale is not None:
-    row, _, _ = np.nonzero(better)
-    calibrated = pair_calibration(scale * lead[better], np.ones(len(row)), prompts[row])
+    of_pair, _, _ = np.nonzero(better)
+    calibrated = pair_calibration(scale * lead[better], np.ones(len(of_pair)), prompts[of_pair])
     result["calibration"] = {"scale": scale, "labels": calibrated}
   return result
 

@@ -121,7 +121,7 @@ def run(config: Config, stage: Stage) -> None:
     """{"texts", "gold", "scores": {name: values [B][K]}}: the responses, and what measures and models say of them."""
     asked, batch = prompts.take(np.repeat(rows, config.responses))
     rollout, responses = sample(policy, batch, jax.random.fold_in(stage_key(stage), start))
-    found = {
+    found: dict[str, dict[str, Any]] = {
       "texts": {"responses": np.array(responses, object)},
       "gold": gold_of(asked, responses),
       "scores": {name: scorer(rollout, asked, responses) for name, scorer in scorers.items()},
