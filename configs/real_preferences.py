@@ -10,7 +10,7 @@ words that is fitted on the same pairs as the model. The model is loaded from th
 names a directory or a .gguf file instead. The first command is for an accelerator; with `,few` a few dozen pairs run on
 a CPU and show only that the chain runs.
 
-Time: half a minute of one core with `,few` and a tiny model. The whole recipe was not run.
+Time: about two minutes of one CPU core with `,few` and a tiny model, by estimate. The whole recipe was not run.
 
 Result: not measured. experiments/real_preferences answers the question with linear heads on the same model, as it is.
 """
