@@ -201,7 +201,8 @@ def rating_tables(found: Mapping[str, Any]) -> list[str]:
   rows += [(name, cell) for name, cell in found["fixed"].items()]
   rows += [(f"people: {k}", cell) for k, cell in found["people"].items()]
   for name, cell in rows:
-    lines.append(f"| {name} | " + " | ".join(percent(cell[key]) if key in cell else "–" for key in measures) + " |")
+    told = {key: decimal(cell[key]) if key == ratings.CORRELATION else percent(cell[key]) for key in cell}
+    lines.append(f"| {name} | " + " | ".join(told.get(key, "–") for key in measures) + " |")
   for name, grid in found["grid"].items():
     ks = list(grid[most])
     lines += ["", f"| {name}: texts by ratings a text, {ratings.ORDER} | " + " | ".join(ks) + " |"]
@@ -296,6 +297,11 @@ def bounds(found: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, np.ndarray
 def percent(found: Mapping[str, float]) -> str:
   """An interval in per cent, as tables have it."""
   return f"{100 * found['mean']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+
+
+def decimal(found: Mapping[str, float]) -> str:
+  """An interval of correlations."""
+  return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
