@@ -1,7 +1,8 @@
 """Stage: accuracy of several reward models against the gold order, on the same answers to held-out prompts.
 
 Writes `results.json` and `results.png`. Models are named in groups: the models of a group are replicates, trained in
-the same way on different data. All models score the same answers, so that groups are compared prompt by prompt.
+the same way on different data. All models score the same answers, so that groups are compared prompt by prompt. Beside
+them may stand the style baseline (`rlhf_jax.evaluation.style_baseline`), what a reward model reaches by style alone.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from rlhf_jax import data
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.reward_models import accuracy_by_kind, read_contrasts, score_sides
-from rlhf_jax.evaluation.statistics import pair_accuracy
+from rlhf_jax.evaluation.statistics import pair_accuracy, pair_calibration
+from rlhf_jax.evaluation.style_baseline import fit_style_baseline
+from rlhf_jax.feedback.exchange import read_records
+from rlhf_jax.feedback.learner_rows import rankings
 from rlhf_jax.intervals import Interval, mean_interval
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.stage import RecordFile, Stage, StageName
 from rlhf_jax.train import (
   Function,
   Sampling,
@@ -70,6 +75,8 @@ class Config:
   """Label of the group that all groups are compared with."""
   contrasts: ContrastRows = ""
   """File of pairs {"prompt", "chosen", "rejected", "kind"}, on which accuracies are reported by kind; "" for none."""
+  style: tuple[RecordFile, ...] = ()
+  """Files of records with rankings, which the style baseline learns from; () for no style baseline."""
 
   def __post_init__(self) -> None:
     if self.reference not in self.groups:
@@ -88,12 +95,19 @@ def run(config: Config, stage: Stage) -> None:
   judges = {name: load_stage(stage, name, model, tokenizer) for name in names}
   scorers = {name: model_scorer(model, judge, stage.transport) for name, judge in judges.items()}
   num = min(config.num_prompts, len(prompts.texts))
+  style = None
+  if config.style:
+    rows = rankings(read_records(*(stage.path(name) for name in config.style)))
+    style = fit_style_baseline(
+      [data.Comparison(data.prompt_of(row, stage.name), tuple(row["responses"]), tuple(row["ranks"])) for row in rows]
+    )
 
   def batch_scores(start: int, rows: np.ndarray, kept: int) -> list[list[list[float]]]:
     """Scores of the gold reward and of every model, each f32[B, K]."""
     texts, batch = prompts.take(np.repeat(rows, config.responses))
     rollout, responses = sample(policy, batch, jax.random.fold_in(stage_key(stage), start))
     found = [gold_of(texts, responses), *(scorer(rollout, texts, responses) for scorer in scorers.values())]
+    found += [style.score(texts, responses)] if style else []
     return [values.reshape(-1, config.responses)[:kept].tolist() for values in found]
 
   def kinds(judge: Params) -> dict[str, Any]:
@@ -106,9 +120,11 @@ def run(config: Config, stage: Stage) -> None:
       batches.append(parts(batch_scores, *batch))
       parts.update(batch.start + batch.kept)
     gold, *found = (np.concatenate(values).astype(np.float32) for values in zip(*batches, strict=True))
-    scores = dict(zip(scorers, found, strict=True))
+    scores = dict(zip(scorers, found[: len(scorers)], strict=True))
     groups = {label: [scores[name] for name in members] for label, members in config.groups.items()}
     result = compare(groups, gold, config.min_gap, config.reference)
+    if style:
+      result["style"] = _accuracies(found[-1], gold, config.min_gap)
     if config.contrasts:
       contrasts = read_contrasts(config.contrasts, stage, tokenizer, model.config.max_length)
       known = {name: parts(kinds, judge) for name, judge in judges.items()}
@@ -124,7 +140,8 @@ def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: floa
   """Accuracies of each model, and each group's difference to the reference with an interval over prompts.
 
   groups: {label: scores f[N, K] of each of its models}. gold: f[N, K], gold rewards of the same K answers to N prompts.
-  A difference compares accuracies on all pairs, averaged over the models of a group.
+  A difference compares accuracies on all pairs, averaged over the models of a group. The calibration is that of
+  `rlhf_jax.evaluation.statistics.pair_calibration`.
 
   Raises:
     ValueError: the gold reward orders no two answers to any prompt.
@@ -135,9 +152,11 @@ def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: floa
   base = np.mean([_share_right(scores, gold) for scores in groups[reference]], axis=0)
   for label, members in groups.items():
     right = np.mean([_share_right(scores, gold) for scores in members], axis=0)
+    each = [_accuracies(scores, gold, min_gap) for scores in members]
+    slopes = [pair_calibration(scores, gold) for scores in members]
     compared[label] = {
-      "accuracy": [_rounded(pair_accuracy(scores, gold)) for scores in members],
-      "clear_accuracy": [_rounded(pair_accuracy(scores, gold, min_gap=min_gap)) for scores in members],
+      **{name: [one[name] for one in each] for name in each[0]},
+      "calibration": [{"slope": _number(slope), "error": _number(error)} for slope, error in slopes],
       "difference": _rounded(mean_interval(right - base)),
     }
   return {
@@ -157,6 +176,17 @@ def _share_right(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
   better = gold[:, :, None] > gold[:, None, :]
   above = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
   return np.where(better, above, 0.0).sum((1, 2)) / better.sum((1, 2)).mean()
+
+
+def _accuracies(scores: np.ndarray, gold: np.ndarray, min_gap: float) -> dict[str, dict[str, float]]:
+  return {
+    "accuracy": _rounded(pair_accuracy(scores, gold)),
+    "clear_accuracy": _rounded(pair_accuracy(scores, gold, min_gap=min_gap)),
+  }
+
+
+def _number(value: float) -> float | None:
+  return round(value, 4) if np.isfinite(value) else None
 
 
 def _rounded(interval: Interval) -> dict[str, float]:

@@ -23,6 +23,9 @@ def test_accuracies_and_their_differences_by_hand():
   assert [one["mean"] for one in groups["a"]["accuracy"]] == [1.0]
   assert [one["mean"] for one in groups["b"]["accuracy"]] == [0.8, 0.5]
   assert [one["num"] for one in groups["b"]["clear_accuracy"]] == [1, 1]
+  # Two pairs of the first prompt and one of the second count one way, and each half is measured with the other's slope.
+  assert groups["a"]["calibration"][0] == {"slope": 100.0, "error": 0.0}
+  assert groups["b"]["calibration"][1] == {"slope": 0.0, "error": 0.0}
   assert [one["mean"] for one in groups["b"]["clear_accuracy"]] == [1.0, 0.5]
   # By prompt the mean of b is (2 + 1.5) / 2 of 3 pairs and (2 + 1) / 2 of 2; 2.5 pairs a prompt.
   assert groups["b"]["difference"]["mean"] == pytest.approx(((1.75 - 3) + (1.5 - 2)) / 2 / 2.5)
