@@ -163,7 +163,7 @@ def small(config: ConfigDict) -> ConfigDict:
     config[name].update(batch_size=16, normalize_count=128)
   for name in ("rloo", "rloo_free"):
     config[name].environment.update(batch_size=16, logp="sampler")  # a forward less; the first ratio is 1 to rounding
-    config[name].update(num_steps=80, minibatches=2, checkpoint_every=10)
+    config[name].update(num_steps=50, minibatches=2, checkpoint_every=10)
   config.sft.checkpoint_every = config.reward_model.checkpoint_every = config.judge.checkpoint_every = 25
   config.evaluation.update(num_prompts=400, batch_size=64)
   return config

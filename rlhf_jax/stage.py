@@ -19,6 +19,8 @@ from typing import Annotated, Literal
 from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Share
 
 StageName = Annotated[str, "stage"]  # name in this run, or path of a stage's directory in another run; "" for none
+ANY_SHAPE = "any shape"
+StageOfAnyShape = Annotated[str, "stage", ANY_SHAPE]  # a StageName whose model may have another shape than the reader's
 # Marks of what is checked before anything runs (`rlhf_jax.pipeline.check`). Files, by their rows; "" for none:
 PromptFile = Annotated[str, "prompt file"]
 DemonstrationFile = Annotated[str, "demonstration file"]

@@ -290,7 +290,7 @@ def read_seed(run: Path, hours: Sequence[float], seed: int, draws: int, criticis
 
 
 def over_seeds(values: ArrayLike) -> dict[str, float] | None:
-  """{"mean", "low", "high"} of a figure of several seeds; bounds of one seed are None, and so is all where one lacks."""
+  """{"mean", "low", "high"} of a figure of several seeds; no bounds for one seed, and None where a seed lacks it."""
   given = np.asarray(values, object)
   if any(value is None for value in given):
     return None

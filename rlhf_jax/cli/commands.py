@@ -96,7 +96,8 @@ def _sweep(arguments: list[str]) -> int:
   root = settings.workdir.absolute()
   if settings.trials:
     return _search(settings, root)
-  cells = read_cells(settings.file)
+  file, _, arg = settings.file.partition(":")
+  cells = read_cells(Path(file), arg)
   units, costs = command.prepare(cells, root)
   if settings.dry_run or settings.check:
     print(command.plan_text(cells, units, costs, root))
@@ -131,7 +132,7 @@ def _search(settings: argparse.Namespace, root: Path) -> int:
 
   plan = (settings.trials, settings.sampler, settings.prune)
   try:
-    print(search(settings.file, root, *plan, engine, at_once, settings.retries))
+    print(search(Path(settings.file), root, *plan, engine, at_once, settings.retries))
   except SweepStopped as stop:
     print("the search was stopped, and what ran has saved; the same command continues", file=sys.stderr)
     return 128 + stop.number

@@ -46,9 +46,8 @@ def sweep() -> argparse.ArgumentParser:
   parser = _parser("sweep", "Run the cells that sweep(add) of a file adds, and write a table of them.")
   parser.add_argument(
     "file",
-    type=Path,
-    metavar="FILE",
-    help="a .py file with sweep(add), where add(config) adds a cell, or with search(trial)",
+    metavar="FILE[:ARG]",
+    help="a .py file with sweep(add) or sweep(add, ARG), where add(config) adds a cell, or with search(trial)",
   )
   parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the directory of the sweep; the same "
                       "command continues there")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 FamilyName = Literal["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox"]
@@ -133,6 +134,16 @@ class DecoderConfig:
     if "windows" in described:
       described["windows"] = list(self.windows)  # JSON has no tuples
     return described
+
+  @classmethod
+  def from_description(cls, described: Mapping[str, Any]) -> DecoderConfig:
+    """The config whose fields `describe` gave, but for `ids_without_token`."""
+    values = dict(described)
+    if "windows" in values:
+      values["windows"] = tuple(values["windows"])
+    if values.get("rope_scaling"):
+      values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+    return cls(**values)
 
 
 # Fields that every checkpoint stores: those up to `dtype`.

@@ -24,7 +24,7 @@ from rlhf_jax.pipeline.lengths import left_out
 from rlhf_jax.pipeline.plan import SHARED, Step, plan
 from rlhf_jax.pipeline.references import check_names, check_path
 from rlhf_jax.settings import ConfigError, values
-from rlhf_jax.stage import ImportedModel, Model, Stage
+from rlhf_jax.stage import ANY_SHAPE, ImportedModel, Model, Stage
 from rlhf_jax.train import Environment, Reward, Sampling, check_length
 from rlhf_jax.train.mesh import make_mesh
 from rlhf_jax.train.reward_functions import check_function
@@ -93,15 +93,21 @@ def check_steps(steps: Sequence[Step], todo: Sequence[Step]) -> list[Cost]:
   if not todo:
     return []
   vocab_size = _vocab_size(todo[0].stage, steps)
-  model = _model(todo[0].stage, vocab_size or BYTES)
+  shapes = {step.stage.name: step.stage.model for step in steps}
+  models: dict[Model | ImportedModel, LanguageModel | None] = {}
   for step in todo:
+    shape = step.stage.model
+    if shape not in models:
+      models[shape] = _model(step.stage, vocab_size or BYTES)
+    model = models[shape]
     for where, value, marks in values(step.config, step.stage.name):
+      _check_shape(where, value, marks, step.stage, shapes)
       with _named(f"config.{where}"):
         _check_value(where, value, marks, step.stage, model)
     if hasattr(step.module, "check"):
       step.module.check(step.config, step.stage)
-  is_known = vocab_size is not None or isinstance(todo[0].stage.model, ImportedModel)
-  costs = [of_stage(step, model if is_known else None) for step in todo]
+  known = {shape: vocab_size is not None or isinstance(shape, ImportedModel) for shape in models}
+  costs = [of_stage(step, models[step.stage.model] if known[step.stage.model] else None) for step in todo]
   _check_disk(todo[0].stage.root, todo, costs)
   return costs
 
@@ -127,6 +133,23 @@ def _check_value(where: str, value: Any, marks: tuple[Any, ...], stage: Stage, m
     check_function(value.monitor)
   elif model and isinstance(value, Sampling):
     check_length(model, value.max_prompt_tokens + value.max_new_tokens, "max_prompt_tokens + max_new_tokens")
+
+
+def _check_shape(
+  where: str, value: Any, marks: tuple[Any, ...], stage: Stage, shapes: Mapping[str, Model | ImportedModel]
+) -> None:
+  """Refuses a stage whose model has another shape than the one of the stage that reads it, where both must have one."""
+  if "stage" not in marks or ANY_SHAPE in marks or shapes.get(value, stage.model) == stage.model:
+    return
+  here, there = ({"path": ""} | dataclasses.asdict(shape) for shape in (stage.model, shapes[value]))
+  differs = ", ".join(
+    f"{key}={there.get(key)!r} there, {here.get(key)!r} here"
+    for key in sorted({*here, *there})
+    if here.get(key) != there.get(key)
+  )
+  raise ConfigError(
+    f"config.{where} is {value!r}, whose model has another shape ({differs}): give config.models the same for both"
+  )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from rlhf_jax.stage import ImportedModel, Model, Transport
 
 OPTIONAL: dict[str, Any] = {  # keys of a whole run that it may leave out
   "seeds": dict[str, int],  # seeds of single stages, instead of the run's seed
+  "models": dict[str, Model],  # shapes of the models of single stages, in what they differ from the run's
   "writers": tuple[str, ...],  # destinations of metrics
   "max_length": int,  # tokens of a row, and of prompt and response together
 }

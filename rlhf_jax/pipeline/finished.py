@@ -98,12 +98,12 @@ def open_run(directory: Path) -> FinishedRun:
   if not is_run(directory):
     raise ConfigError(f"{directory} is no run directory: it has no config.json with the stages of a run")
   config = read_json(directory / "config.json")
-  model, transport = parse_shared(config)
+  shapes, transport = parse_shared(config, config["stages"])
   stages: dict[str, Stage] = {}
   for name in config["stages"]:
     done = directory / name / "done.json"
     if done.exists() and (directory / name / "checkpoints").is_dir():
       seed = config.get("seeds", {}).get(name, config["seed"])
       fingerprint = read_json(done)["fingerprint"]
-      stages[name] = Stage(name, directory.absolute(), seed, config["tokenizer"], model, transport, fingerprint)
+      stages[name] = Stage(name, directory.absolute(), seed, config["tokenizer"], shapes[name], transport, fingerprint)
   return FinishedRun(directory, stages)

@@ -52,9 +52,8 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
   config = current_names(config)
   _check_keys(config)
   stages = tuple(config["stages"])
-  model, transport = parse_shared(config)
+  shapes, transport = parse_shared(config, stages)
   writers = check_writers(config.get("writers", Stage.writers))
-  longest = config.get("max_length", 0) or (model.max_length if isinstance(model, Model) else 0)
   steps: list[Step] = []
   fingerprints: dict[str, str] = {}
   first: dict[str, str] = {}
@@ -67,6 +66,8 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
       raise ConfigError(f"config.stages names {name!r} twice")
     given = config[name]
     module = _stage_module(given["algorithm"], name)
+    model = shapes[name]
+    longest = config.get("max_length", 0) or (model.max_length if isinstance(model, Model) else 0)
     parsed, has_run_length = fill_lengths(parse(module.Config, given, name), name, longest)
     references = read_references(parsed, name)
     neutral = _neutral_marks(parsed)
@@ -79,7 +80,7 @@ def plan(config: Mapping[str, Any], workdir: Path) -> list[Step]:
     felt = stages_read(found for found in references if found.where not in inert)
     upstream = tuple(other for other in fingerprints if other in felt | tokenizer)
     seed = config.get("seeds", {}).get(name, config["seed"])
-    shared = {"seed": seed, "tokenizer": config["tokenizer"], "model": config["model"]}
+    shared = {"seed": seed, "tokenizer": config["tokenizer"], "model": _shape(config, name)}
     first[name] = _fingerprint([name, given, shared, {other: first[other] for other in upstream}])
     counted = _without(module.Config, given, neutral)
     if has_run_length and "max_length" in config:
@@ -157,10 +158,26 @@ def _marks(hint: Any) -> tuple[Any, ...]:
   return hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
 
 
-def parse_shared(config: Mapping[str, Any]) -> tuple[Model | ImportedModel, Transport]:
-  """The settings of a config that all stages share. Raises ConfigError."""
-  kind: type[Model] | type[ImportedModel] = ImportedModel if "path" in config["model"] else Model
-  return parse(kind, config["model"], "model"), parse(Transport, config["transport"], "transport")
+def parse_shared(
+  config: Mapping[str, Any], stages: Iterable[str]
+) -> tuple[dict[str, Model | ImportedModel], Transport]:
+  """({stage: its model} of the `stages`, the transport that all of them share). Raises ConfigError."""
+  whole = _parse_model(config["model"], "model")
+  own = config.get("models", {})
+  shapes = {name: _parse_model(_shape(config, name), f"models.{name}") if name in own else whole for name in stages}
+  return shapes, parse(Transport, config["transport"], "transport")
+
+
+def _parse_model(given: Mapping[str, Any], where: str) -> Model | ImportedModel:
+  kind: type[Model] | type[ImportedModel] = ImportedModel if "path" in given else Model
+  return parse(kind, given, where)
+
+
+def _shape(config: Mapping[str, Any], stage: str) -> dict[str, Any]:
+  """The section `model` of a stage: that of the run, with what config.models says of the stage."""
+  whole, own = config["model"], config.get("models", {}).get(stage, {})
+  is_other_kind = "path" in own or ("path" in whole and "num_layers" in own)
+  return dict(own) if is_other_kind else {**whole, **own}
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:
@@ -177,6 +194,13 @@ def _check_keys(config: Mapping[str, Any]) -> None:
   seeds = config.get("seeds", {})
   if not isinstance(seeds, Mapping) or not all(type(seed) is int for seed in seeds.values()):
     raise ConfigError(f"config.seeds must be a mapping from stages to their seeds, not {seeds!r}.")
+  models = config.get("models", {})
+  if not isinstance(models, Mapping) or not all(isinstance(shape, Mapping) for shape in models.values()):
+    raise ConfigError(f"config.models must be a mapping from stages to changes of config.model, not {models!r}.")
+  for name in models:
+    if name not in config or name in (*SHARED, *OPTIONAL):
+      sections = [key for key in config if key not in (*SHARED, *OPTIONAL)]
+      raise ConfigError(f"config.models names {name!r}, but there is no config.{name}.{nearest(name, sections)}")
   stages = config["stages"]
   if not isinstance(stages, (list, tuple)) or not all(isinstance(name, str) for name in stages):
     raise ConfigError(f"config.stages must be a tuple of names, not {stages!r}.")

@@ -24,9 +24,8 @@ from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.evaluation.word_baselines import fit_word_baseline, length_scores
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import PositiveInt, Share
-from rlhf_jax.settings import ConfigError
-from rlhf_jax.stage import Stage, StageName
-from rlhf_jax.train import load_stage, open_workspace, report_skips, text_scorer
+from rlhf_jax.stage import Stage, StageOfAnyShape
+from rlhf_jax.train import load_reward_model, open_workspace, report_skips, text_scorer
 from rlhf_jax.train.parts import open_parts
 from rlhf_jax.train.row_sources import ComparisonRows, path_of, read_counted, read_given
 from rlhf_jax.train.timeline import counted_as
@@ -42,7 +41,7 @@ class Config:
 
   algorithm: str
   """Module that carries out the stage."""
-  models: tuple[StageName, ...]
+  models: tuple[StageOfAnyShape, ...]
   """Stages whose reward models are scored."""
   comparisons: dict[str, ComparisonRows]
   """Comparisons by name: {name: file or source of rows, whose column "subset" or "domain" names their subset}."""
@@ -122,10 +121,8 @@ def _fit_words(given: ComparisonRows, stage: Stage, asked: Set[data.Prompt]) -> 
 
 
 def _reward_model(name: str, config: Config, stage: Stage, tokenizer: data.Tokenizer, model: LanguageModel) -> Scores:
-  params = load_stage(stage, name, model, tokenizer)
-  if "head" not in params:
-    raise ConfigError(f"config.{stage.name}.models: stage {name!r} is no reward model")
-  return text_scorer(model, tokenizer, params, config.batch_size, stage.transport)
+  judge, params = load_reward_model(stage, name, model, tokenizer, "models")
+  return text_scorer(judge, tokenizer, params, config.batch_size, stage.transport)
 
 
 def _texts(item: Item) -> list[Answered]:

@@ -36,15 +36,15 @@ from rlhf_jax.evaluation.summary import Origins, has_full_reward, summarize
 from rlhf_jax.evaluation.text_baselines import commonest_response, nearest_responses
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.stage import Stage, StageName, StageOfAnyShape
 from rlhf_jax.train import (
   Function,
   PromptSet,
   Sampling,
   encode_prompts,
   load_policy,
+  load_reward_model,
   load_served,
-  load_stage,
   make_logprobs,
   make_measure_function,
   make_sampler,
@@ -86,7 +86,7 @@ class Config:
   """Number of prompts sampled at once."""
   sampling: Sampling
   """Sampling of the answers."""
-  reward_model: StageName
+  reward_model: StageOfAnyShape
   """Reward-model stage that gives the proxy reward; "" for none."""
   gold: Function
   """Function that returns a mapping from names to scores: the gold reward "total" and its parts; "" for no gold."""
@@ -134,8 +134,10 @@ def run(config: Config, stage: Stage) -> None:
   tokenizer, model = open_workspace(stage)
   prompts = _load_prompts(config, stage, tokenizer)
   reference = load_policy(stage, config.reference, model, tokenizer)
-  judge = load_stage(stage, config.reward_model, model, tokenizer) if config.reward_model else None
-  proxy = model_scorer(model, judge, stage.transport) if judge else None
+  judge = (
+    load_reward_model(stage, config.reward_model, model, tokenizer, "reward_model") if config.reward_model else None
+  )
+  proxy = model_scorer(*judge, stage.transport) if judge else None
   gold = make_measure_function(config.gold, stage) if config.gold.function else None
   judged = proxy is not None and gold is not None
   with open_parts(stage, len(config.models) + (config.responses - 1) * judged) as parts:
@@ -158,7 +160,7 @@ def run(config: Config, stage: Stage) -> None:
         key = jax.random.fold_in(stage_key(stage), index)
         groups.append(answer(load, key, prompts.origins.inside, None))
         parts.update(len(answers) + index)
-    score = text_scorer(model, tokenizer, judge, config.batch_size, stage.transport) if judge else None
+    score = text_scorer(judge[0], tokenizer, judge[1], config.batch_size, stage.transport) if judge else None
     baselines, copied = _baselines(config, stage, model, tokenizer, prompts.encoded.texts, score, gold, parts)
     result = summarize(answers, baselines, config.reference, prompts.origins, copied=copied, full_gold=config.full_gold)
     if score:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rlhf_jax import data
 from rlhf_jax.evaluation.results import write_results
 from rlhf_jax.ranges import NonNegativeInt
-from rlhf_jax.stage import Stage, StageName
+from rlhf_jax.stage import Stage, StageOfAnyShape
 from rlhf_jax.writing import write_figure
 
 MEASURES = ("gold", "helpful", "honest", "harmless", "win_rate", "kl")
@@ -32,7 +32,7 @@ class Config:
   """Module that carries out the stage."""
   evaluation: str
   """File `evaluation.json` of an evaluation stage."""
-  ways: dict[str, dict[StageName, NonNegativeInt]]
+  ways: dict[str, dict[StageOfAnyShape, NonNegativeInt]]
   """Ways to spend labels: {name of the way: {policy: number of labels it has cost}}."""
 
 

@@ -25,13 +25,13 @@ from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.feedback.learner_rows import rankings
 from rlhf_jax.intervals import Interval, mean_interval
 from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
-from rlhf_jax.stage import RecordFile, Stage, StageName
+from rlhf_jax.stage import RecordFile, Stage, StageName, StageOfAnyShape
 from rlhf_jax.train import (
   Function,
   Sampling,
   load_prompts,
+  load_reward_model,
   load_served,
-  load_stage,
   make_sampler,
   make_score_function,
   model_scorer,
@@ -43,7 +43,6 @@ from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.parts import open_parts
 from rlhf_jax.train.row_sources import ContrastRows, PromptRows
 from rlhf_jax.train.timeline import counted_as
-from rlhf_jax.types import Params
 from rlhf_jax.writing import write_figure
 
 
@@ -69,7 +68,7 @@ class Config:
   """Function that gives the gold rewards."""
   min_gap: NonNegativeFloat
   """Difference in gold reward above which a pair counts as clear."""
-  groups: dict[str, tuple[StageName, ...]]
+  groups: dict[str, tuple[StageOfAnyShape, ...]]
   """Reward-model stages by group: {label: stages}."""
   reference: str
   """Label of the group that all groups are compared with."""
@@ -92,8 +91,8 @@ def run(config: Config, stage: Stage) -> None:
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
   gold_of = make_score_function(config.gold, stage)
   names = [name for members in config.groups.values() for name in members]
-  judges = {name: load_stage(stage, name, model, tokenizer) for name in names}
-  scorers = {name: model_scorer(model, judge, stage.transport) for name, judge in judges.items()}
+  judges = {name: load_reward_model(stage, name, model, tokenizer, "groups") for name in names}
+  scorers = {name: model_scorer(*judge, stage.transport) for name, judge in judges.items()}
   num = min(config.num_prompts, len(prompts.texts))
   style = None
   if config.style:
@@ -110,8 +109,9 @@ def run(config: Config, stage: Stage) -> None:
     found += [style.score(texts, responses)] if style else []
     return [values.reshape(-1, config.responses)[:kept].tolist() for values in found]
 
-  def kinds(judge: Params) -> dict[str, Any]:
-    score = text_scorer(model, tokenizer, judge, config.batch_size, stage.transport)
+  def kinds(name: str) -> dict[str, Any]:
+    judge, params = judges[name]
+    score = text_scorer(judge, tokenizer, params, config.batch_size, stage.transport)
     return accuracy_by_kind(contrasts, score_sides(contrasts, score))
 
   batches: list[list[list[list[float]]]] = []
@@ -127,7 +127,7 @@ def run(config: Config, stage: Stage) -> None:
       result["style"] = _accuracies(found[-1], gold, config.min_gap)
     if config.contrasts:
       contrasts = read_contrasts(config.contrasts, stage, tokenizer, model.config.max_length)
-      known = {name: parts(kinds, judge) for name, judge in judges.items()}
+      known = {name: parts(kinds, name) for name in judges}
       for label, members in config.groups.items():
         result["groups"][label]["kinds"] = {
           kind: [known[name][kind]["accuracy"] for name in members] for kind in known[members[0]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import re
 import traceback
@@ -63,11 +64,11 @@ def called(path: Path, function: Callable[[], Any]) -> Any:
     raise ConfigError(f"{path}{f':{lines[-1]}' if lines else ''}: {type(error).__name__}: {error}") from error
 
 
-def read_cells(path: Path) -> list[Cell]:
-  """The cells that `sweep(add)` of a file adds.
+def read_cells(path: Path, arg: str = "") -> list[Cell]:
+  """The cells that `sweep(add)` of a file adds, or `sweep(add, arg)` where there is an argument.
 
   Raises:
-    ConfigError: a mistake in the file, no cell, or two cells with the same config.
+    ConfigError: a mistake in the file, no cell, or two cells with the same config; the file takes no argument.
   """
   path = Path(path).absolute()
   module = load_file(path, "sweep")
@@ -79,7 +80,9 @@ def read_cells(path: Path) -> list[Cell]:
       raise ConfigError(f"{path}: add() takes a config, as get_config() returns it, not {config!r}")
     found.append((plain(config), dict(resources or {}), labels))
 
-  called(path, lambda: module.sweep(add))
+  if arg and len(inspect.signature(module.sweep).parameters) < 2:
+    raise ConfigError(f"{path}: sweep(add) takes no argument, and {arg!r} was given")
+  called(path, lambda: module.sweep(add, arg) if arg else module.sweep(add))
   if not found:
     raise ConfigError(f"{path}: sweep(add) has added no cell")
   return make_cells(*(list(column) for column in zip(*found, strict=True)))

@@ -68,6 +68,18 @@ def load_params(
   raise AssertionError("tried is not empty")
 
 
+def stored_model(directory: Path) -> dict[str, Any]:
+  """The model of a stage's checkpoints, as `DecoderConfig.describe` gave it; {} where there are no checkpoints.
+
+  Raises:
+    CheckpointError: the newest one is damaged.
+  """
+  steps = stored_steps(Path(directory).resolve())
+  if not steps:
+    return {}
+  return together("model", lambda: stored_arrays.read_record(directory / str(steps[-1])))["identity"].get("model", {})
+
+
 def _load_params(
   where: Path, expected: dict[str, Any], shard: Shard | None, stacked: bool | None, digest: str | None
 ) -> Params:

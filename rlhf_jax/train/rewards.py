@@ -12,14 +12,14 @@ import numpy as np
 from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
-from rlhf_jax.settings import ConfigError, FunctionName
-from rlhf_jax.stage import FrozenDtype, Stage, StageName, Transport
+from rlhf_jax.settings import FunctionName
+from rlhf_jax.stage import FrozenDtype, Stage, StageOfAnyShape, Transport
 from rlhf_jax.train.functions import Function
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
 from rlhf_jax.train.reward_functions import RESERVED, Responses, Scored, check_function, make_reward_function
 from rlhf_jax.train.rows import by_rows
-from rlhf_jax.train.workspace import frozen, load_stage
+from rlhf_jax.train.workspace import frozen, load_reward_model
 from rlhf_jax.types import Array, Params, Rollout
 
 WIDTH = 16  # tokens; texts are padded to a multiple of it, which bounds the number of compiled programs
@@ -41,7 +41,7 @@ class FunctionPart(Function):
 class Reward:
   """score = checkpoint_weight * reward model + function_weight * function + the sum of weight * part over `parts`."""
 
-  checkpoint: StageName
+  checkpoint: StageOfAnyShape
   """Reward-model stage; "" for none."""
   checkpoint_weight: float
   """Factor on the reward model's score."""
@@ -98,10 +98,8 @@ def make_parts(
   """
   parts = {}
   if settings.checkpoint:
-    params = load_stage(stage, settings.checkpoint, model, tokenizer)
-    if "head" not in params:
-      raise ConfigError(f"config.{stage.name}.{where}.checkpoint: stage {settings.checkpoint!r} is no reward model")
-    by_model = model_scorer(model, params, stage.transport, dtype)
+    judge, params = load_reward_model(stage, settings.checkpoint, model, tokenizer, f"{where}.checkpoint")
+    by_model = model_scorer(judge, params, stage.transport, dtype)
     parts["model"] = Part(settings.checkpoint_weight, lambda r: Scored(by_model(r.rollout, r.prompts, r.texts)))
   for name, function in settings.functions().items():
     parts[name] = Part(function.weight, make_reward_function(function, stage))

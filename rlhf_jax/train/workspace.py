@@ -26,7 +26,7 @@ from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import FrozenDtype, ImportedModel, Stage, Transport
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.mesh import Gather, is_matrix, make_gather, make_mesh, shardings
-from rlhf_jax.train.parameters import load_params
+from rlhf_jax.train.parameters import load_params, stored_model
 from rlhf_jax.types import Params
 
 
@@ -166,13 +166,40 @@ def load_stage(
   Raises:
     CheckpointError: there is no checkpoint, or it belongs to another model or tokenizer, or does not verify.
   """
-  directory = stage.path(name) if "/" in name else stage.root / name
-  directory = Path(directory).resolve()  # runs of a sweep reach one directory by different links
   # Parameters on one device cannot be combined with a batch that is sharded over all devices.
   mesh = make_mesh(stage.transport)
   shard = functools.partial(shardings, mesh)
   origin = _origin(model, tokenizer)
-  return load_params(directory / "checkpoints", origin, step, shard, model.scan)
+  return load_params(_checkpoints(stage, name), origin, step, shard, model.scan)
+
+
+def load_reward_model(
+  stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer, where: str
+) -> tuple[LanguageModel, Params]:
+  """The reward model of stage `name`, and its parameters as `load_stage` gives them.
+
+  model: that of the stage that reads it, which is returned where both have one shape; another shape is that of the
+  checkpoint (InstructGPT's policies have 1.3B to 175B parameters, and all of them one reward model of 6B). where: the
+  setting's place in the reader's config, for messages.
+
+  Raises:
+    ConfigError: the stage has trained no reward model.
+    CheckpointError: as `load_stage`.
+  """
+  described = stored_model(_checkpoints(stage, name))
+  if described and described != model.config.describe():
+    config = DecoderConfig.from_description(described)
+    unused = data.ids_without_token(tokenizer, config.vocab_size)
+    model = select_model(dataclasses.replace(config, ids_without_token=unused), stage.transport)
+  params = load_stage(stage, name, model, tokenizer)
+  if "head" not in params:
+    raise ConfigError(f"config.{stage.name}.{where}: stage {name!r} is no reward model")
+  return model, params
+
+
+def _checkpoints(stage: Stage, name: str) -> Path:
+  """The checkpoints of stage `name`; runs of a sweep reach one directory by different links."""
+  return Path(stage.path(name) if "/" in name else stage.root / name).resolve() / "checkpoints"
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:

@@ -1,5 +1,6 @@
 """A run is its stages, each carried out once and only as configured: with toy stages in files of their own."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ import rlhf_jax
 from rlhf_jax.pipeline import run as pipeline
 from rlhf_jax.pipeline.plan import plan
 from rlhf_jax.settings import ConfigError, import_module
+from rlhf_jax.stage import ImportedModel
 
 STAGE = """
 from __future__ import annotations
@@ -337,6 +339,22 @@ def test_a_stage_may_have_a_seed_of_its_own(config, workdir):
   assert [stage.seed for stage in seeded] == [0, 0, 5] and seeded[2].stage_seed != plain[2].stage_seed
   assert [a.fingerprint == b.fingerprint for a, b in zip(plain, seeded, strict=True)] == [True, True, False]
   assert "config.seeds must be a mapping" in refused({**config, "seeds": {"c": 0.5}}, workdir)
+
+
+def test_a_stage_may_have_a_model_of_its_own(config, workdir):
+  """What its entry leaves out is the run's; other stages keep their fingerprints, so that they are not run again."""
+  before = [step.stage for step in plan(config, workdir)]
+  after = [step.stage for step in plan({**config, "models": {"c": {"d_ff": 4 * before[2].model.d_ff}}}, workdir)]
+  assert after[2].model == dataclasses.replace(before[2].model, d_ff=4 * before[2].model.d_ff)
+  assert after[0].model == before[0].model
+  assert [a.fingerprint == b.fingerprint for a, b in zip(before, after, strict=True)] == [True, True, False]
+  (published,) = {step.stage.model for step in plan({**config, "models": {"c": {"path": "x"}}}, workdir)[2:]}
+  assert published == ImportedModel("x")
+  assert "config.models must be a mapping" in refused({**config, "models": {"c": 2}}, workdir)
+  assert "config.models names 'cc', but there is no config.cc. Did" in refused(
+    {**config, "models": {"cc": {}}}, workdir
+  )
+  assert "config.models.c has no key 'd_fff'" in refused({**config, "models": {"c": {"d_fff": 2}}}, workdir)
 
 
 def test_a_stage_knows_its_place(config, workdir):

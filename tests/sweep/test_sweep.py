@@ -56,6 +56,16 @@ def test_every_cell_is_checked_before_the_first_starts(write_sweep, tmp_path):
     command.prepare(read_cells(path), tmp_path / "out")
 
 
+def test_a_file_may_take_an_argument(write_sweep, tmp_path, capsys):
+  path = write_sweep("for size in (1, 2):\n  one = base(); one.second.size = size; add(one)")
+  with pytest.raises(ConfigError, match=r"sweep\(add\) takes no argument, and 'fast' was given"):
+    read_cells(path, "fast")
+  path.write_text(path.read_text().replace("sweep(add):", "sweep(add, arg='12'):").replace("(1, 2)", "map(int, arg)"))
+  assert [cell.values for cell in read_cells(path)] == [{"second.size": 1}, {"second.size": 2}]
+  assert main(["sweep", f"{path}:345", "--workdir", str(tmp_path / "out"), "--dry-run"]) == 0
+  assert "second.size=5" in capsys.readouterr().out.replace("size=5", "second.size=5")
+
+
 def test_a_cell_that_fails_is_tried_again_and_named_and_the_others_finish(write_sweep, grid, tmp_path, capsys):
   path = write_sweep(textwrap.dedent(grid) + "broken = base(); broken.second.trap = '/'\nadd(broken)\n")
   arguments = ["sweep", str(path), "--workdir", str(tmp_path / "out"), "--engine", "inline", "--retries", "1"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf_jax.data.files import write_bytes, write_json
 from rlhf_jax.models import DecoderConfig, LanguageModel
-from rlhf_jax.pipeline.plan import Step, plan
+from rlhf_jax.pipeline.plan import Step, parse_shared, plan
 from rlhf_jax.settings import ConfigError
 from rlhf_jax.stage import ImportedModel, Model, Stage, Transport
 from rlhf_jax.tools.compile import roofline
@@ -22,6 +22,7 @@ from rlhf_jax.tools.compile.program import bytes_on_chip, compiled, traced
 from rlhf_jax.tools.compile.report import Report, as_html, as_json
 from rlhf_jax.tools.compile.search import Candidate, Estimate, candidates, search, words
 from rlhf_jax.tools.compile.stages import StagePrograms, programs_of
+from rlhf_jax.train.environment import PolicyConfig
 from rlhf_jax.train.mesh import make_mesh, using_devices
 from rlhf_jax.train.workspace import select_model
 
@@ -106,7 +107,16 @@ def _steps(config: Mapping[str, Any], only: Sequence[str]) -> list[Step]:
 
 
 def _programs(step: Step, config: Mapping[str, Any]) -> StagePrograms | None:
-  return _named(lambda: programs_of(step, _model(step.stage, config)))
+  return _named(lambda: programs_of(step, _model(step.stage, config), _judge(step, config)))
+
+
+def _judge(step: Step, config: Mapping[str, Any]) -> LanguageModel | None:
+  """The model of a stage's reward, where it is a stage of the config that has another shape."""
+  name = step.config.environment.reward.checkpoint if isinstance(step.config, PolicyConfig) else ""
+  if name not in config:
+    return None
+  shapes, _ = parse_shared(config, [name])
+  return _model(dataclasses.replace(step.stage, model=shapes[name]), config)
 
 
 def _named(make: Callable[[], Any]) -> Any:

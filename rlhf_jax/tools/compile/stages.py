@@ -55,20 +55,23 @@ class StagePrograms(NamedTuple):
   """Trees of arrays that are on the chips in every step, by the names of `Program.weights`."""
 
 
-def programs_of(step: Step, model: LanguageModel) -> StagePrograms | None:
+def programs_of(step: Step, model: LanguageModel, judge: LanguageModel | None = None) -> StagePrograms | None:
   """The programs of a stage on the devices of `rlhf_jax.train.mesh.using_devices`; None for a stage that learns
-  nothing."""
+  nothing.
+
+  judge: the model of the reward, where it has another shape than `model`.
+  """
   make = _STAGES.get(step.module.__name__)
   if isinstance(step.config, PolicyConfig):
     make = _reinforcement
-  return make(_Place(step, model)) if make else None
+  return make(_Place(step, model, judge or model)) if make else None
 
 
 class _Place:
   """Makes abstract arrays of one stage, laid out as its own arrays are."""
 
-  def __init__(self, step: Step, model: LanguageModel) -> None:
-    self.step, self.model, self.config = step, model, step.config
+  def __init__(self, step: Step, model: LanguageModel, judge: LanguageModel) -> None:
+    self.step, self.model, self.judge, self.config = step, model, judge, step.config
     self.transport = step.stage.transport
     self.mesh = make_mesh(self.transport)
     self.rows, self.whole = rows(self.mesh), NamedSharding(self.mesh, PartitionSpec())
@@ -231,7 +234,8 @@ def _reinforcement(place: _Place) -> StagePrograms:
   state = place.state(*_first_state(place, policy, optimizer))
   resident = {"parameters": state.params, "optimizer": state.opt_state, "reference": reference}
   with_model = bool(settings.reward.checkpoint)
-  judge = place.frozen(place.headed(policy), settings.frozen_dtype, scores_only=True)
+  of_judge = _Place(place.step, place.judge, place.judge)
+  judge = of_judge.frozen(of_judge.headed(of_judge.policy()), settings.frozen_dtype, scores_only=True)
   reward = {"reward model": judge} if with_model else {}
   held = {"parameters": state.params}
   prompts = settings.batch_size
@@ -353,7 +357,7 @@ def _sampling(
   if reward:
     (model,) = reward.values()
     tokens, mask = place.array(jnp.int32, total, length), place.array(bool, total, length)
-    score = make_score(place.model, place.transport)
+    score = make_score(place.judge, place.transport)
     programs.append(place.forward("score", score, (model, tokens, mask), reward, total * length))
   return programs
 

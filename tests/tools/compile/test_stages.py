@@ -94,6 +94,14 @@ def test_parameters_and_moments_are_cut_into_eight(tmp_path):
   assert sizes["optimizer"] == pytest.approx(2 * sizes["parameters"], rel=1e-2)
 
 
+def test_a_reward_model_has_a_shape_of_its_own(tmp_path):
+  config = small("ppo")
+  whole = driver._programs(*plan(config, tmp_path), config).resident["reward model"]
+  config["models"] = {"reward_model": {"num_layers": 1, "d_ff": 16}}
+  less = driver._programs(*plan(config, tmp_path), config).resident["reward model"]
+  assert len(whole["decoder"]) > len(less["decoder"]) and bytes_on_chip(less) < bytes_on_chip(whole)
+
+
 def test_work_is_divided_among_the_chips_however_many_microbatches(tmp_path):
   one, four = (
     traced(programs(small("quickstart:sft", microbatches=parts), tmp_path).programs[0], 8)[1] for parts in (1, 2)
