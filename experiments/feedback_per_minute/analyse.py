@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +50,9 @@ from rlhf_jax.world.labellers import SECONDS_PER_CHECK, SECONDS_PER_WORD, SESSIO
 from rlhf_jax.writing import write_figure
 
 HERE = Path(__file__).resolve().parent
+Values = Callable[[Labeller, Item, np.ndarray, Traits], dict[str, np.ndarray]]
 sweep = import_module(str(HERE / "sweep.py"))
-DRAWS, CRITICISED = 20_000, 3_000  # simulated judgements of a page of each kind; a critique takes longer to draw
+DRAWS, CRITICISED = 10_000, 2_000  # simulated judgements of a page of each kind; a critique takes longer to draw
 FACTORS = (0.5, 1.0, 2.0)
 THRESHOLD = 0.75  # accuracy to which hours and steps are counted
 CONFIDENT = ("pair with strength", "ratings of 4", "ranking of 4")  # ways that state a difference
@@ -143,7 +144,7 @@ def draw_looks(
   people = len(labellers)
   four = [n for n, page in enumerate(pages) if len(page.total) == 4]
 
-  def drawn(num: int, size: int, alone: bool, values) -> dict[str, Looks]:
+  def drawn(num: int, size: int, alone: bool, values: Values) -> dict[str, Looks]:
     """values(labeller, item, chosen, page) -> {way: values [K]}; alone: each response has a labeller of its own."""
     rows: dict[str, list[list[np.ndarray]]] = {}
     gold = []
@@ -188,7 +189,13 @@ def draw_looks(
 
 
 def _looked(
-  values, labellers: Sequence[Labeller], who: np.ndarray, item: Item, page: Traits, chosen: np.ndarray, alone: bool
+  values: Values,
+  labellers: Sequence[Labeller],
+  who: np.ndarray,
+  item: Item,
+  page: Traits,
+  chosen: np.ndarray,
+  alone: bool,
 ) -> dict[str, np.ndarray]:
   """{way: values [K]} of the chosen responses, from one page or, alone, from a page and a labeller for each."""
   parts = [chosen[i : i + 1] for i in range(len(chosen))] if alone else [chosen]
@@ -456,7 +463,11 @@ def main(argv: Sequence[str] | None = None) -> None:
   options.out.mkdir(parents=True, exist_ok=True)
   hours = sweep.FAST_HOURS if options.fast else sweep.HOURS
   draws = (200, 50) if options.fast else (DRAWS, CRITICISED)
-  result = summarise([read_seed(run, hours, seed, *draws) for seed, run in enumerate(make_runs(options))])
+  seeds = []
+  for seed, run in enumerate(runs := make_runs(options)):
+    print(f"reading seed {seed}, {seed + 1} of {len(runs)}", file=sys.stderr, flush=True)
+    seeds.append(read_seed(run, hours, seed, *draws))
+  result = summarise(seeds)
   data.write_text(options.out / "results.json", json.dumps(result, indent=2) + "\n")
   draw(result, options.out / "results.png")
   print(tables(result))

@@ -10,6 +10,9 @@ answers are sampled, and at a temperature of 1, so that answers to a prompt diff
 Time: 15 minutes of one CPU core for a seed, planned.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from rlhf_jax.configs import quickstart
@@ -17,7 +20,7 @@ from rlhf_jax.configs.reward_from_feedback import accuracy, after_sft, files, ju
 
 SEEDS = 4
 HOURS = (0.5, 1, 2, 4, 8, 16)
-FAST_HOURS = (0.1, 0.2)
+FAST_HOURS = (0.2,)
 # page -> (responses, kinds of judgement, judgements of an hour at most, of which a page gets enough for all hours)
 PAGES = {
   "rating": (1, ("ratings",), 300),
@@ -55,8 +58,8 @@ def get_config(seed: int, hours: tuple[float, ...]) -> ConfigDict:
   critic = dict(function="rlhf_jax.world:criticise", arguments=quickstart.world(config))
   for page, (responses, kinds, an_hour) in PAGES.items():
     num = round(an_hour * max(hours))
-    section = judgements(config, "pairs", num=num, judges=1, kinds=kinds, responses=responses, written="")
-    section.num_written = 0
+    shown = dict(kinds=kinds, responses=responses, written="", num_written=0)
+    section = judgements(config, "pairs", num=num, judges=1, **shown)
     section.sampling = {**quickstart.SAMPLING, "temperature": 1.0}
     if page == "critique":
       section.critic = critic
@@ -95,8 +98,13 @@ def small(config: ConfigDict) -> ConfigDict:
       config[name].sampling.update(FAST_SAMPLING)
       config[name].length = 64
   config.accuracy.sampling.update(FAST_SAMPLING)
-  config.accuracy.update(num_prompts=16, batch_size=16)
+  config.accuracy.update(num_prompts=16, batch_size=16, gold=dict(function=f"{Path(__file__).resolve()}:shortness"))
   return config
+
+
+def shortness(prompts: Sequence[str], responses: Sequence[str], **world: object) -> list[float]:
+  """Stands for the gold reward in the small sweep, whose model is so small that its answers all have the same."""
+  return [-float(len(response)) for response in responses]
 
 
 def sweep(add, arg: str = "") -> None:
