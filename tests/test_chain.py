@@ -10,7 +10,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tiny_chain import PPO_STEPS, SAMPLING, SIZES, STAGES, a_stage, run
+from tiny_chain import PPO_STEPS, SAMPLING, SIZES, STAGES, a_stage, recipe, run, run_stages
 
 import rlhf_jax.train.loop
 import rlhf_jax.world
@@ -31,7 +31,7 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.metrics import read_metrics
 from rlhf_jax.train.parameters import load_params
-from rlhf_jax.train.rewards import model_scorer, text_scorer
+from rlhf_jax.train.rewards import model_scorer, score_scale, text_scorer
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 
@@ -53,6 +53,10 @@ def ppo_alone(chain):
     f"--config.ppo.environment.reward.checkpoint={chain}/reward_model",
     f"--config.ppo.value_init={chain}/reward_model",
   )
+
+
+def load_head(stage):
+  return jax.tree.map(np.asarray, load_params(stage / "checkpoints", {})["head"])
 
 
 def assert_equal_trees(a, b):
@@ -173,6 +177,9 @@ def test_samples_have_every_model(chain):
   for measures in evaluation["baselines"].values():
     assert {"proxy", "gold", "win_rate", "length"} <= measures.keys()
   assert {"accuracy", "label_ceiling", "style"} <= evaluation["reward_model"]["reward_model"].keys()
+  calibrated = evaluation["reward_model"]["reward_model"]["calibration"]
+  assert calibrated["scale"] == json.loads((chain / "reward_model" / "normalization.json").read_text())["std"]
+  assert all(0 <= calibrated[outcome]["error"] < 1 and calibrated[outcome]["bins"] for outcome in ("gold", "labels"))
 
 
 def test_given_texts_are_scored_like_sampled_ones(chain, workspace):
@@ -215,6 +222,21 @@ def test_the_reward_model_is_normalised(chain, workspace):
   scores = model_scorer(model, load_stage(stage, "reward_model", model, tokenizer), stage.transport)(rollout, (), ())
   assert len(scores) == SIZES["reward_model"]["normalize_count"]
   np.testing.assert_allclose([scores.mean(), scores.std()], [0, 1], atol=1e-4)
+  moments = json.loads((chain / "reward_model" / "normalization.json").read_text())
+  assert set(moments) == {"mean", "std", "num"} and moments["num"] == len(scores)
+  assert score_scale(stage, "reward_model") == moments["std"] > 0
+  assert score_scale(stage, "sft") is None and score_scale(stage, "reward_model@2") is None
+
+
+def test_without_a_count_the_scores_stay_as_they_were_trained(chain, tmp_path):
+  changes = {"reward_model": dict(**SIZES["reward_model"], sampling=SAMPLING)}
+  changes["reward_model"]["normalize_count"] = 0
+  run_stages(recipe("quickstart"), chain, tmp_path, changes)
+  normal, trained = (load_head(directory / "reward_model") for directory in (chain, tmp_path))
+  scale = trained["kernel"] @ normal["kernel"] / (normal["kernel"] @ normal["kernel"])
+  assert scale > 0 and abs(scale - 1) > 0.05  # else there was nothing to normalise
+  np.testing.assert_allclose(trained["kernel"], scale * normal["kernel"], rtol=0.02, atol=1e-3)  # 1 device, not 8
+  np.testing.assert_allclose(trained["likelihood"], scale * normal["likelihood"], rtol=0.02)
 
 
 def test_sample_asks_the_language_models_side_by_side(chain, capsys):

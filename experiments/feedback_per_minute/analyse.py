@@ -269,7 +269,8 @@ def read_seed(run: Path, hours: Sequence[float], seed: int, draws: int, criticis
   said = {page: read_records(run / page / "feedback.db")[2] for page in sweep.PAGES}
   measured = data.read_json(run / "accuracy" / "results.json")
   looks = draw_looks(*read_pages(run), seed=seed, labellers=labellers, draws=draws, criticised=criticised)
-  found: dict[str, Any] = {"style": {key: one["mean"] for key, one in measured["style"].items()}, "ways": {}}
+  style = {key: measured["style"][key][0]["mean"] for key in ("accuracy", "clear_accuracy")}
+  found: dict[str, Any] = {"style": style, "ways": {}}
   for number, (way, (page, _)) in enumerate(sweep.LEARN.items()):
     points = []
     for time in hours:
@@ -284,7 +285,8 @@ def read_seed(run: Path, hours: Sequence[float], seed: int, draws: int, criticis
           "steps": int(steps),
           "accuracy": accuracy["mean"],
           "clear_accuracy": clear["mean"],
-          "calibration": calibration["error"],
+          "calibration": calibration and calibration["gold"].get("error"),
+          "temperature": calibration and calibration["gold"].get("temperature"),
         }
       )
     found["ways"][way] = {
@@ -315,7 +317,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for place, point in enumerate(own[0]["points"]):
       each = [one["points"][place] for one in own]
       base = [one["points"][place]["accuracy"] for one in pair]
-      keys = ("judgements", "steps", "accuracy", "clear_accuracy", "calibration")
+      keys = ("judgements", "steps", "accuracy", "clear_accuracy", "calibration", "temperature")
       summed = {key: over_seeds([one[key] for one in each]) for key in keys}
       beyond = over_seeds([one["accuracy"] - other for one, other in zip(each, base, strict=True)])
       points.append({"hours": point["hours"], **summed, "beyond pairs": beyond})
@@ -389,9 +391,7 @@ def tables(result: Mapping[str, Any]) -> str:
   lines.append("|---" * (len(hours) + 1) + "|")
   for way, one in ways.items():
     lines.append(f"| {way} | " + " | ".join(_shown(point["accuracy"], 3) for point in one["points"]) + " |")
-  lines.append(
-    f"| style baseline, all rankings of 4 | {' | ' * (len(hours) - 1)}{_shown(result['style']['accuracy'], 3)} |"
-  )
+  lines.append(f"| style baseline | {' | ' * (len(hours) - 1)}{_shown(result['style']['accuracy'], 3)} |")
   lines += ["", "| beyond pairs after hours | " + " | ".join(f"{time:g}" for time in hours) + " |"]
   lines.append("|---" * (len(hours) + 1) + "|")
   for way, one in ways.items():
@@ -400,10 +400,11 @@ def tables(result: Mapping[str, Any]) -> str:
   names = {"gold": "gold order", "retest": "same labeller again", "others": "another labeller", "bits": "bits",
            "bits a pair": "bits a pair", "bits a minute": "bits a minute"}  # fmt: skip
   steps = [f"hours to {THRESHOLD}", f"judgements to {THRESHOLD}", f"steps to {THRESHOLD}"]
-  headings = [*names.values(), "calibration error", *steps]
+  headings = [*names.values(), "calibration error", "temperature", *steps]
   lines += ["", "| judgement | " + " | ".join(headings) + " |", "|---" * (len(headings) + 1) + "|"]
   for way, one in ways.items():
-    cells = [_shown(one["worth"][key], 3) for key in names] + [_shown(one["points"][-1]["calibration"], 3)]
+    cells = [_shown(one["worth"][key], 3) for key in names]
+    cells += [_shown(one["points"][-1]["calibration"], 3), _shown(one["points"][-1]["temperature"], 2)]
     cells += ["never" if one[key] is None else f"{one[key]:.3g}" for key in steps]
     lines.append(f"| {way} | " + " | ".join(cells) + " |")
   lines += ["", "| in the gold order, by what is stated | 1 | 2 | 3 or more |", "|---|---|---|---|"]

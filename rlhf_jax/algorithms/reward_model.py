@@ -19,7 +19,8 @@ times the mean log-probability of the response's tokens, the implicit reward of 
 2405.14734): from its last token alone a small model hardly tells that a response contradicts what the model knows.
 
 From the N implementation details: the head starts with standard deviation 1/sqrt(d + 1), and its scores get mean 0 and
-standard deviation 1 over responses of `init`. DEVIATIONS: InstructGPT's demonstrations score 0; Llama 2 has 4 margins.
+standard deviation 1 over responses of `init`; normalization.json has the mean and deviation before, by which scores
+become logits of preference again. DEVIATIONS: InstructGPT's demonstrations score 0; Llama 2 has 4 margins.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ from rlhf_jax.train import (
   normalize_head,
   open_workspace,
   run_steps,
+  score_moments,
   stage_key,
 )
 from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
@@ -63,9 +65,11 @@ from rlhf_jax.train.heldout import pooled_metrics
 from rlhf_jax.train.judgements import LEARNT, load_judgements, read_weights, reported, row_weights, split_judgements
 from rlhf_jax.train.packed_rows import pack_groups, ungrouped
 from rlhf_jax.train.pair_losses import ranking_loss
+from rlhf_jax.train.rewards import NORMALIZATION
 from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Mean, Preferences, TrainState
 
+WRITES = (NORMALIZATION,)
 FEEDBACK_ONLY = ("kinds", "hours", "annotators", "margins", "rating_scale", "per_annotator")
 
 
@@ -89,8 +93,8 @@ class Config:
   """Settings of the optimiser."""
   normalize_prompts: PromptRows
   """File of prompts, whose sampled responses have mean score 0 and standard deviation 1 after training."""
-  normalize_count: PositiveInt
-  """Number of prompts taken from `normalize_prompts`, one response each; the file repeats where it has fewer."""
+  normalize_count: NonNegativeInt
+  """Number of prompts of `normalize_prompts`, one response each, the file repeated as needed; 0 normalises nothing."""
   sampling: Sampling
   """Settings of sampling these responses."""
   evaluate_every: Annotated[NonNegativeInt, EVALUATION]
@@ -224,7 +228,9 @@ def run(config: Config, stage: Stage) -> None:
     _, chosen = prompts.take(np.arange(config.normalize_count) % len(prompts.texts))
     rollout, _ = sample(policy, chosen, stage_key(stage))
     scores = model_scorer(model, state.params, stage.transport)(rollout, (), ())
-    return state.replace(params=normalize_head(state.params, scores))
+    moments = score_moments(scores)
+    data.write_json(stage.directory / NORMALIZATION, moments._asdict())
+    return state.replace(params=normalize_head(state.params, moments))
 
   def initial():
     policy = load_policy(stage, config.init, model, tokenizer)
@@ -233,7 +239,7 @@ def run(config: Config, stage: Stage) -> None:
   run_steps(
     stage, init_state(initial(), optimizer), step, num_steps, identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every, loop=config.loop, evaluate=evaluate if len(held_out["tokens"]) else None,
-    evaluate_every=config.evaluate_every, finish=normalize,
+    evaluate_every=config.evaluate_every, finish=normalize if config.normalize_count else lambda state: state,
   )  # fmt: skip
 
 

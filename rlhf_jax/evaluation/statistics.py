@@ -192,40 +192,6 @@ def calibration(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -
   return Calibration(confidence, frequency, counts, error)
 
 
-def pair_calibration(scores: ArrayLike, gold: ArrayLike, bins: int = 10) -> tuple[float, float]:
-  """(slope, error) of the probabilities sigmoid(slope * gap) of pairs, whose gap is the difference of their scores.
-
-  scores, gold: f[N, K], of K responses to each of N prompts; pairs of equal gold reward do not count. The slope has the
-  highest likelihood of the gold order, so that the scale of the scores does not matter. The error is the expected
-  calibration error of the probability that the higher score is right; each half of the prompts is measured with the
-  slope of the other half. NaN where a half has no pair.
-  """
-  given, reward = _groups(scores, gold, "gold")
-  first, second = np.triu_indices(given.shape[1], 1)
-  signs = np.sign(reward[:, first] - reward[:, second])  # [N, P]
-  gaps = (given[:, first] - given[:, second]) * signs
-  halves = [gaps[start::2][signs[start::2] != 0] for start in (0, 1)]
-  if not all(map(len, halves)):
-    return float("nan"), float("nan")
-  slopes = [_logistic_slope(half) for half in halves]
-  confidence = np.concatenate(
-    [1 / (1 + np.exp(-slope * np.abs(half))) for slope, half in zip(slopes[::-1], halves, strict=True)]
-  )
-  everything = np.concatenate(halves)
-  right = (everything > 0) + 0.5 * (everything == 0)
-  return _logistic_slope(everything), calibration(confidence, right, bins).error
-
-
-def _logistic_slope(gaps: np.ndarray, steepest: float = 100.0) -> float:
-  """The a between 0 and `steepest` with the highest mean log sigmoid(a * gap), by bisection of its derivative."""
-  low, high = 0.0, steepest
-  for _ in range(60):
-    middle = (low + high) / 2
-    rising = (gaps / (1 + np.exp(np.clip(middle * gaps, -500, 500)))).mean() > 0
-    low, high = (middle, high) if rising else (low, middle)
-  return (low + high) / 2
-
-
 def _clustered_share(scores: np.ndarray, better: np.ndarray, present: np.ndarray) -> Interval:
   """Share of the pairs better[N, K, K] (i should be above j) that scores[N, K] order so, clustered by group."""
   if not np.isfinite(scores[present]).all():

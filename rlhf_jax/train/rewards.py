@@ -13,7 +13,7 @@ from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
 from rlhf_jax.settings import FunctionName
-from rlhf_jax.stage import FrozenDtype, Stage, StageOfAnyShape, Transport
+from rlhf_jax.stage import FrozenDtype, Stage, StageOfAnyShape, Transport, split_step
 from rlhf_jax.train.functions import Function
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
@@ -22,6 +22,7 @@ from rlhf_jax.train.rows import by_rows
 from rlhf_jax.train.workspace import frozen, load_reward_model
 from rlhf_jax.types import Array, Params, Rollout
 
+NORMALIZATION = "normalization.json"  # of a reward model's stage: the `ScoreMoments` before normalisation
 WIDTH = 16  # tokens; texts are padded to a multiple of it, which bounds the number of compiled programs
 
 Scorer = Callable[[Rollout, Sequence[data.Prompt], Sequence[str]], Array]
@@ -106,6 +107,25 @@ def make_parts(
   return parts
 
 
+def make_judge(
+  function: Function, checkpoint: str, stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer, where: str
+) -> Callable[[Responses], Scored] | None:
+  """The function, or else the reward model of the stage `checkpoint`, that judges responses; None for neither.
+
+  where: the place of `checkpoint` in the stage's config, for messages.
+
+  Raises:
+    ConfigError: the checkpoint is no reward model.
+    RewardError (when called): as `make_scorer`.
+  """
+  if function.function:
+    return make_reward_function(function, stage)
+  if not checkpoint:
+    return None
+  by_model = model_scorer(*load_reward_model(stage, checkpoint, model, tokenizer, where), stage.transport)
+  return lambda r: Scored(by_model(r.rollout, r.prompts, r.texts))
+
+
 def weigh(parts: Mapping[str, Part], scores: Mapping[str, Array]) -> np.ndarray:
   """The sum of the scores f32[N] of all parts, each with its weight: f32[N]."""
   return np.sum([np.float32(part.weight) * host(scores[name]) for name, part in parts.items()], axis=0)
@@ -180,25 +200,70 @@ def text_scorer(
     return np.array([known[texts] for texts in asked], np.float32)
 
   def score_new(texts: Sequence[data.Demonstration]) -> np.ndarray:
-    rows, skips = data.demonstration_rows(tokenizer, texts, model.config.max_length)
-    if skips:
-      raise data.DataError(f"{skips.total()} of {len(texts)} texts cannot be scored: {', '.join(skips)}")
-    sizes = np.max(np.where(rows["mask"], np.arange(model.config.max_length) + 1, 0), axis=1)  # [N]
-    order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
-    scores = np.zeros(len(order), np.float32)
-    for batch in fixed_batches(len(order), batch_size):
-      chosen = order[batch.rows]
-      width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, model.config.max_length)
-      found = host(compiled(params, rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
-      scores[chosen[: batch.kept]] = found[: batch.kept]
-    return scores
+    return read_texts(lambda *rows: compiled(params, *rows), tokenizer, texts, model.config.max_length, batch_size)
 
   return score
 
 
-def normalize_head(params: Params, scores: Array) -> Params:
-  """Folds a shift and a scale into the head, after which `scores` f[N] would have mean 0 and standard deviation 1."""
-  scores = host(scores)
-  mean, std = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
-  head = {**params["head"], "bias": params["head"]["bias"] - mean}
-  return {**params, "head": {name: weight / std for name, weight in head.items()}}
+def read_texts(
+  read: Callable[[np.ndarray, np.ndarray], Array],
+  tokenizer: data.Tokenizer,
+  texts: Sequence[data.Demonstration],
+  length: int,
+  batch_size: int,
+) -> np.ndarray:
+  """`read(tokens[B, T], mask[B, T]) -> f32[B, ...]` of N texts, in batches of texts of similar length: f32[N, ...].
+
+  T is a multiple of `WIDTH` or `length`, so that few programs are compiled. The mask is on for the response and its
+  end.
+
+  Raises:
+    DataError: prompt and response together have more than `length` tokens.
+  """
+  rows, skips = data.demonstration_rows(tokenizer, texts, length)
+  if skips:
+    raise data.DataError(f"{skips.total()} of {len(texts)} texts cannot be scored: {', '.join(skips)}")
+  sizes = np.max(np.where(rows["mask"], np.arange(length) + 1, 0), axis=1)  # [N]
+  order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
+  found = np.zeros(0, np.float32)
+  for batch in fixed_batches(len(order), batch_size):
+    chosen = order[batch.rows]
+    width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, length)
+    part = host(read(rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
+    if not batch.start:
+      found = np.zeros((len(order), *part.shape[1:]), np.float32)
+    found[chosen[: batch.kept]] = part[: batch.kept]
+  return found
+
+
+class ScoreMoments(NamedTuple):
+  """Mean and standard deviation of a reward model's scores, before they are normalised."""
+
+  mean: float
+  """Mean, in logits of preference."""
+  std: float
+  """Standard deviation, at least 1e-6, in logits of preference."""
+  num: int
+  """Number of scores."""
+
+
+def score_moments(scores: Array) -> ScoreMoments:
+  """The moments of scores f[N]."""
+  found = host(scores)
+  return ScoreMoments(float(np.mean(found)), max(float(np.std(found)), 1e-6), len(found))
+
+
+def normalize_head(params: Params, moments: ScoreMoments) -> Params:
+  """Folds a shift and a scale into the head, after which scores with these moments have mean 0 and deviation 1."""
+  head = {**params["head"], "bias": params["head"]["bias"] - moments.mean}
+  return {**params, "head": {name: weight / moments.std for name, weight in head.items()}}
+
+
+def score_scale(stage: Stage, name: str) -> float | None:
+  """The factor by which differences of a reward model's scores become logits of preference, those it was trained by.
+
+  It is the standard deviation before normalisation, which the reward-model stage `name` has recorded; None where it has
+  recorded none (an earlier version or another algorithm made it), and for "NAME@STEP".
+  """
+  path = stage.directory_of(name) / NORMALIZATION
+  return float(data.read_json(path)["std"]) if split_step(name)[1] is None and path.is_file() else None

@@ -13,7 +13,6 @@ from rlhf_jax.evaluation.statistics import (
   calibration,
   interquartile_mean,
   pair_accuracy,
-  pair_calibration,
   pooled_interval,
   ranking_accuracy,
 )
@@ -42,23 +41,6 @@ def test_mean_interval_of_little_or_bad_data():
   assert nothing.num == 0 and math.isnan(nothing.mean)
   with pytest.raises(ValueError, match="x must be finite; 1 of 2"):
     mean_interval([1.0, math.nan])
-
-
-def test_pairs_are_calibrated_by_one_slope():
-  """Three of four pairs with a gap of 2 in the right order: the slope log(3) / 2 gives just that, at any scale."""
-  gold = np.tile([1.0, 0.0], (16, 1))
-  scores = np.tile([2.0, 0.0], (16, 1))
-  scores[::8] = scores[1::8] = scores[2::8] = scores[3::8] = [0.0, 2.0]  # 4 of 8 prompts of each eight, 2 in each half
-  assert pair_calibration(scores, gold)[0] == pytest.approx(0.0, abs=1e-6)
-  scores[2::8] = scores[3::8] = [2.0, 0.0]
-  slope, error = pair_calibration(scores, gold)
-  assert slope == pytest.approx(math.log(3) / 2) and error == pytest.approx(0.0, abs=1e-6)
-  assert pair_calibration(5 * scores, gold)[0] == pytest.approx(math.log(3) / 10)
-  # One half is always right, the other right in half of the pairs: each is measured with the other's slope.
-  scores[:] = [2.0, 0.0]
-  scores[1::4] = [0.0, 2.0]
-  assert pair_calibration(scores, gold)[1] == pytest.approx(0.5)
-  assert all(np.isnan(pair_calibration(scores, np.zeros((16, 2)))))
 
 
 def test_disjoint_needs_a_gap():

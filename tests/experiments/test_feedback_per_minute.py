@@ -120,7 +120,7 @@ def seed_of(shift):
   def way(level, stated):
     points = [
       dict(hours=hours, judgements=100 * hours, steps=25 * hours, accuracy=level + 0.1 * place + shift,
-           clear_accuracy=0.9, calibration=0.05)
+           clear_accuracy=0.9, calibration=0.05, temperature=None)
       for place, hours in enumerate((1, 2, 4))
     ]  # fmt: skip
     seconds = dict(seconds=20.0, answering=5.0, prompt=2.0, reading=6.0, checking=7.0, responses=2.0)

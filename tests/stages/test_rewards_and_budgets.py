@@ -23,9 +23,6 @@ def test_accuracies_and_their_differences_by_hand():
   assert [one["mean"] for one in groups["a"]["accuracy"]] == [1.0]
   assert [one["mean"] for one in groups["b"]["accuracy"]] == [0.8, 0.5]
   assert [one["num"] for one in groups["b"]["clear_accuracy"]] == [1, 1]
-  # Two pairs of the first prompt and one of the second count one way, and each half is measured with the other's slope.
-  assert groups["a"]["calibration"][0] == {"slope": 100.0, "error": 0.0}
-  assert groups["b"]["calibration"][1] == {"slope": 0.0, "error": 0.0}
   assert [one["mean"] for one in groups["b"]["clear_accuracy"]] == [1.0, 0.5]
   # By prompt the mean of b is (2 + 1.5) / 2 of 3 pairs and (2 + 1) / 2 of 2; 2.5 pairs a prompt.
   assert groups["b"]["difference"]["mean"] == pytest.approx(((1.75 - 3) + (1.5 - 2)) / 2 / 2.5)
@@ -33,6 +30,14 @@ def test_accuracies_and_their_differences_by_hand():
   assert groups["b"]["difference"]["low"] < groups["b"]["difference"]["mean"] < groups["b"]["difference"]["high"]
   with pytest.raises(ValueError, match="the gold reward is the same for all answers"):
     reward_accuracy.compare({"a": [RIGHT]}, np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), 1.5, "a")
+
+
+def test_labels_are_foretold_with_their_probabilities():
+  labels = np.full((2, 3, 3), 0.5)
+  labels[0, 0, 1], labels[0, 0, 2], labels[0, 1, 2], labels[1, 0, 2], labels[1, 1, 2] = 0.9, 1.0, 0.6, 0.8, 0.7
+  groups = reward_accuracy.compare({"a": [RIGHT], "b": [ONE_WRONG, TIES]}, GOLD, 1.5, "a", {"all": labels})["groups"]
+  assert [one["mean"] for one in groups["a"]["label_accuracy"]["all"]] == [0.8]
+  assert [one["mean"] for one in groups["b"]["label_accuracy"]["all"]] == [pytest.approx((4 - 0.8) / 5), 0.5]
 
 
 def test_the_reference_must_be_a_group():

@@ -217,6 +217,8 @@ def _reward_model(place: _Place) -> StagePrograms:
   weights = {"ranks": place.array(jnp.float32, shape[0])}
   policy = {"policy": place.policy()}
   found = _supervised(place, reward_model.build, place.scored(policy["policy"]), batch, weights)
+  if not config.normalize_count:
+    return found
   trained = {"frozen copy": place.frozen(found.resident["parameters"], scores_only=True)}
   sampling = _sampling(place, config.sampling, policy, policy["policy"], trained, config.normalize_count, 1)
   after = [dataclasses.replace(program, calls=0) for program in sampling]  # once, at the end, when the policy is loaded
