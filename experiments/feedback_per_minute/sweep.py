@@ -69,7 +69,7 @@ def get_config(seed: int, hours: tuple[float, ...]) -> ConfigDict:
   for number, (way, (page, changes)) in enumerate(LEARN.items()):
     for spent in hours:
       name = reward_stage(number, spent)
-      every = dict(hours=float(spent), eval_fraction=0.0, evaluate_every=0, checkpoint_every=5000, normalize_count=0)
+      every = dict(hours=float(spent), eval_fraction=0.0, evaluate_every=0, checkpoint_every=5000, normalize_count=64)
       config[name] = reward(config, page, **{**every, **changes})
       groups[label(way, spent)] = (name,)
   config.accuracy = accuracy(config, groups)
