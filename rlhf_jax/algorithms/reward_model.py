@@ -33,7 +33,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import data, objectives
-from rlhf_jax.feedback.records import OPINIONS
 from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.positions import only
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
@@ -63,7 +62,7 @@ from rlhf_jax.train import (
 )
 from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
-from rlhf_jax.train.judgements import load_judgements, read_weights, reported, row_weights, split_judgements
+from rlhf_jax.train.judgements import LEARNT, load_judgements, read_weights, reported, row_weights, split_judgements
 from rlhf_jax.train.packed_rows import pack_groups, ungrouped
 from rlhf_jax.train.pair_losses import ranking_loss
 from rlhf_jax.train.rewards import NORMALIZATION
@@ -71,7 +70,7 @@ from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Mean, Preferences, TrainState
 
 WRITES = (NORMALIZATION,)
-FEEDBACK_ONLY = ("kinds", "annotators", "margins", "rating_scale", "per_annotator")
+FEEDBACK_ONLY = ("kinds", "hours", "annotators", "margins", "rating_scale", "per_annotator")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +106,10 @@ class Config:
   feedback: tuple[RecordFile, ...] = ()
   """Files of records, or of rows of `rlhf-jax convert --as` (.jsonl); () where `comparisons` is given."""
   kinds: tuple[str, ...] = ("ranks",)
-  """Kinds of judgement in `feedback` that are learnt from: one or more of "ranks", "ratings" and "yes_no"."""
+  """Kinds of judgement in `feedback` that are learnt from: one or more of "ranks", "ratings", "yes_no" and "critiques".
+  A critique counts as a no, and a response without one, where critiques were asked for, as a yes."""
+  hours: NonNegativeFloat = 0.0
+  """Time of judging in `feedback` that is learnt from, in hours, from the first judgement on; 0 for all."""
   annotators: WeightFile = ""
   """File of rows {"annotator", "weight"} for the judgements of `feedback`; "" weighs all annotators alike."""
   ranking: Literal["pairs", "plackett_luce"] = "pairs"
@@ -138,8 +140,8 @@ class Config:
       idle = [key for key in FEEDBACK_ONLY if getattr(self, key) != defaults[key]]
       if idle:
         raise ValueError(f"{', '.join(idle)}: no effect on comparisons; leave out, or give the file as feedback")
-    if not self.kinds or set(self.kinds) - set(OPINIONS):
-      raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(OPINIONS)}, and nothing else")
+    if not self.kinds or set(self.kinds) - set(LEARNT):
+      raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(LEARNT)}, and nothing else")
     if self.ranking == "plackett_luce" and any((*self.margins, self.ties)):
       raise ValueError("margins and ties have no effect on ranking='plackett_luce': set them to 0")
     if (self.centring or self.ties) and "ranks" not in self.kinds:
@@ -251,6 +253,6 @@ def _load(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> tuple[dict
   judged = load_judgements(
     [stage.path(name) for name in config.feedback], tokenizer, config.length, kinds=config.kinds,
     weights=read_weights(stage.path(config.annotators)) if config.annotators else {}, margins=config.margins,
-    per_annotator=config.per_annotator, ties=config.ties > 0,
+    per_annotator=config.per_annotator, ties=config.ties > 0, hours=config.hours,
   )  # fmt: skip
   return split_judgements(judged, config.eval_fraction, stage.seed, stage.name)
