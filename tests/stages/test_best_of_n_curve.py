@@ -35,7 +35,7 @@ def settings(chain, **changes):
   gold = recipe("quickstart")["ppo"]["environment"]["monitor"]
   return dict(
     algorithm="rlhf_jax.stages.best_of_n_curve", policy="sft", prompts=f"{chain}/world/eval_prompts.jsonl",
-    num_prompts=5, responses=6, batch_size=2, sampling=SAMPLING, models=("reward_model",), gold=gold,
+    num_prompts=5, responses=6, batch_size=2, sampling=SAMPLING, models=(f"{chain}/reward_model",), gold=gold,
   ) | changes  # fmt: skip
 
 
@@ -43,15 +43,16 @@ def test_the_stage_scores_what_it_samples(chain, tmp_path):
   """Gold by the function of the texts; then by a reward model, which is the proxy itself."""
   shared = {**recipe("quickstart"), "curves": settings(chain, missing_eos_score=-9.0)}
   run_stages(shared, chain, tmp_path, {"curves": {}})
+  judge = f"{chain}/reward_model"
   rows = [row for _, row in data.read_rows(tmp_path / "curves" / "samples.jsonl")]
   prompts, _ = data.read_prompts(chain / "world" / "eval_prompts.jsonl")
   assert [row["prompt"] for row in rows] == prompts[:5] and all(sum(row["counts"]) == 6 for row in rows)
   for row in rows:
-    scores = row["scores"]["reward_model"]
+    scores = row["scores"][judge]
     assert all((score == -9.0) == (not done) for score, done in zip(scores, row["finished"], strict=True))
     assert all(-2 <= gold <= 2 for gold in row["gold"])
   results = data.read_json(tmp_path / "curves" / "results.json")
-  points = results["curves"]["reward_model"]
+  points = results["curves"][judge]
   assert (results["prompts"], results["responses"]) == (5, 6) and [point["n"] for point in points] == [1, 2, 4]
   assert points[0]["kl"] == 0 and points[0]["gold"]["num"] == 5
   proxies = [point["proxy"]["mean"] for point in points]
@@ -59,7 +60,7 @@ def test_the_stage_scores_what_it_samples(chain, tmp_path):
   shared["curves"] = settings(chain, gold={"function": ""}, gold_checkpoint="reward_model")
   run_stages(shared, chain, tmp_path / "again", {"curves": {}})
   for row in (row for _, row in data.read_rows(tmp_path / "again" / "curves" / "samples.jsonl")):
-    assert row["gold"] == row["scores"]["reward_model"]
+    assert row["gold"] == row["scores"][judge]
 
 
 @pytest.mark.parametrize(("changes", "told"), [
