@@ -50,22 +50,18 @@ from rlhf_jax.train import (
   identity,
   init_state,
   load_policy,
-  load_prompts,
   make_functions,
-  make_sampler,
-  model_scorer,
-  normalize_head,
+  make_normalize,
   open_workspace,
   run_steps,
-  score_moments,
   stage_key,
 )
 from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
 from rlhf_jax.train.judgements import LEARNT, load_judgements, read_weights, reported, row_weights, split_judgements
+from rlhf_jax.train.normalization import NORMALIZATION
 from rlhf_jax.train.packed_rows import pack_groups, ungrouped
 from rlhf_jax.train.pair_losses import ranking_loss
-from rlhf_jax.train.rewards import NORMALIZATION
 from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Mean, Preferences, TrainState
 
@@ -197,9 +193,9 @@ def run(config: Config, stage: Stage) -> None:
   train, held_out = _load(config, stage, tokenizer)
   num_steps = max(config.num_epochs * len(train["tokens"]) // config.batch_size, 1)
   optimizer, update, measure = build(config, model, stage.transport, num_steps)
-  prompts = load_prompts(config.normalize_prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
-  sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-
+  normalize = make_normalize(
+    stage, model, tokenizer, config.init, config.normalize_prompts, config.sampling, config.normalize_count
+  )
   packed = pack_groups(train, config.batch_size, num_steps, stage, predictions=config.likelihood > 0)
 
   def batch_of(rows, indices):
@@ -223,15 +219,6 @@ def run(config: Config, stage: Stage) -> None:
     metrics = pooled_metrics(measured, len(held_out["tokens"]), config.batch_size)
     return reported(metrics, row_weights(held_out, ties=config.ties > 0), held_out["ranks"])
 
-  def normalize(state: TrainState) -> TrainState:
-    policy = load_policy(stage, config.init, model, tokenizer)
-    _, chosen = prompts.take(np.arange(config.normalize_count) % len(prompts.texts))
-    rollout, _ = sample(policy, chosen, stage_key(stage))
-    scores = model_scorer(model, state.params, stage.transport)(rollout, (), ())
-    moments = score_moments(scores)
-    data.write_json(stage.directory / NORMALIZATION, moments._asdict())
-    return state.replace(params=normalize_head(state.params, moments))
-
   def initial():
     policy = load_policy(stage, config.init, model, tokenizer)
     return adapt(config.lora, stage, only_scored(model.init_head(stage_key(stage), policy, config.likelihood)))
@@ -239,7 +226,7 @@ def run(config: Config, stage: Stage) -> None:
   run_steps(
     stage, init_state(initial(), optimizer), step, num_steps, identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every, loop=config.loop, evaluate=evaluate if len(held_out["tokens"]) else None,
-    evaluate_every=config.evaluate_every, finish=normalize if config.normalize_count else lambda state: state,
+    evaluate_every=config.evaluate_every, finish=normalize,
   )  # fmt: skip
 
 

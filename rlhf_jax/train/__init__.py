@@ -29,6 +29,7 @@ from rlhf_jax.train.greedy import make_greedy_scores
 from rlhf_jax.train.loop import run_steps
 from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.mesh import make_mesh
+from rlhf_jax.train.normalization import make_normalize, normalize_head, score_moments, score_scale
 from rlhf_jax.train.old_logprobs import with_logprobs
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
@@ -38,9 +39,6 @@ from rlhf_jax.train.rewards import (
   Reward,
   make_scorer,
   model_scorer,
-  normalize_head,
-  score_moments,
-  score_scale,
   text_scorer,
 )
 from rlhf_jax.train.rl_metrics import experience_metrics, policy_metrics
@@ -135,6 +133,7 @@ __all__ = [
   "make_scorer",
   "make_update",
   "model_scorer",
+  "make_normalize",
   "normalize_head",
   "open_ptx",
   "open_workspace",

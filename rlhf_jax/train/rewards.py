@@ -13,7 +13,7 @@ from rlhf_jax import data
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import NEUTRAL, NonNegativeFloat
 from rlhf_jax.settings import FunctionName
-from rlhf_jax.stage import FrozenDtype, Stage, StageOfAnyShape, Transport, split_step
+from rlhf_jax.stage import FrozenDtype, Stage, StageOfAnyShape, Transport
 from rlhf_jax.train.functions import Function
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.processes import host
@@ -22,7 +22,6 @@ from rlhf_jax.train.rows import by_rows
 from rlhf_jax.train.workspace import frozen, load_reward_model
 from rlhf_jax.types import Array, Params, Rollout
 
-NORMALIZATION = "normalization.json"  # of a reward model's stage: the `ScoreMoments` before normalisation
 WIDTH = 16  # tokens; texts are padded to a multiple of it, which bounds the number of compiled programs
 
 Scorer = Callable[[Rollout, Sequence[data.Prompt], Sequence[str]], Array]
@@ -234,36 +233,3 @@ def read_texts(
       found = np.zeros((len(order), *part.shape[1:]), np.float32)
     found[chosen[: batch.kept]] = part[: batch.kept]
   return found
-
-
-class ScoreMoments(NamedTuple):
-  """Mean and standard deviation of a reward model's scores, before they are normalised."""
-
-  mean: float
-  """Mean, in logits of preference."""
-  std: float
-  """Standard deviation, at least 1e-6, in logits of preference."""
-  num: int
-  """Number of scores."""
-
-
-def score_moments(scores: Array) -> ScoreMoments:
-  """The moments of scores f[N]."""
-  found = host(scores)
-  return ScoreMoments(float(np.mean(found)), max(float(np.std(found)), 1e-6), len(found))
-
-
-def normalize_head(params: Params, moments: ScoreMoments) -> Params:
-  """Folds a shift and a scale into the head, after which scores with these moments have mean 0 and deviation 1."""
-  head = {**params["head"], "bias": params["head"]["bias"] - moments.mean}
-  return {**params, "head": {name: weight / moments.std for name, weight in head.items()}}
-
-
-def score_scale(stage: Stage, name: str) -> float | None:
-  """The factor by which differences of a reward model's scores become logits of preference, those it was trained by.
-
-  It is the standard deviation before normalisation, which the reward-model stage `name` has recorded; None where it has
-  recorded none (an earlier version or another algorithm made it), and for "NAME@STEP".
-  """
-  path = stage.directory_of(name) / NORMALIZATION
-  return float(data.read_json(path)["std"]) if split_step(name)[1] is None and path.is_file() else None
