@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -385,6 +386,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--fast", action="store_true", help="tiny sizes and few cells, which show that everything runs")
   options = parser.parse_args(argv)
   options.out.mkdir(parents=True, exist_ok=True)
+  if options.fast:  # programs that run a few times
+    jax.config.update("jax_disable_most_optimizations", True)
   result = read_results(options.run, options.fast)
   data.write_text(options.out / "results.json", json.dumps(rounded(result), indent=1) + "\n")
   draw(result, options.out / "results.png")

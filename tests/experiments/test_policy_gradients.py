@@ -203,7 +203,7 @@ def test_the_command_at_tiny_sizes(tmp_path, capsys):
   told = capsys.readouterr().out
   result = data.read_json(tmp_path / "out" / "results.json")
   assert set(result["training"]) == {*analyse.cells.FAST, analyse.cells.SAME_CHAIN}
-  assert set(result["curves"]) == {"ppo", "reinforce, none", "ppo, lambda 0"}
+  assert set(result["curves"]) == {"ppo", "ppo, lambda 0"}
   for name, found in result["measured"].items():
     assert found["samples"] == 128 and found["variance"]["none"]["64"]["mean"] == 1.0, name
   assert "| ppo, lambda 0 | 1 |" in told and (tmp_path / "out" / "results.png").stat().st_size > 0
