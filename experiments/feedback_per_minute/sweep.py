@@ -21,15 +21,16 @@ from rlhf_jax.configs.reward_from_feedback import accuracy, after_sft, judgement
 SEEDS = 4
 HOURS = (0.5, 1, 2, 4, 8, 16)
 FAST_HOURS = (0.2,)
-# page -> (responses, kinds of judgement, judgements of an hour at most, of which a page gets enough for all hours)
+SPARE = 20  # judgements more, as the times of few vary
+# page -> (responses, kinds of judgement, more judgements than an hour has room for)
 PAGES = {
-  "rating": (1, ("ratings",), 300),
-  "ratings": (4, ("ratings",), 130),
-  "verdict": (1, ("yes_no",), 300),
-  "verdicts": (4, ("yes_no",), 130),
-  "pair": (2, ("ranks",), 200),
-  "ranking": (4, ("ranks",), 130),
-  "critique": (1, (), 300),
+  "rating": (1, ("ratings",), 330),
+  "ratings": (4, ("ratings",), 170),
+  "verdict": (1, ("yes_no",), 330),
+  "verdicts": (4, ("yes_no",), 170),
+  "pair": (2, ("ranks",), 220),
+  "ranking": (4, ("ranks",), 170),
+  "critique": (1, (), 330),
 }
 LEARN = {  # way to learn -> (page, changes of the reward model's settings)
   "rating of 1": ("rating", dict(kinds=("ratings",), optimizer=optimizer(("ratings",)))),
@@ -58,7 +59,7 @@ def get_config(seed: int, hours: tuple[float, ...]) -> ConfigDict:
   config.seed = seed
   critic = dict(function="rlhf_jax.world:criticise", arguments=quickstart.world(config))
   for page, (responses, kinds, an_hour) in PAGES.items():
-    num = round(an_hour * max(hours))
+    num = round(an_hour * max(hours)) + SPARE
     shown = dict(kinds=kinds, responses=responses, written="", num_written=0)
     section = judgements(config, "pairs", num=num, judges=1, **shown)
     section.sampling = {**quickstart.SAMPLING, "temperature": 1.0}
@@ -69,7 +70,7 @@ def get_config(seed: int, hours: tuple[float, ...]) -> ConfigDict:
   for number, (way, (page, changes)) in enumerate(LEARN.items()):
     for spent in hours:
       name = reward_stage(number, spent)
-      every = dict(hours=float(spent), eval_fraction=0.0, evaluate_every=0, checkpoint_every=5000, normalize_count=64)
+      every = dict(hours=float(spent), eval_fraction=0.0, evaluate_every=0, checkpoint_every=5000, normalize_count=0)
       config[name] = reward(config, page, **{**every, **changes})
       groups[label(way, spent)] = (name,)
   config.accuracy = accuracy(config, groups)
