@@ -230,8 +230,8 @@ def tables(result: Mapping[str, Any]) -> str:
     lines = [f"| exact, {name}: bias, deviation of one sample | " + " | ".join(map(str, exact.LAMBDAS)) + " |",
              "|---" * (len(exact.LAMBDAS) + 1) + "|"]  # fmt: skip
     for error, by_lambda in found["gae"].items():
-      shown = [f"{x['bias']['mean']:.2f}, {x['deviation']['mean']:.2f}" for x in by_lambda.values()]
-      lines.append(f"| {error} | " + " | ".join(shown) + " |")
+      pairs = [f"{x['bias']['mean']:.2f}, {x['deviation']['mean']:.2f}" for x in by_lambda.values()]
+      lines.append(f"| {error} | " + " | ".join(pairs) + " |")
     lines += ["", "| best lambda | " + " | ".join(f"{size} samples" for size in exact.BATCHES) + " |",
               "|---" * (len(exact.BATCHES) + 1) + "|"]  # fmt: skip
     lines += [f"| {error} | " + " | ".join(map(str, by_size.values())) + " |"
