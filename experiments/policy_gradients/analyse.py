@@ -63,8 +63,7 @@ Finals = dict[str, dict[int, dict[str, float]]]  # setting -> seed -> measure
 def make_sweep(directory: Path, fast: bool) -> list[Row]:
   """Makes or continues the sweep, and returns the rows of its cells. Raises SystemExit where it fails."""
   small = [":fast", "--engine", "inline"] if fast else [""]
-  arguments = [f"{FOLDER / 'sweep.py'}{small[0]}", "--workdir", str(directory), *small[1:], "--metric", "final/gold"]
-  if status := command(["sweep", *arguments]):
+  if status := command(["sweep", f"{FOLDER / 'sweep.py'}{small[0]}", "--workdir", str(directory), *small[1:]]):
     sys.exit(status)
   return rows_of_sweep(directory)
 
