@@ -18,7 +18,9 @@ from typing import Annotated, Literal
 
 from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Share
 
-StageName = Annotated[str, "stage"]  # name in this run, or path of a stage's directory in another run; "" for none
+# Name in this run, or path of a stage's directory in another run, with "@STEP" for another checkpoint than the last; ""
+# for none.
+StageName = Annotated[str, "stage"]
 ANY_SHAPE = "any shape"
 StageOfAnyShape = Annotated[str, "stage", ANY_SHAPE]  # a StageName whose model may have another shape than the reader's
 # Marks of what is checked before anything runs (`rlhf_jax.pipeline.check`). Files, by their rows; "" for none:
@@ -37,6 +39,12 @@ ROW_LENGTH = "row length"
 RowLength = Annotated[NonNegativeInt, ROW_LENGTH]  # tokens of a row, at most config.model.max_length; 0: the run's
 FrozenDtype = Literal["", "int8"]  # of the matrices of a model that is not trained; "": that of the computation
 DeviceCount = Annotated[int, Range(1, also=-1)]  # -1: the rest of the devices, after the other axes of the mesh
+
+
+def split_step(name: str) -> tuple[str, int | None]:
+  """(stage, step of its checkpoint) of a `StageName`: ("ppo", 16) of "ppo@16", ("ppo", None) of "ppo", the last one."""
+  stage, _, step = name.rpartition("@")
+  return (stage, int(step)) if stage and step.isdecimal() else (name, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +161,11 @@ class Stage:
   def directory(self) -> Path:
     """The stage's own directory."""
     return self.root / self.name
+
+  def directory_of(self, name: str) -> Path:
+    """The directory of a stage that is read; `name` is a `StageName` that is not empty."""
+    stage, _ = split_step(name)
+    return self.path(stage) if "/" in stage else self.root / stage
 
   def path(self, name: str) -> Path:
     """A path from a config; `{run}` stands for the run directory."""

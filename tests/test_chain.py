@@ -30,6 +30,7 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.normalization import score_scale
 from rlhf_jax.train.parameters import load_params
 from rlhf_jax.train.rewards import model_scorer, text_scorer
 
@@ -177,6 +178,9 @@ def test_samples_have_every_model(chain):
   for measures in evaluation["baselines"].values():
     assert {"proxy", "gold", "win_rate", "length"} <= measures.keys()
   assert {"accuracy", "label_ceiling", "style"} <= evaluation["reward_model"]["reward_model"].keys()
+  calibrated = evaluation["reward_model"]["reward_model"]["calibration"]
+  assert calibrated["scale"] == json.loads((chain / "reward_model" / "normalization.json").read_text())["std"]
+  assert all(0 <= calibrated[outcome]["error"] < 1 and calibrated[outcome]["bins"] for outcome in ("gold", "labels"))
 
 
 def test_given_texts_are_scored_like_sampled_ones(chain, workspace):
@@ -219,6 +223,10 @@ def test_the_reward_model_is_normalised(chain, workspace):
   scores = model_scorer(model, load_stage(stage, "reward_model", model, tokenizer), stage.transport)(rollout, (), ())
   assert len(scores) == SIZES["reward_model"]["normalize_count"]
   np.testing.assert_allclose([scores.mean(), scores.std()], [0, 1], atol=1e-4)
+  moments = json.loads((chain / "reward_model" / "normalization.json").read_text())
+  assert set(moments) == {"mean", "std", "num"} and moments["num"] == len(scores)
+  assert score_scale(stage, "reward_model") == moments["std"] > 0
+  assert score_scale(stage, "sft") is None and score_scale(stage, "reward_model@2") is None
 
 
 def test_without_a_count_the_scores_stay_as_they_were_trained(chain, tmp_path):

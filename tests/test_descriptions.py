@@ -54,6 +54,7 @@ def test_every_field_is_described(cls):
 ANY_NUMBER = {  # fields without a range -> why any number will do
   "Loss.margin": "a margin below 0 asks for less than an even score",
   "Environment.missing_eos_score": "a score",
+  "best_of_n_curve.Config.missing_eos_score": "a score",
   "Reward.checkpoint_weight": "a factor below 0 turns a reward round",
   "Reward.function_weight": "a factor below 0 turns a reward round",
   "FunctionPart.weight": "a factor below 0 turns a reward round",

@@ -45,7 +45,8 @@ def test_every_recipe_is_listed_and_its_experiment_exists():
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
-  argument = ":pairs.jsonl" if name in ("hh", "smollm2_hh", "process_reward", "sentiment") else ""
+  with_path = ("hh", "smollm2_hh", "process_reward", "sentiment", "real_preferences")
+  argument = ":pairs.jsonl" if name in with_path else ""
   config, _ = load_config(["--config", f"{name}{argument}", "--workdir", "x"])
   assert [step.stage.name for step in plan(config, tmp_path)] == list(config["stages"])
 
@@ -62,6 +63,7 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
     ("feedback_kinds", "0", "must be a number of at least 1, not '0'"),
     ("smollm2_hh", "pairs.jsonl,fw", "Did you mean 'few'"),
     ("sentiment", "ratings,smal", "Did you mean 'small'"),
+    ("real_preferences", "pairs,fw", "Did you mean 'few'"),
   ],
 )
 def test_an_argument_that_a_recipe_does_not_know_is_refused(name, arg, message):
@@ -82,6 +84,11 @@ def test_no_recipe_ignores_its_argument(name):
 def test_a_recipe_that_needs_a_path_says_so(name):
   with pytest.raises(ValueError, match=f"the recipe {name} needs the path of the pairs: --config {name}:"):
     recipe(name)
+
+
+def test_the_recipe_of_real_preferences_needs_their_directory():
+  with pytest.raises(ValueError, match="needs the directory of hh_helpful_base_test.jsonl.gz and of hh_harmless"):
+    recipe("real_preferences")
 
 
 def test_the_recipe_of_ratings_needs_their_directory():

@@ -25,6 +25,7 @@ from rlhf_jax.agreement.consensus import annotator_weights, noisy_bradley_terry
 from rlhf_jax.agreement.tables import judgement_table, pairs_of
 from rlhf_jax.configs.bad_labellers import HALF_BAD
 from rlhf_jax.configs.feedback_kinds import BAD, SOUND
+from rlhf_jax.evaluation.linear_reward import fit_preferences
 from rlhf_jax.evaluation.simulated_judgements import annotator_records, judge_item
 from rlhf_jax.feedback.records import Item, Response, make_item
 from rlhf_jax.intervals import mean_interval
@@ -135,15 +136,7 @@ def fit_head(study: Study, said: dict[str, Any], weight: np.ndarray, prior_sd: f
   sign = np.sign(said["ranks"][:, j] - said["ranks"][:, i])  # [J, P], 1 where i is better
   x = ((x[:, i] - x[:, j]) * sign[:, :, None]).reshape(-1, x.shape[-1])
   w = np.repeat(weight / len(i), len(i)) * (np.abs(sign).ravel() > 0)
-  head, precision = np.zeros(x.shape[1]), np.eye(x.shape[1]) / prior_sd**2
-  for _ in range(30):
-    chance = 0.5 * (1 + np.tanh(0.5 * (x @ head)))
-    slope = x.T @ (w * (1 - chance)) - precision @ head
-    step = np.linalg.solve((x * (w * chance * (1 - chance))[:, None]).T @ x + precision, slope)
-    head += step / max(1.0, np.abs(step).max())
-    if np.abs(step).max() < 1e-6:
-      break
-  return head
+  return fit_preferences(x, w, prior_sd)
 
 
 def accuracy(study: Study, head: np.ndarray, items: np.ndarray) -> float:

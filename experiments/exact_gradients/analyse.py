@@ -40,62 +40,12 @@ from rlhf_jax.objectives import (
   sequence_ratio_objective,
 )
 from rlhf_jax.reduce import constant_weights, per_token, sequence_weights, token_weights, weighted_sum, whiten
+from rlhf_jax.settings import import_module
 
-WORDS, DEPTH = 3, 3
+problems = import_module(str(Path(__file__).with_name("problem.py")))
+Problem, logprobs, values = problems.Problem, problems.logprobs, problems.values
 
 Gain = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class Problem(NamedTuple):
-  """All R responses: tokens, mask and states [R, T]; rewards f32[R], around 1; two tables of logits f32[S, V].
-
-  group: number of responses in a batch.
-  """
-
-  group: int
-  tokens: np.ndarray
-  mask: np.ndarray
-  states: np.ndarray
-  rewards: np.ndarray
-  policy: np.ndarray
-  reference: np.ndarray
-
-
-def make_problem(seed: int, group: int) -> Problem:
-  """The problem of a seed, with batches of `group` responses."""
-  found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-  number = {(): 0}
-  for path in itertools.product(range(WORDS), repeat=DEPTH):
-    length = path.index(0) + 1 if 0 in path else DEPTH
-    if any(path[length:]):
-      continue
-    prefixes = [path[:depth] for depth in range(length)]
-    states = tuple(number.setdefault(prefix, len(number)) for prefix in prefixes)
-    found.append((path[:length], states))
-  pad = functools.partial(np.pad, mode="constant")
-  tokens = np.array([pad(path, (0, DEPTH - len(path))) for path, _ in found])
-  states = np.array([pad(states, (0, DEPTH - len(states))) for _, states in found])
-  mask = np.arange(DEPTH) < np.array([[len(path)] for path, _ in found])
-  rng = np.random.default_rng(seed)
-  table = functools.partial(rng.normal, 0, 1, (len(number), WORDS))
-  rewards = 1 + rng.normal(0, 1, len(found))
-  return Problem(group, tokens, mask, states, *(x.astype(np.float32) for x in (rewards, table(), table())))
-
-
-def logprobs(problem: Problem, table: jax.Array) -> jax.Array:
-  """f32[R, T], of every token of every response; 0 outside the mask."""
-  logp = jax.nn.log_softmax(table)[problem.states, problem.tokens]
-  return jnp.where(problem.mask, logp, 0.0)
-
-
-def values(problem: Problem) -> np.ndarray:
-  """f32[R, T], the mean reward from each state on under the policy: what a perfect critic would say."""
-  p = np.exp(np.asarray(jnp.sum(logprobs(problem, problem.policy), axis=1), np.float64))
-  shares = np.zeros((problem.policy.shape[0], 2))
-  for row in range(len(p)):
-    for state in problem.states[row][problem.mask[row]]:
-      shares[state] += p[row], p[row] * problem.rewards[row]
-  return (shares[:, 1] / shares[:, 0])[problem.states].astype(np.float32)
 
 
 def greedy_response(problem: Problem) -> int:
@@ -211,7 +161,7 @@ def advantage_rows(problem: Problem) -> list[Row]:
     return whiten(per_token(rewards[rows], mask[rows]), mask[rows])
 
   sums = lambda mask: mask / problem.group  # a mean over responses of their token sums  # noqa: E731
-  constant = functools.partial(constant_weights, length=DEPTH)
+  constant = functools.partial(constant_weights, length=problems.DEPTH)
   cases = [
     ("REINFORCE, no baseline", of_group(lambda r: r), sums),
     ("REINFORCE, mean of the batch", of_group(group_centre), sums),
@@ -302,7 +252,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--out", type=Path, required=True, help="directory for results.json")
   settings = parser.parse_args()
-  found = tables(make_problem(seed=0, group=4))
+  found = tables(problems.make_problem(seed=0, group=4))
   write_json(settings.out / "results.json", {name: [row._asdict() for row in rows] for name, rows in found.items()})
   for name, rows in found.items():
     print(f"{name}\n\n{as_markdown(rows)}\n")

@@ -25,6 +25,7 @@ from rlhf_jax.agreement.screening import SET_ASIDE
 from rlhf_jax.agreement.tables import Pairs, Table, judgement_table, pairs_of
 from rlhf_jax.data import write_text
 from rlhf_jax.data.vader import read_vader
+from rlhf_jax.data.wmt import read_wmt
 from rlhf_jax.feedback.records import Records
 from rlhf_jax.settings import import_module
 from rlhf_jax.writing import write_figure
@@ -165,7 +166,7 @@ def run(data: Path, fast: bool = False) -> dict[str, Any]:
   """All results of the files in `data`; with `fast` of the first items alone, with few resamples."""
   resamples = FAST if fast else RESAMPLES
   texts = readers.read_squality(data / "squality_human_eval.jsonl.gz")
-  translations = readers.read_wmt(data / "wmt23_zhen_side_by_side.jsonl.gz")
+  translations = readers.wmt_records(read_wmt(data / "wmt23_zhen_side_by_side.jsonl.gz"))
   snippets = read_vader(data / "vader_ratings.tsv.gz")
   if fast:
     texts = texts._replace(records=_first(texts.records), ratings=texts.ratings[:FAST])

@@ -3,7 +3,7 @@
 SQuALITY   squality_human_eval.jsonl.gz, a row for each story: answers of three systems to questions, each rated from 0
            to 100 and ranked by three of four workers, with comments on spans (Wang et al. 2022, arXiv 2205.11465)
 WMT 2023   wmt23_zhen_side_by_side.jsonl.gz, a row for each segment: ten translations, each read by three of eight
-           professionals, with the penalties of their MQM errors (Freitag et al. 2023)
+           professionals, with the penalties of their MQM errors (Freitag et al. 2023); `rlhf_jax.data.wmt` reads it
 VADER      vader_ratings.tsv.gz, a line for each snippet of four sources: its text and ratings from -4 to 4 by raters
            who are not linked between snippets (Hutto and Gilbert 2014); `rlhf_jax.data.vader` reads it
 """
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlhf_jax.data import DataError
+from rlhf_jax.data.wmt import Segment
 from rlhf_jax.feedback.ranks import dense_ranks
 from rlhf_jax.feedback.records import Annotator, Item, Judgement, Records, Response
 
@@ -84,31 +85,19 @@ def _question(name: str, answers: dict[str, Any], systems: list[str]) -> tuple[I
   return item, judgements, np.array(ratings).swapaxes(0, 1)
 
 
-def read_wmt(path: Path) -> Records:
-  """The records of a file: fewer penalty points rank higher, equal penalties tie. Raises DataError as above."""
+def wmt_records(segments: Sequence[Segment]) -> Records:
+  """The records of the segments: fewer penalty points rank higher, equal penalties tie."""
   people: dict[str, Annotator] = {}
   items, judgements = [], []
-  for where, row in _json_rows(path):
-    item, said = _checked(where, _segment, row)
-    items.append(item)
-    judgements += said
-    people |= {judgement.annotator: Annotator(judgement.annotator) for judgement in said}
+  for segment in segments:
+    responses = tuple(Response(text, {"model": system}) for system, text in segment.translations.items())
+    items.append(Item(segment.name, segment.source, responses))
+    order = tuple(range(len(responses)))
+    for rater, points in zip(segment.raters, segment.penalties, strict=True):
+      people.setdefault(rater, Annotator(rater))
+      ranks = tuple(dense_ranks(-points[None])[0].tolist())
+      judgements.append(Judgement(f"{segment.name}/{rater}", segment.name, rater, order, ranks=ranks))
   return list(people.values()), items, judgements
-
-
-def _segment(row: dict[str, Any]) -> tuple[Item, list[Judgement]]:
-  name, texts = f"{row['document']}/{row['segment']}", row["translations"]
-  item = Item(name, row["source"], tuple(Response(text, {"model": system}) for system, text in texts.items()))
-  judgements = []
-  for rater, penalties in row["penalties"].items():
-    if penalties.keys() != texts.keys():
-      raise ValueError(f"{rater} has penalties of {len(penalties)} systems, but there are {len(texts)} translations")
-    points = np.array([float(penalties[system]) for system in texts])
-    if not (points >= 0).all():
-      raise ValueError(f"a penalty of {rater} is not a number of at least 0")
-    ranks = tuple(dense_ranks(-points[None])[0].tolist())
-    judgements.append(Judgement(f"{name}/{rater}", name, rater, tuple(range(len(texts))), ranks=ranks))
-  return item, judgements
 
 
 def vader_records(source: str, snippets: dict[str, tuple[str, np.ndarray]]) -> Records:

@@ -166,10 +166,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     write_figure(path, figure)
 
 
-def tiny_model(directory: Path, texts: Sequence[str]) -> Path:
+def tiny_model(directory: Path, texts: Sequence[str], max_length: int = 128) -> Path:
   """A tiny Llama drawn at random, as others would publish it, with a tokenizer of the texts."""
   tokenizer = data.train_tokenizer(texts, 512, control=("<|endoftext|>",))
-  config = DecoderConfig(tokenizer.vocab_size, 1, 32, 2, 1, 48, 128)
+  config = DecoderConfig(tokenizer.vocab_size, 1, 32, 2, 1, 48, max_length)
   ids = {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
   export_model(directory, config, language_model(config).init(jax.random.key(0)), ids)
   data.export_tokenizer(tokenizer, directory)

@@ -19,7 +19,8 @@ times the mean log-probability of the response's tokens, the implicit reward of 
 2405.14734): from its last token alone a small model hardly tells that a response contradicts what the model knows.
 
 From the N implementation details: the head starts with standard deviation 1/sqrt(d + 1), and its scores get mean 0 and
-standard deviation 1 over responses of `init`. DEVIATIONS: InstructGPT's demonstrations score 0; Llama 2 has 4 margins.
+standard deviation 1 over responses of `init`; normalization.json has the mean and deviation before, by which scores
+become logits of preference again. DEVIATIONS: InstructGPT's demonstrations score 0; Llama 2 has 4 margins.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import data, objectives
-from rlhf_jax.feedback.records import OPINIONS
 from rlhf_jax.models import LanguageModel, only_scored
 from rlhf_jax.positions import only
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
@@ -50,24 +50,23 @@ from rlhf_jax.train import (
   identity,
   init_state,
   load_policy,
-  load_prompts,
   make_functions,
-  make_sampler,
-  model_scorer,
-  normalize_head,
+  make_normalize,
   open_workspace,
   run_steps,
   stage_key,
 )
 from rlhf_jax.train.comparisons import load_comparisons, sum_to_one
 from rlhf_jax.train.heldout import pooled_metrics
-from rlhf_jax.train.judgements import load_judgements, read_weights, reported, row_weights, split_judgements
+from rlhf_jax.train.judgements import LEARNT, load_judgements, read_weights, reported, row_weights, split_judgements
+from rlhf_jax.train.normalization import NORMALIZATION
 from rlhf_jax.train.packed_rows import pack_groups, ungrouped
 from rlhf_jax.train.pair_losses import ranking_loss
 from rlhf_jax.train.row_sources import ComparisonRows, PromptRows
 from rlhf_jax.types import Mean, Preferences, TrainState
 
-FEEDBACK_ONLY = ("kinds", "annotators", "margins", "rating_scale", "per_annotator")
+WRITES = (NORMALIZATION,)
+FEEDBACK_ONLY = ("kinds", "hours", "annotators", "margins", "rating_scale", "per_annotator")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,10 @@ class Config:
   feedback: tuple[RecordFile, ...] = ()
   """Files of records, or of rows of `rlhf-jax convert --as` (.jsonl); () where `comparisons` is given."""
   kinds: tuple[str, ...] = ("ranks",)
-  """Kinds of judgement in `feedback` that are learnt from: one or more of "ranks", "ratings" and "yes_no"."""
+  """Kinds of judgement in `feedback` that are learnt from: one or more of "ranks", "ratings", "yes_no" and "critiques".
+  A critique counts as a no, and a response without one, where critiques were asked for, as a yes."""
+  hours: NonNegativeFloat = 0.0
+  """Time of judging in `feedback` that is learnt from, in hours, from the first judgement on; 0 for all."""
   annotators: WeightFile = ""
   """File of rows {"annotator", "weight"} for the judgements of `feedback`; "" weighs all annotators alike."""
   ranking: Literal["pairs", "plackett_luce"] = "pairs"
@@ -134,8 +136,8 @@ class Config:
       idle = [key for key in FEEDBACK_ONLY if getattr(self, key) != defaults[key]]
       if idle:
         raise ValueError(f"{', '.join(idle)}: no effect on comparisons; leave out, or give the file as feedback")
-    if not self.kinds or set(self.kinds) - set(OPINIONS):
-      raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(OPINIONS)}, and nothing else")
+    if not self.kinds or set(self.kinds) - set(LEARNT):
+      raise ValueError(f"kinds={self.kinds} must name at least one of {', '.join(LEARNT)}, and nothing else")
     if self.ranking == "plackett_luce" and any((*self.margins, self.ties)):
       raise ValueError("margins and ties have no effect on ranking='plackett_luce': set them to 0")
     if (self.centring or self.ties) and "ranks" not in self.kinds:
@@ -191,9 +193,9 @@ def run(config: Config, stage: Stage) -> None:
   train, held_out = _load(config, stage, tokenizer)
   num_steps = max(config.num_epochs * len(train["tokens"]) // config.batch_size, 1)
   optimizer, update, measure = build(config, model, stage.transport, num_steps)
-  prompts = load_prompts(config.normalize_prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
-  sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-
+  normalize = make_normalize(
+    stage, model, tokenizer, config.init, config.normalize_prompts, config.sampling, config.normalize_count
+  )
   packed = pack_groups(train, config.batch_size, num_steps, stage, predictions=config.likelihood > 0)
 
   def batch_of(rows, indices):
@@ -217,13 +219,6 @@ def run(config: Config, stage: Stage) -> None:
     metrics = pooled_metrics(measured, len(held_out["tokens"]), config.batch_size)
     return reported(metrics, row_weights(held_out, ties=config.ties > 0), held_out["ranks"])
 
-  def normalize(state: TrainState) -> TrainState:
-    policy = load_policy(stage, config.init, model, tokenizer)
-    _, chosen = prompts.take(np.arange(config.normalize_count) % len(prompts.texts))
-    rollout, _ = sample(policy, chosen, stage_key(stage))
-    scores = model_scorer(model, state.params, stage.transport)(rollout, (), ())
-    return state.replace(params=normalize_head(state.params, scores))
-
   def initial():
     policy = load_policy(stage, config.init, model, tokenizer)
     return adapt(config.lora, stage, only_scored(model.init_head(stage_key(stage), policy, config.likelihood)))
@@ -231,7 +226,7 @@ def run(config: Config, stage: Stage) -> None:
   run_steps(
     stage, init_state(initial(), optimizer), step, num_steps, identity=identity(stage, model, tokenizer),
     checkpoint_every=config.checkpoint_every, loop=config.loop, evaluate=evaluate if len(held_out["tokens"]) else None,
-    evaluate_every=config.evaluate_every, finish=normalize if config.normalize_count else lambda state: state,
+    evaluate_every=config.evaluate_every, finish=normalize,
   )  # fmt: skip
 
 
@@ -245,6 +240,6 @@ def _load(config: Config, stage: Stage, tokenizer: data.Tokenizer) -> tuple[dict
   judged = load_judgements(
     [stage.path(name) for name in config.feedback], tokenizer, config.length, kinds=config.kinds,
     weights=read_weights(stage.path(config.annotators)) if config.annotators else {}, margins=config.margins,
-    per_annotator=config.per_annotator, ties=config.ties > 0,
+    per_annotator=config.per_annotator, ties=config.ties > 0, hours=config.hours,
   )  # fmt: skip
   return split_judgements(judged, config.eval_fraction, stage.seed, stage.name)

@@ -101,7 +101,8 @@ def mix(sources: Sources, records: Mapping[str, Sequence[T]], seed: int) -> list
 
   A source of which fewer records are wanted than it holds gives a random part of them, and one of which more are wanted
   gives all of them again. Records of a source stay in their order, and at each place of the list the sources have their
-  shares. records: those of each source, by name. The draw depends on the seed and the source's name.
+  shares. records: those of each source, by name. The draw depends on the seed and the source's name; a larger part of
+  the same source holds the smaller ones.
 
   Raises:
     DataError: a source has no records.
@@ -113,7 +114,7 @@ def mix(sources: Sources, records: Mapping[str, Sequence[T]], seed: int) -> list
   for number, name in enumerate(sources.sources):
     whole, rest = divmod(int((order == number).sum()), len(records[name]))
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
-    part = np.sort(rng.choice(len(records[name]), rest, replace=False))
+    part = np.sort(rng.permutation(len(records[name]))[:rest])
     streams.append(iter([*records[name]] * whole + [records[name][i] for i in part]))
   return [next(streams[number]) for number in order]
 

@@ -23,6 +23,7 @@ from rlhf_jax.data.files import Row
 from rlhf_jax.data.records import comparison_problem
 from rlhf_jax.data.row_formats import COMPARISONS, Parser, RowFormats
 from rlhf_jax.data.row_values import optional_text
+from rlhf_jax.evaluation.calibration import pair_calibration
 from rlhf_jax.evaluation.statistics import clustered_share, weighted_share
 from rlhf_jax.intervals import Interval, finite
 from rlhf_jax.reduce import ordered_pairs
@@ -90,12 +91,14 @@ def fitting(tokenizer: data.Tokenizer, items: Sequence[Item], length: int) -> tu
   return kept, reasons
 
 
-def measure(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
+def measure(items: Sequence[Item], scores: Sequence[Sequence[float]], scale: float | None = None) -> dict[str, Any]:
   """The measures of N items as a mapping for a result file: of all pairs, and by "subsets", "sections" and in "mean".
 
   scores: those of each item's responses. Every interval is {"mean", "low", "high", "num"}, `num` the number of pairs.
   "mean" is the unweighted mean of the sections, or of the subsets of a file of no known benchmark; it, "subsets" and
-  "sections" are left out where there are none.
+  "sections" are left out where there are none. scale: factor from scores to logits of preference
+  (`rlhf_jax.train.score_scale`), with which "calibration" is that of the pairs' labels
+  (`rlhf_jax.evaluation.calibration.pair_calibration`); None leaves it out.
 
   Raises:
     ValueError: a score is not finite.
@@ -129,6 +132,10 @@ def measure(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> dict[st
     result["subsets"] = {name: _plain(found) for name, found in by_subset.items()}
   if by_section:
     result["sections"] = _plain(by_section)
+  if scale is not None:
+    of_pair, _, _ = np.nonzero(better)
+    calibrated = pair_calibration(scale * lead[better], np.ones(len(of_pair)), prompts[of_pair])
+    result["calibration"] = {"scale": scale, "labels": calibrated}
   return result
 
 

@@ -15,6 +15,7 @@ from rlhf_jax import data
 from rlhf_jax.data.files import Row
 from rlhf_jax.data.row_formats import RowFormats
 from rlhf_jax.data.row_values import schema_error
+from rlhf_jax.evaluation.calibration import answer_calibration, distinct_texts
 from rlhf_jax.evaluation.statistics import clustered_share, pair_accuracy, ranking_accuracy, ratio_interval
 from rlhf_jax.intervals import Interval
 from rlhf_jax.stage import Stage
@@ -153,7 +154,11 @@ def _texts(contrasts: Sequence[Contrast]) -> tuple[list[str], list[str]]:
 
 
 def judge_reward_model(
-  groups: Sequence[Mapping[str, Any]], min_gap: float, labellers: Sequence[Labeller], seed: int
+  groups: Sequence[Mapping[str, Any]],
+  min_gap: float,
+  labellers: Sequence[Labeller],
+  seed: int,
+  scale: float | None = None,
 ) -> dict[str, Any]:
   """Accuracy of the reward model's order of K answers against the gold order and against noisy labels.
 
@@ -161,7 +166,8 @@ def judge_reward_model(
   and, if known, "apparent" f[N] and the style baseline's score "style" f[N]. A labeller drawn at random orders the
   different answers to each prompt. Pairs of equal gold reward have no right order and count nowhere: "label_accuracy"
   is the reward model's accuracy on these labels, "label_ceiling" what the gold reward itself can expect. Without
-  labellers both are left out.
+  labellers both are left out. scale: factor from scores to logits of preference (`rlhf_jax.train.score_scale`), with
+  which "calibration" is that of `rlhf_jax.evaluation.calibration.answer_calibration`; None leaves it out.
   """
   scores = {
     name: np.stack([group[name] for group in groups], axis=1) for name in ("proxy", "style") if name in groups[0]
@@ -181,7 +187,51 @@ def judge_reward_model(
     highest = exactly(ceiling(labellers, pages), accuracies["proxy"]["label_accuracy"]["num"])
     accuracies["proxy"]["label_ceiling"] = highest._asdict()
   style = {"style": accuracies["style"]} if "style" in accuracies else {}
-  return {**accuracies["proxy"], **style, "min_gap": min_gap}
+  calibrated = {} if scale is None else {"calibration": _calibration(groups, scores["proxy"], gold, labellers, scale)}
+  return {**accuracies["proxy"], **style, **calibrated, "min_gap": min_gap}
+
+
+def _calibration(
+  groups: Sequence[Mapping[str, Any]],
+  scores: np.ndarray,
+  gold: np.ndarray,
+  labellers: Sequence[Labeller],
+  scale: float,
+) -> dict[str, Any]:
+  """The calibration of scores f[N, K] of the answers of `judge_reward_model`."""
+  answers = [*zip(*(group["responses"] for group in groups), strict=True)]
+  apparent = np.stack([group.get("apparent", group["gold"]) for group in groups], axis=1)
+  traits = answer_traits({"total": gold, "apparent": apparent}, answers)
+  labels = {"labels": label_probabilities(labellers, traits)} if labellers else {}
+  return answer_calibration(scores, gold, labels, distinct_texts(answers), scale)
+
+
+def answer_traits(gold: Mapping[str, np.ndarray], answers: Sequence[Sequence[str]]) -> Traits:
+  """The traits f64[N, K] of K answers to each of N prompts; gold as `traits_of` takes it, f[N, K] each."""
+  flat = traits_of({name: values.ravel() for name, values in gold.items()}, [text for row in answers for text in row])
+  return Traits(*(trait.reshape(len(answers), -1) for trait in flat))
+
+
+def label_probabilities(labellers: Sequence[Labeller], page: Traits) -> np.ndarray:
+  """Probability f64[N, K, K] that a labeller drawn at random puts answer i before answer j of the K on a page.
+
+  page: traits [N, K] of the answers of N pages.
+  """
+  first, second = (Traits(*(np.expand_dims(trait, axis) for trait in page)) for axis in (-1, -2))
+  shown = page.total.shape[-1]
+  return np.mean([choice_probability(one, first, second, num_shown=shown) for one in labellers], axis=0)
+
+
+def expected_label_accuracy(scores: np.ndarray, gold: np.ndarray, labels: np.ndarray) -> Interval:
+  """Expected share of labels that agree with the scores, over the pairs of different gold reward.
+
+  scores, gold: f[N, K]. labels: f64[N, K, K], `label_probabilities` of the same answers. Equal scores count half. With
+  the gold reward as scores it is the ceiling (`rlhf_jax.world.ceiling`). The interval is over prompts.
+  """
+  counted = np.triu(gold[:, :, None] != gold[:, None, :])
+  above = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
+  agree = above * labels + (1 - above) * (1 - labels)  # [N, K, K]
+  return clustered_share(np.where(counted, agree, 0.0).sum((1, 2)), counted.sum((1, 2)))
 
 
 def _labels(

@@ -10,17 +10,29 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rlhf_jax.data import prompt_text
 from rlhf_jax.feedback.ranks import dense_ranks
-from rlhf_jax.feedback.records import Annotator, Item, Judgement, Records, Response, make_item, timestamp
+from rlhf_jax.feedback.records import (
+  NOTHING_TO_ADD,
+  Annotator,
+  Item,
+  Judgement,
+  Records,
+  Response,
+  make_item,
+  timestamp,
+)
 from rlhf_jax.world import (
   CLUSTERS,
   Labeller,
   Traits,
   accepts,
+  answering_seconds,
   demonstrate,
   gold_parts,
   make_world,
   perceive,
+  prompt_seconds,
   ratings,
   sample_tasks,
   strength,
@@ -83,12 +95,14 @@ def judge_item(
 
   judged: number of items that the labeller judged before.
   kinds: opinions that are given, a part of `rlhf_jax.feedback.records.OPINIONS`; all come from one noisy look. Two
-  ranked responses get a strength too. A labeller without kinds and critiques skips the item.
+  ranked responses get a strength too. A labeller without kinds and critiques skips the item. The seconds are those of
+  the look and of all that the page asks beside (`rlhf_jax.world.seconds`).
   """
   num = len(item.responses)
   places = rng.permutation(num)
   look = perceive(labeller, page, rng, judged, places)
   ranked = "ranks" in kinds and num > 1
+  beside = prompt_seconds(prompt_text(item.prompt)) + answering_seconds(kinds, num, critiques)
   return Judgement(
     f"{study}{number + 1}",
     item.id,
@@ -99,8 +113,8 @@ def judge_item(
     strength=strength(look.logits) if ranked and num == 2 else None,
     yes_no=tuple(accepts(labeller, look.logits).tolist()) if "yes_no" in kinds else None,
     critiques=critiques,
-    skipped=None if kinds or any(critiques or ()) else "nothing to add",
-    seconds=round(look.seconds, 1),
+    skipped=None if kinds or any(critiques or ()) else NOTHING_TO_ADD,
+    seconds=round(look.seconds + labeller.pace * beside, 1),
     guidelines="1",
     created=timestamp(START + 60 * number),
   )

@@ -6,7 +6,7 @@ that is scikit-learn's default for logistic regression (C = 1). The prompt is no
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ class WordBaseline(NamedTuple):
 
   def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> np.ndarray:
     """Logits f64[N] of N responses: the difference of two is the log-odds that the first one is preferred."""
-    return np.asarray(_counts(responses, self.words) @ self.weights)
+    return np.asarray(word_counts(responses, self.words) @ self.weights)
 
 
 def fit_word_baseline(comparisons: Sequence[Comparison]) -> WordBaseline:
@@ -50,22 +50,24 @@ def fit_word_baseline(comparisons: Sequence[Comparison]) -> WordBaseline:
   if not len(group):
     raise ValueError("no comparison has two responses of different rank")
   responses = [response for comparison in comparisons for response in comparison.responses]
-  words: dict[str, int] = {}
-  for response in responses:
-    for word in _words(response):
-      words.setdefault(word, len(words))
+  words = vocabulary(responses)
   starts = np.cumsum([0, *(len(comparison.responses) for comparison in comparisons)])[group]
-  counts = _counts(responses, words)
+  counts = word_counts(responses, words)
   differences = counts[starts + better] - counts[starts + worse]
   ridge = 1 / len({*group.tolist()})
   return WordBaseline(words, fit_bradley_terry(differences, weights[group, better, worse], ridge))
 
 
-def _words(response: Response) -> list[str]:
-  return _WORD.findall(response_text(response).lower())
+def vocabulary(responses: Iterable[Response]) -> dict[str, int]:
+  """The words of the responses in lower case, numbered in the order in which they come."""
+  words: dict[str, int] = {}
+  for response in responses:
+    for word in _words(response):
+      words.setdefault(word, len(words))
+  return words
 
 
-def _counts(responses: Sequence[Response], words: dict[str, int]) -> scipy.sparse.csr_array:
+def word_counts(responses: Sequence[Response], words: dict[str, int]) -> scipy.sparse.csr_array:
   """f64[N, V]: how often each known word stands in each response."""
   found = [
     (row, words[word], count)
@@ -76,3 +78,7 @@ def _counts(responses: Sequence[Response], words: dict[str, int]) -> scipy.spars
   rows, columns, values = np.array(found, np.int64).reshape(-1, 3).T
   shape = (len(responses), len(words))
   return scipy.sparse.coo_array((values.astype(np.float64), (rows, columns)), shape=shape).tocsr()
+
+
+def _words(response: Response) -> list[str]:
+  return _WORD.findall(response_text(response).lower())

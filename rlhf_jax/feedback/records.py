@@ -41,6 +41,7 @@ from rlhf_jax.settings import nearest
 KINDS = ("human", "simulated", "model")
 OPINIONS = ("ranks", "ratings", "yes_no")  # fields of a judgement that say how good responses are
 UNDONE = "undone"
+NOTHING_TO_ADD = "nothing to add"  # reason for a skip by an annotator who was asked for critiques and had none
 SETTLED = "of an item that an expert has settled"  # reason to leave a judgement out, beside the final one
 Span = tuple[int, int, str]  # start and end in characters of the response, label
 UNKNOWN_TIME = "1970-01-01T00:00:00.000Z"  # `Judgement.created` of imported judgements

@@ -24,12 +24,14 @@ from rlhf_jax.pipeline.lengths import left_out
 from rlhf_jax.pipeline.plan import SHARED, Step, plan
 from rlhf_jax.pipeline.references import check_names, check_path
 from rlhf_jax.settings import ConfigError, values
-from rlhf_jax.stage import ANY_SHAPE, ImportedModel, Model, Stage
+from rlhf_jax.stage import ANY_SHAPE, ImportedModel, Model, Stage, split_step
 from rlhf_jax.train import Environment, Reward, Sampling, check_length
+from rlhf_jax.train.course import Loop
 from rlhf_jax.train.mesh import make_mesh
 from rlhf_jax.train.reward_functions import check_function
 from rlhf_jax.train.rewards import check_functions
 from rlhf_jax.train.row_sources import resolve_source
+from rlhf_jax.train.stored_arrays import stored_steps
 from rlhf_jax.train.workspace import open_workspace, select_model
 
 BYTES = 256 + 3  # the smallest vocabulary, for a model whose tokenizer is not there yet
@@ -94,6 +96,7 @@ def check_steps(steps: Sequence[Step], todo: Sequence[Step]) -> list[Cost]:
     return []
   vocab_size = _vocab_size(todo[0].stage, steps)
   shapes = {step.stage.name: step.stage.model for step in steps}
+  makers = {step.stage.name: step.config for step in steps}
   models: dict[Model | ImportedModel, LanguageModel | None] = {}
   for step in todo:
     shape = step.stage.model
@@ -102,6 +105,7 @@ def check_steps(steps: Sequence[Step], todo: Sequence[Step]) -> list[Cost]:
     model = models[shape]
     for where, value, marks in values(step.config, step.stage.name):
       _check_shape(where, value, marks, step.stage, shapes)
+      _check_kept(where, value, marks, step.stage, makers)
       with _named(f"config.{where}"):
         _check_value(where, value, marks, step.stage, model)
     if hasattr(step.module, "check"):
@@ -113,12 +117,14 @@ def check_steps(steps: Sequence[Step], todo: Sequence[Step]) -> list[Cost]:
 
 
 def _check_value(where: str, value: Any, marks: tuple[Any, ...], stage: Stage, model: LanguageModel | None) -> None:
-  if isinstance(value, str) and value and KINDS & set(marks):
+  kinds = KINDS & set(marks)
+  if isinstance(value, str) and value and kinds:
+    (kind,) = kinds
     path = stage.path(value)
     if not value.startswith("{run}/") or path.exists():
-      check_file(path, marks[0])
-  elif isinstance(value, (Source, Sources)) and KINDS & set(marks):
-    (kind,) = KINDS & set(marks)
+      check_file(path, kind)
+  elif isinstance(value, (Source, Sources)) and kinds:
+    (kind,) = kinds
     given = value.sources if isinstance(value, Sources) else {"": value}
     for name, source in given.items():
       with _named(f"config.{where}.sources.{name}" if name else f"config.{where}"):
@@ -139,9 +145,12 @@ def _check_shape(
   where: str, value: Any, marks: tuple[Any, ...], stage: Stage, shapes: Mapping[str, Model | ImportedModel]
 ) -> None:
   """Refuses a stage whose model has another shape than the one of the stage that reads it, where both must have one."""
-  if "stage" not in marks or ANY_SHAPE in marks or shapes.get(value, stage.model) == stage.model:
+  if "stage" not in marks or ANY_SHAPE in marks:
     return
-  here, there = ({"path": ""} | dataclasses.asdict(shape) for shape in (stage.model, shapes[value]))
+  shape = shapes.get(split_step(value)[0], stage.model)
+  if shape == stage.model:
+    return
+  here, there = ({"path": ""} | dataclasses.asdict(shape) for shape in (stage.model, shape))
   differs = ", ".join(
     f"{key}={there.get(key)!r} there, {here.get(key)!r} here"
     for key in sorted({*here, *there})
@@ -150,6 +159,35 @@ def _check_shape(
   raise ConfigError(
     f"config.{where} is {value!r}, whose model has another shape ({differs}): give config.models the same for both"
   )
+
+
+def _check_kept(where: str, value: Any, marks: tuple[Any, ...], stage: Stage, makers: Mapping[str, Any]) -> None:
+  """Refuses "NAME@STEP" where stage NAME has not kept the checkpoint of that step, or will not. makers: {stage: its
+  config}."""
+  name, step = split_step(value) if "stage" in marks else ("", None)
+  if step is None:
+    return
+  directory = stage.directory_of(value)
+  kept: list[int] | None = None
+  if (directory / "done.json").exists():
+    kept = stored_steps(directory / "checkpoints")
+  elif name in makers:
+    kept = _kept_steps(makers[name])
+  if kept is not None and step not in kept:
+    told = f"the checkpoints of steps {', '.join(map(str, kept))}" if kept else "no checkpoint"
+    raise ConfigError(
+      f"config.{where} is {value!r}, and {name} keeps {told}: set config.{name}.checkpoint_every and loop.keep there"
+    )
+
+
+def _kept_steps(config: Any) -> list[int] | None:
+  """The steps whose checkpoints a stage keeps; None where that is not known before it has run."""
+  settings = vars(config)
+  loop = settings.get("loop", Loop())
+  if not {"num_steps", "checkpoint_every"} <= settings.keys() or loop.keep_best or loop.keep_minutes:
+    return None
+  last, every = settings["num_steps"], settings["checkpoint_every"]
+  return sorted({*range(every, last, every), last})[-loop.keep :]
 
 
 @contextlib.contextmanager

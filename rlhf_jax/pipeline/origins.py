@@ -11,6 +11,7 @@ from rlhf_jax.pipeline.code import read_code
 from rlhf_jax.pipeline.inputs import ContentHashes, read_inputs
 from rlhf_jax.pipeline.plan import Step, steps_field
 from rlhf_jax.pipeline.stage_files import DONE, Record, config_then, differences, done_record, listed
+from rlhf_jax.stage import split_step
 from rlhf_jax.train.checkpoint import last_checkpoint
 
 
@@ -98,9 +99,8 @@ def read_from(step: Step) -> Iterator[tuple[str, Path]]:
   for name in step.upstream:
     yield name, step.stage.root / name
   for reference in step.references:
-    if reference.mark == "stage" and reference.text and reference.text not in step.upstream:
-      directory = step.stage.path(reference.text) if "/" in reference.text else step.stage.root / reference.text
-      yield reference.text, directory
+    if reference.mark == "stage" and reference.text and split_step(reference.text)[0] not in step.upstream:
+      yield reference.text, step.stage.directory_of(reference.text)
 
 
 def changed_config(step: Step, record: Record) -> str:

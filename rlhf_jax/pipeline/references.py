@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rlhf_jax.calls import CallError, guarded
 from rlhf_jax.settings import ConfigError, import_function, nearest, texts
-from rlhf_jax.stage import Stage
+from rlhf_jax.stage import Stage, split_step
 
 T = TypeVar("T")
 _PATH = re.compile(r"\{run\}/([^/]+)/")
@@ -34,7 +34,7 @@ def stages_read(references: Iterable[Reference]) -> set[str]:
   """The names of the stages that are referred to: by their names, and in the paths of files."""
   found: set[str] = set()
   for reference in references:
-    found.update(_PATH.findall(reference.text), [reference.text] if reference.mark == "stage" else [])
+    found.update(_PATH.findall(reference.text), [split_step(reference.text)[0]] if reference.mark == "stage" else [])
   return found
 
 
@@ -48,10 +48,12 @@ def check_names(references: Iterable[Reference], stage: Stage, earlier: Mapping[
     if mark == "function" and text:
       load(where, import_function, text)
     elif mark == "stage" and "/" in text:
-      if not stage.path(text).is_dir():
-        raise ConfigError(f"config.{where}: there is no directory {stage.path(text)}")
-    elif mark == "stage" and text and text not in earlier and not (stage.root / text / "done.json").exists():
-      raise ConfigError(f"config.{where} is {text!r}, and no stage before it has that name.{nearest(text, earlier)}")
+      if not stage.directory_of(text).is_dir():
+        raise ConfigError(f"config.{where}: there is no directory {stage.directory_of(text)}")
+    elif mark == "stage" and text:
+      name, _ = split_step(text)
+      if name not in earlier and not (stage.root / name / "done.json").exists():
+        raise ConfigError(f"config.{where} is {text!r}, and no stage before it has that name.{nearest(name, earlier)}")
     elif text.startswith("{run}/"):
       check_path(where, text, stage, earlier)
 

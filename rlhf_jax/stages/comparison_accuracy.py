@@ -25,7 +25,7 @@ from rlhf_jax.evaluation.word_baselines import fit_word_baseline, length_scores
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import PositiveInt, Share
 from rlhf_jax.stage import Stage, StageOfAnyShape
-from rlhf_jax.train import load_reward_model, open_workspace, report_skips, text_scorer
+from rlhf_jax.train import load_reward_model, open_workspace, report_skips, score_scale, text_scorer
 from rlhf_jax.train.parts import open_parts
 from rlhf_jax.train.row_sources import ComparisonRows, path_of, read_counted, read_given
 from rlhf_jax.train.timeline import counted_as
@@ -82,10 +82,11 @@ def run(config: Config, stage: Stage) -> None:
         found += parts(score, name, start)
         parts.update(number * len(texts) + len(found))
       scored[name] = dict(zip(texts, found, strict=True))
+    scales = {name: score_scale(stage, name) for name in judges}
     sets: dict[str, Any] = {}
     for name, (items, left_out) in read.items():
       measures = {
-        label: measure(items, [[scores[text] for text in _texts(item)] for item in items])
+        label: measure(items, [[scores[text] for text in _texts(item)] for item in items], scales.get(label))
         for label, scores in {**scored, **baselines}.items()
       }
       sets[name] = {"comparisons": len(items), "left_out": dict(sorted(left_out.items())), "models": measures}

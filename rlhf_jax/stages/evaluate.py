@@ -50,6 +50,7 @@ from rlhf_jax.train import (
   make_sampler,
   model_scorer,
   open_workspace,
+  score_scale,
   stage_key,
   text_scorer,
 )
@@ -236,7 +237,8 @@ def _judge_reward_model(
     asked = [prompts.encoded.texts[index] for index in prompts.origins.inside]
     if style:
       groups = [{**group, "style": style.score(asked, group["responses"])} for group in groups]
-    measured = judge_reward_model(groups, config.min_gap, labellers, stage.stage_seed)
+    scale = score_scale(stage, config.reward_model)
+    measured = judge_reward_model(groups, config.min_gap, labellers, stage.stage_seed, scale)
   if config.contrasts:
     contrasts = read_contrasts(config.contrasts, stage, tokenizer, model.config.max_length)
     contrasts = spread_by_kind(contrasts, config.num_contrasts) if config.num_contrasts else contrasts

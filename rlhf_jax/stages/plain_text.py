@@ -8,6 +8,7 @@ takes it by `config.tokenizer = "{run}/STAGE/tokenizer.json"`.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from rlhf_jax import data
 from rlhf_jax.models.hub import open_pretrained
@@ -50,15 +51,22 @@ def run(config: Config, stage: Stage) -> None:
       f"config.{stage.name}.boundary={config.boundary!r} is no control token of {stage.model.path}."
       f"{nearest(config.boundary, own.control)}"
     )
+  write_plain_text(own, config.boundary, stage.directory)
+
+
+def write_plain_text(own: data.Tokenizer, boundary: str, directory: Path) -> data.Tokenizer:
+  """Writes the tokenizer of a published model in the form of plain text, and returns it as it is read from there.
+
+  boundary: control token before and behind a text; "" for the tokenizer's own <bos> and <eos>.
+  """
   names = {index: name for name, index in own.control.items()}
-  bos, eos = (config.boundary or names[index] for index in (own.bos_id, own.eos_id))
+  bos, eos = (boundary or names[index] for index in (own.bos_id, own.eos_id))
   # No token that a response may end with, nor one that starts a turn, may stand for padding.
   taken = {bos, eos, names[own.bos_id], *own.end_tokens}
   pad = next((token for token in (own.backend.id_to_token(own.pad_id), *own.control) if token not in taken), None)
-  directory = stage.directory
   own.save(directory / "tokenizer.json")
   settings = {"bos_token": bos, "eos_token": eos, "chat_template": TEMPLATE} | ({"pad_token": pad} if pad else {})
   data.write_json(directory / "tokenizer_config.json", settings)
   ends = [own.control[eos], *own.end_ids]
   data.write_json(directory / "generation_config.json", {"eos_token_id": [*dict.fromkeys(ends)]})
-  data.load_tokenizer(directory / "tokenizer.json")  # refused here rather than in the next stage
+  return data.load_tokenizer(directory / "tokenizer.json")  # a faulty one is refused here, not in the next stage

@@ -2,11 +2,16 @@
 
 Writes `results.json` and `results.png`. Models are named in groups: the models of a group are replicates, trained in
 the same way on different data. All models score the same answers, so that groups are compared prompt by prompt.
+
+With `labellers` it also says how well each model foretells their noisy labels: the expected share that agrees with it,
+over the pairs of different gold reward. Beside it stand the ceiling, which is that of the gold reward, and a single
+person, which is the expected share of agreement of two labellers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +20,22 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from rlhf_jax.data.row_formats import COMPARISONS
+from rlhf_jax.evaluation.calibration import answer_calibration, distinct_texts
 from rlhf_jax.evaluation.results import write_results
-from rlhf_jax.evaluation.reward_models import accuracy_by_kind, read_contrasts, score_sides
+from rlhf_jax.evaluation.reward_models import (
+  accuracy_by_kind,
+  exactly,
+  expected_label_accuracy,
+  label_probabilities,
+  read_contrasts,
+  score_sides,
+  spread_by_kind,
+)
 from rlhf_jax.evaluation.statistics import pair_accuracy
+from rlhf_jax.evaluation.style_baseline import fit_style_baseline
 from rlhf_jax.intervals import Interval, mean_interval
-from rlhf_jax.ranges import NonNegativeFloat, PositiveInt
+from rlhf_jax.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from rlhf_jax.stage import Stage, StageName, StageOfAnyShape
 from rlhf_jax.train import (
   Function,
@@ -27,17 +43,21 @@ from rlhf_jax.train import (
   load_prompts,
   load_reward_model,
   load_served,
+  make_measure_function,
   make_sampler,
   make_score_function,
   model_scorer,
   open_workspace,
+  score_scale,
   stage_key,
   text_scorer,
 )
+from rlhf_jax.train.functions import MeasureFunction, ScoreFunction
 from rlhf_jax.train.heldout import fixed_batches
 from rlhf_jax.train.parts import open_parts
-from rlhf_jax.train.row_sources import ContrastRows, PromptRows
+from rlhf_jax.train.row_sources import ComparisonRows, ContrastRows, PromptRows, read_given
 from rlhf_jax.train.timeline import counted_as
+from rlhf_jax.world import Labeller, Traits, agreement, make_labellers, traits_of
 from rlhf_jax.writing import write_figure
 
 
@@ -60,7 +80,8 @@ class Config:
   sampling: Sampling
   """Sampling of the responses."""
   gold: Function
-  """Function that gives the gold rewards."""
+  """Function that gives the gold rewards; with `labellers` it returns a mapping with the gold reward "total" and, if
+  known, "apparent", the gold reward as it looks to a labeller who checks no fact."""
   min_gap: NonNegativeFloat
   """Difference in gold reward above which a pair counts as clear."""
   groups: dict[str, tuple[StageOfAnyShape, ...]]
@@ -69,6 +90,13 @@ class Config:
   """Label of the group that all groups are compared with."""
   contrasts: ContrastRows = ""
   """File of pairs {"prompt", "chosen", "rejected", "kind"}, on which accuracies are reported by kind; "" for none."""
+  num_contrasts: NonNegativeInt = 0
+  """Number of contrasts of each kind, spread evenly over the file; 0 for all."""
+  labellers: dict[str, dict[str, NonNegativeInt]] = dataclasses.field(default_factory=dict)
+  """Groups of simulated labellers, on whose labels the models are scored as well: {name: number of each kind}; {} for
+  none."""
+  comparisons: ComparisonRows = ""
+  """File of comparisons from which the style baseline learns, which is scored on the same pairs; "" for no baseline."""
 
   def __post_init__(self) -> None:
     if self.reference not in self.groups:
@@ -82,49 +110,120 @@ def run(config: Config, stage: Stage) -> None:
   policy = load_served(stage, config.policy, model, tokenizer)
   prompts = load_prompts(config.prompts, stage, tokenizer, config.sampling.max_prompt_tokens)
   sample = make_sampler(model, tokenizer, config.sampling, stage.transport)
-  gold_of = make_score_function(config.gold, stage)
+  gold_of = _gold_function(config, stage)
   names = [name for members in config.groups.values() for name in members]
   judges = {name: load_reward_model(stage, name, model, tokenizer, "groups") for name in names}
   scorers = {name: model_scorer(*judge, stage.transport) for name, judge in judges.items()}
   num = min(config.num_prompts, len(prompts.texts))
+  style = fit_style_baseline(read_given(config.comparisons, stage, COMPARISONS)) if config.comparisons else None
 
-  def batch_scores(start: int, rows: np.ndarray, kept: int) -> list[list[list[float]]]:
-    """Scores of the gold reward and of every model, each f32[B, K]."""
-    texts, batch = prompts.take(np.repeat(rows, config.responses))
+  def batch_columns(start: int, rows: np.ndarray, kept: int) -> dict[str, dict[str, list[Any]]]:
+    """{"texts", "gold", "scores": {name: values [B][K]}}: the responses, and what measures and models say of them."""
+    asked, batch = prompts.take(np.repeat(rows, config.responses))
     rollout, responses = sample(policy, batch, jax.random.fold_in(stage_key(stage), start))
-    found = [gold_of(texts, responses), *(scorer(rollout, texts, responses) for scorer in scorers.values())]
-    return [values.reshape(-1, config.responses)[:kept].tolist() for values in found]
+    found: dict[str, dict[str, Any]] = {
+      "texts": {"responses": np.array(responses, object)},
+      "gold": gold_of(asked, responses),
+      "scores": {name: scorer(rollout, asked, responses) for name, scorer in scorers.items()},
+    }
+    return {
+      part: {name: np.asarray(values).reshape(-1, config.responses)[:kept].tolist() for name, values in columns.items()}
+      for part, columns in found.items()
+    }
 
-  def kinds(name: str) -> dict[str, Any]:
+  def kinds(score: ScoreFunction) -> dict[str, Any]:
+    return {kind: measures["accuracy"] for kind, measures in accuracy_by_kind(pairs, score_sides(pairs, score)).items()}
+
+  def kinds_of_model(name: str) -> dict[str, Any]:
     judge, params = judges[name]
-    score = text_scorer(judge, tokenizer, params, config.batch_size, stage.transport)
-    return accuracy_by_kind(contrasts, score_sides(contrasts, score))
+    return kinds(text_scorer(judge, tokenizer, params, config.batch_size, stage.transport))
 
-  batches: list[list[list[list[float]]]] = []
+  batches: list[dict[str, dict[str, list[Any]]]] = []
   with open_parts(stage, num) as parts:
     for batch in fixed_batches(num, config.batch_size):
-      batches.append(parts(batch_scores, *batch))
+      batches.append(parts(batch_columns, *batch))
       parts.update(batch.start + batch.kept)
-    gold, *found = (np.concatenate(values).astype(np.float32) for values in zip(*batches, strict=True))
-    scores = dict(zip(scorers, found, strict=True))
+    texts = [row for batch in batches for row in batch["texts"]["responses"]]
+    gold, scores = (
+      {name: np.concatenate([batch[part][name] for batch in batches]).astype(np.float32) for name in batches[0][part]}
+      for part in ("gold", "scores")
+    )
     groups = {label: [scores[name] for name in members] for label, members in config.groups.items()}
-    result = compare(groups, gold, config.min_gap, config.reference)
+    labels, people = _labels(config, gold, texts)
+    result = compare(groups, gold["total"], config.min_gap, config.reference, labels)
+    result |= {"labels": people} if people else {}
+    distinct = distinct_texts(texts)
+
+    def calibration(name: str) -> dict[str, Any] | None:
+      scale = score_scale(stage, name)
+      return None if scale is None else answer_calibration(scores[name], gold["total"], labels, distinct, scale)
+
+    for label, members in config.groups.items():
+      result["groups"][label]["calibration"] = [calibration(name) for name in members]
+    if style:
+      asked = [text for text in prompts.texts[:num] for _ in range(config.responses)]
+      of_style = style.score(asked, [text for row in texts for text in row]).reshape(gold["total"].shape)
+      result["style"] = _measures([of_style], gold["total"], config.min_gap, labels)
     if config.contrasts:
-      contrasts = read_contrasts(config.contrasts, stage, tokenizer, model.config.max_length)
-      known = {name: parts(kinds, name) for name in judges}
+      pairs = read_contrasts(config.contrasts, stage, tokenizer, model.config.max_length)
+      pairs = spread_by_kind(pairs, config.num_contrasts) if config.num_contrasts else pairs
+      known = {name: parts(kinds_of_model, name) for name in judges}
       for label, members in config.groups.items():
-        result["groups"][label]["kinds"] = {
-          kind: [known[name][kind]["accuracy"] for name in members] for kind in known[members[0]]
-        }
+        result["groups"][label]["kinds"] = _listed([known[name] for name in members])
+      if style:
+        result["style"]["kinds"] = _listed([kinds(style.score)])
     write_results(stage, "results.json", result)
     plot(result, stage.directory / "results.png")
 
 
-def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: float, reference: str) -> dict[str, Any]:
+def _gold_function(config: Config, stage: Stage) -> MeasureFunction:
+  """(prompts, responses) -> {"total": f32[N], ...}; without labellers a function that returns one score will do."""
+  if config.labellers:
+    return make_measure_function(config.gold, stage)
+  score = make_score_function(config.gold, stage)
+  return lambda prompts, responses: {"total": score(prompts, responses)}
+
+
+def _labels(
+  config: Config, gold: Mapping[str, np.ndarray], texts: Sequence[Sequence[str]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Of each group of labellers the probabilities f64[N, K, K] of `label_probabilities`, and its ceiling and agreement.
+
+  gold: f[N, K] of each measure of the K answers `texts` to N prompts.
+  """
+  if not config.labellers:
+    return {}, {}
+  pages = [traits_of({name: values[row] for name, values in gold.items()}, texts[row]) for row in range(len(texts))]
+  page = Traits(*map(np.stack, zip(*pages, strict=True)))  # [N, K]
+  crowds = {name: make_labellers(counts) for name, counts in config.labellers.items()}
+  labels = {name: label_probabilities(crowd, page) for name, crowd in crowds.items()}
+  people = {name: _people(crowd, pages, gold["total"], labels[name]) for name, crowd in crowds.items()}
+  return labels, people
+
+
+def _people(
+  crowd: Sequence[Labeller], pages: Sequence[Traits], gold: np.ndarray, labels: np.ndarray
+) -> dict[str, dict[str, float]]:
+  """{"ceiling"} of a group of labellers, and of two labellers or more also their "agreement"."""
+  highest = expected_label_accuracy(gold, gold, labels)
+  found = {"ceiling": _rounded(highest)}
+  if len(crowd) > 1:
+    found["agreement"] = _rounded(exactly(agreement(crowd, pages, untied=True), highest.num))
+  return found
+
+
+def compare(
+  groups: dict[str, list[np.ndarray]],
+  gold: np.ndarray,
+  min_gap: float,
+  reference: str,
+  labels: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
   """Accuracies of each model, and each group's difference to the reference with an interval over prompts.
 
   groups: {label: scores f[N, K] of each of its models}. gold: f[N, K], gold rewards of the same K answers to N prompts.
-  A difference compares accuracies on all pairs, averaged over the models of a group.
+  labels: {name of a group of labellers: f64[N, K, K]}, as `label_probabilities` returns them. A difference compares
+  accuracies on all pairs, averaged over the models of a group.
 
   Raises:
     ValueError: the gold reward orders no two answers to any prompt.
@@ -136,8 +235,7 @@ def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: floa
   for label, members in groups.items():
     right = np.mean([_share_right(scores, gold) for scores in members], axis=0)
     compared[label] = {
-      "accuracy": [_rounded(pair_accuracy(scores, gold)) for scores in members],
-      "clear_accuracy": [_rounded(pair_accuracy(scores, gold, min_gap=min_gap)) for scores in members],
+      **_measures(members, gold, min_gap, labels or {}),
       "difference": _rounded(mean_interval(right - base)),
     }
   return {
@@ -147,6 +245,27 @@ def compare(groups: dict[str, list[np.ndarray]], gold: np.ndarray, min_gap: floa
     "reference": reference,
     "groups": compared,
   }
+
+
+def _measures(
+  members: Sequence[np.ndarray], gold: np.ndarray, min_gap: float, labels: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """The accuracies of each model of a group, with its scores f[N, K]."""
+  found: dict[str, Any] = {
+    "accuracy": [_rounded(pair_accuracy(scores, gold)) for scores in members],
+    "clear_accuracy": [_rounded(pair_accuracy(scores, gold, min_gap=min_gap)) for scores in members],
+  }
+  if labels:
+    found["label_accuracy"] = {
+      name: [_rounded(expected_label_accuracy(scores, gold, given)) for scores in members]
+      for name, given in labels.items()
+    }
+  return found
+
+
+def _listed(members: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+  """{kind: value of each member} of the members' {kind: value}."""
+  return {kind: [each[kind] for each in members] for kind in members[0]}
 
 
 def _share_right(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from rlhf_jax.train.critic import policy_and_value, with_critic
 from rlhf_jax.train.environment import Environment, ImportanceWeights, PolicyConfig, make_environment
 from rlhf_jax.train.episodes import Episodes
 from rlhf_jax.train.epochs import check_minibatches, learner_counts, run_epochs
+from rlhf_jax.train.features import kept_features, text_features
 from rlhf_jax.train.functions import (
   Function,
   RewardError,
@@ -28,12 +29,18 @@ from rlhf_jax.train.greedy import make_greedy_scores
 from rlhf_jax.train.loop import run_steps
 from rlhf_jax.train.lora import Lora, adapt
 from rlhf_jax.train.mesh import make_mesh
+from rlhf_jax.train.normalization import make_normalize, normalize_head, score_moments, score_scale
 from rlhf_jax.train.old_logprobs import with_logprobs
 from rlhf_jax.train.optimizer import Optimizer, make_optimizer, make_schedule
 from rlhf_jax.train.progress import report_skips
 from rlhf_jax.train.prompts import PromptSet, encode_prompts, load_prompts, load_written
 from rlhf_jax.train.ptx import Ptx, open_ptx, with_ptx
-from rlhf_jax.train.rewards import Reward, make_scorer, model_scorer, normalize_head, text_scorer
+from rlhf_jax.train.rewards import (
+  Reward,
+  make_scorer,
+  model_scorer,
+  text_scorer,
+)
 from rlhf_jax.train.rl_metrics import experience_metrics, policy_metrics
 from rlhf_jax.train.rows import by_rows, make_energies, make_logprobs
 from rlhf_jax.train.sampler import Sampling, load_served, make_sampler
@@ -101,6 +108,7 @@ __all__ = [
   "group_advantages",
   "identity",
   "init_state",
+  "kept_features",
   "learner_counts",
   "load_imported",
   "load_policy",
@@ -125,6 +133,7 @@ __all__ = [
   "make_scorer",
   "make_update",
   "model_scorer",
+  "make_normalize",
   "normalize_head",
   "open_ptx",
   "open_workspace",
@@ -136,7 +145,10 @@ __all__ = [
   "report_skips",
   "run_epochs",
   "run_steps",
+  "score_moments",
+  "score_scale",
   "stage_key",
+  "text_features",
   "text_scorer",
   "with_logprobs",
   "with_critic",

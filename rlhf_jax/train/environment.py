@@ -16,7 +16,7 @@ from rlhf_jax.data.files import Row
 from rlhf_jax.models import LanguageModel
 from rlhf_jax.ranges import EVALUATION, NEUTRAL, STEPS, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from rlhf_jax.settings import nearest
-from rlhf_jax.stage import FrozenDtype, Stage, StageName
+from rlhf_jax.stage import FrozenDtype, Stage, StageName, StageOfAnyShape
 from rlhf_jax.train.course import Loop
 from rlhf_jax.train.episodes import Episodes, refill
 from rlhf_jax.train.functions import Function
@@ -26,8 +26,8 @@ from rlhf_jax.train.metrics import Metric
 from rlhf_jax.train.optimizer import Optimizer
 from rlhf_jax.train.processes import host
 from rlhf_jax.train.prompts import load_prompts
-from rlhf_jax.train.reward_functions import Responses, make_reward_function
-from rlhf_jax.train.rewards import Reward, make_parts
+from rlhf_jax.train.reward_functions import Responses
+from rlhf_jax.train.rewards import Reward, make_judge, make_parts
 from rlhf_jax.train.row_sources import PromptRows
 from rlhf_jax.train.sampler import Sampling, make_sampler
 from rlhf_jax.train.scores import logged_parts, score_episodes
@@ -76,6 +76,9 @@ class Environment:
   the reward."""
   monitor: Function
   """Function of the texts that is logged as reward/gold and not learnt from; the name "" for none."""
+  monitor_checkpoint: StageOfAnyShape = dataclasses.field(default="", kw_only=True)
+  """Reward-model stage whose score is logged as reward/gold and not learnt from, in the place of `monitor`; "" for
+  none."""
   max_refills: NonNegativeInt = 0
   """Number of times, at most, that a step draws further prompts in the place of those whose responses all have the same
   score (dynamic sampling, DAPO, section 3.2); 0 keeps every prompt."""
@@ -95,6 +98,8 @@ class Environment:
   def __post_init__(self):
     if self.frozen_dtype and importlib.util.find_spec("qwix") is None:
       raise ValueError(f"frozen_dtype={self.frozen_dtype!r}: install the package qwix: pip install 'rlhf_jax[int8]'")
+    if self.monitor.function and self.monitor_checkpoint:
+      raise ValueError("monitor.function and monitor_checkpoint are both given: the gold reward is one of them")
     if self.max_refills and self.samples_per_prompt == 1:
       raise ValueError("max_refills is for groups whose scores are alike, and samples_per_prompt=1 makes no groups")
     named = [*(["model"] if self.reward.checkpoint else []), *self.reward.functions()]
@@ -158,7 +163,9 @@ class EpisodeSource:
     truncates = settings.sampling.truncates
     self._sample = make_sampler(model, tokenizer, settings.sampling, stage.transport, record_support=truncates)
     self._parts = make_parts(settings.reward, stage, model, tokenizer, dtype=settings.frozen_dtype)
-    self._monitor = make_reward_function(settings.monitor, stage) if settings.monitor.function else None
+    self._monitor = make_judge(
+      settings.monitor, settings.monitor_checkpoint, stage, model, tokenizer, "environment.monitor_checkpoint"
+    )
 
   def __call__(self, params: Params, index: int) -> Episodes:
     """The episodes of step `index`, a function of the stage's seed, `index` and the policy (see `refill`)."""

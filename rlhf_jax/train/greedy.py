@@ -29,7 +29,9 @@ def make_greedy_scores(
   """
   # Of one token to draw from, that is the likeliest; what is monitored is monitored once.
   sampling = dataclasses.replace(settings.sampling, top_k=1)
-  greedy = dataclasses.replace(settings, sampling=sampling, samples_per_prompt=1, monitor=Function(""))
+  greedy = dataclasses.replace(
+    settings, sampling=sampling, samples_per_prompt=1, monitor=Function(""), monitor_checkpoint=""
+  )
   episodes = make_environment(greedy, stage, model, tokenizer)
 
   def scores(params: Params, index: int) -> tuple[jax.Array, dict[str, Metric]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +12,14 @@ import numpy as np
 
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
-from rlhf_jax.feedback.records import OPINIONS, SETTLED, Item, Judgement, answers, current
+from rlhf_jax.feedback.records import NOTHING_TO_ADD, OPINIONS, SETTLED, Item, Judgement, answers, current
 from rlhf_jax.positions import positions_of
 from rlhf_jax.reduce import ordered_pairs, tied_pairs
 from rlhf_jax.train.comparisons import split_by_prompt
 from rlhf_jax.train.progress import report_notes, report_skips
 from rlhf_jax.types import Max, Mean
 
+LEARNT = (*OPINIONS, "critiques")  # kinds of judgement that a reward model learns from
 PRIOR_RATINGS = 5.0  # number of ratings that the scale of all annotators counts for in the scale of each
 
 
@@ -43,27 +45,35 @@ def load_judgements(
   margins: Sequence[float],
   per_annotator: bool,
   ties: bool = False,
+  hours: float = 0.0,
 ) -> JudgementSet:
-  """The judgements that answer the items of the files and hold one of `kinds` ("ranks", "ratings", "yes_no").
+  """The judgements that answer the items of the files and hold one of `kinds` (`LEARNT`).
 
   One judgement is one row: all that it says of K responses stays together. The row's weight is that of its
   annotator in `weights`, 1 for an annotator without an entry; the judgements of an annotator of weight 0 are skipped
   and reported, and so are those of an item that a final judgement answers. The row's margin is margins[strength - 1], 0
-  without a strength. Ratings are calibrated (`calibrated_ratings`). ties: whether ranks that are all tied are learnt
-  from.
+  without a strength. Ratings are calibrated (`calibrated_ratings`). Critiques are answers of yes and no
+  (`with_verdicts`). ties: whether ranks that are all tied are learnt from. hours: the time of judging that is learnt
+  from, 0 for all (`within_hours`).
 
   Raises:
-    data.DataError: a file cannot be read, or nothing is left to learn from.
+    data.DataError: a file cannot be read, its judgements took less than `hours`, or nothing is left to learn from.
   """
   where = ", ".join(str(path) for path in paths)
   _, items, judgements = read_records(*paths)
   by_id = {item.id: item for item in items}
   standing = current(judgements)
+  if "critiques" in kinds:
+    standing = with_verdicts(standing)
+    kinds = [kind for kind in OPINIONS if kind in {*kinds, "yes_no"}]
+  in_time = {judgement.id for judgement in within_hours(standing, hours, where)} if hours else None
   answering = {judgement.id for judgement in answers(judgements)}
   chosen: list[Judgement] = []
   skips: collections.Counter[str] = collections.Counter()
   for judgement in standing:
     reason = _unusable(judgement, kinds, weights, ties) if judgement.id in answering else SETTLED
+    if in_time is not None and judgement.id not in in_time:
+      reason = f"after the first {hours:g} hours of judging"
     if reason:
       skips[reason] += 1
     else:
@@ -89,6 +99,35 @@ def load_judgements(
   rows["margin"] = np.array([margins[s - 1] if s else 0.0 for s in strengths], np.float32)
   rows["weight"] = np.array([weights.get(judgement.annotator, 1.0) for judgement in chosen], np.float32)
   return JudgementSet([by_id[judgement.item].prompt for judgement in chosen], rows)
+
+
+def with_verdicts(judgements: Sequence[Judgement]) -> list[Judgement]:
+  """The judgements, those with critiques as answers of yes or no too: no for a response with a critique, else yes.
+
+  An annotator who was asked for critiques and had none has skipped the item for the reason `NOTHING_TO_ADD`: it is a
+  yes to every response. Answers that were given stand.
+  """
+  found = []
+  for judgement in judgements:
+    if judgement.critiques is not None and judgement.yes_no is None and judgement.skipped in (None, NOTHING_TO_ADD):
+      verdicts = tuple(not critique for critique in judgement.critiques)
+      judgement = dataclasses.replace(judgement, yes_no=verdicts, skipped=None)
+    found.append(judgement)
+  return found
+
+
+def within_hours(judgements: Sequence[Judgement], hours: float, where: str = "judgements") -> list[Judgement]:
+  """The judgements that are done within `hours` of judging, all annotators together, in the order of their time.
+
+  Raises:
+    data.DataError: all of them took less time, so that there is no telling what `hours` would give.
+  """
+  ordered = sorted(judgements, key=lambda judgement: judgement.created)
+  ends = np.cumsum([judgement.seconds for judgement in ordered])
+  if not len(ends) or ends[-1] < 3600 * hours:
+    taken = ends[-1] / 3600 if len(ends) else 0.0
+    raise data.DataError(f"{where}: {len(ends)} judgements took {taken:.2f} hours, and hours={hours:g} are asked for")
+  return ordered[: int(np.searchsorted(ends, 3600 * hours, side="right"))]
 
 
 def split_judgements(

@@ -106,6 +106,25 @@ def make_parts(
   return parts
 
 
+def make_judge(
+  function: Function, checkpoint: str, stage: Stage, model: LanguageModel, tokenizer: data.Tokenizer, where: str
+) -> Callable[[Responses], Scored] | None:
+  """The function, or else the reward model of the stage `checkpoint`, that judges responses; None for neither.
+
+  where: the place of `checkpoint` in the stage's config, for messages.
+
+  Raises:
+    ConfigError: the checkpoint is no reward model.
+    RewardError (when called): as `make_scorer`.
+  """
+  if function.function:
+    return make_reward_function(function, stage)
+  if not checkpoint:
+    return None
+  by_model = model_scorer(*load_reward_model(stage, checkpoint, model, tokenizer, where), stage.transport)
+  return lambda r: Scored(by_model(r.rollout, r.prompts, r.texts))
+
+
 def weigh(parts: Mapping[str, Part], scores: Mapping[str, Array]) -> np.ndarray:
   """The sum of the scores f32[N] of all parts, each with its weight: f32[N]."""
   return np.sum([np.float32(part.weight) * host(scores[name]) for name, part in parts.items()], axis=0)
@@ -180,25 +199,37 @@ def text_scorer(
     return np.array([known[texts] for texts in asked], np.float32)
 
   def score_new(texts: Sequence[data.Demonstration]) -> np.ndarray:
-    rows, skips = data.demonstration_rows(tokenizer, texts, model.config.max_length)
-    if skips:
-      raise data.DataError(f"{skips.total()} of {len(texts)} texts cannot be scored: {', '.join(skips)}")
-    sizes = np.max(np.where(rows["mask"], np.arange(model.config.max_length) + 1, 0), axis=1)  # [N]
-    order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
-    scores = np.zeros(len(order), np.float32)
-    for batch in fixed_batches(len(order), batch_size):
-      chosen = order[batch.rows]
-      width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, model.config.max_length)
-      found = host(compiled(params, rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
-      scores[chosen[: batch.kept]] = found[: batch.kept]
-    return scores
+    return read_texts(lambda *rows: compiled(params, *rows), tokenizer, texts, model.config.max_length, batch_size)
 
   return score
 
 
-def normalize_head(params: Params, scores: Array) -> Params:
-  """Folds a shift and a scale into the head, after which `scores` f[N] would have mean 0 and standard deviation 1."""
-  scores = host(scores)
-  mean, std = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
-  head = {**params["head"], "bias": params["head"]["bias"] - mean}
-  return {**params, "head": {name: weight / std for name, weight in head.items()}}
+def read_texts(
+  read: Callable[[np.ndarray, np.ndarray], Array],
+  tokenizer: data.Tokenizer,
+  texts: Sequence[data.Demonstration],
+  length: int,
+  batch_size: int,
+) -> np.ndarray:
+  """`read(tokens[B, T], mask[B, T]) -> f32[B, ...]` of N texts, in batches of texts of similar length: f32[N, ...].
+
+  T is a multiple of `WIDTH` or `length`, so that few programs are compiled. The mask is on for the response and its
+  end.
+
+  Raises:
+    DataError: prompt and response together have more than `length` tokens.
+  """
+  rows, skips = data.demonstration_rows(tokenizer, texts, length)
+  if skips:
+    raise data.DataError(f"{skips.total()} of {len(texts)} texts cannot be scored: {', '.join(skips)}")
+  sizes = np.max(np.where(rows["mask"], np.arange(length) + 1, 0), axis=1)  # [N]
+  order = np.argsort(-sizes, kind="stable")  # rows of similar length share a batch
+  found = np.zeros(0, np.float32)
+  for batch in fixed_batches(len(order), batch_size):
+    chosen = order[batch.rows]
+    width = min(-(-int(sizes[chosen].max()) // WIDTH) * WIDTH, length)
+    part = host(read(rows["tokens"][chosen, :width], rows["mask"][chosen, :width]))
+    if not batch.start:
+      found = np.zeros((len(order), *part.shape[1:]), np.float32)
+    found[chosen[: batch.kept]] = part[: batch.kept]
+  return found

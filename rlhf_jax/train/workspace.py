@@ -23,7 +23,7 @@ from rlhf_jax.models import (
 )
 from rlhf_jax.objectives import ChunkedLogits
 from rlhf_jax.settings import ConfigError
-from rlhf_jax.stage import FrozenDtype, ImportedModel, Stage, Transport
+from rlhf_jax.stage import FrozenDtype, ImportedModel, Stage, Transport, split_step
 from rlhf_jax.train.checkpoint_errors import CheckpointError
 from rlhf_jax.train.mesh import Gather, is_matrix, make_gather, make_mesh, shardings
 from rlhf_jax.train.parameters import load_params, stored_model
@@ -160,8 +160,8 @@ def load_stage(
 ) -> Params:
   """The parameters of stage `name` of this run, or of the stage directory `name` (a path) of another run.
 
-  step: the checkpoint's step; None takes the last checkpoint. The parameters are placed as `place` does, and adapters
-  come with their base. Two loads of the same checkpoint share its arrays.
+  step: the checkpoint's step; None takes that of a `name` as "ppo@16", else the last checkpoint. The parameters are
+  placed as `place` does, and adapters come with their base. Two loads of the same checkpoint share its arrays.
 
   Raises:
     CheckpointError: there is no checkpoint, or it belongs to another model or tokenizer, or does not verify.
@@ -170,6 +170,7 @@ def load_stage(
   mesh = make_mesh(stage.transport)
   shard = functools.partial(shardings, mesh)
   origin = _origin(model, tokenizer)
+  step = split_step(name)[1] if step is None else step
   return load_params(_checkpoints(stage, name), origin, step, shard, model.scan)
 
 
@@ -199,7 +200,7 @@ def load_reward_model(
 
 def _checkpoints(stage: Stage, name: str) -> Path:
   """The checkpoints of stage `name`; runs of a sweep reach one directory by different links."""
-  return Path(stage.path(name) if "/" in name else stage.root / name).resolve() / "checkpoints"
+  return stage.directory_of(name).resolve() / "checkpoints"
 
 
 def load_policy(stage: Stage, name: str, model: LanguageModel, tokenizer: data.Tokenizer) -> Params:

@@ -31,6 +31,7 @@ from rlhf_jax.world.labellers import (
 from rlhf_jax.world.phrasings import CLUSTERS
 from rlhf_jax.world.questions import question
 from rlhf_jax.world.raters import simulated_rating
+from rlhf_jax.world.seconds import answering_seconds, prompt_seconds
 from rlhf_jax.world.splits import cell
 from rlhf_jax.world.tasks import HELD_OUT, Task, parse_prompt, sample_tasks, training_clusters
 
@@ -48,6 +49,7 @@ __all__ = [
   "World",
   "accepts",
   "agreement",
+  "answering_seconds",
   "ceiling",
   "cell",
   "choice_probability",
@@ -65,6 +67,7 @@ __all__ = [
   "mended",
   "parse_prompt",
   "perceive",
+  "prompt_seconds",
   "make_labellers",
   "question",
   "rank",

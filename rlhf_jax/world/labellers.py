@@ -30,6 +30,7 @@ The strengths, and where they come from:
 - Position and skimming: assumptions; 10 to 12 % of those who fill in a long survey are careless (Meade and Craig 2012).
 - Fatigue: nine million annotations show hardly any (Hata et al. 1609.04855); it is an assumption, and small.
 - Time: 0.5 s per word is reading twice at 240 words a minute (Brysbaert 2019); the time of a check is an assumption.
+  The time of the prompt, of answering and of typing is added by `rlhf_jax.world.seconds`.
 """
 
 import dataclasses
@@ -105,7 +106,7 @@ class Look(NamedTuple):
   logits: np.ndarray
   """Perceived utilities with noise, in logits: f64[K]."""
   seconds: float
-  """Time of the judgement, in seconds."""
+  """Time of reading and checking the responses, in seconds."""
 
 
 def _temperature(agreement: float) -> float:

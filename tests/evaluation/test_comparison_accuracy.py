@@ -134,6 +134,17 @@ def test_what_does_not_fit_is_counted(tmp_path, monkeypatch):
   assert [item.comparison.prompt for item in kept] == ["q", "r"] and left_out == {"longer than 64 tokens": 2}
 
 
+def test_the_calibration_is_of_the_labels(tmp_path):
+  items, _ = read(tmp_path, [{"prompt": "q", "responses": ["a", "b", "c"], "ranks": [0, 1, 1]}, pair("r", "b", "a")])
+  scores = [[2.0, 1.0, 1.0], [1.0, 2.0]]  # two pairs as labelled, one not, each with a lead of 1
+  found = measure(items, scores, scale=2.0)["calibration"]
+  probability = 1 / (1 + np.exp(-2.0))
+  assert found["scale"] == 2.0 and found["labels"]["num"] == 3
+  assert found["labels"]["error"] == pytest.approx(abs(probability - 2 / 3))
+  assert found["labels"]["temperature"] == pytest.approx(2 / np.log(2))
+  assert "calibration" not in measure(items, scores)
+
+
 def test_a_score_that_is_no_number_is_an_error(tmp_path):
   items, _ = read(tmp_path, [pair("q")])
   with pytest.raises(ValueError, match="scores must be finite; 1 of 2"):

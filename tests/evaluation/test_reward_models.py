@@ -9,11 +9,14 @@ from rlhf_jax.evaluation.reward_models import (
   Contrast,
   Sides,
   accuracy_by_kind,
+  answer_traits,
+  expected_label_accuracy,
   judge_reward_model,
+  label_probabilities,
   read_contrasts,
   spread_by_kind,
 )
-from rlhf_jax.world import make_labellers
+from rlhf_jax.world import Traits, ceiling, choice_probability, make_labellers
 
 
 def groups_of(gold, proxy, **more):
@@ -66,6 +69,45 @@ def test_the_style_baseline_is_judged_on_the_same_pairs():
   result = judge_reward_model(groups_of(gold, gold, style=style), 0.5, make_labellers({"expert": 1}), seed=0)
   assert result["accuracy"]["mean"] == 1.0 and result["style"]["accuracy"]["mean"] == 0.5
   assert result["style"]["clear_accuracy"]["num"] == result["clear_accuracy"]["num"] == 2
+
+
+def test_calibration_needs_the_scale_of_training():
+  gold = np.array([[0.0, 1.0], [0.0, 0.0], [2.0, 0.0]])
+  labellers = make_labellers({"expert": 1})
+  assert "calibration" not in judge_reward_model(groups_of(gold, gold), 0.5, labellers, seed=0)
+  found = judge_reward_model(groups_of(gold, 2 * gold), 0.5, labellers, seed=0, scale=0.5)["calibration"]
+  assert found["scale"] == 0.5 and (found["gold"]["num"], found["labels"]["num"]) == (2, 3)
+  predicted = 1 / (1 + np.exp(-np.array([1.0, 2.0])))
+  assert found["gold"]["error"] == pytest.approx((1 - predicted).mean())
+  assert "labels" not in judge_reward_model(groups_of(gold, gold), 0.5, [], seed=0, scale=1.0)["calibration"]
+
+
+def test_expected_labels_are_those_of_choice_probabilities():
+  page = answer_traits({"total": np.array([[2.0, 0.0]])}, [["Right.", "Wrong."]])
+  labellers = make_labellers({"expert": 1, "adversarial": 1})
+  first, second = (Traits(*(trait[0, side] for trait in page)) for side in (0, 1))
+  expected = np.mean([choice_probability(labeller, first, second) for labeller in labellers])
+  labels = label_probabilities(labellers, page)
+  assert labels.shape == (1, 2, 2) and labels[0, 0, 1] == pytest.approx(expected)
+  assert labels[0, 1, 0] == pytest.approx(1 - expected)
+  scores = np.array([[1.0, 0.0]])
+  assert expected_label_accuracy(scores, page.total, labels).mean == pytest.approx(expected)
+  assert expected_label_accuracy(np.zeros((1, 2)), page.total, labels).mean == pytest.approx(0.5)
+
+
+def test_expected_labels_of_the_gold_order_are_the_ceiling():
+  rng = np.random.default_rng(0)
+  gold = np.round(rng.normal(size=(50, 4)), 1)  # some are equal
+  page = Traits(gold, gold + rng.random(gold.shape), rng.integers(1, 9, gold.shape), rng.integers(0, 2, gold.shape))
+  crowd = make_labellers({"expert": 2, "length_biased": 1, "position_biased": 1})
+  labels = label_probabilities(crowd, page)
+  np.testing.assert_allclose(labels + labels.transpose(0, 2, 1), 1.0)
+  highest = ceiling(crowd, [Traits(*(trait[row] for trait in page)) for row in range(len(gold))])
+  found = expected_label_accuracy(gold, gold, labels)
+  assert found.mean == pytest.approx(highest) and found.low < highest < found.high
+  assert found.num == sum(row[i] != row[j] for row in gold for i in range(4) for j in range(i))
+  assert expected_label_accuracy(-gold, gold, labels).mean == pytest.approx(1 - highest)
+  assert expected_label_accuracy(0 * gold, gold, labels).mean == pytest.approx(0.5)
 
 
 CONTRASTS = [

@@ -24,12 +24,12 @@ SCALED = {"REINFORCE, mean of the batch": 1 / 2, "centred, constant (Dr. GRPO)":
 @functools.cache
 def small():
   """The rows by name, of batches of two responses of another draw than the record's."""
-  found = analysis.tables(analysis.make_problem(seed=3, group=2))
+  found = analysis.tables(analysis.problems.make_problem(seed=3, group=2))
   return {row.name: row for rows in found.values() for row in rows}
 
 
 def test_all_responses_are_listed_once():
-  problem = analysis.make_problem(seed=3, group=2)
+  problem = analysis.problems.make_problem(seed=3, group=2)
   different = {(*row, size) for row, size in zip(problem.tokens.tolist(), problem.mask.sum(axis=1), strict=True)}
   assert len(problem.tokens) == len(different) == 15
   assert np.exp(analysis.logprobs(problem, problem.policy).sum(axis=1)).sum() == pytest.approx(1, rel=1e-5)

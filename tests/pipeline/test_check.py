@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from hh_pairs import write_pairs
 from rated_texts import write_ratings
 from tiny_chain import ROOT
 
@@ -180,6 +181,8 @@ def test_every_recipe_is_accepted(name, tmp_path, monkeypatch):
   steps = tmp_path / "steps.jsonl"
   data.write_rows(steps, [{"prompt": "Add 1 and 2.", "completions": ["3"], "labels": [True]}])
   given = {"hh": pairs, "smollm2_hh": pairs, "process_reward": steps}
+  if name == "real_preferences":
+    given[name] = write_pairs(tmp_path)
   if name == "sentiment":
     pytest.importorskip("vaderSentiment", reason="needs the extra sentiment")
     given["sentiment"] = write_ratings(tmp_path)
@@ -254,6 +257,7 @@ def test_the_checkpoints_that_stay_are_those_of_the_config(changes, told, tmp_pa
     (dict(model__num_kv_heads=3), "config.model: num_kv_heads=3 must divide num_heads="),
     (dict(model__d_model=129), "config.model: d_model=129 must be num_heads="),
     (dict(ppo__environment__prompts="nowhere.jsonl"), "config.ppo.environment.prompts: nowhere.jsonl: cannot be read "),
+    (dict(ppo__watch=dict(eval_prompts="nowhere.jsonl")), "config.ppo.watch.eval_prompts: nowhere.jsonl: cannot be "),
     (dict(tokenizer="nowhere.json"), "config.tokenizer: "),
     (dict(sft__lora=dict(rank=2, alpha=1.0, targets=["qeury"])), "config.sft.lora.targets: no layer has a matrix "
      "'qeury'"),

@@ -16,7 +16,9 @@ from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records
 from rlhf_jax.stage import Model, Stage, Transport
 from rlhf_jax.stages import (
+  answers,
   best_of_n,
+  best_of_n_curve,
   comparison_accuracy,
   evaluate,
   few_shot,
@@ -30,7 +32,9 @@ from rlhf_jax.train import Function, Interrupted, Reward, Sampling, parts
 from rlhf_jax.types import Rollout
 
 STAGES = (
-  best_of_n, comparison_accuracy, evaluate, few_shot, judgements, perplexity, preferences, refinement, reward_accuracy,
+  answers, best_of_n, best_of_n_curve, comparison_accuracy, evaluate, few_shot, judgements, perplexity, preferences,
+  refinement,
+  reward_accuracy,
 )  # fmt: skip
 SAMPLING = Sampling(max_prompt_tokens=40, max_new_tokens=4, temperature=1.0)
 PROMPTS = dict(algorithm="", policy="policy", prompts="{run}/prompts.jsonl", batch_size=1, sampling=SAMPLING)
@@ -86,6 +90,7 @@ def run(tmp_path, monkeypatch):
     load_policy=lambda *settings: {},
     load_served=lambda *settings: {},
     load_stage=lambda *settings: {"head": {}},
+    load_reward_model=lambda *settings: (model, {"head": {}}),
     make_sampler=make_sampler,
     make_likelihood=make_likelihood,
     model_scorer=lambda *settings: lambda rollout, prompts, responses: lengths(prompts, responses),
@@ -123,6 +128,11 @@ def reward(stage):
 
 def run_best_of_n(stage):
   best_of_n.run(best_of_n.Config(**PROMPTS, num_prompts=2, responses=3, reward=reward(stage)), stage)
+
+
+def run_curves(stage):
+  settings = dict(num_prompts=2, responses=3, models=("judge",), gold=named("score", stage))
+  best_of_n_curve.run(best_of_n_curve.Config(**PROMPTS, **settings), stage)
 
 
 def run_preferences(stage):
@@ -167,8 +177,16 @@ def run_perplexity(stage):
 
 def run_accuracy(stage):
   settings = dict(num_prompts=2, responses=2, min_gap=0.5, groups={"one": ("judge",)}, reference="one")
-  settings |= dict(contrasts="{run}/contrasts.jsonl", gold=named("score", stage))
+  settings |= dict(contrasts="{run}/contrasts.jsonl", gold=named("measures", stage), num_contrasts=1)
+  settings |= dict(labellers={"all": {"expert": 2}}, comparisons="{run}/contrasts.jsonl")
   reward_accuracy.run(reward_accuracy.Config(**PROMPTS, **settings), stage)
+
+
+def run_answers(stage):
+  settings = {key: value for key, value in PROMPTS.items() if key != "policy"} | dict(policies=("policy", "other"))
+  settings |= dict(reference="policy", num_prompts=2, responses=2, gold=named("measures", stage), min_gap=0.5)
+  settings |= dict(reward_models=("judge",), labellers={"expert": 1}, comparisons="{run}/contrasts.jsonl")
+  answers.run(answers.Config(**settings), stage)
 
 
 def run_comparisons(stage):
@@ -177,9 +195,9 @@ def run_comparisons(stage):
 
 
 RUNS = dict(
-  best_of_n=run_best_of_n, preferences=run_preferences, judgements=run_judgements, refinement=run_refinement,
-  evaluate=run_evaluate, few_shot=run_few_shot, perplexity=run_perplexity, reward_accuracy=run_accuracy,
-  comparison_accuracy=run_comparisons,
+  answers=run_answers, best_of_n=run_best_of_n, best_of_n_curve=run_curves, preferences=run_preferences,
+  judgements=run_judgements, refinement=run_refinement, evaluate=run_evaluate, few_shot=run_few_shot,
+  perplexity=run_perplexity, reward_accuracy=run_accuracy, comparison_accuracy=run_comparisons,
 )  # fmt: skip
 
 

@@ -32,6 +32,14 @@ def test_accuracies_and_their_differences_by_hand():
     reward_accuracy.compare({"a": [RIGHT]}, np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), 1.5, "a")
 
 
+def test_labels_are_foretold_with_their_probabilities():
+  labels = np.full((2, 3, 3), 0.5)
+  labels[0, 0, 1], labels[0, 0, 2], labels[0, 1, 2], labels[1, 0, 2], labels[1, 1, 2] = 0.9, 1.0, 0.6, 0.8, 0.7
+  groups = reward_accuracy.compare({"a": [RIGHT], "b": [ONE_WRONG, TIES]}, GOLD, 1.5, "a", {"all": labels})["groups"]
+  assert [one["mean"] for one in groups["a"]["label_accuracy"]["all"]] == [0.8]
+  assert [one["mean"] for one in groups["b"]["label_accuracy"]["all"]] == [pytest.approx((4 - 0.8) / 5), 0.5]
+
+
 def test_the_reference_must_be_a_group():
   with pytest.raises(ConfigError, match="reference='c' is none of the groups a"):
     given = dict(

@@ -48,3 +48,10 @@ def test_groups_whose_scores_are_alike_are_counted_for_every_algorithm(respond):
   assert respond([1, 2, 3, 7, 7, 7, 1, 1, 2], 3)["reward/groups_alike"].compute() == pytest.approx(1 / 3)
   assert respond([1, 2, 2, 1], 2)["reward/groups_alike"].compute() == 0
   assert "reward/groups_alike" not in respond([1, 1, 1], 1)  # a group of one has nothing to compare
+
+
+def test_a_gold_reward_of_two_sources_is_refused():
+  sampling = Sampling(max_prompt_tokens=1, max_new_tokens=2, temperature=1.0)
+  reward = Reward("judge", 1.0, "", 0.0)
+  with pytest.raises(ValueError, match="monitor.function and monitor_checkpoint are both given"):
+    Environment("", 2, 1, sampling, reward, None, Function("own.py:gold"), monitor_checkpoint="another")

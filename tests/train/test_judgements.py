@@ -1,5 +1,6 @@
 """Judgements to arrays: calibration by hand, annotators left out and why, margins, weights, several files as one."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,8 +8,14 @@ import pytest
 
 from rlhf_jax import data
 from rlhf_jax.feedback.exchange import read_records, write_records
-from rlhf_jax.feedback.records import SETTLED, Annotator, Item, Judgement, Response
-from rlhf_jax.train.judgements import calibrated_ratings, load_judgements, read_weights, row_weights
+from rlhf_jax.feedback.records import NOTHING_TO_ADD, SETTLED, Annotator, Item, Judgement, Response
+from rlhf_jax.train.judgements import (
+  calibrated_ratings,
+  load_judgements,
+  read_weights,
+  row_weights,
+  within_hours,
+)
 
 PEOPLE = [Annotator(name) for name in ("ann", "bob", "eve")]
 PAIR = Item("pair", "Say a or b.", (Response("a"), Response("b")))
@@ -45,8 +52,8 @@ def path(tmp_path):
   return tmp_path / "feedback.db"
 
 
-def load(path, tokenizer, kinds=("ranks", "ratings"), weights=None, length=60):
-  settings = dict(kinds=kinds, weights=weights or {}, margins=(0.0, 0.5, 1.0), per_annotator=False)
+def load(path, tokenizer, kinds=("ranks", "ratings"), weights=None, length=60, hours=0.0):
+  settings = dict(kinds=kinds, weights=weights or {}, margins=(0.0, 0.5, 1.0), per_annotator=False, hours=hours)
   return load_judgements([path], tokenizer, length, **settings)
 
 
@@ -94,6 +101,42 @@ def test_answers_of_yes_and_no_are_rows_and_weigh_where_there_are_any(tmp_path, 
   both = load(tmp_path / "a.jsonl", tokenizer, kinds=("ranks", "yes_no")).rows
   assert row_weights(both)["ranks"].tolist() == [0, 1, 1] and row_weights(both)["yes_no"].tolist() == [1, 1, 0]
   assert "yes_no" not in load(tmp_path / "a.jsonl", tokenizer, kinds=("ranks",)).rows
+
+
+def test_a_critique_is_a_no_and_nothing_to_add_a_yes(tmp_path, tokenizer):
+  said = [
+    say("1", "pair", "ann", critiques=("too short", "")),
+    say("2", "pair", "bob", critiques=("", ""), skipped=NOTHING_TO_ADD),
+    say("3", "four", "ann", critiques=("", "", "", "wrong"), yes_no=(True, None, None, True)),
+    say("4", "four", "eve", skipped="unclear"),
+    say("5", "pair", "eve", ranks=(0, 1)),
+  ]
+  write_records(tmp_path / "a.jsonl", (PEOPLE, [PAIR, FOUR], said))
+  rows = load(tmp_path / "a.jsonl", tokenizer, kinds=("critiques",)).rows
+  nan = np.nan
+  np.testing.assert_array_equal(rows["yes_no"], [[0, 1, nan, nan], [1, 1, nan, nan], [1, nan, nan, 1]])
+  assert (rows["ranks"] == -1).all()
+  both = load(tmp_path / "a.jsonl", tokenizer, kinds=("ranks", "critiques")).rows
+  assert row_weights(both)["ranks"].tolist() == [0, 0, 0, 1] and row_weights(both)["yes_no"].tolist() == [1, 1, 1, 0]
+
+
+def test_the_judgements_of_the_first_hours(tmp_path, tokenizer, capsys):
+  """In the order of their time, which is not that of the file; a skip takes time too."""
+  times = {"1": 3, "2": 1, "3": 2, "4": 4}
+  said = [
+    say("1", "pair", "ann", ranks=(0, 1), seconds=1800.0),
+    say("2", "pair", "bob", ranks=(1, 0), seconds=900.0),
+    say("3", "pair", "eve", skipped="unclear", seconds=900.0),
+    say("4", "four", "eve", ranks=(0, 1, 2, 3), seconds=1.0),
+  ]
+  said = [dataclasses.replace(one, created=f"2026-01-01T00:0{times[one.id]}:00.000Z") for one in said]
+  write_records(tmp_path / "a.jsonl", (PEOPLE, [PAIR, FOUR], said))
+  assert [one.id for one in within_hours(said, 1.0)] == ["2", "3", "1"]
+  assert [one.id for one in within_hours(said, 0.99)] == ["2", "3"]
+  assert load(tmp_path / "a.jsonl", tokenizer, hours=1.0).rows["ranks"].tolist() == [[0, 1], [1, 0]]
+  assert "skipped 1 of 4 rows: after the first 1 hours of judging" in capsys.readouterr().out
+  with pytest.raises(data.DataError, match=r"4 judgements took 1.00 hours, and hours=2 are asked for"):
+    load(tmp_path / "a.jsonl", tokenizer, hours=2.0)
 
 
 def test_a_final_judgement_is_the_row_of_its_item(tmp_path, tokenizer, capsys):

@@ -115,6 +115,12 @@ def test_a_cap_keeps_a_random_part():
   assert part == sorted(set(part)) and max(part) > 50
 
 
+def test_a_larger_part_holds_the_smaller_ones():
+  parts = [set(mix(Sources({"a": Source("x")}, cap=cap), {"a": range(400)}, seed=3)) for cap in (10, 20, 160, 400)]
+  assert [len(part) for part in parts] == [10, 20, 160, 400]
+  assert all(part < larger for part, larger in zip(parts, parts[1:], strict=False))
+
+
 def test_a_weight_repeats_a_source_as_a_whole():
   found = mixed((30, 10), b=dict(weight=3.0))  # 30 x 1 and 10 x 3: half of 40 each
   assert counts(found) == {"a": 20, "b": 20}
