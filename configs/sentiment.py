@@ -11,10 +11,13 @@ vaderSentiment and by the perplexity under the policy before RL. The first comma
 the run fits two CPU cores, and with `,few` it only shows that the chain runs. The model is loaded from the Hugging Face
 hub; --config.model.path names a directory or a .gguf file instead.
 
-Time: about 100 minutes on two CPU cores with `,small`, estimated from measured steps; half a minute of one core with
-`,few` and a tiny model. The whole recipe was not run.
+Time: 83 minutes on two CPU cores with `,small`; half a minute of one core with `,few` and a tiny model. The first
+command was not run.
 
-Result: not measured yet. experiments/sentiment has what was measured of the parts.
+Result: one seed, `,small`: with the penalty RLOO's continuations beat those of SFT on 66 % [61, 70] of held-out
+openings by the judge and on 61 % [57, 66] by vaderSentiment, at a KL of 1.7 nats and no higher perplexity (8.1; SFT
+8.7). Without it they win 98 and 95 %, at a perplexity of 43: the reward is hacked. experiments/sentiment has the
+details.
 """
 
 from ml_collections import ConfigDict

@@ -30,8 +30,9 @@ from rlhf_jax.train import (
   stage_key,
 )
 from rlhf_jax.train.metrics import read_metrics
+from rlhf_jax.train.normalization import score_scale
 from rlhf_jax.train.parameters import load_params
-from rlhf_jax.train.rewards import model_scorer, score_scale, text_scorer
+from rlhf_jax.train.rewards import model_scorer, text_scorer
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 

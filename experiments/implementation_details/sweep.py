@@ -30,8 +30,8 @@ CHANGES = {
   "shared trunk": {"ppo.shared_trunk": True, "ppo.value_init": ""},
 }
 EVALUATION = dict(
-  held_out_prompts="", num_prompts=480, responses=1, labellers={}, num_samples=0, contrasts="", comparisons="",
-  baselines={}, demonstrations="", full_gold=0.0,
+  models=("sft", "ppo"), held_out_prompts="", num_prompts=480, responses=1, labellers={}, num_samples=0, contrasts="",
+  comparisons="", baselines={}, demonstrations="", full_gold=0.0,
 )  # fmt: skip
 
 FEW = (NONE, "rewards as trained", "fresh value head")  # changes of the fast sweep

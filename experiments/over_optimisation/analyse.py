@@ -129,7 +129,7 @@ def describe(course: Course) -> dict[str, Any]:
   for form in fits.FORMS:
     found, bounds = fits.fit(form, curves), fits.fit_intervals(form, curves)
     values = {name: _bounded(getattr(found, name), bounds[name]) for name in ("a", "b", "peak")}
-    forms[form] = {**values, "r2": found.r2}
+    forms[form] = {**values, "r2": round(found.r2, 4)}
   highest = _bounded(*fits.highest(course.d, course.gold))
   return {
     "forms": forms,

@@ -69,8 +69,8 @@ def fit_intervals(form: str, curves: Sequence[Curve], seed: int = 0) -> dict[str
   squares = np.array([x.T @ x for x in designs])  # [S, 2, 2]
   products = np.array([x.T @ gain for x, (_, gain) in zip(designs, curves, strict=True)])  # [S, 2]
   drawn = np.random.default_rng(seed).integers(len(curves), size=(RESAMPLES, len(curves)))
-  found = np.linalg.solve(squares[drawn].sum(axis=1), products[drawn].sum(axis=1)[..., None])[..., 0]  # [R, 2]
-  a, b = found.T
+  inverses = np.linalg.pinv(squares[drawn].sum(axis=1), hermitian=True)  # [R, 2, 2]; seeds may all stay at d = 0
+  a, b = np.einsum("rij,rj->ir", inverses, products[drawn].sum(axis=1))
   columns = {"a": a, "b": b, "peak": peak_of(form, a, b)}
   bounds = {name: np.quantile(x, [0.025, 0.975], method="nearest") for name, x in columns.items()}  # inf stays inf
   return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}

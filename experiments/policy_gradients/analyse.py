@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,8 +63,7 @@ Finals = dict[str, dict[int, dict[str, float]]]  # setting -> seed -> measure
 def make_sweep(directory: Path, fast: bool) -> list[Row]:
   """Makes or continues the sweep, and returns the rows of its cells. Raises SystemExit where it fails."""
   small = [":fast", "--engine", "inline"] if fast else [""]
-  arguments = [f"{FOLDER / 'sweep.py'}{small[0]}", "--workdir", str(directory), *small[1:], "--metric", "final/gold"]
-  if status := command(["sweep", *arguments]):
+  if status := command(["sweep", f"{FOLDER / 'sweep.py'}{small[0]}", "--workdir", str(directory), *small[1:]]):
     sys.exit(status)
   return rows_of_sweep(directory)
 
@@ -229,8 +229,8 @@ def tables(result: Mapping[str, Any]) -> str:
     lines = [f"| exact, {name}: bias, deviation of one sample | " + " | ".join(map(str, exact.LAMBDAS)) + " |",
              "|---" * (len(exact.LAMBDAS) + 1) + "|"]  # fmt: skip
     for error, by_lambda in found["gae"].items():
-      shown = [f"{x['bias']['mean']:.2f}, {x['deviation']['mean']:.2f}" for x in by_lambda.values()]
-      lines.append(f"| {error} | " + " | ".join(shown) + " |")
+      pairs = [f"{x['bias']['mean']:.2f}, {x['deviation']['mean']:.2f}" for x in by_lambda.values()]
+      lines.append(f"| {error} | " + " | ".join(pairs) + " |")
     lines += ["", "| best lambda | " + " | ".join(f"{size} samples" for size in exact.BATCHES) + " |",
               "|---" * (len(exact.BATCHES) + 1) + "|"]  # fmt: skip
     lines += [f"| {error} | " + " | ".join(map(str, by_size.values())) + " |"
@@ -385,6 +385,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--fast", action="store_true", help="tiny sizes and few cells, which show that everything runs")
   options = parser.parse_args(argv)
   options.out.mkdir(parents=True, exist_ok=True)
+  if options.fast:  # programs that run a few times
+    jax.config.update("jax_disable_most_optimizations", True)
   result = read_results(options.run, options.fast)
   data.write_text(options.out / "results.json", json.dumps(rounded(result), indent=1) + "\n")
   draw(result, options.out / "results.png")

@@ -36,7 +36,7 @@ FACTORS = {
 }
 SAME_CHAIN = "ppo, seed of PPO alone"
 SAMPLES = 64  # a step of RL, so that as many samples are as many steps
-FAST = ("ppo", "reinforce, none", "best of 8, 256 prompts", "dpo", "ppo, lambda 0")
+FAST = ("ppo", "best of 8, 256 prompts", "dpo", "ppo, lambda 0")
 SMALL = {
   "model": dict(num_layers=1, d_model=32, num_heads=2, num_kv_heads=2, d_ff=48, max_length=64),
   "world": dict(num_documents=200, num_demonstrations=120, num_prompts=64, num_eval_prompts=16),
