@@ -36,7 +36,7 @@ def test_ties_count_half_in_a_concordance():
 
 def test_a_choice_that_is_right_nine_times_of_ten_has_half_a_bit():
   """1 - H(0.9), with the corrections of one cell more (the order) than the marginal has."""
-  num = 20_000
+  num = 2_000
   right = np.arange(num) % 10 > 0
   gold = np.tile([2.0, 1.0], (num, 1))
   values = np.where(right[:, None], [1.0, 0.0], [0.0, 1.0])
@@ -77,7 +77,7 @@ def test_stated_differences_are_held_against_gold():
 def test_labellers_look_three_times_at_four_responses():
   page = Traits(np.array([2.0, 1.0, 0.0, -1.0]), np.array([2.0, 1.0, 0.0, -1.0]), np.full(4, 5.0), np.ones(4))
   item = make_item("What is 2 plus 3?", [Response(text) for text in ("5.", "It is 5.", "It is 6.", "Six")])
-  found = analyse.draw_looks([item], [page], make_labellers({"expert": 3}), {"seed": 0}, 0, draws=200, criticised=20)
+  found = analyse.draw_looks([item], [page], make_labellers({"expert": 3}), {"seed": 0}, 0, draws=60, criticised=5)
   assert list(found) == list(sweep.LEARN)
   for way, one in found.items():
     size = 2 if way.startswith("pair") else 4
