@@ -12,7 +12,9 @@ a CPU and show only that the chain runs.
 
 Time: about two minutes of one CPU core with `,few` and a tiny model, by estimate. The whole recipe was not run.
 
-Result: not measured. experiments/real_preferences answers the question with linear heads on the same model, as it is.
+Result: of this recipe not measured. Linear heads on the same model as it is, five seeds: 66 % [62, 70] of the held-out
+helpful and 64 % [61, 68] of the harmless pairs after training on the same domain, 34 and 38 % after the other.
+experiments/real_preferences has the details.
 """
 
 from ml_collections import ConfigDict

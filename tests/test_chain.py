@@ -180,7 +180,8 @@ def test_samples_have_every_model(chain):
   assert {"accuracy", "label_ceiling", "style"} <= evaluation["reward_model"]["reward_model"].keys()
   calibrated = evaluation["reward_model"]["reward_model"]["calibration"]
   assert calibrated["scale"] == json.loads((chain / "reward_model" / "normalization.json").read_text())["std"]
-  assert all(0 <= calibrated[outcome]["error"] < 1 and calibrated[outcome]["bins"] for outcome in ("gold", "labels"))
+  assert calibrated["labels"]["num"] and 0 <= calibrated["labels"]["error"] < 1 and calibrated["labels"]["bins"]
+  assert calibrated["gold"]["num"] <= calibrated["labels"]["num"]  # most answers of so small a model are worth the same
 
 
 def test_given_texts_are_scored_like_sampled_ones(chain, workspace):
@@ -232,12 +233,12 @@ def test_the_reward_model_is_normalised(chain, workspace):
 def test_without_a_count_the_scores_stay_as_they_were_trained(chain, tmp_path):
   changes = {"reward_model": dict(**SIZES["reward_model"], sampling=SAMPLING)}
   changes["reward_model"]["normalize_count"] = 0
-  run_stages(recipe("quickstart"), chain, tmp_path, changes)
+  run_stages(recipe("quickstart"), chain, tmp_path, changes, devices=8)
   normal, trained = (load_head(directory / "reward_model") for directory in (chain, tmp_path))
   scale = trained["kernel"] @ normal["kernel"] / (normal["kernel"] @ normal["kernel"])
-  assert scale > 0 and abs(scale - 1) > 0.05  # else there was nothing to normalise
-  np.testing.assert_allclose(trained["kernel"], scale * normal["kernel"], rtol=0.02, atol=1e-3)  # 1 device, not 8
-  np.testing.assert_allclose(trained["likelihood"], scale * normal["likelihood"], rtol=0.02)
+  assert scale > 0 and abs(scale - 1) > 0.005  # else there was nothing to normalise
+  np.testing.assert_allclose(trained["kernel"], scale * normal["kernel"], rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(trained["likelihood"], scale * normal["likelihood"], rtol=1e-4)
 
 
 def test_sample_asks_the_language_models_side_by_side(chain, capsys):

@@ -54,7 +54,8 @@ Values = Callable[[Labeller, Item, np.ndarray, Traits], dict[str, np.ndarray]]
 sweep = import_module(str(HERE / "sweep.py"))
 DRAWS, CRITICISED = 10_000, 2_000  # simulated judgements of a page of each kind; a critique takes longer to draw
 FACTORS = (0.5, 1.0, 2.0)
-THRESHOLD = 0.75  # accuracy to which hours and steps are counted
+PARTS = {"answering": ("answering",), "answering and checking": ("answering", "checking")}  # that may take other times
+AMOUNTS = ("hours", "judgements", "steps")
 CONFIDENT = ("pair with strength", "ratings of 4", "ranking of 4")  # ways that state a difference
 
 
@@ -268,7 +269,8 @@ def read_seed(run: Path, hours: Sequence[float], seed: int, draws: int, criticis
   spent = {page: read_seconds(run, page, by_name, page == "critique") for page in sweep.PAGES}
   said = {page: read_records(run / page / "feedback.db")[2] for page in sweep.PAGES}
   measured = data.read_json(run / "accuracy" / "results.json")
-  looks = draw_looks(*read_pages(run), seed=seed, labellers=labellers, draws=draws, criticised=criticised)
+  items, pages, world = read_pages(run)
+  looks = draw_looks(items, pages, labellers, world, seed, draws, criticised)
   style = {key: measured["style"][key][0]["mean"] for key in ("accuracy", "clear_accuracy")}
   found: dict[str, Any] = {"style": style, "ways": {}}
   for number, (way, (page, _)) in enumerate(sweep.LEARN.items()):
@@ -308,7 +310,13 @@ def over_seeds(values: ArrayLike) -> dict[str, float] | None:
 
 
 def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """The figures over seeds, differences to the pair at the same hours, and what other times would change."""
+  """The figures over seeds, differences to the pair at the same hours, and what other times would change.
+
+  What a way to learn needs is told to the accuracy of pairs after the middle one of the hours, over all seeds.
+  """
+  hours = [point["hours"] for point in seeds[0]["ways"]["pair"]["points"]]
+  middle = len(hours) // 2
+  threshold = float(np.mean([seed["ways"]["pair"]["points"][middle]["accuracy"] for seed in seeds]))
   ways: dict[str, Any] = {}
   for way in seeds[0]["ways"]:
     own = [seed["ways"][way] for seed in seeds]
@@ -327,19 +335,38 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       "stated": {key: over_seeds([one["stated"].get(key) for one in own]) for key in own[0]["stated"]},
       "points": points,
     }  # fmt: skip
-    accuracies = [point["accuracy"]["mean"] for point in points]
-    for key in ("hours", "steps", "judgements"):
-      amounts = [point[key]["mean"] if key != "hours" else point[key] for point in points]
-      ways[way][f"{key} to {THRESHOLD}"] = first_reaching(amounts, accuracies, THRESHOLD)
-  middle = sorted(point["hours"] for point in seeds[0]["ways"]["pair"]["points"])
-  at = middle[len(middle) // 2]
+    curves = [averaged([one["points"] for one in own]), *(one["points"] for one in own)]
+    needed = {
+      key: [first_reaching(*([point[name] for point in curve] for name in (key, "accuracy")), threshold)
+            for curve in curves]
+      for key in AMOUNTS
+    }  # fmt: skip
+    ways[way]["needed"] = {key: {"mean": mean, "seeds": each} for key, (mean, *each) in needed.items()}
+  other_times = {
+    name: {
+      way: {
+        f"{factor:g}": over_seeds([with_other_times(seed["ways"][way], hours[middle], parts, factor) for seed in seeds])
+        for factor in FACTORS
+      }
+      for way in ways
+    }
+    for name, parts in PARTS.items()
+  }
   return {
     "seeds": len(seeds),
     "style": {key: over_seeds([seed["style"][key] for seed in seeds]) for key in seeds[0]["style"]},
+    "threshold": {"hours": hours[middle], "accuracy": _number(threshold)},
     "ways": ways,
-    "sensitivity": {"hours": at, "answering": sensitivity(ways, at, ("answering",)),
-                    "answering and checking": sensitivity(ways, at, ("answering", "checking"))},
-  }  # fmt: skip
+    "other times": {"hours": hours[middle], **other_times},
+  }
+
+
+def averaged(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+  """The points of a curve whose hours, judgements, steps and accuracies are the means of those of several curves."""
+  return [
+    {key: float(np.mean([point[key] for point in points])) for key in (*AMOUNTS, "accuracy")}
+    for points in zip(*curves, strict=True)
+  ]
 
 
 def first_reaching(amounts: Sequence[float], accuracies: Sequence[float], threshold: float) -> float | None:
@@ -358,23 +385,18 @@ def first_reaching(amounts: Sequence[float], accuracies: Sequence[float], thresh
   return None
 
 
-def sensitivity(ways: Mapping[str, Any], hours: float, parts: Sequence[str]) -> dict[str, dict[str, float]]:
-  """{way: {factor: accuracy after `hours`}} if the `parts` of the seconds of a judgement took `factor` times as long.
+def with_other_times(one: Mapping[str, Any], hours: float, parts: Sequence[str], factor: float) -> float:
+  """The accuracy of a way to learn after `hours` if `parts` of the seconds of a judgement took `factor` times as long.
 
   Another time of a judgement is another number of judgements in the hours; the accuracy with that number lies on the
   line between the points that were measured, in log(judgements), and is that of the last point beyond them.
   """
-  found = {}
-  for way, one in ways.items():
-    seconds = {key: interval["mean"] for key, interval in one["seconds"].items()}
-    num = np.log([point["judgements"]["mean"] for point in one["points"]])
-    accuracy = [point["accuracy"]["mean"] for point in one["points"]]
-    found[way] = {}
-    for factor in FACTORS:
-      total = seconds["seconds"] + (factor - 1) * sum(seconds[part] for part in parts)
-      here = np.interp(np.log(hours), np.log([point["hours"] for point in one["points"]]), num)
-      found[way][f"{factor:g}"] = _number(np.interp(here + np.log(seconds["seconds"] / total), num, accuracy))
-  return found
+  seconds, points = one["seconds"], one["points"]
+  total = seconds["seconds"] + (factor - 1) * sum(seconds[part] for part in parts)
+  num = np.log([point["judgements"] for point in points])
+  here = np.interp(np.log(hours), np.log([point["hours"] for point in points]), num)
+  there = here + np.log(seconds["seconds"] / total)
+  return float(np.interp(there, num, [point["accuracy"] for point in points]))
 
 
 def tables(result: Mapping[str, Any]) -> str:
@@ -399,25 +421,30 @@ def tables(result: Mapping[str, Any]) -> str:
       lines.append(f"| {way} | " + " | ".join(_shown(point["beyond pairs"], 3) for point in one["points"]) + " |")
   names = {"gold": "gold order", "retest": "same labeller again", "others": "another labeller", "bits": "bits",
            "bits a pair": "bits a pair", "bits a minute": "bits a minute"}  # fmt: skip
-  steps = [f"hours to {THRESHOLD}", f"judgements to {THRESHOLD}", f"steps to {THRESHOLD}"]
-  headings = [*names.values(), "calibration error", "temperature", *steps]
+  headings = [*names.values(), "calibration error", "temperature"]
   lines += ["", "| judgement | " + " | ".join(headings) + " |", "|---" * (len(headings) + 1) + "|"]
   for way, one in ways.items():
     cells = [_shown(one["worth"][key], 3) for key in names]
     cells += [_shown(one["points"][-1]["calibration"], 3), _shown(one["points"][-1]["temperature"], 2)]
-    cells += ["never" if one[key] is None else f"{one[key]:.3g}" for key in steps]
     lines.append(f"| {way} | " + " | ".join(cells) + " |")
+  asked = result["threshold"]
+  lines += [
+    "",
+    f"| to {asked['accuracy']:.3f}, as pairs after {asked['hours']:g} hours | " + " | ".join(AMOUNTS) + " |",
+  ]
+  lines.append("|---" * (len(AMOUNTS) + 1) + "|")
+  for way, one in ways.items():
+    lines.append(f"| {way} | " + " | ".join(_needed(one["needed"][key]) for key in AMOUNTS) + " |")
   lines += ["", "| in the gold order, by what is stated | 1 | 2 | 3 or more |", "|---|---|---|---|"]
   for way in CONFIDENT:
     cells = [_shown(ways[way]["stated"].get(str(size)), 3) for size in (1, 2, 3)]
     lines.append(f"| {way} | " + " | ".join(cells) + " |")
-  found = result["sensitivity"]
-  parts = ("answering", "answering and checking")
-  headings = [f"{part} x {factor:g}" for part in parts for factor in FACTORS]
+  found = result["other times"]
+  headings = [f"{part} x {factor:g}" for part in PARTS for factor in FACTORS]
   lines += ["", f"| accuracy after {found['hours']:g} hours | " + " | ".join(headings) + " |"]
   lines.append("|---" * (len(headings) + 1) + "|")
   for way in ways:
-    cells = [f"{found[part][way][f'{factor:g}']:.3f}" for part in parts for factor in FACTORS]
+    cells = [_shown(found[part][way][f"{factor:g}"], 3) for part in PARTS for factor in FACTORS]
     lines.append(f"| {way} | " + " | ".join(cells) + " |")
   return "\n".join(lines)
 
@@ -476,6 +503,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _number(value: float) -> float | None:
   return round(float(value), 4) if np.isfinite(value) else None
+
+
+def _needed(found: Mapping[str, Any]) -> str:
+  """The amount of the mean curve, with the least and the most of the seeds."""
+  told = [
+    "never" if x is None else f"{x:.3g}" for x in sorted(found["seeds"], key=lambda x: np.inf if x is None else x)
+  ]
+  mean = "never" if found["mean"] is None else f"{found['mean']:.3g}"
+  return f"{mean} ({told[0]} to {told[-1]})"
 
 
 def _shown(found: Mapping[str, float | None] | None, digits: int) -> str:

@@ -63,8 +63,7 @@ Finals = dict[str, dict[int, dict[str, float]]]  # setting -> seed -> measure
 def make_sweep(directory: Path, fast: bool) -> list[Row]:
   """Makes or continues the sweep, and returns the rows of its cells. Raises SystemExit where it fails."""
   small = [":fast", "--engine", "inline"] if fast else [""]
-  arguments = [f"{FOLDER / 'sweep.py'}{small[0]}", "--workdir", str(directory), *small[1:], "--metric", "final/gold"]
-  if status := command(["sweep", *arguments]):
+  if status := command(["sweep", f"{FOLDER / 'sweep.py'}{small[0]}", "--workdir", str(directory), *small[1:]]):
     sys.exit(status)
   return rows_of_sweep(directory)
 
@@ -230,8 +229,8 @@ def tables(result: Mapping[str, Any]) -> str:
     lines = [f"| exact, {name}: bias, deviation of one sample | " + " | ".join(map(str, exact.LAMBDAS)) + " |",
              "|---" * (len(exact.LAMBDAS) + 1) + "|"]  # fmt: skip
     for error, by_lambda in found["gae"].items():
-      shown = [f"{x['bias']['mean']:.2f}, {x['deviation']['mean']:.2f}" for x in by_lambda.values()]
-      lines.append(f"| {error} | " + " | ".join(shown) + " |")
+      pairs = [f"{x['bias']['mean']:.2f}, {x['deviation']['mean']:.2f}" for x in by_lambda.values()]
+      lines.append(f"| {error} | " + " | ".join(pairs) + " |")
     lines += ["", "| best lambda | " + " | ".join(f"{size} samples" for size in exact.BATCHES) + " |",
               "|---" * (len(exact.BATCHES) + 1) + "|"]  # fmt: skip
     lines += [f"| {error} | " + " | ".join(map(str, by_size.values())) + " |"

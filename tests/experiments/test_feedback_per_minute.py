@@ -36,7 +36,7 @@ def test_ties_count_half_in_a_concordance():
 
 def test_a_choice_that_is_right_nine_times_of_ten_has_half_a_bit():
   """1 - H(0.9), with the corrections of one cell more (the order) than the marginal has."""
-  num = 20_000
+  num = 2_000
   right = np.arange(num) % 10 > 0
   gold = np.tile([2.0, 1.0], (num, 1))
   values = np.where(right[:, None], [1.0, 0.0], [0.0, 1.0])
@@ -77,7 +77,7 @@ def test_stated_differences_are_held_against_gold():
 def test_labellers_look_three_times_at_four_responses():
   page = Traits(np.array([2.0, 1.0, 0.0, -1.0]), np.array([2.0, 1.0, 0.0, -1.0]), np.full(4, 5.0), np.ones(4))
   item = make_item("What is 2 plus 3?", [Response(text) for text in ("5.", "It is 5.", "It is 6.", "Six")])
-  found = analyse.draw_looks([item], [page], make_labellers({"expert": 3}), {"seed": 0}, 0, draws=200, criticised=20)
+  found = analyse.draw_looks([item], [page], make_labellers({"expert": 3}), {"seed": 0}, 0, draws=60, criticised=5)
   assert list(found) == list(sweep.LEARN)
   for way, one in found.items():
     size = 2 if way.startswith("pair") else 4
@@ -96,24 +96,18 @@ def test_an_amount_is_found_between_two_points():
   assert analyse.first_reaching([1, 4], [0.5, 0.7], 0.75) is None
 
 
-def way_of(accuracies, seconds=20.0, answering=5.0, checking=5.0):
-  points = [
-    {"hours": hours, "judgements": {"mean": 180.0 * hours}, "accuracy": {"mean": accuracy}}
-    for hours, accuracy in zip((1, 2, 4), accuracies, strict=True)
-  ]
-  parts = dict(seconds=seconds, answering=answering, checking=checking)
-  return {"seconds": {key: {"mean": value} for key, value in parts.items()}, "points": points}
-
-
 def test_other_times_are_other_numbers_of_judgements():
-  ways = {"a": way_of((0.6, 0.7, 0.8))}
-  found = analyse.sensitivity(ways, 2, ("answering",))
+  points = [dict(hours=hours, judgements=180 * hours, accuracy=0.5 + 0.1 * n) for n, hours in enumerate((1, 2, 4), 1)]
+  way = {"seconds": dict(seconds=20.0, answering=5.0, checking=5.0), "points": points}
+  assert analyse.with_other_times(way, 2, ("answering",), 1.0) == pytest.approx(0.7)
   # Twice the answering is 25 s: the judgements of 2 hours are those of 1.6 hours now.
-  assert found["a"]["1"] == 0.7
-  assert found["a"]["2"] == pytest.approx(0.6 + 0.1 * math.log(1.6) / math.log(2), abs=1e-4)
-  assert found["a"]["0.5"] == pytest.approx(0.7 + 0.1 * math.log(20 / 17.5) / math.log(2), abs=1e-4)
-  both = analyse.sensitivity(ways, 2, ("answering", "checking"))
-  assert both["a"]["2"] == pytest.approx(0.6 + 0.1 * math.log(4 / 3) / math.log(2), abs=1e-4)
+  found = analyse.with_other_times(way, 2, ("answering",), 2.0)
+  assert found == pytest.approx(0.6 + 0.1 * math.log(1.6) / math.log(2))
+  found = analyse.with_other_times(way, 2, ("answering",), 0.5)
+  assert found == pytest.approx(0.7 + 0.1 * math.log(20 / 17.5) / math.log(2))
+  found = analyse.with_other_times(way, 2, ("answering", "checking"), 2.0)
+  assert found == pytest.approx(0.6 + 0.1 * math.log(4 / 3) / math.log(2))
+  assert analyse.with_other_times(way, 4, ("answering",), 0.5) == pytest.approx(0.8)  # the last point
 
 
 def seed_of(shift):
@@ -134,13 +128,16 @@ def seed_of(shift):
 
 def test_seeds_are_taken_together_and_drawn(tmp_path):
   result = analyse.summarise([seed_of(0.0), seed_of(0.02), seed_of(-0.02)])
-  assert result["seeds"] == 3 and result["sensitivity"]["hours"] == 2
+  assert result["seeds"] == 3 and result["threshold"] == {"hours": 2, "accuracy": 0.7}
   middle = result["ways"]["ratings of 4"]["points"][1]
   assert middle["accuracy"]["mean"] == 0.75 and middle["accuracy"]["high"] == pytest.approx(0.75 + 0.0497, abs=1e-4)
   assert middle["beyond pairs"] == {"mean": 0.05, "low": 0.05, "high": 0.05}  # the pairs vary along
-  assert result["ways"]["ratings of 4"]["hours to 0.75"] == 2 and result["ways"]["pair"]["steps to 0.75"] == (
-    pytest.approx(50 * math.sqrt(2), abs=1e-3)
-  )
+  assert result["ways"]["pair"]["needed"]["steps"]["mean"] == pytest.approx(50, abs=1e-3)
+  needed = result["ways"]["ratings of 4"]["needed"]["judgements"]  # 0.7 lies half way between 0.65 and 0.75
+  expected = [100 * 2 ** ((0.05 - shift) / 0.1) for shift in (0.0, 0.02, -0.02)]
+  assert needed["mean"] == pytest.approx(expected[0], abs=1e-3) and needed["seeds"] == pytest.approx(expected, abs=1e-3)
+  halved = result["other times"]["answering"]["pair"]["0.5"]
+  assert halved["mean"] == pytest.approx(0.7 + 0.1 * math.log(20 / 17.5) / math.log(2), abs=1e-4)
   assert result["ways"]["ratings of 4"]["stated"] == {"1": dict(mean=0.7, low=0.7, high=0.7), "2": None}
   rows = analyse.tables(result).splitlines()
   assert rows[2].startswith("| rating of 1 | 2.0 [2.0, 2.0] | 20.0 [20.0, 20.0] | 2.0 | 6.0 | 7.0 | 5.0 | 180 |")

@@ -195,6 +195,41 @@ def test_the_sweep_has_all_seeds_of_the_algorithms_and_few_of_the_factors():
   assert len(set(configs)) == len(configs)
 
 
+def test_the_tables_and_the_figure_show_every_part(tmp_path):
+  rng = np.random.default_rng(3)
+  kinds = [measured.LOO, *(measured.kind("trained", lam) for lam in measured.LAMBDAS)]
+  points = []
+  for _ in range(3):
+    vectors, returns = rng.normal(size=(64, 20)), 1 + rng.normal(size=64)
+    products = batch_of(vectors, returns).groups["own, lambda 1"]
+    norms = measured.squared_norms(measured.Batch(returns, vectors @ vectors.T, dict.fromkeys(kinds[1:], products)))
+    norms = {name: {str(size): norm for size, norm in by_size.items()} for name, by_size in norms.items()}
+    signal = np.full((len(kinds), len(kinds)), 0.1 + rng.random()).tolist()
+    points.append({"samples": 64, "return": {"mean": 1.0}, "explained variance": {"trained": 0.5}, "norms": norms,
+                   "kinds": kinds, "products": signal})  # fmt: skip
+  own = {"gold": 1.0, "sft gold": 0.6, "win_rate": 0.7, "kl": 1.5, "seconds": 40.0}
+  finals = {name: {seed: {**own, "gold": 1 + seed / 10} for seed in range(3)} for name in ("ppo", "ppo, lambda 0")}
+  curves = {name: {seed: {256: 0.8, 512: 1.1} for seed in range(3)} for name in finals}
+  result = {
+    "exact": {"3 tokens": exact.study(2, 3)},
+    "measured": {"before": analyse.noise(points), "after": analyse.noise(points[:1])},
+    "training": analyse.training(finals),
+    "curves": curves,
+    "samples to reach": {
+      name: {target: analyse.reached(found, target) for target in analyse.TARGETS} for name, found in curves.items()
+    },
+  }
+  told = analyse.tables(result)
+  assert (
+    "| ppo, lambda 0 | 3 | 1.10 [0.85, 1.35] | 0.00 [0.00, 0.00] | 0.700 [0.700, 0.700] | 1.50 [1.50, 1.50] |" in told
+  )
+  assert "| 1.00 (seed 0) | 0 | 512 (512 to 512; 3 of 3) | never (never to never; 0 of 3) | 40 |" in told
+  assert "| trained, lambda 0.95 | 0.00 [0.00, 0.00] |" in told and "| leave one out |  |" in told
+  json.dumps(analyse.rounded(result), allow_nan=False)  # the interval of one seed has no bounds
+  analyse.draw(result, tmp_path / "results.png")
+  assert (tmp_path / "results.png").stat().st_size > 0
+
+
 @pytest.mark.slow
 def test_the_command_at_tiny_sizes(tmp_path, capsys):
   arguments = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--fast"]

@@ -9,6 +9,8 @@ from rlhf_jax.evaluation.best_of_n import best_of_n_kl_bound
 from rlhf_jax.settings import ConfigError, parse
 from rlhf_jax.stages import best_of_n_curve
 
+WHOLE = {**SAMPLING, "max_prompt_tokens": 52}  # no prompt is longer
+
 pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
@@ -35,7 +37,7 @@ def settings(chain, **changes):
   gold = recipe("quickstart")["ppo"]["environment"]["monitor"]
   return dict(
     algorithm="rlhf_jax.stages.best_of_n_curve", policy="sft", prompts=f"{chain}/world/eval_prompts.jsonl",
-    num_prompts=5, responses=6, batch_size=2, sampling=SAMPLING, models=(f"{chain}/reward_model",), gold=gold,
+    num_prompts=5, responses=6, batch_size=2, sampling=WHOLE, models=(f"{chain}/reward_model",), gold=gold,
   ) | changes  # fmt: skip
 
 

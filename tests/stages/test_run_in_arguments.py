@@ -13,7 +13,7 @@ import pytest
 from rlhf_jax import data
 from rlhf_jax.models import DecoderConfig, language_model
 from rlhf_jax.stage import Model, Stage, Transport
-from rlhf_jax.stages import evaluate, few_shot, judgements, preferences, reward_accuracy
+from rlhf_jax.stages import answers, best_of_n_curve, evaluate, few_shot, judgements, preferences, reward_accuracy
 from rlhf_jax.train import (
   ArrayFunction,
   Environment,
@@ -126,6 +126,19 @@ def run_accuracy(stage):
   reward_accuracy.run(reward_accuracy.Config(**PROMPTS, **everything, gold=named("score", stage)), stage)
 
 
+def run_answers(stage):
+  shared = {name: value for name, value in PROMPTS.items() if name != "policy"}
+  everything = dict(num_prompts=2, responses=2, min_gap=0.5, policies=("policy",), reference="policy")
+  gold = named("measures", stage)
+  answers.run(answers.Config(**shared, **everything, reward_models=("judge",), gold=gold), stage)
+
+
+def run_curve(stage):
+  gold = named("score", stage)
+  settings = best_of_n_curve.Config(**PROMPTS, num_prompts=2, responses=2, models=("judge",), gold=gold)
+  best_of_n_curve.run(settings, stage)
+
+
 USES = {
   "Reward.function": lambda stage: run_environment(stage, named("score", stage)),
   "FunctionPart.function": lambda stage: run_environment(
@@ -153,6 +166,8 @@ USES = {
   "evaluate.Config.gold": run_evaluate,
   "few_shot.QuestionSet.score": run_few_shot,
   "reward_accuracy.Config.gold": run_accuracy,
+  "answers.Config.gold": run_answers,
+  "best_of_n_curve.Config.gold": run_curve,
 }
 
 

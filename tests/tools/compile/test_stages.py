@@ -99,7 +99,7 @@ def test_a_reward_model_has_a_shape_of_its_own(tmp_path):
   whole = driver._programs(*plan(config, tmp_path), config).resident["reward model"]
   config["models"] = {"reward_model": {"num_layers": 1, "d_ff": 16}}
   less = driver._programs(*plan(config, tmp_path), config).resident["reward model"]
-  assert len(whole["decoder"]) > len(less["decoder"]) and bytes_on_chip(less) < bytes_on_chip(whole)
+  assert bytes_on_chip(less) < bytes_on_chip(whole)
 
 
 def test_work_is_divided_among_the_chips_however_many_microbatches(tmp_path):
