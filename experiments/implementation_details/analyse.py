@@ -230,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--run", type=Path, required=True, help="the directory of the sweep; an interrupted one continues"
   )
   parser.add_argument("--out", type=Path, required=True, help="the folder of results.json and results.png")
-  parser.add_argument("--fast", action="store_true", help="tiny sizes, one seed and two changes")
+  parser.add_argument("--fast", action="store_true", help="tiny sizes, one seed and three changes")
   options = parser.parse_args(argv)
   options.out.mkdir(parents=True, exist_ok=True)
   make_runs(options)

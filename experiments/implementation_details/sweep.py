@@ -34,7 +34,7 @@ EVALUATION = dict(
   comparisons="", baselines={}, demonstrations="", full_gold=0.0,
 )  # fmt: skip
 
-FEW = (NONE, "rewards as trained", "fresh value head")  # changes of the fast sweep
+FEW = (NONE, "fresh value head", "no EOS trick", "rewards as trained")  # changes of the fast sweep
 SHORT = dict(max_prompt_tokens=40, max_new_tokens=8)
 TINY = {
   "model": dict(num_layers=1, d_model=32, num_heads=2, num_kv_heads=2, d_ff=48, max_length=64),
@@ -44,7 +44,7 @@ TINY = {
   "sft": dict(num_epochs=1, batch_size=8, length=64, eval_fraction=0.0),
   "preferences": dict(num_prompts=24, batch_size=24, sampling=SHORT),
   "reward_model": dict(num_epochs=1, length=64, normalize_count=16, eval_fraction=0.0, sampling=SHORT),
-  "ppo": dict(num_steps=8, environment=dict(batch_size=16, sampling=SHORT)),
+  "ppo": dict(num_steps=4, environment=dict(batch_size=16, sampling=SHORT)),
   "evaluation": dict(num_prompts=24, batch_size=24, sampling=SHORT),
 }
 
