@@ -234,7 +234,7 @@ def rating_tables(found: Mapping[str, Any]) -> list[str]:
 def draw(result: Mapping[str, Any], path: Path) -> None:
   """Own and held-out raters; accuracy by the number of texts; by ratings a text, at a fixed number of ratings."""
   with matplotlib.rc_context({"font.size": 9}):
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     draw_raters(first, result["wmt"])
     draw_texts(second, result[SOURCE])
@@ -255,7 +255,7 @@ def draw_raters(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.axhline(share["mean"], color="grey", linestyle=style, linewidth=1, label=name)
   axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
   axes.set(ylabel="untied pairs in the rater's order", title="WMT: raters")
-  axes.legend(fontsize=7, frameon=False)
+  _legend_below(axes, columns=1)
 
 
 def draw_texts(axes: Axes, found: Mapping[str, Any]) -> None:
@@ -273,7 +273,7 @@ def draw_texts(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.axhline(found["fixed"][name][ratings.ORDER]["mean"], color="grey", linestyle=style, linewidth=1, label=name)
   axes.axhline(found["people"]["1"][ratings.ORDER]["mean"], color="black", linewidth=1, label="one person's rating")
   axes.set(xscale="log", xlabel="training texts", ylabel="pairs in the order of the mean", title="film reviews: texts")
-  axes.legend(fontsize=6, frameon=False, ncols=2)
+  _legend_below(axes)
 
 
 def draw_budgets(axes: Axes, found: Mapping[str, Any]) -> None:
@@ -284,8 +284,13 @@ def draw_budgets(axes: Axes, found: Mapping[str, Any]) -> None:
       label, ks = f"{name}, {budget} ratings", [*map(int, divisions)]
       axes.errorbar(ks, mean, bars, fmt=style, color=f"C{number}", markersize=3, linewidth=1, label=label)
   axes.set_xscale("log", base=2)
-  axes.set(xlabel="ratings a training text", title="film reviews: ratings a text, at a fixed number")
-  axes.legend(fontsize=6, frameon=False)
+  axes.set(xlabel="ratings a training text", title="film reviews: one number of ratings")
+  _legend_below(axes)
+
+
+def _legend_below(axes: Axes, columns: int = 2) -> None:
+  """The legend under the axis, where it covers no line."""
+  axes.legend(fontsize=7, frameon=False, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.25))
 
 
 def bounds(found: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, np.ndarray]:

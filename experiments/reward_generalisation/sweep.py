@@ -75,10 +75,10 @@ FAST = Scale(
 
 # Settings of a stage of the small study, by the module that carries it out.
 FAST_SETTINGS = {
-  "world": dict(num_documents=2000, num_demonstrations=600, num_prompts=96, num_eval_prompts=48),
+  "world": dict(num_documents=2000, num_demonstrations=1200, num_prompts=96, num_eval_prompts=48),
   "tokenizer": dict(vocab_size=400),
   "pretrain": dict(num_steps=80, eval_rows=8),
-  "sft": dict(num_epochs=1, eval_fraction=0.25),
+  "sft": dict(num_epochs=2, eval_fraction=0.25),
   "reward_model": dict(num_epochs=1, normalize_count=16),
   "ppo": dict(environment=dict(batch_size=16)),
   "reward_accuracy": dict(num_contrasts=4),
