@@ -42,6 +42,7 @@ PUBLISHED = {
   "held-out labellers": 0.696,
 }
 MEASURES = ("labels", "gold", "clear")  # of labels of the crowd; of the gold order, on all pairs and on clear ones
+WRONG = "wrong"  # a right value against a wrong one in the same words: the kind of contrast that style cannot tell
 CROWD = "all"
 FLAT = 0.005  # mean gain per doubling below which a curve counts as flat
 Interval = dict[str, float]
@@ -95,12 +96,13 @@ def mean(values: Sequence[float]) -> Interval:
 
 
 def accuracies(group: Mapping[str, Any]) -> dict[str, float]:
-  """{measure: accuracy} of the one model of a group, or of the style baseline."""
-  return {
+  """{measure: accuracy} of the one model of a group, or of the style baseline; WRONG where there are contrasts."""
+  found = {
     "labels": group["label_accuracy"][CROWD][0]["mean"],
     "gold": group["accuracy"][0]["mean"],
     "clear": group["clear_accuracy"][0]["mean"],
   }
+  return found | ({WRONG: group["kinds"][WRONG][0]["mean"]} if WRONG in group.get("kinds", ()) else {})
 
 
 def curves(seeds: Sequence[Mapping[str, Any]], measure: str) -> tuple[list[str], list[int], np.ndarray]:
@@ -252,7 +254,7 @@ def read_results(run: Path) -> dict[str, Any]:
     "published": PUBLISHED,
     "people": {policy: people(seeds, policy) for policy in seeds[0]["accuracy"]},
     "style baseline": {key: found["style"] for key, found in _each(by_policy(seeds, key)["sft"] for key in MEASURES)},
-    "scaling": {key: scaling(seeds, key) for key in MEASURES},
+    "scaling": {key: scaling(seeds, key) for key in (*MEASURES, WRONG)},
     "kinds": by_kind(seeds),
     "policies": {key: by_policy(seeds, key) for key in MEASURES},
     "labellers": held_out_labellers(seeds),
@@ -318,9 +320,10 @@ def _percent(found: Interval | None) -> str:
 def draw(result: Mapping[str, Any], path: Path) -> None:
   """Accuracy on labels: by data and model as in Stiennon et al., by policy, and of own and held-out labellers."""
   with matplotlib.rc_context({"font.size": 9}):
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    by_data, of_policy, of_labellers = figure.subplots(1, 3)
+    figure = Figure(figsize=(12, 7.2), layout="constrained")
+    (by_data, by_data_wrong), (of_policy, of_labellers) = figure.subplots(2, 2)
     _draw_scaling(by_data, result)
+    _draw_wrong(by_data_wrong, result)
     names = [*result["models"], "style"]
     for number, name in enumerate(names):
       _points(of_policy, [found[name] for found in result["policies"]["labels"].values()], number, len(names), name)
@@ -338,13 +341,29 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     write_figure(path, figure, 130)
 
 
-def _draw_scaling(axes: Axes, result: Mapping[str, Any]) -> None:
-  for number, (size, by_count) in enumerate(result["scaling"]["labels"]["accuracy"].items()):
+def _draw_curves(axes: Axes, result: Mapping[str, Any], measure: str) -> None:
+  """Accuracy by the number of comparisons, a curve for each size."""
+  for number, (size, by_count) in enumerate(result["scaling"][measure]["accuracy"].items()):
     label = f"{result['models'][size]['without_embeddings']:,} parameters"
     x = [int(count) for count in by_count]
     axes.errorbar(
       x, *_bars(list(by_count.values())), fmt="o-", markersize=4, capsize=2, color=f"C{number}", label=label
     )
+  axes.set_xscale("log", base=2)
+  axes.set_xticks(x, [str(count) for count in x])
+  axes.minorticks_off()
+  axes.set_xlabel("comparisons")
+
+
+def _draw_wrong(axes: Axes, result: Mapping[str, Any]) -> None:
+  _draw_curves(axes, result, WRONG)
+  style = result["kinds"]["style"][WRONG]["mean"]
+  axes.axhline(100 * style, color="0.4", linestyle="-.", linewidth=1, label="style")
+  axes.set_ylabel("right value before a wrong one (%)")
+
+
+def _draw_scaling(axes: Axes, result: Mapping[str, Any]) -> None:
+  _draw_curves(axes, result, "labels")
   people = result["people"]["sft"]
   lines = {
     "gold reward": people["ceiling"],
@@ -353,10 +372,7 @@ def _draw_scaling(axes: Axes, result: Mapping[str, Any]) -> None:
   }
   for (name, found), style in zip(lines.items(), ("--", ":", "-."), strict=True):
     axes.axhline(100 * found["mean"], color="0.4", linestyle=style, linewidth=1, label=name)
-  axes.set_xscale("log", base=2)
-  axes.set_xticks(x, [str(count) for count in x])
-  axes.minorticks_off()
-  axes.set(xlabel="comparisons", ylabel="labels foretold (%)")
+  axes.set_ylabel("labels foretold (%)")
 
 
 def _bars(found: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:

@@ -37,6 +37,8 @@ class Scale:
   """Number of seeds."""
   sizes: dict[str, tuple[int, int]]
   """Layers and width of each size of model, the largest first; the policy's is among them."""
+  rates: dict[str, float]
+  """What the learning rates of pretraining and SFT of a size are multiplied by, beside the rule of `rate`."""
   counts: tuple[int, ...]
   """Numbers of comparisons."""
   habits: tuple[str, ...]
@@ -53,7 +55,8 @@ class Scale:
 
 FULL = Scale(
   seeds=3,
-  sizes={"large": (4, 256), "medium": (3, 128), "small": (2, 64), "tiny": (1, 32)},
+  sizes={"large": (4, 192), "medium": (3, 128), "small": (2, 64), "tiny": (1, 32)},
+  rates={"tiny": 3.0},
   counts=(80, 160, 320, 640, 1280, 2560),
   habits=("expert", "ordinary", "trusting", "length_biased", "style_biased"),
   of_habit=320,
@@ -64,6 +67,7 @@ FULL = Scale(
 FAST = Scale(
   seeds=2,
   sizes={"medium": (1, 32), "tiny": (1, 16)},
+  rates={},
   counts=(16, 32),
   habits=("expert", "length_biased"),
   of_habit=24,
@@ -105,6 +109,9 @@ def epochs(count: int) -> int:
   return max(2, min(8, 1280 // count))
 
 
+REWARD_RATE = 0.5  # of a reward model, by which the quickstart's learning rate is multiplied
+
+
 def rate(width: int, of_policy: float) -> float:
   """The learning rate of a model, from the rate of the quickstart's of width 128: narrow models bear a larger one."""
   return of_policy * 128 / width
@@ -122,7 +129,7 @@ def get_config(scale: Scale) -> ConfigDict:
     pretrain, sft = chain(size)
     names = (pretrain, sft, *(reward_model(size, count) for count in scale.counts))
     for name, settings in zip((pretrain, sft), (base["pretrain"], base["sft"]), strict=True):
-      config[name] = _with_rate(settings, width)
+      config[name] = _with_rate(settings, width, scale.rates.get(size, 1.0))
     config[sft].init = pretrain
     for count in scale.counts:
       config[reward_model(size, count)] = _reward_model(base["reward_model"], sft, width, count, ("preferences",))
@@ -142,15 +149,15 @@ def _shape(layers: int, width: int) -> dict[str, int]:
   return dict(num_layers=layers, d_model=width, d_ff=3 * width)
 
 
-def _with_rate(settings: ConfigDict, width: int) -> ConfigDict:
+def _with_rate(settings: ConfigDict, width: int, factor: float) -> ConfigDict:
   found = settings.copy_and_resolve_references()
-  found.optimizer.learning_rate = rate(width, found.optimizer.learning_rate)
+  found.optimizer.learning_rate = factor * rate(width, found.optimizer.learning_rate)
   return found
 
 
 def _reward_model(settings: ConfigDict, init: str, width: int, count: int, labels: Sequence[str]) -> ConfigDict:
   """A reward model from `count` of the comparisons of each of the stages `labels`."""
-  found = _with_rate(settings, width).to_dict()
+  found = _with_rate(settings, width, REWARD_RATE).to_dict()
   sources = {name: dict(path=f"{{run}}/{name}/comparisons.jsonl") for name in labels}
   found |= dict(init=init, comparisons=dict(sources=sources, cap=count), eval_fraction=0.0, length=LENGTH)
   found |= dict(num_epochs=epochs(count * len(labels)), evaluate_every=0)

@@ -141,7 +141,7 @@ def test_the_command_at_its_smallest(tmp_path, capsys):
     analyse.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--fast"])
   told = capsys.readouterr().out
   result = data.read_json(tmp_path / "out" / "results.json")
-  assert result["seeds"] == 2 and list(result["scaling"]) == ["labels", "gold", "clear"]
+  assert result["seeds"] == 2 and list(result["scaling"]) == ["labels", "gold", "clear", "wrong"]
   assert list(result["scaling"]["labels"]["accuracy"]) == ["tiny", "medium"]
   assert list(result["policies"]["labels"]) == ["pretrain", "sft", "ppo_early", "ppo_late", "best_sft"]
   assert list(result["labellers"]["by group"]) == ["expert", "length_biased"]
