@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,10 +25,10 @@ from matplotlib.figure import Figure
 
 from rlhf_jax.cli import main as command
 from rlhf_jax.data import write_text
-from rlhf_jax.intervals import mean_interval
 from rlhf_jax.pipeline.finished import open_run
 from rlhf_jax.settings import import_module
 from rlhf_jax.sweep.command import rows_of_sweep
+from rlhf_jax.sweep.figures import figure_text, over_seeds
 from rlhf_jax.sweep.measures import Measured
 from rlhf_jax.writing import write_figure
 
@@ -83,7 +82,7 @@ def read_values(root: Path) -> tuple[Values, dict[str, Any]]:
       found["proxy"] = (found["proxy"] - mean) / std
     values.setdefault(change, {})[seed] = found
   return values, {
-    name: _rounded([scale[place] for scale in scales.values()]) for place, name in enumerate(("mean", "std"))
+    name: over_seeds([scale[place] for scale in scales.values()]) for place, name in enumerate(("mean", "std"))
   }
 
 
@@ -111,7 +110,7 @@ def effects(values: Values) -> dict[str, dict[str, Any]]:
   """{change: {metric: interval of the difference to the unchanged runs of the same seeds}}."""
   return {
     change: {
-      name: _rounded([found[name] - values[NONE][seed][name] for seed, found in runs.items()]) for name in METRICS
+      name: over_seeds([found[name] - values[NONE][seed][name] for seed, found in runs.items()]) for name in METRICS
     }
     for change, runs in values.items()
     if change != NONE
@@ -122,7 +121,7 @@ def levels(values: Values) -> dict[str, dict[str, Any]]:
   """{change: {metric: interval over seeds}}, and the standard deviation of the gold reward over seeds."""
   found: dict[str, dict[str, Any]] = {}
   for change, runs in values.items():
-    found[change] = {name: _rounded([run[name] for run in runs.values()]) for name in METRICS}
+    found[change] = {name: over_seeds([run[name] for run in runs.values()]) for name in METRICS}
     gold = [run["gold"] for run in runs.values()]
     found[change]["spread"] = round(float(np.std(gold, ddof=1)), 4) if len(gold) > 1 else None
   return found
@@ -151,10 +150,10 @@ def interaction(values: Values, first: str, second: str) -> dict[str, Any]:
       for change in (first, second, both)
     )
     found[name] = {
-      "first": _rounded(a),
-      "second": _rounded(b),
-      "both": _rounded(ab),
-      "interaction": _rounded(ab - a - b),
+      "first": over_seeds(a),
+      "second": over_seeds(b),
+      "both": over_seeds(ab),
+      "interaction": over_seeds(ab - a - b),
     }
   return found
 
@@ -180,14 +179,16 @@ def tables(result: Mapping[str, Any]) -> str:
   spread = {
     change: "" if found["spread"] is None else f"{found['spread']:.2f}" for change, found in result["levels"].items()
   }
-  lines.append("| " + " | ".join([NONE, *(_shown(level[name]) for name in METRICS), spread[NONE]]) + " |")
+  lines.append("| " + " | ".join([NONE, *(figure_text(level[name]) for name in METRICS), spread[NONE]]) + " |")
   for change, found in sorted(result["effects"].items(), key=lambda item: -abs(item[1]["gold"]["mean"])):
-    lines.append("| " + " | ".join([change, *(_shown(found[name], "+") for name in METRICS), spread[change]]) + " |")
+    lines.append(
+      "| " + " | ".join([change, *(figure_text(found[name], sign="+") for name in METRICS), spread[change]]) + " |"
+    )
   first, second = result["largest"]
   lines += ["", f"| | {first} | {second} | both | interaction |", "|---" * 5 + "|"]
   for name, label in METRICS.items():
     lines.append(
-      "| " + " | ".join([label, *(_shown(each, "+") for each in result["two by two"][name].values())]) + " |"
+      "| " + " | ".join([label, *(figure_text(each, sign="+") for each in result["two by two"][name].values())]) + " |"
     )
   return "\n".join(lines)
 
@@ -241,18 +242,6 @@ def main(argv: Sequence[str] | None = None) -> None:
   write_text(options.out / "results.json", json.dumps(result, indent=2) + "\n")
   draw(result, options.out / "results.png")
   print(tables(result))
-
-
-def _rounded(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
-  """Mean and interval of values over seeds; the bounds of one value are None."""
-  interval = mean_interval(values)
-  low, high = (round(x, 4) if math.isfinite(x) else None for x in (interval.low, interval.high))
-  return {"mean": round(interval.mean, 4), "low": low, "high": high}
-
-
-def _shown(found: Mapping[str, Any], sign: str = "") -> str:
-  text = f"{found['mean']:{sign}.2f}"
-  return text if found["low"] is None else f"{text} [{found['low']:{sign}.2f}, {found['high']:{sign}.2f}]"
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from rlhf_jax import data
 from rlhf_jax.cli import main as command
 from rlhf_jax.configs import policy_improvement
-from rlhf_jax.intervals import mean_interval
 from rlhf_jax.settings import import_module
 from rlhf_jax.sweep.cells import read_cells
+from rlhf_jax.sweep.figures import figure_text, over_seeds
 from rlhf_jax.writing import write_figure
 
 SWEEP = Path(__file__).with_name("sweep.py")
@@ -81,32 +81,17 @@ def fall(points: Sequence[Mapping[str, Mapping[str, Any]]], by_seed: Sequence[Se
   return {"step": points[highest]["step"], "fall": over_seeds([row[highest] - row[-1] for row in by_seed])}
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-  """The mean over seeds with its interval; bounds of a single seed are None. Values that are NaN are left out."""
-  interval = mean_interval([value for value in values if np.isfinite(value)])
-  if not interval.num:
-    return {"mean": None, "low": None, "high": None, "seeds": 0}
-  bounds = [round(bound, 4) if np.isfinite(bound) else None for bound in (interval.low, interval.high)]
-  return {"mean": round(interval.mean, 4), "low": bounds[0], "high": bounds[1], "seeds": interval.num}
-
-
-def together(figures: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-  """The figures of several seeds, each over those that have it."""
-  keys = dict.fromkeys(key for each in figures for key in each)
-  return {key: over_seeds([each[key] for each in figures if key in each]) for key in keys}
-
-
 def analyse(seeds: Sequence[Results], course: Course, each: int) -> dict[str, Any]:
   """All figures of the record, over seeds. each: the number of steps of PPO in a round."""
   models = [name for name in seeds[0]["policies"][REFERENCE]["pairs"] if name != "labels"]
 
   def point(arm: str, step: int, policy: str) -> dict[str, Any]:
-    judged = {name: together([judge_figures(seed, policy, name) for seed in seeds]) for name in models}
+    judged = {name: over_seeds([judge_figures(seed, policy, name) for seed in seeds]) for name in models}
     ceiling = over_seeds([seed["policies"][policy]["pairs"]["labels"]["ceiling"]["mean"] for seed in seeds])
-    found = {"step": step, "policy": policy, **together([policy_figures(seed, policy) for seed in seeds])}
+    found = {"step": step, "policy": policy, **over_seeds([policy_figures(seed, policy) for seed in seeds])}
     found |= {"models": judged, "label_ceiling": ceiling}
     is_followed = step > 0 and arm != "ppo_kl"  # the retrained reward models have met answers without the penalty
-    return found | ({"gain": together([gains(seed, policy, step, each) for seed in seeds])} if is_followed else {})
+    return found | ({"gain": over_seeds([gains(seed, policy, step, each) for seed in seeds])} if is_followed else {})
 
   arms: dict[str, Any] = {}
   for arm, points in course.items():
@@ -132,34 +117,27 @@ def tables(result: Mapping[str, Any]) -> str:
   lines.append("|---" * (4 + len(JUDGES)) + "|")
   for arm, found in result["arms"].items():
     for point in found["points"]:
-      cells = [_shown(point["kl"], 2), _shown(point["gold"], 2)]
-      cells += [_shown(point[f"preferred by {judge}"], 1, 100) for judge in JUDGES]
+      cells = [figure_text(point["kl"], 2), figure_text(point["gold"], 2)]
+      cells += [figure_text(point[f"preferred by {judge}"], 1, 100) for judge in JUDGES]
       lines.append(f"| {ARMS[arm]} | {point['step']} | " + " | ".join(cells) + " |")
   lines += ["", "| arm | judge | highest at step | fall from there to the end, points |", "|---|---|---|---|"]
   for arm, found in result["arms"].items():
     for judge, entry in found["falls"].items():
-      lines.append(f"| {ARMS[arm]} | {JUDGES[judge]} | {entry['step']} | {_shown(entry['fall'], 1, 100)} |")
+      lines.append(f"| {ARMS[arm]} | {JUDGES[judge]} | {entry['step']} | {figure_text(entry['fall'], 1, 100)} |")
   lines += ["", "| answers of | step | fixed, % | style baseline, % | retrained less fixed, points | more labels less "
             "fixed, points | fixed on labels, % | ceiling, % | calibration error of fixed, points |"]  # fmt: skip
   lines.append("|---" * 9 + "|")
   for arm, found in result["arms"].items():
     for point in found["points"]:
       fixed = point["models"][FIXED]
-      cells = [_shown(fixed["accuracy"], 1, 100), _shown(point["models"][STYLE]["accuracy"], 1, 100)]
-      cells += [_shown(point["gain"][kind], 1, 100) if "gain" in point else "–" for kind in ("retrained", "more")]
-      cells += [_shown(fixed["label_accuracy"], 1, 100), _shown(point["label_ceiling"], 1, 100)]
-      cells.append(_shown(fixed["calibration_error"], 1, 100) if "calibration_error" in fixed else "–")
+      cells = [figure_text(fixed["accuracy"], 1, 100), figure_text(point["models"][STYLE]["accuracy"], 1, 100)]
+      cells += [figure_text(point["gain"][kind], 1, 100) if "gain" in point else "–" for kind in ("retrained", "more")]
+      cells += [figure_text(fixed["label_accuracy"], 1, 100), figure_text(point["label_ceiling"], 1, 100)]
+      cells.append(figure_text(fixed["calibration_error"], 1, 100) if "calibration_error" in fixed else "–")
       lines.append(f"| {ARMS[arm]} | {point['step']} | " + " | ".join(cells) + " |")
   lines += ["", "Gold reward at the end, retrained less fixed reward model, no penalty: "
-            f"{_shown(result['retrained less fixed, gold at the end'], 2)}."]  # fmt: skip
+            f"{figure_text(result['retrained less fixed, gold at the end'], 2)}."]  # fmt: skip
   return "\n".join(lines)
-
-
-def _shown(figure: Mapping[str, Any], digits: int, factor: float = 1.0) -> str:
-  mean, low, high = (None if figure[key] is None else factor * figure[key] for key in ("mean", "low", "high"))
-  if mean is None:
-    return "–"
-  return f"{mean:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if low is not None else "")
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:

@@ -30,8 +30,8 @@ from matplotlib.figure import Figure
 
 from rlhf_jax.cli import main as command
 from rlhf_jax.data import read_json, read_rows, write_text
-from rlhf_jax.intervals import mean_interval
 from rlhf_jax.pipeline.finished import open_run
+from rlhf_jax.sweep.figures import figure_text, over_seeds
 from rlhf_jax.writing import write_figure
 
 SWEEP = Path(__file__).with_name("sweep.py")
@@ -88,13 +88,6 @@ def model_sizes(run: Path, sizes: Iterable[str]) -> dict[str, dict[str, int]]:
   return found
 
 
-def mean(values: Sequence[float]) -> Interval:
-  """The mean over the seeds with its interval; limits are None for one seed."""
-  found = mean_interval(values)
-  low, high = (round(limit, 4) if np.isfinite(limit) else None for limit in (found.low, found.high))
-  return {"mean": round(found.mean, 4), "low": low, "high": high}
-
-
 def accuracies(group: Mapping[str, Any]) -> dict[str, float]:
   """{measure: accuracy} of the one model of a group, or of the style baseline; WRONG where there are contrasts."""
   found = {
@@ -142,7 +135,11 @@ def plane(values: np.ndarray, data: np.ndarray, model: np.ndarray) -> np.ndarray
 def fit(grid: np.ndarray, data: np.ndarray, model: np.ndarray) -> dict[str, Any]:
   """The plane of each seed's accuracies grid f64[seeds, M, N], and the means of its slopes: gains per doubling."""
   slopes = np.array([plane(values, data, model) for values in grid])
-  return {"data": mean(slopes[:, 1]), "model": mean(slopes[:, 2]), "rms of residuals": mean(slopes[:, 3])}
+  return {
+    "data": over_seeds(slopes[:, 1]),
+    "model": over_seeds(slopes[:, 2]),
+    "rms of residuals": over_seeds(slopes[:, 3]),
+  }
 
 
 def scaling(seeds: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
@@ -156,11 +153,11 @@ def scaling(seeds: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
   steep = grid[:, :num_sizes, :num_data]
   return {
     "accuracy": {
-      size: {str(count): mean(grid[:, row, column]) for column, count in enumerate(counts)}
+      size: {str(count): over_seeds(grid[:, row, column]) for column, count in enumerate(counts)}
       for row, size in enumerate(sizes)
     },
-    "gain of data": {f"{a} to {b}": mean(of_data[:, i]) for i, (a, b) in enumerate(_neighbours(counts))},
-    "gain of model": {f"{a} to {b}": mean(of_model[:, i]) for i, (a, b) in enumerate(_neighbours(sizes))},
+    "gain of data": {f"{a} to {b}": over_seeds(of_data[:, i]) for i, (a, b) in enumerate(_neighbours(counts))},
+    "gain of model": {f"{a} to {b}": over_seeds(of_model[:, i]) for i, (a, b) in enumerate(_neighbours(sizes))},
     "fit": fit(grid, data, model),
     "fit before it is flat": {
       "comparisons": counts[:num_data],
@@ -177,7 +174,7 @@ def _neighbours(values: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
 def people(seeds: Sequence[Mapping[str, Any]], policy: str) -> dict[str, Interval]:
   """On answers of a policy: the accuracy of the gold reward on the labels, and the agreement of two labellers."""
   found = [seed["accuracy"][policy]["labels"][CROWD] for seed in seeds]
-  return {key: mean([each[key]["mean"] for each in found]) for key in ("ceiling", "agreement")}
+  return {key: over_seeds([each[key]["mean"] for each in found]) for key in ("ceiling", "agreement")}
 
 
 def by_policy(seeds: Sequence[Mapping[str, Any]], measure: str) -> dict[str, dict[str, Any]]:
@@ -190,8 +187,8 @@ def by_policy(seeds: Sequence[Mapping[str, Any]], measure: str) -> dict[str, dic
     groups = [seed["accuracy"][policy]["groups"] for seed in seeds]
     values = np.array([[accuracies(of[f"{size} {counts[-1]}"])[measure] for size in sizes] for of in groups])
     styles = [accuracies(seed["accuracy"][policy]["style"])[measure] for seed in seeds]
-    found[policy] = {size: mean(values[:, column]) for column, size in enumerate(sizes)}
-    found[policy] |= {"style": mean(styles), "difference": mean(values.mean(axis=1) - on_sft)}
+    found[policy] = {size: over_seeds(values[:, column]) for column, size in enumerate(sizes)}
+    found[policy] |= {"style": over_seeds(styles), "difference": over_seeds(values.mean(axis=1) - on_sft)}
   return found
 
 
@@ -202,7 +199,7 @@ def by_kind(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Interval]
   of_style = {"style": [seed["accuracy"]["sft"]["style"] for seed in seeds]}
   of_size = {size: [seed["accuracy"]["sft"]["groups"][f"{size} {counts[-1]}"] for seed in seeds] for size in sizes}
   return {
-    name: {kind: mean([each["kinds"][kind][0]["mean"] for each in groups]) for kind in kinds}
+    name: {kind: over_seeds([each["kinds"][kind][0]["mean"] for each in groups]) for kind in kinds}
     for name, groups in {**of_size, **of_style}.items()
   }
 
@@ -229,17 +226,18 @@ def held_out_labellers(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   own = np.where(out, 0.0, table).sum(axis=1) / (len(groups) - 1)
   differences = own - held_out
   result: dict[str, Any] = {
-    "own": mean(own.mean(axis=1)),
-    "held out": mean(held_out.mean(axis=1)),
-    "difference": mean(differences.mean(axis=1)),
+    "own": over_seeds(own.mean(axis=1)),
+    "held out": over_seeds(held_out.mean(axis=1)),
+    "difference": over_seeds(differences.mean(axis=1)),
     "by group": {},
   }
   for column, group in enumerate(groups):
     found = {"own": own, "held out": held_out, "difference": differences}
     of_people = {
-      key: mean([seed["labellers"]["labels"][group][key]["mean"] for seed in seeds]) for key in ("ceiling", "agreement")
+      key: over_seeds([seed["labellers"]["labels"][group][key]["mean"] for seed in seeds])
+      for key in ("ceiling", "agreement")
     }
-    result["by group"][group] = {name: mean(values[:, column]) for name, values in found.items()} | of_people
+    result["by group"][group] = {name: over_seeds(values[:, column]) for name, values in found.items()} | of_people
   return result
 
 
@@ -305,16 +303,12 @@ def _gains(found: Mapping[str, Any]) -> dict[str, Interval]:
 def _table(title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> str:
   lines = [f"| {title} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
   for name, row in rows.items():
-    lines.append(f"| {name} | " + " | ".join(_percent(row.get(column)) for column in columns) + " |")
+    lines.append(
+      f"| {name} | "
+      + " | ".join(figure_text(row[column], 1, 100) if column in row else "" for column in columns)
+      + " |"
+    )
   return "\n".join(lines)
-
-
-def _percent(found: Interval | None) -> str:
-  if found is None:
-    return ""
-  if found["low"] is None:
-    return f"{100 * found['mean']:.1f}"
-  return f"{100 * found['mean']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:

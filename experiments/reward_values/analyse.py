@@ -27,8 +27,8 @@ from rlhf_jax.cli import main as command
 from rlhf_jax.configs.quickstart import LABELLERS
 from rlhf_jax.evaluation.calibration import distinct_texts, pair_calibration
 from rlhf_jax.evaluation.reward_models import answer_traits, label_probabilities
-from rlhf_jax.intervals import mean_interval
 from rlhf_jax.sweep.cells import read_cells
+from rlhf_jax.sweep.figures import figure_text, over_seeds
 from rlhf_jax.world import make_labellers
 from rlhf_jax.writing import write_figure
 
@@ -165,22 +165,6 @@ def calibrations(seed: Seed, policy: str) -> dict[str, dict[str, dict[str, Any]]
   return found
 
 
-def over_seeds(values: Sequence[Any]) -> Any:
-  """Nested mappings and lists of numbers, one for each seed, as one of {"mean", "low", "high", "seeds"}.
-
-  What a seed lacks is over the seeds that have it; bounds of a single seed are None.
-  """
-  present = [value for value in values if value is not None]
-  if isinstance(present[0], Mapping):
-    keys = dict.fromkeys(key for value in present for key in value)
-    return {key: over_seeds([value.get(key) for value in present]) for key in keys}
-  if isinstance(present[0], list):
-    return [over_seeds([value[place] for value in present]) for place in range(len(present[0]))]
-  interval = mean_interval(present)
-  bounds = [round(bound, 4) if np.isfinite(bound) else None for bound in (interval.low, interval.high)]
-  return {"mean": round(interval.mean, 4), "low": bounds[0], "high": bounds[1], "seeds": interval.num}
-
-
 def pooled_bins(calibrated: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
   """The bins of several seeds as one: mean probability and frequency weighted by pairs, and the number of pairs."""
   bins: dict[int, list[tuple[float, float, int]]] = {}
@@ -232,15 +216,15 @@ def _numbers(calibrated: Mapping[str, Any]) -> Figures:
 
 def tables(result: Mapping[str, Any]) -> str:
   """The tables of the record, in Markdown."""
-  lines = [f"Over {result['seeds']} seeds. Scale {_shown(result['scale'], 2)}, temperature of the held-out labels "
-           f"{_shown(result['temperature of the held-out labels'], 2)}.", ""]  # fmt: skip
+  lines = [f"Over {result['seeds']} seeds. Scale {figure_text(result['scale'], 2)}, temperature of the held-out labels "
+           f"{figure_text(result['temperature of the held-out labels'], 2)}.", ""]  # fmt: skip
   columns = ("reward model", "style", "over style", "labels", "share")
   lines += ["| answers of | pairs | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
   for policy, found in result["policies"].items():
     rows = {"all": found["all"], **{f"both {name}": entry for name, entry in found["thirds"].items()}}
     rows |= {f"gap {name}": entry for name, entry in found["gaps"].items()}
     for name, entry in rows.items():
-      cells = [_shown(entry[column], 0, 100) if column in entry else "–" for column in columns]
+      cells = [figure_text(entry[column], 0, 100) if column in entry else "–" for column in columns]
       lines.append(f"| {POLICIES[policy]} | {name} | " + " | ".join(cells) + " |")
   lines += ["", "| answers of | outcome | probabilities | calibration error, points | log loss, nats | best T |"]
   lines.append("|---" * 6 + "|")
@@ -249,14 +233,13 @@ def tables(result: Mapping[str, Any]) -> str:
       for way, entry in ways.items():
         if not entry:
           continue
-        cells = (_shown(entry["error"], 1, 100), _shown(entry["log_loss"], 3), _shown(entry["temperature"], 2))
+        cells = (
+          figure_text(entry["error"], 1, 100),
+          figure_text(entry["log_loss"], 3),
+          figure_text(entry["temperature"], 2),
+        )
         lines.append(f"| {POLICIES[policy]} | {OUTCOMES[outcome]} | {way} | " + " | ".join(cells) + " |")
   return "\n".join(lines)
-
-
-def _shown(figure: Mapping[str, Any], digits: int, factor: float = 1.0) -> str:
-  mean, low, high = (None if figure[key] is None else factor * figure[key] for key in ("mean", "low", "high"))
-  return f"{mean:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if low is not None else "")
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 
 from rlhf_jax.cli import main as command
 from rlhf_jax.data import read_json, read_rows, write_text
-from rlhf_jax.intervals import mean_interval
 from rlhf_jax.settings import import_module
 from rlhf_jax.sweep.command import rows_of_sweep
+from rlhf_jax.sweep.figures import figure_text, over_seeds
 from rlhf_jax.world import demonstrate, gold_score, make_world, parse_prompt
 from rlhf_jax.world.demonstrations import HABITS
 from rlhf_jax.writing import write_figure
@@ -214,18 +214,6 @@ def distinct_lists(samples: Samples) -> dict[str, float]:
   return found
 
 
-def over_seeds(found: Sequence[Any]) -> Any:
-  """The nested mappings of all seeds with an interval in the place of each number."""
-  if isinstance(found[0], Mapping):
-    return {key: over_seeds([each[key] for each in found]) for key in found[0]}
-  values = np.array(found, np.float64)
-  if not np.isfinite(values).all():
-    return {"mean": None, "low": None, "high": None}
-  interval = mean_interval(values)
-  low, high = (round(x, 4) if math.isfinite(x) else None for x in (interval.low, interval.high))
-  return {"mean": round(interval.mean, 4), "low": low, "high": high}
-
-
 def tables(result: Mapping[str, Any]) -> str:
   """The tables of the record, in Markdown."""
   limits = result["limits"]
@@ -258,7 +246,9 @@ def _turned(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
 def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
   heads = list(next(iter(rows.values())))
   lines = [f"| {title} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-  lines += [f"| {name} | " + " | ".join(_shown(found[head]) for head in heads) + " |" for name, found in rows.items()]
+  lines += [
+    f"| {name} | " + " | ".join(figure_text(found[head]) for head in heads) + " |" for name, found in rows.items()
+  ]
   return "\n".join(lines)
 
 
@@ -329,13 +319,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _mean(values: Sequence[float]) -> float:
   return float(np.mean(values)) if len(values) else math.nan
-
-
-def _shown(found: Mapping[str, Any]) -> str:
-  if found["mean"] is None:
-    return ""
-  text = f"{found['mean']:.2f}"
-  return text if found["low"] is None else f"{text} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 if __name__ == "__main__":

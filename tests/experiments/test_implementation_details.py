@@ -45,7 +45,7 @@ def test_effects_are_paired_by_seed():
   assert found["a"]["gold"]["mean"] == 0.2
   half = 12.706 * np.std([0.1, 0.3], ddof=1) / np.sqrt(2)
   assert found["a"]["gold"]["high"] == pytest.approx(0.2 + half, abs=1e-3)
-  assert found["b"]["KL"] == {"mean": -0.5, "low": -0.5, "high": -0.5}
+  assert found["b"]["KL"] == {"mean": -0.5, "low": -0.5, "high": -0.5, "seeds": 2}
   assert analyse.levels(values(GOLD))["none"]["spread"] == pytest.approx(0.1414, abs=1e-4)
 
 
@@ -59,12 +59,12 @@ def test_the_pair_has_the_largest_effects_of_different_settings():
 def test_an_interaction_is_what_both_give_beyond_the_sum():
   found = analyse.interaction(values(GOLD), "b", "a")["gold"]
   assert found["both"]["mean"] == 0.1
-  assert found["interaction"] == {"mean": 0.4, "low": 0.4, "high": 0.4}  # 0 - 0.1 + 0.5 and 0.2 - 0.3 + 0.5
+  assert found["interaction"] == {"mean": 0.4, "low": 0.4, "high": 0.4, "seeds": 2}  # 0 - 0.1 + 0.5 and 0.2 - 0.3 + 0.5
 
 
 def test_a_single_seed_has_no_interval():
   one = {change: {0: found[0]} for change, found in values(GOLD).items()}
-  assert analyse.effects(one)["b"]["gold"] == {"mean": -0.5, "low": None, "high": None}
+  assert analyse.effects(one)["b"]["gold"] == {"mean": -0.5, "low": None, "high": None, "seeds": 1}
   assert analyse.levels(one)["none"]["spread"] is None
 
 

@@ -1,7 +1,6 @@
 """The study of preference along training: its figures by hand, and the whole command at tiny sizes."""
 
 import jax
-import numpy as np
 import pytest
 from tiny_chain import ROOT
 
@@ -75,13 +74,6 @@ def test_gains_are_on_the_answers_of_one_policy():
   assert all("gain" not in point for point in result["arms"]["ppo_kl"]["points"])
   text = analyse.tables(result)
   assert "| no penalty, retrained | 2 | 70.0 [70.0, 70.0] | 70.0 [70.0, 70.0] | 10.0 [10.0, 10.0] |" in text
-
-
-def test_an_interval_is_over_the_seeds():
-  found = analyse.over_seeds([1.0, 2.0, 3.0, float("nan")])
-  assert found["mean"] == 2.0 and found["seeds"] == 3
-  np.testing.assert_allclose(found["high"] - 2.0, 4.3027 / np.sqrt(3), atol=1e-3)
-  assert analyse.over_seeds([float("nan")])["mean"] is None
 
 
 @pytest.mark.slow

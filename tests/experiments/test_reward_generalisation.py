@@ -78,7 +78,7 @@ def test_gains_are_per_doubling_and_averaged_over_the_other_axis():
   half = 4.3027 * 0.01 / np.sqrt(3)  # Student's t of two degrees of freedom
   assert found["accuracy"]["large"]["40"]["high"] == pytest.approx(0.67 + half, abs=1e-4)
   assert [gain["mean"] for gain in found["gain of data"].values()] == [0.02, 0.02]
-  assert found["gain of model"] == {"small to large": {"mean": 0.01, "low": 0.01, "high": 0.01}}
+  assert found["gain of model"] == {"small to large": {"mean": 0.01, "low": 0.01, "high": 0.01, "seeds": 3}}
   assert found["fit"]["data"]["mean"] == 0.02 and found["fit"]["model"]["mean"] == 0.01
   assert found["fit"]["rms of residuals"]["mean"] == 0.0
   assert found["fit before it is flat"]["comparisons"] == [10, 20, 40]
@@ -101,7 +101,7 @@ def test_the_flat_part_begins_after_the_last_gain():
 
 def test_policies_are_compared_with_sft():
   found = analyse.by_policy(SEEDS, "gold")
-  assert found["ppo"]["difference"] == {"mean": -0.03, "low": -0.03, "high": -0.03}
+  assert found["ppo"]["difference"] == {"mean": -0.03, "low": -0.03, "high": -0.03, "seeds": 3}
   assert found["sft"]["difference"]["mean"] == 0.0
   assert found["ppo"]["small"]["mean"] == pytest.approx(0.5 + 0.01 + 0.14 - 0.03 + 0.1)
   assert found["ppo"]["style"]["mean"] == pytest.approx(0.55)
@@ -117,10 +117,6 @@ def test_a_group_that_is_held_out_is_compared_with_itself():
   assert found["by group"]["trusting"]["own"]["mean"] == pytest.approx(0.7)
   assert found["by group"]["trusting"]["difference"]["mean"] == pytest.approx(0.02)
   assert found["by group"]["hasty"]["ceiling"]["mean"] == 0.9
-
-
-def test_one_seed_has_no_interval():
-  assert analyse.mean([0.5]) == {"mean": 0.5, "low": None, "high": None}
 
 
 def test_cells_share_the_data_and_the_largest_size_is_at_least_thirty_times_the_smallest():

@@ -72,15 +72,6 @@ def test_a_temperature_mends_a_model_that_is_too_sure():
   assert analyse.calibrations(seed, "sft")["gold"]["as trained"]["error"] == pytest.approx(1 / (1 + np.exp(4)))
 
 
-def test_figures_are_means_over_the_seeds_that_have_them():
-  found = analyse.over_seeds([{"a": 1.0, "b": [{"c": 2.0}]}, {"a": 2.0, "b": [{}]}, {"a": 3.0, "b": [{"c": 4.0}]}])
-  half = 4.3027 / np.sqrt(3)  # Student's t with 2 degrees of freedom
-  assert (found["a"]["mean"], found["a"]["seeds"]) == (2.0, 3)
-  assert (found["a"]["low"], found["a"]["high"]) == pytest.approx((2 - half, 2 + half), abs=1e-3)
-  assert found["b"][0]["c"]["mean"] == 3.0 and found["b"][0]["c"]["seeds"] == 2
-  assert analyse.over_seeds([1.0])["low"] is None
-
-
 def test_bins_of_seeds_are_pooled_by_their_pairs():
   def bins(frequency, num):
     return {"bins": [{"confidence": 0.52, "frequency": {"mean": frequency, "num": num}}]}

@@ -91,13 +91,6 @@ def test_different_lists_are_counted():
   assert found["sft"] == 0.75 and math.isnan(found["rated"])
 
 
-def test_intervals_are_over_seeds():
-  found = analyse.over_seeds([{"a": {"b": 1.0, "c": math.nan}}, {"a": {"b": 2.0, "c": 1.0}}])
-  assert found["a"]["b"]["mean"] == 1.5 and found["a"]["b"]["high"] == pytest.approx(1.5 + 12.706 * 0.5, abs=1e-3)
-  assert found["a"]["c"] == {"mean": None, "low": None, "high": None}
-  assert analyse.over_seeds([{"a": 1.0}])["a"] == {"mean": 1.0, "low": None, "high": None}
-
-
 def test_answers_are_right_or_faulty_as_their_kind_says():
   world = make_world(0)
   rng = np.random.default_rng(0)
