@@ -3,9 +3,10 @@
   rlhf-jax sweep experiments/over_optimisation/world.py --workdir runs/over_optimisation/world
 
 Five reward models: three sizes from the comparisons of 1,280 prompts, and the largest also from those of 320 and of
-80. Best of n, REINFORCE and PPO against each of them without a KL penalty, and PPO against one of them with three
-penalties; all from one SFT model, which has the size of the largest reward model. A cell for each of eight seeds, of
-everything but the facts of the world. `world.py:fast` has two seeds and one tiny reward model.
+80. Best of n against each of them; REINFORCE and PPO without a KL penalty against the largest of most comparisons, the
+smallest, and that of fewest comparisons; PPO against the first of these with two penalties. All from one SFT model,
+which has the size of the largest reward model. A cell for each of eight seeds, of everything but the facts of the
+world. `world.py:fast` has two seeds and one tiny reward model.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ SHAPES = {  # size -> in what it differs from the policy
 }
 EPOCHS = {80: 8, 320: 4, 1280: 2}  # prompts with comparisons -> passes over them, 72 to 288 steps
 REWARD_MODELS = (("3x128", 1280), ("2x64", 1280), ("1x32", 1280), ("3x128", 320), ("3x128", 80))
-PENALISED = ("3x128", 320)  # the reward model that PPO learns from with penalties
-PENALTIES = (0.02, 0.1, 0.5)
+FOLLOWED = (("3x128", 1280), ("1x32", 1280), ("3x128", 80))  # those that RL learns from; with penalties from the first
+PENALTIES = (0.05, 0.2)
 ROOM = dict(max_prompt_tokens=36, max_new_tokens=36)  # for prompts and answers of the hard world
 PROMPTS = 128  # held-out prompts that all policies answer
 SEEDS = 8
@@ -43,13 +44,18 @@ def penalty_name(coef: float) -> str:
 def sweep(add, arg=""):
   quickstart.choose("world.py", arg, ("fast",))
   for seed in range(2 if arg else SEEDS):
-    config = fast() if arg else get_config(REWARD_MODELS, PENALISED, PENALTIES)
+    config = fast() if arg else get_config(REWARD_MODELS, FOLLOWED, PENALTIES)
     config.seed = seed
     add(config)
 
 
-def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties: Sequence[float]) -> ConfigDict:
-  """The config of a cell. Every critic starts from the first of the reward models, where it has the policy's size."""
+def get_config(
+  models: Sequence[RewardModel], followed: Sequence[RewardModel], penalties: Sequence[float]
+) -> ConfigDict:
+  """The config of a cell, with RL against the reward models `followed`, and with penalties against the first of them.
+
+  Every critic starts from the first of all reward models, where it has the policy's size.
+  """
   config = quickstart.get_config("reward_model")
   config.world.difficulty = "hard"
   sampling = dict(quickstart.SAMPLING, **ROOM)
@@ -64,7 +70,7 @@ def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties:
     entropy_coef=0.0,
     optimizer=quickstart.optimizer(5e-4, warmup=0.0, decay="constant", eps=1e-5, weight_decay=0.0),
     checkpoint_every=50,
-    watch=dict(eval_prompts=prompts, num_prompts=PROMPTS, evaluate_every=4),
+    watch=dict(eval_prompts=prompts, num_prompts=PROMPTS, evaluate_every=8),
     loop=dict(keep=1),
   )
 
@@ -77,18 +83,17 @@ def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties:
   def reinforce(model: RewardModel) -> dict:
     return learning | dict(
       algorithm="rlhf_jax.algorithms.reinforce",
-      num_steps=120,
+      num_steps=96,
       environment=environment(model, batch_size=16, samples_per_prompt=4),
       baseline="leave_one_out",
       moving_decay=0.9,
       optimizer=dict(learning["optimizer"], learning_rate=1e-3),
-      watch=dict(learning["watch"], evaluate_every=6),
     )
 
   def ppo(model: RewardModel, kl_coef: float = 0.0) -> dict:
     return learning | dict(
       algorithm="rlhf_jax.algorithms.ppo",
-      num_steps=80,
+      num_steps=64,
       environment=environment(model, batch_size=64, samples_per_prompt=1),
       kl_coef=kl_coef,
       kl_target=0.0,
@@ -130,10 +135,10 @@ def get_config(models: Sequence[RewardModel], penalised: RewardModel, penalties:
     missing_eos_score=-1.0,
     gold=quickstart.gold(config, "gold_reward"),
   )
-  for model in models:
+  for model in followed:
     stages[f"reinforce_{reward_name(model)}"] = reinforce(model)
     stages[f"ppo_{reward_name(model)}"] = ppo(model)
-  stages |= {penalty_name(coef): ppo(penalised, coef) for coef in penalties}
+  stages |= {penalty_name(coef): ppo(followed[0], coef) for coef in penalties}
   del config["preferences"], config["reward_model"]
   for name, stage in stages.items():
     config[name] = stage
@@ -149,7 +154,7 @@ def chain_names(size: str) -> tuple[str, str]:
 
 def fast() -> ConfigDict:
   """A cell of one reward model and one penalty, at sizes that run in seconds."""
-  config = get_config((("1x32", 80),), ("1x32", 80), PENALTIES[-1:])
+  config = get_config((("1x32", 80),), (("1x32", 80),), PENALTIES[-1:])
   config.model.update(num_layers=1, d_model=16, num_heads=2, num_kv_heads=2, d_ff=32)
   config.models = {name: dict(d_model=8) for name in config.models}
   config.vocabulary.vocab_size = 400

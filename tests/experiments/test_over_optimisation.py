@@ -121,7 +121,7 @@ def test_the_sweeps_have_a_cell_for_each_seed():
   config = found["world"][0]
   assert config.ppo_reward_1x32_1280.environment.reward.checkpoint == "reward_1x32_1280"
   assert config.models.reward_1x32_1280.d_model == 32 and "reward_3x128_80" not in config.models
-  assert config.ppo_penalty_0_5.kl_coef == 0.5 and config.ppo_reward_3x128_320.kl_coef == 0
+  assert config.ppo_penalty_0_2.kl_coef == 0.2 and config.ppo_reward_3x128_80.kl_coef == 0
   steps = {stage.num_epochs * num for num, stage in ((n, config[f"reward_3x128_{n}"]) for n in (80, 320, 1280))}
   assert steps == {640, 1280, 2560}
   shared = {name for name in found["people"][0].stages if name not in found["people"][3].seeds}
@@ -141,7 +141,7 @@ def test_the_command_on_a_file_by_hand(tmp_path, capsys):
   world, people = result["world"], result["people"]
   assert list(world["best of n"]) == ["reward_1x32_80"] == list(world["accuracy"])
   assert list(world["PPO"]) == ["ppo_reward_1x32_80"] and list(world["REINFORCE"]) == ["reinforce_reward_1x32_80"]
-  assert world["PPO with penalties"]["ppo_penalty_0_5"]["coefficient"] == 0.5
+  assert world["PPO with penalties"]["ppo_penalty_0_2"]["coefficient"] == 0.2
   assert list(people["REINFORCE"]) == ["reinforce_proxy_1", "reinforce_proxy_2"]
   assert list(people["correlation with people"]) == ["gold", "proxy_1", "proxy_2"]
   assert "| reinforce_proxy_2 |" in told and (tmp_path / "out" / "results.png").stat().st_size > 0
