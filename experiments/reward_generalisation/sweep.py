@@ -7,7 +7,7 @@ For each seed a cell for each size of model, with its own language model and rew
 same comparisons; a cell with other policies; one with comparisons of five groups of labellers; one with all accuracies.
 The argument "fast" makes two tiny sizes, two amounts of data and two groups of labellers, which teach nothing.
 
-Time: about 36 minutes on two CPU cores, and half a minute of one core for "fast", both by estimate.
+Time: 52 minutes of two CPU cores, and two and a half of one core for "fast".
 """
 
 from __future__ import annotations
