@@ -281,15 +281,20 @@ def _curve(
   axes: Axes, x: Sequence[float] | range, entries: Sequence[Mapping[str, Any]], column: str, color: str, style: str,
   label: str,
 ) -> None:  # fmt: skip
-  """The means of a column with its intervals, where there are any."""
-  kept = [(place, entry[column]) for place, entry in zip(x, entries, strict=True) if column in entry]
+  """The means of a column with its intervals, cut at 0 and 1, where no seed is left out."""
+  most = max((entry[column]["seeds"] for entry in entries if column in entry), default=0)
+  kept = [
+    (place, entry[column])
+    for place, entry in zip(x, entries, strict=True)
+    if column in entry and entry[column]["seeds"] == most
+  ]
   if not kept:
     return
   places, figures = [place for place, _ in kept], [figure for _, figure in kept]
   axes.plot(places, [figure["mean"] for figure in figures], style, color=color, marker="o", markersize=3, label=label)
   known = [(place, figure) for place, figure in kept if figure["low"] is not None]
   if known and style == "-":
-    bounds = [[figure[key] for _, figure in known] for key in ("low", "high")]
+    bounds = [np.clip([figure[key] for _, figure in known], 0.0, 1.0) for key in ("low", "high")]
     axes.fill_between([place for place, _ in known], *bounds, color=color, alpha=0.15, linewidth=0)
 
 
