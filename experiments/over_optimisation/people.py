@@ -117,7 +117,7 @@ def get_config(directory: str, raters: Sequence[int]) -> ConfigDict:
       entropy_coef=0.0,
       optimizer=quickstart.optimizer(1e-3, warmup=0.0, decay="constant", eps=1e-5, weight_decay=0.0),
       checkpoint_every=50,
-      watch=dict(eval_prompts=prompts, num_prompts=PROMPTS, evaluate_every=8),
+      watch=dict(eval_prompts=prompts, num_prompts=PROMPTS, evaluate_every=4),
       loop=dict(keep=1),
     )
   for name, stage in stages.items():

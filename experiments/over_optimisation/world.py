@@ -70,7 +70,7 @@ def get_config(
     entropy_coef=0.0,
     optimizer=quickstart.optimizer(5e-4, warmup=0.0, decay="constant", eps=1e-5, weight_decay=0.0),
     checkpoint_every=50,
-    watch=dict(eval_prompts=prompts, num_prompts=PROMPTS, evaluate_every=8),
+    watch=dict(eval_prompts=prompts, num_prompts=PROMPTS, evaluate_every=4),
     loop=dict(keep=1),
   )
 
@@ -83,7 +83,7 @@ def get_config(
   def reinforce(model: RewardModel) -> dict:
     return learning | dict(
       algorithm="rlhf_jax.algorithms.reinforce",
-      num_steps=96,
+      num_steps=64,
       environment=environment(model, batch_size=16, samples_per_prompt=4),
       baseline="leave_one_out",
       moving_decay=0.9,
@@ -93,7 +93,7 @@ def get_config(
   def ppo(model: RewardModel, kl_coef: float = 0.0) -> dict:
     return learning | dict(
       algorithm="rlhf_jax.algorithms.ppo",
-      num_steps=64,
+      num_steps=40,
       environment=environment(model, batch_size=64, samples_per_prompt=1),
       kl_coef=kl_coef,
       kl_target=0.0,
