@@ -11,6 +11,7 @@ seeds. With --fast there is one cell, of tiny sizes and without intervals: it sh
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -113,30 +114,31 @@ def analyse(seeds: Sequence[Results], course: Course, each: int) -> dict[str, An
 
 def tables(result: Mapping[str, Any]) -> str:
   """The tables of the record, in Markdown."""
+  text = functools.partial(figure_text, seeds=result["seeds"])
   lines = ["| arm | step | KL, nats | gold reward | " + " | ".join(f"{name}, %" for name in JUDGES.values()) + " |"]
   lines.append("|---" * (4 + len(JUDGES)) + "|")
   for arm, found in result["arms"].items():
     for point in found["points"]:
-      cells = [figure_text(point["kl"], 2), figure_text(point["gold"], 2)]
-      cells += [figure_text(point[f"preferred by {judge}"], 1, 100) for judge in JUDGES]
+      cells = [text(point["kl"], 2), text(point["gold"], 2)]
+      cells += [text(point[f"preferred by {judge}"], 1, 100) for judge in JUDGES]
       lines.append(f"| {ARMS[arm]} | {point['step']} | " + " | ".join(cells) + " |")
   lines += ["", "| arm | judge | highest at step | fall from there to the end, points |", "|---|---|---|---|"]
   for arm, found in result["arms"].items():
     for judge, entry in found["falls"].items():
-      lines.append(f"| {ARMS[arm]} | {JUDGES[judge]} | {entry['step']} | {figure_text(entry['fall'], 1, 100)} |")
+      lines.append(f"| {ARMS[arm]} | {JUDGES[judge]} | {entry['step']} | {text(entry['fall'], 1, 100)} |")
   lines += ["", "| answers of | step | fixed, % | style baseline, % | retrained less fixed, points | more labels less "
             "fixed, points | fixed on labels, % | ceiling, % | calibration error of fixed, points |"]  # fmt: skip
   lines.append("|---" * 9 + "|")
   for arm, found in result["arms"].items():
     for point in found["points"]:
       fixed = point["models"][FIXED]
-      cells = [figure_text(fixed["accuracy"], 1, 100), figure_text(point["models"][STYLE]["accuracy"], 1, 100)]
-      cells += [figure_text(point["gain"][kind], 1, 100) if "gain" in point else "–" for kind in ("retrained", "more")]
-      cells += [figure_text(fixed["label_accuracy"], 1, 100), figure_text(point["label_ceiling"], 1, 100)]
-      cells.append(figure_text(fixed["calibration_error"], 1, 100) if "calibration_error" in fixed else "–")
+      cells = [text(fixed["accuracy"], 1, 100), text(point["models"][STYLE]["accuracy"], 1, 100)]
+      cells += [text(point["gain"][kind], 1, 100) if "gain" in point else "–" for kind in ("retrained", "more")]
+      cells += [text(fixed["label_accuracy"], 1, 100), text(point["label_ceiling"], 1, 100)]
+      cells.append(text(fixed["calibration_error"], 1, 100) if "calibration_error" in fixed else "–")
       lines.append(f"| {ARMS[arm]} | {point['step']} | " + " | ".join(cells) + " |")
   lines += ["", "Gold reward at the end, retrained less fixed reward model, no penalty: "
-            f"{figure_text(result['retrained less fixed, gold at the end'], 2)}."]  # fmt: skip
+            f"{text(result['retrained less fixed, gold at the end'], 2)}."]  # fmt: skip
   return "\n".join(lines)
 
 

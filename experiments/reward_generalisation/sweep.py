@@ -26,6 +26,7 @@ LENGTH = 64  # tokens of the longest prompt and answer together
 POLICY = "medium"  # size of the policy, whose model and stages are those of the quickstart
 BASE = ("world", "vocabulary", "pretrain", "sft", "preferences")
 POLICIES = ("pretrain", "sft", "ppo_early", "ppo_late", "best_sft")
+REWARD_RATE = 0.5  # of a reward model, by which the quickstart's learning rate is multiplied
 CROWD = "all"  # name of all labellers together, those of the quickstart
 
 
@@ -107,9 +108,6 @@ def without(habit: str) -> str:
 def epochs(count: int) -> int:
   """Passes over `count` comparisons: two, and up to eight over few, which make too few steps otherwise."""
   return max(2, min(8, 1280 // count))
-
-
-REWARD_RATE = 0.5  # of a reward model, by which the quickstart's learning rate is multiplied
 
 
 def rate(width: int, of_policy: float) -> float:

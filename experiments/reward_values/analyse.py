@@ -11,6 +11,7 @@ With --fast the cells are two of tiny sizes: it shows that everything runs.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -216,15 +217,16 @@ def _numbers(calibrated: Mapping[str, Any]) -> Figures:
 
 def tables(result: Mapping[str, Any]) -> str:
   """The tables of the record, in Markdown."""
-  lines = [f"Over {result['seeds']} seeds. Scale {figure_text(result['scale'], 2)}, temperature of the held-out labels "
-           f"{figure_text(result['temperature of the held-out labels'], 2)}.", ""]  # fmt: skip
+  text = functools.partial(figure_text, seeds=result["seeds"])
+  lines = [f"Over {result['seeds']} seeds. Scale {text(result['scale'], 2)}, temperature of the held-out labels "
+           f"{text(result['temperature of the held-out labels'], 2)}.", ""]  # fmt: skip
   columns = ("reward model", "style", "over style", "labels", "share")
   lines += ["| answers of | pairs | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
   for policy, found in result["policies"].items():
     rows = {"all": found["all"], **{f"both {name}": entry for name, entry in found["thirds"].items()}}
     rows |= {f"gap {name}": entry for name, entry in found["gaps"].items()}
     for name, entry in rows.items():
-      cells = [figure_text(entry[column], 0, 100) if column in entry else "–" for column in columns]
+      cells = [text(entry[column], 0, 100) if column in entry else "–" for column in columns]
       lines.append(f"| {POLICIES[policy]} | {name} | " + " | ".join(cells) + " |")
   lines += ["", "| answers of | outcome | probabilities | calibration error, points | log loss, nats | best T |"]
   lines.append("|---" * 6 + "|")
@@ -234,9 +236,9 @@ def tables(result: Mapping[str, Any]) -> str:
         if not entry:
           continue
         cells = (
-          figure_text(entry["error"], 1, 100),
-          figure_text(entry["log_loss"], 3),
-          figure_text(entry["temperature"], 2),
+          text(entry["error"], 1, 100),
+          text(entry["log_loss"], 3),
+          text(entry["temperature"], 2),
         )
         lines.append(f"| {POLICIES[policy]} | {OUTCOMES[outcome]} | {way} | " + " | ".join(cells) + " |")
   return "\n".join(lines)

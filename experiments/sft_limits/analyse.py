@@ -11,6 +11,7 @@ figure is computed for each seed; intervals of 95 % are Student's t over the see
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -216,25 +217,26 @@ def distinct_lists(samples: Samples) -> dict[str, float]:
 
 def tables(result: Mapping[str, Any]) -> str:
   """The tables of the record, in Markdown."""
+  table = functools.partial(_table, seeds=result["seeds"])
   limits = result["limits"]
   first, second, third = limits["negatives"], limits["right answers"], limits["mistakes"]
   parts = [
-    _table(
+    table(
       "from SFT, nats",
       {name: {**found, "helps with harm": first["helps with harm"][name]} for name, found in first["change"].items()},
     ),
-    _table("right answer ahead of the wrong one", _turned(second["chosen"])),
-    _table("nats below the usual answer", {name: {"SFT": found} for name, found in second["cost"].items()}),
-    _table(
+    table("right answer ahead of the wrong one", _turned(second["chosen"])),
+    table("nats below the usual answer", {name: {"SFT": found} for name, found in second["cost"].items()}),
+    table(
       "model",
       {
         name: {"demonstrators' loss": loss, "gold": limits["gold"][name], "distinct lists": second["distinct"][name]}
         for name, loss in limits["loss"].items()
       },
     ),
-    _table("the worse of two faults", {name: {"share": found} for name, found in third["worse"].items()}),
-    _table("below the usual answer", third["kinds"]),
-    *(_table(f"demonstrators: {group} ideal", found) for group, found in limits["levels"].items()),
+    table("the worse of two faults", {name: {"share": found} for name, found in third["worse"].items()}),
+    table("below the usual answer", third["kinds"]),
+    *(table(f"demonstrators: {group} ideal", found) for group, found in limits["levels"].items()),
   ]
   return "\n\n".join(parts)
 
@@ -243,12 +245,11 @@ def _turned(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
   return {row: {column: found[column][row] for column in found} for row in next(iter(found.values()))}
 
 
-def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]], seeds: int) -> str:
   heads = list(next(iter(rows.values())))
   lines = [f"| {title} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-  lines += [
-    f"| {name} | " + " | ".join(figure_text(found[head]) for head in heads) + " |" for name, found in rows.items()
-  ]
+  for name, found in rows.items():
+    lines.append(f"| {name} | " + " | ".join(figure_text(found[head], seeds=seeds) for head in heads) + " |")
   return "\n".join(lines)
 
 

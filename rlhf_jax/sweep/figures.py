@@ -29,13 +29,15 @@ def over_seeds(values: Sequence[Any]) -> Any:
   return {**rounded, "seeds": interval.num}
 
 
-def figure_text(figure: Figure, digits: int = 2, factor: float = 1.0, sign: str = "") -> str:
+def figure_text(figure: Figure, digits: int = 2, factor: float = 1.0, sign: str = "", seeds: int = 0) -> str:
   """`factor` times a figure as "mean [low, high]", "mean" where it has no limits, "–" where no seed has it.
 
-  sign: "+" writes the sign of positive numbers too.
+  sign: "+" writes the sign of positive numbers too. seeds: number of seeds of the study; a figure over fewer of them
+  says over how many it is.
   """
   mean, low, high = (None if figure[key] is None else factor * figure[key] for key in ("mean", "low", "high"))
   if mean is None:
     return "–"
   form = f"{sign}.{digits}f"
-  return f"{mean:{form}}" if low is None else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+  text = f"{mean:{form}}" if low is None else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+  return text if figure["seeds"] >= seeds else f"{text} ({figure['seeds']} of {seeds} seeds)"

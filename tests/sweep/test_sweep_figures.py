@@ -34,3 +34,9 @@ def test_a_figure_is_printed_with_its_limits_where_it_has_some():
   assert figure_text(figure, sign="+") == "+0.12 [-0.02, +0.30]"
   assert figure_text({"mean": 0.5, "low": None, "high": None, "seeds": 1}, 3) == "0.500"
   assert figure_text(over_seeds([])) == "–"
+
+
+def test_a_figure_over_fewer_seeds_than_the_study_has_says_so():
+  found = over_seeds([1.0, 1.0, None])
+  assert figure_text(found, seeds=3) == "1.00 [1.00, 1.00] (2 of 3 seeds)"
+  assert figure_text(found, seeds=2) == figure_text(found) == "1.00 [1.00, 1.00]"
